@@ -1,0 +1,200 @@
+"""Cases from what people have on disk: MSD and nnU-Net folders, plain folders of volumes, DICOM series.
+
+A case is a dictionary of plain values: `id` (unique), `image` (a path, or one path a channel), `label` (a
+path, where there is one), and what its datalist says of it: `fold`, `subject`, `landmark` (x y z in world mm,
+RAS), `landmark_mask` (a path) ... `name` is its id within its data set and `source` that data set's folder:
+splits rest on these two.
+"""
+
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretext3d.data.datalists import existing_folder, find_datalist, listed_cases, paths_of, read_json
+from pretext3d.data.dataset import default_cache_dir
+from pretext3d.data.series import find_series, is_dicom
+from pretext3d.data.volumes import EXTENSIONS, strip_extension
+from pretext3d.errors import UserError
+
+__all__ = ["Case", "find_cases"]
+
+logger = logging.getLogger(__name__)
+
+Case = dict[str, Any]
+
+IMAGE_FOLDERS = {"imagestr": "labelstr", "images": "labels"}  # and their labels' folders, in lower case
+LABEL_FOLDERS = {"labels", "label", "labelstr", "labelsts", "labelsval"}
+LABEL_ENDINGS = re.compile(r"[._-](seg|label|labels|labelmap|mask|segmentation)$", re.IGNORECASE)
+CHANNEL_ENDING = re.compile(r"(.+)_(\d{4})$")
+
+
+def find_cases(
+    dataset_dir: str | Path | Sequence[str | Path],
+    datalist: str = "",
+    require_label: bool = False,
+    cache_dir: str = "",
+) -> list[Case]:
+    """All cases of one folder or of several, each in one of these layouts.
+
+    - a datalist (MSD): the lists `training` and, with labels, `validation`, of entries with `image`, `label`
+      and more; paths are relative to the datalist's folder (or, where the first image is not there, to
+      `dataset_dir`);
+    - nnU-Net v2 raw: imagesTr/x_0000.nii.gz, x_0001 ..., one file a channel; labelsTr/x.nii.gz;
+    - imagesTr and labelsTr, or images and labels, with the same file names in both;
+    - any folder, searched to its depths for .nii .nii.gz .nrrd .mha .mhd and DICOM series. Hidden files,
+      folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are no images.
+
+    Args:
+        dataset_dir: a folder, or several whose cases are joined.
+        datalist: '' = the dataset.json in each folder, where there is one; a path, also relative to the
+            folder, = that datalist; 'none' = no datalist: every volume in the folder, listed or not.
+        require_label: leave out cases without a label.
+        cache_dir: for folders of links to DICOM slices; '' = `default_cache_dir()`.
+
+    Returns:
+        The cases, in the order of the datalist or of their paths.
+
+    Raises:
+        UserError: for a folder that is missing, no folder, or holds no volume; for a datalist that is missing
+            or wrong.
+    """
+    folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
+    if not folders:
+        raise UserError("dataset_dir: found an empty list, expected a folder")
+    cases: list[Case] = []
+    for given in folders:
+        folder = existing_folder(given)
+        listed = find_datalist(folder, datalist, alone=len(folders) == 1)
+        content = read_json(listed) if listed else {}
+        if listed and "training" in content:
+            found = name_cases(listed_cases(listed, content, folder), folder)
+        elif listed and "channel_names" not in content and "file_ending" not in content:
+            raise UserError(
+                f"{listed}: found the keys {sorted(content)}, expected 'training' (a list of entries with "
+                "'image') or nnU-Net's 'channel_names'; datalist: none searches the folder instead"
+            )
+        else:
+            found = search_folder(folder, cache_dir or default_cache_dir(), nnunet=listed is not None)
+        cases += [{**case, "source": str(folder)} for case in found]
+    make_ids_unique(cases)
+    if require_label:
+        labelled = [c for c in cases if "label" in c]
+        if not labelled:
+            raise UserError(
+                f"dataset_dir: none of the {len(cases)} cases in {', '.join(map(str, folders))} has a "
+                "label; expected 'label' in dataset.json, or labelsTr/ beside imagesTr/ with equal file names"
+            )
+        cases = labelled
+    return cases
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders with their files, sorted, links followed once; no hidden files, and no folders of labels."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f.lower() not in LABEL_FOLDERS)
+        yield Path(place), [Path(place, f) for f in sorted(files) if not f.startswith(".")]
+
+
+def search_folder(folder: Path, cache_dir: str, nnunet: bool = False) -> list[Case]:
+    """The cases of a folder without a datalist, with the labels that have their names.
+
+    Args:
+        folder: searched to its depths; in an nnU-Net raw folder only imagesTr.
+        cache_dir: for folders of links to DICOM slices.
+        nnunet: dataset.json says that this is nnU-Net raw: imagesTr alone, and _0000 is a channel's number.
+    """
+    pairs = [(p, q) for p in sorted(folder.iterdir()) if p.is_dir() for q in label_folder(p)]
+    root = folder / "imagesTr" if nnunet and (folder / "imagesTr").is_dir() else folder
+    cases: list[Case] = []
+    slices: list[Path] = []
+    labels_left = 0
+    for _, files in walk(root):
+        volumes = [p for p in files if p.name.lower().endswith(EXTENSIONS)]
+        images = [p for p in volumes if not LABEL_ENDINGS.search(strip_extension(p.name))]
+        labels_left += len(volumes) - len(images)
+        cases += group_channels(images, certain=nnunet, labels=[q for _, q in pairs])
+        slices += [p for p in files if not p.name.lower().endswith(EXTENSIONS) and is_dicom(p)]
+    if labels_left:
+        logger.info(
+            "%s: %d files named like labels (..._seg, ..._mask) are not taken for images", folder, labels_left
+        )
+    cases += [{"image": read, "path": str(path)} for path, read in find_series(slices, cache_dir)]
+    if not cases:
+        raise UserError(
+            f"dataset_dir: no volumes found in {root} or below it; looked for {' '.join(EXTENSIONS)} "
+            "and DICOM series (.dcm, or files without a suffix that begin as DICOM does)"
+        )
+    for case in cases:
+        for images_folder, labels_folder in pairs:
+            if Path(case["path"]).is_relative_to(images_folder):
+                stem = strip_extension(str(labels_folder / Path(case["path"]).relative_to(images_folder)))
+                found = [stem + e for e in EXTENSIONS if Path(stem + e).is_file()]
+                case.update({"label": found[0]} if found else {})
+    return name_cases(cases, root)
+
+
+def label_folder(images: Path) -> list[Path]:
+    """The folder of labels beside a folder of images: labelsTr for imagesTr, labels for images."""
+    wanted = IMAGE_FOLDERS.get(images.name.lower())
+    return [p for p in images.parent.iterdir() if p.is_dir() and p.name.lower() == wanted]
+
+
+def group_channels(files: Sequence[Path], certain: bool, labels: Sequence[Path]) -> list[Case]:
+    """The volumes of one folder as cases, x_0000 and x_0001 one case where the names can only mean that.
+
+    They mean that when every name in the folder ends so and each x has a _0000 and no gap; and there are
+    several x, or a label is named x. So scan_0000, scan_0001, scan_0002 alone are three cases.
+    """
+    groups: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in files:
+        match = CHANNEL_ENDING.fullmatch(strip_extension(path.name))
+        if match:
+            groups[match[1]][int(match[2])] = path
+    whole = sum(map(len, groups.values())) == len(files) and all(
+        0 in g and max(g) < len(g) for g in groups.values()
+    )
+    named = (
+        {strip_extension(p.name) for folder in labels for p in folder.iterdir()} if whole and files else set()
+    )
+    if not (certain or (whole and (named & set(groups) or (len(groups) > 1 and not named)))):
+        groups.clear()
+    grouped = {path for group in groups.values() for path in group.values()}
+    cases: list[Case] = [{"image": str(p), "path": str(p)} for p in files if p not in grouped]
+    for name, group in groups.items():
+        paths = [str(group[i]) for i in sorted(group)]
+        cases.append(
+            {"image": paths if len(paths) > 1 else paths[0], "path": str(group[min(group)].parent / name)}
+        )
+    return cases
+
+
+def name_cases(cases: list[Case], root: Path) -> list[Case]:
+    """Give each case its `name`: its file's, or, where two files have it, its path below `root`."""
+    paths = [strip_extension(c.pop("path", paths_of(c["image"])[0])) for c in cases]
+    distinct = Counter(Path(p).name for p in set(paths))
+    for case, path in zip(cases, paths, strict=True):
+        case["name"] = Path(path).name if distinct[Path(path).name] == 1 else os.path.relpath(path, root)
+    return cases
+
+
+def make_ids_unique(cases: Sequence[Case]) -> None:
+    """Set `id`: the name, with its folder's where two data sets have it, with #2 ... where listed again."""
+    sources: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        sources[case["name"]].add(case["source"])
+    used: Counter[str] = Counter()
+    for case in cases:
+        shared = len(sources[case["name"]]) > 1
+        name = f"{Path(case['source']).name}/{case['name']}" if shared else case["name"]
+        used[name] += 1
+        case["id"] = name if used[name] == 1 else f"{name}#{used[name]}"

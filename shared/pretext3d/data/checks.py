@@ -1,0 +1,217 @@
+"""Which cases can be trained on, and, by named reasons, what is wrong with the others."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from pretext3d.data.volumes import (
+    EMPTY,
+    GEOMETRY,
+    INF,
+    MISSING,
+    NAN,
+    SINGLE_SLICE,
+    UNREADABLE,
+    VerdictCache,
+    VolumeFacts,
+)
+from pretext3d.errors import UserError
+
+__all__ = ["CheckResult", "as_channels", "check_cases"]
+
+logger = logging.getLogger(__name__)
+
+Case = dict[str, Any]
+
+CHANNELS = "wrong number of channels"
+CHANNEL_SHAPE = "channels of different shapes"
+NO_LABEL = "no label"
+LABEL_SHAPE = "label shape"
+LABEL_GEOMETRY = "label geometry"
+LABEL_VALUES = "label values"
+NO_FOREGROUND = "no foreground"
+
+
+class CheckResult(NamedTuple):
+    """What the checks found.
+
+    Attributes:
+        good: the cases that can be trained on, in the order given.
+        bad: the others, each with its reason, "name: detail".
+        shapes: of each good case by id, voxels along the world axes x y z (that is, after reorientation to
+            RAS).
+        spacings: of each good case by id, mm along x y z.
+        channels: what a good case gives the network.
+        values: of each good case by id, the whole numbers in its label; only where labels were asked for.
+    """
+
+    good: list[Case]
+    bad: list[tuple[Case, str]]
+    shapes: dict[str, list[int]]
+    spacings: dict[str, list[float]]
+    channels: int
+    values: dict[str, list[int]]
+
+
+def as_channels(channels: int | Sequence[int] | None) -> list[int] | None:
+    """The indices of the channels to use as a list; None for all.
+
+    Raises:
+        UserError: for anything but distinct whole numbers from 0.
+    """
+    if channels is None:
+        return None
+    found = [channels] if isinstance(channels, int) else list(channels)
+    whole = all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in found)
+    if not found or not whole or len(set(found)) < len(found):
+        raise UserError(
+            f"channels: found {channels!r}, expected distinct indices from 0, or null for all channels"
+        )
+    return found
+
+
+def check_cases(
+    cases: Sequence[Case],
+    channels: int | Sequence[int] | None = None,
+    cache_dir: str = "",
+    require_label: bool = False,
+    max_label: int = 0,
+    progress: bool = True,
+) -> CheckResult:
+    """Sort cases into good and bad ones: by their headers first, then by the voxels of the rest.
+
+    Reasons, for images: missing file, unreadable, wrong number of dimensions, single slice (one voxel along
+    i, j or k), bad geometry, channels of different shapes, wrong number of channels, NaN, inf (or beyond
+    float32), empty (every voxel of every used channel the same). For labels: no label, missing file,
+    unreadable, label shape, label geometry (spacing or orientation other than the image's), label values (not
+    whole, negative, above `max_label`), no foreground.
+
+    Args:
+        cases: with `id`, `image` and, for labels, `label`.
+        channels: indices of the channels to use: a case needs so many as to have them. None: all, and a case
+            needs as many as most cases have (of two as frequent numbers, the smaller).
+        cache_dir: verdicts are kept in its sub-folder `checks`; '' = they are not kept.
+        require_label: check labels too.
+        max_label: the largest value a label may hold; 0 = any.
+        progress: show a bar when it takes long (on rank 0 only).
+    """
+    used = as_channels(channels)
+    cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "")
+    hidden = not progress or int(os.environ.get("RANK", "0")) != 0
+    reasons: dict[str, str] = {}
+    headers: dict[str, VolumeFacts] = {}
+    for case in tqdm(cases, desc="reading headers", disable=hidden, delay=2, leave=False):
+        reasons[case["id"]], headers[case["id"]] = header_fault(case, cache)
+    counts = Counter(headers[i].channels for i, reason in reasons.items() if not reason)
+    common = max(counts, key=lambda n: (counts[n], -n)) if counts else 1
+    needed = max(used) + 1 if used else common
+    values: dict[str, list[int]] = {}
+    for case in tqdm(cases, desc="checking volumes", disable=hidden, delay=2, leave=False):
+        name = case["id"]
+        found = headers[name].channels
+        if not reasons[name] and (found < needed if used else found != needed):
+            reasons[name] = (
+                f"{CHANNELS}: {found}, expected {needed}{' or more' if used else ' as in most cases'}"
+            )
+        reasons[name] = reasons[name] or voxel_fault(case, cache, used)
+        if require_label and not reasons[name]:
+            reasons[name], values[name] = label_fault(case, cache, headers[name], max_label)
+    good = [c for c in cases if not reasons[c["id"]]]
+    world = {c["id"]: headers[c["id"]].along_world() for c in good}
+    return CheckResult(
+        good=good,
+        bad=[(c, reasons[c["id"]]) for c in cases if reasons[c["id"]]],
+        shapes={name: shape for name, (shape, _) in world.items()},
+        spacings={name: spacing for name, (_, spacing) in world.items()},
+        channels=len(used) if used else common,
+        values={c["id"]: values[c["id"]] for c in good if c["id"] in values},
+    )
+
+
+def files_of(case: Case) -> list[str]:
+    """The image's files, one or one a channel."""
+    image = case["image"]
+    return list(image) if isinstance(image, list) else [image]
+
+
+def named(facts: VolumeFacts, path: str = "") -> str:
+    """A reason in full, with the file's name where the case has several files."""
+    return f"{facts.problem}: {facts.detail}{f' in {Path(path).name}' if path else ''}"
+
+
+def header_fault(case: Case, cache: VerdictCache) -> tuple[str, VolumeFacts]:
+    """What the headers of a case's images show: '' or the reason, and the facts of all its files as one."""
+    files = files_of(case)
+    facts = [cache.facts(path, "header") for path in files]
+    for path, one in zip(files, facts, strict=True):
+        if one.problem:
+            return named(one, path if len(files) > 1 else ""), one
+    for path, one in zip(files, facts, strict=True):
+        if one.shape != facts[0].shape:
+            return f"{CHANNEL_SHAPE}: {facts[0].shape} and {one.shape} in {Path(path).name}", one
+        if one.axes != facts[0].axes or not close(one.spacing, facts[0].spacing):
+            return f"{GEOMETRY}: {Path(path).name} has other axes or spacing than {Path(files[0]).name}", one
+    if len(files) > 1 and any(one.channels != 1 for one in facts):
+        return f"{CHANNELS}: one file a channel, but some of the {len(files)} files have several", facts[0]
+    if len(files) == 1:
+        return "", facts[0]
+    first = facts[0]
+    return "", VolumeFacts("", "", first.shape, first.spacing, first.axes, len(files))
+
+
+def voxel_fault(case: Case, cache: VerdictCache, used: Sequence[int] | None) -> str:
+    """What the voxels of the used channels show: '' or the reason."""
+    mask = case.get("landmark_mask")
+    if mask and not Path(mask).exists():
+        return f"{MISSING}: {mask}"
+    files = files_of(case)
+    states: list[list[str]] = []
+    for path in files if used is None or len(files) == 1 else [files[c] for c in used]:
+        facts = cache.facts(path, "image")
+        if facts.problem:
+            return named(facts, path if len(files) > 1 else "")
+        states += facts.states
+    if used is not None and len(files) == 1:
+        states = [states[c] for c in used]
+    for reason in (NAN, INF):
+        for state, detail in states:
+            if state == reason:
+                return f"{reason}: {detail}"
+    return f"{EMPTY}: {states[0][1]}" if all(state == EMPTY for state, _ in states) else ""
+
+
+def close(one: Sequence[float], other: Sequence[float]) -> bool:
+    """True where two spacings (mm) agree to 1 %, the rounding that converters bring."""
+    return all(abs(a - b) <= 0.01 * max(a, b) for a, b in zip(one, other, strict=True))
+
+
+def label_fault(case: Case, cache: VerdictCache, image: VolumeFacts, max_label: int) -> tuple[str, list[int]]:
+    """What a label shows beside its image's header: '' or the reason, and its values."""
+    if "label" not in case:
+        return NO_LABEL, []
+    facts = cache.facts(case["label"], "label")
+    if facts.problem == SINGLE_SLICE and facts.shape:
+        return f"{LABEL_SHAPE}: {facts.shape}, the image's is {image.shape}", []
+    if facts.problem in (MISSING, UNREADABLE):
+        return f"{facts.problem}: label, {facts.detail}", []
+    if facts.problem:
+        return f"{LABEL_SHAPE if facts.problem != GEOMETRY else LABEL_GEOMETRY}: {facts.detail}", []
+    if facts.shape != image.shape or facts.channels != 1:
+        channels = f" with {facts.channels} channels" if facts.channels != 1 else ""
+        return f"{LABEL_SHAPE}: {facts.shape}{channels}, the image's is {image.shape}", []
+    if facts.axes != image.axes or not close(facts.spacing, image.spacing):
+        ours, theirs = (f"{f.axes} {[round(s, 3) for s in f.spacing]} mm" for f in (facts, image))
+        return f"{LABEL_GEOMETRY}: {ours}, the image's is {theirs}", []
+    fault = facts.states[0][1]
+    if fault:
+        return f"{LABEL_VALUES}: {fault}", []
+    if max_label and facts.values[-1] > max_label:
+        return f"{LABEL_VALUES}: {facts.values[-1]}, expected at most {max_label} (dataset.json's labels)", []
+    if facts.values == [0]:
+        return f"{NO_FOREGROUND}: every voxel of the label is 0", []
+    return "", facts.values

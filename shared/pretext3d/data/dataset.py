@@ -1,0 +1,257 @@
+"""Volumes read once, cropped many times: the deterministic part of a pipeline as memory-mapped files.
+
+`CachedVolumes` runs the deterministic first part of a MONAI `Compose` once per case and keeps its arrays as
+uncompressed `.npy` files. A crop then reads only the pages it touches, memory does not grow with the number
+of cases, and every worker, run and process on the machine shares the same files.
+
+Every random draw is a function of (seed, key): the key that `EpochSampler` yields names the case and the draw,
+so samples do not depend on the number of workers or ranks, nor on whether a run was interrupted.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+import torch.distributed as dist
+from monai.data import Dataset, MetaTensor
+from monai.transforms import Compose, Randomizable, Transform
+from torch.utils.data.distributed import DistributedSampler
+from tqdm import tqdm
+
+from pretext3d.errors import UserError
+
+__all__ = ["CachedVolumes", "EpochSampler", "default_cache_dir"]
+
+logger = logging.getLogger(__name__)
+
+SMALL = 64  # arrays of up to so many elements are kept in case.json, not in a file of their own
+FORMAT = 1  # of the cached files: a change here makes every cached volume anew
+
+
+def default_cache_dir() -> str:
+    """The folder for derived files: environment variable PRETEXT3D_CACHE, else ~/.cache/pretext3d."""
+    return str(Path(os.environ.get("PRETEXT3D_CACHE", "~/.cache/pretext3d")).expanduser())
+
+
+def describe(value: Any) -> Any:
+    """A JSON-able description of a transform or a setting: equal for equal ones, in every process.
+
+    Raises:
+        UserError: for a lambda or a local function, whose meaning cannot be told from outside.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path | torch.dtype | torch.device | np.dtype):
+        return str(value)
+    if isinstance(value, np.ndarray | torch.Tensor):
+        array = np.ascontiguousarray(value)
+        return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+    if isinstance(value, dict):
+        return {str(k): describe(v) for k, v in sorted(value.items(), key=lambda item: str(item[0]))}
+    if isinstance(value, list | tuple):
+        return [describe(v) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted(str(describe(v)) for v in value)
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+        if "<" in value.__qualname__:
+            raise UserError(
+                f"a deterministic transform holds {value.__qualname__}: its result cannot be cached, because a "
+                "changed lambda would look the same; expected a named function or a transform class"
+            )
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, np.random.RandomState):
+        return None
+    return [f"{type(value).__module__}.{type(value).__qualname__}", describe(getattr(value, "__dict__", {}))]
+
+
+def file_stamp(path: str) -> list[Any]:
+    """What tells that a file, or a folder of DICOM slices, is still the one that was read."""
+    found = Path(path)
+    parts = sorted(found.iterdir()) if found.is_dir() else [found]
+    return [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
+
+
+class CachedVolumes(Dataset):
+    """A data set of cases whose deterministic transforms are cached on disk and shared by all processes.
+
+    Item `key` is draw `key // n` of case `key % n` of the n cases: `dataset[i]` for i < n is the first draw of
+    case i, and the same key gives the same sample always. `len()` is n * `crops_per_volume`.
+
+    Args:
+        data: cases, dictionaries with file names under `image`, `label` ...
+        transform: a `Compose`; everything before its first random transform is cached. None: nothing is done.
+        cache_dir: where; '' = `default_cache_dir()`. Volumes are kept in its sub-folder `volumes`.
+        crops_per_volume: samples drawn of each case in one pass.
+        seed: of every random draw.
+        num_workers: threads that fill the cache.
+        prepare: fill the cache now, with a progress bar; otherwise each case at its first use.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Compose | None = None,
+        cache_dir: str = "",
+        crops_per_volume: int = 1,
+        seed: int = 0,
+        num_workers: int = 2,
+        prepare: bool = True,
+    ) -> None:
+        transform = transform if transform is not None else Compose([])
+        super().__init__(data=data, transform=transform)
+        if crops_per_volume < 1:
+            raise UserError(f"crops_per_volume: found {crops_per_volume}, expected 1 or more")
+        first = transform.get_index_of_first(
+            lambda t: isinstance(t, Randomizable) or not isinstance(t, Transform)
+        )
+        steps = transform.transforms
+        self.deterministic = Compose(steps[:first])
+        self.random = Compose(steps[first:] if first is not None else [])
+        self.crops_per_volume = crops_per_volume
+        self.seed = seed
+        self.folder = Path(cache_dir or default_cache_dir()) / "volumes"
+        self.recipe = json.dumps([FORMAT, monai.__version__, describe(list(self.deterministic.transforms))])
+        self.entries: dict[int, Path] = {}
+        if prepare:
+            self.prepare(num_workers)
+
+    def __len__(self) -> int:
+        return len(self.data) * self.crops_per_volume
+
+    def __getitem__(self, key: int) -> Any:  # type: ignore[override]
+        draw, case = divmod(int(key), len(self.data))
+        state = np.random.SeedSequence([self.seed, draw, case]).generate_state(1)[0]
+        self.random.set_random_state(seed=int(state))
+        return self.random(self.volume(case))
+
+    def volume(self, case: int) -> dict[str, Any]:
+        """The deterministic result of case number `case`, memory-mapped; writing to it does not reach the disk."""
+        folder = self.entry(case)
+        if not folder.is_dir():
+            self._fill(case)
+        return _read_entry(folder)
+
+    def entry(self, case: int) -> Path:
+        """The folder in the cache that holds case number `case`: a hash of its files and of the transforms."""
+        if case not in self.entries:
+            item = self.data[case]
+            files = [p for v in item.values() for p in (v if isinstance(v, list) else [v]) if _is_file(p)]
+            content = json.dumps([self.recipe, describe(item), [file_stamp(p) for p in files]])
+            self.entries[case] = self.folder / hashlib.sha256(content.encode()).hexdigest()[:32]
+        return self.entries[case]
+
+    def prepare(self, num_workers: int = 2) -> None:
+        """Fill the cache: this rank's share of the cases that are not there yet."""
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        distinct = {self.entry(case): case for case in range(len(self.data))}
+        missing = [case for folder, case in distinct.items() if not folder.is_dir()][rank::world]
+        if missing:
+            logger.info("reading %d of %d volumes into %s", len(missing), len(self.data), self.folder)
+            with ThreadPool(max(1, num_workers)) as pool:
+                done = pool.imap_unordered(self._fill, missing)
+                list(tqdm(done, total=len(missing), desc="reading volumes", unit="volume", disable=rank > 0))
+        if world > 1:
+            dist.barrier()
+
+    def _fill(self, case: int) -> None:
+        item = self.data[case]
+        try:
+            result = self.deterministic(dict(item))
+        except Exception as error:
+            raise UserError(
+                f"case {item.get('id', case)} ({item.get('image')}): cannot be read: {error}"
+            ) from error
+        _write_entry(self.entry(case), result)
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and ("/" in value or os.sep in value) and Path(value).exists()
+
+
+def _write_entry(folder: Path, result: dict[str, Any]) -> None:
+    """Write one case; whoever comes first wins, and a half-written one is never seen under its final name."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    plain: dict[str, Any] = {}
+    for key, value in result.items():
+        if isinstance(value, torch.Tensor | np.ndarray):
+            array = np.asarray(value)
+            entry: dict[str, Any] = {"dtype": str(array.dtype)}
+            if isinstance(value, MetaTensor):
+                entry["affine"] = value.affine.tolist()
+                entry["file"] = str(value.meta.get("filename_or_obj", ""))
+            if array.size <= SMALL:
+                entry["values"] = array.tolist()
+            else:
+                np.save(draft / f"{key}.npy", np.ascontiguousarray(array))
+            plain[key] = {"array": entry}
+        else:
+            plain[key] = {"value": value}
+    (draft / "case.json").write_text(json.dumps(plain))
+    try:
+        draft.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(draft, ignore_errors=True)
+        if not folder.is_dir():
+            raise
+
+
+def _read_entry(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, stored in json.loads((folder / "case.json").read_text()).items():
+        if "value" in stored:
+            result[key] = stored["value"]
+            continue
+        entry = stored["array"]
+        if "values" in entry:
+            array = np.asarray(entry["values"], dtype=entry["dtype"])
+        else:
+            # mode 'c': torch needs a writable array, and what is written stays in this process's memory
+            array = np.load(folder / f"{key}.npy", mmap_mode="c")
+        tensor = torch.from_numpy(array)
+        if "affine" in entry:
+            meta = {"filename_or_obj": entry["file"]} if entry["file"] else {}
+            tensor = MetaTensor(tensor, affine=torch.tensor(entry["affine"], dtype=torch.float64), meta=meta)
+        result[key] = tensor
+    return result
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Keys of one epoch for `CachedVolumes`: every pass in a new order, every visit a new draw.
+
+    Key = case + n * draw, with draw = epoch * `num_samples` + position: a function of (seed, epoch, position)
+    alone. Rank r of w takes positions r, r + w, ...: the ranks' batches together are the batch that a single
+    process with the same global batch size would take. MONAI's trainer calls `set_epoch`.
+
+    Args:
+        dataset: the cases.
+        num_samples: samples per epoch over all ranks, more or fewer than the cases; None = `len(dataset)`.
+        seed: of the order.
+    """
+
+    def __init__(self, dataset: CachedVolumes, num_samples: int | None = None, seed: int = 0) -> None:
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        super().__init__(dataset, num_replicas=world, rank=rank, shuffle=True, seed=seed)
+        if num_samples is not None and num_samples < 1:
+            raise UserError(f"num_samples: found {num_samples}, expected 1 or more")
+        self.cases = len(dataset.data)
+        self.total_size = math.ceil((num_samples or len(dataset)) / world) * world
+        self.num_samples = self.total_size // world
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        passes = math.ceil(self.total_size / self.cases)
+        order = np.concatenate([rng.permutation(self.cases) for _ in range(passes)])[: self.total_size]
+        keys = order + self.cases * (self.epoch * self.total_size + np.arange(self.total_size))
+        return iter(keys[self.rank :: self.num_replicas].tolist())

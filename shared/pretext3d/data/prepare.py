@@ -1,0 +1,212 @@
+"""From a folder to lists of cases: the one call that a bundle's configuration makes."""
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretext3d.data.cases import find_cases
+from pretext3d.data.checks import CheckResult, as_channels, check_cases
+from pretext3d.data.datalists import label_names
+from pretext3d.data.dataset import default_cache_dir
+from pretext3d.data.splits import labelled_subset, split_cases
+from pretext3d.errors import UserError
+
+__all__ = ["choose_pixdim", "prepare_cases"]
+
+logger = logging.getLogger(__name__)
+
+Case = dict[str, Any]
+
+CROPS_PER_VOLUME_LENGTH = 1.5  # with pixdim: fit, a volume is about so many crops long
+
+
+def prepare_cases(
+    dataset_dir: str | Sequence[str] | None,
+    datalist: str = "",
+    purpose: str = "pretraining",
+    channels: int | Sequence[int] | None = None,
+    pixdim: str | int | float | Sequence[int | float] | None = "fit",
+    roi_size: Sequence[int] | int | None = None,
+    val_fraction: int | float = 0.2,
+    fold: int | None = None,
+    label_fraction: int | float = 1.0,
+    num_labelled: int = 0,
+    seed: int = 0,
+    split_seed: int = 0,
+    skip_bad: bool = False,
+    cache_dir: str = "",
+) -> dict[str, Any]:
+    """Find the cases, hold some out, leave out or refuse bad ones, settle channels, spacing and classes.
+
+    The split rests on the names of all cases found, good or bad, labelled or not: with the same folders,
+    `split_seed`, `val_fraction` and `fold`, pre-training never sees a case that fine-tuning holds out.
+
+    Args:
+        dataset_dir: a folder or several (see `find_cases`); '' = the embedded phantom, made once under
+            `cache_dir`.
+        datalist: a dataset.json; '' = the folder's own; none = every volume in the folder.
+        purpose: pretraining (images, bad cases left out with a warning) or finetuning (labelled cases, a bad
+            one is an error unless `skip_bad`).
+        channels: indices of the channels to use; None = all.
+        pixdim: the spacing to resample to, mm (see `choose_pixdim`).
+        roi_size: the crop, voxels; needed by pixdim: fit.
+        val_fraction: of the cases held out, in [0, 1).
+        fold: the part held out (see `split_cases`); None = the seeded split.
+        label_fraction: of the good labelled training cases used in fine-tuning, in (0, 1].
+        num_labelled: so many of them; 0 = by `label_fraction`.
+        seed: of the choice of labelled cases.
+        split_seed: of the split.
+        skip_bad: leave out bad cases in fine-tuning.
+        cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
+
+    Returns:
+        train, val: lists of cases. channels: number. pixdim: [x, y, z] mm, or [] for no resampling.
+        num_classes (background included) and class_names: 0 and [] where nothing names them. bad: lists [id,
+        reason].
+
+    Raises:
+        UserError: naming the key or file, what was found and what was expected.
+    """
+    if purpose not in ("pretraining", "finetuning"):
+        raise UserError(f"purpose: found {purpose!r}, expected pretraining or finetuning")
+    finetuning = purpose == "finetuning"
+    used = as_channels(channels)
+    cache = cache_dir or default_cache_dir()
+    if not dataset_dir:
+        from pretext3d.data.phantom import write_phantom
+
+        dataset_dir = str(write_phantom(Path(cache).expanduser() / "phantom"))
+        logger.info("dataset_dir is not set: the embedded phantom in %s is used", dataset_dir)
+    cache = str(Path(cache).expanduser())
+    found = find_cases(dataset_dir, datalist, require_label=finetuning, cache_dir=cache)
+    names = label_names(dataset_dir, datalist) if finetuning else {}
+    held = {c["id"] for c in split_cases(found, val_fraction, split_seed, fold)[1]}
+    checked = check_cases(found, used, cache, require_label=finetuning, max_label=max(names, default=0))
+    report_bad(checked, len(found), "left out" if skip_bad or not finetuning else "bad")
+    if finetuning and checked.bad and not skip_bad:
+        raise UserError(
+            f"{len(checked.bad)} of {len(found)} labelled cases are bad ({listing(checked)}); "
+            "mend them, or leave them out by skip_bad: True"
+        )
+    train = [c for c in checked.good if c["id"] not in held]
+    val = [c for c in checked.good if c["id"] in held]
+    bad = f" ({listing(checked)})" if checked.bad else ""
+    if len(checked.good) < 2 or not train or (val_fraction > 0 and not val):
+        raise UserError(
+            f"dataset_dir: {len(found)} cases found in {dataset_dir}, of them {len(train)} good ones to "
+            f"train on and {len(val)} held out; expected at least one of each{bad}"
+        )
+    spacing = choose_pixdim(
+        pixdim,
+        [checked.shapes[c["id"]] for c in train],
+        [checked.spacings[c["id"]] for c in train],
+        roi_size,
+    )
+    count, class_names = classes(names, checked)
+    available = len(train)
+    if finetuning:
+        train = labelled_subset(train, label_fraction, num_labelled, seed)
+    logger.info(
+        "%s: %d cases to train on%s, %d held out, %d bad; %d channel(s), spacing %s",
+        purpose,
+        len(train),
+        f" of {available}" if len(train) < available else "",
+        len(val),
+        len(checked.bad),
+        checked.channels,
+        "x".join(f"{s:g}" for s in spacing) + " mm" if spacing else "as it is",
+    )
+    return {
+        "train": train,
+        "val": val,
+        "channels": checked.channels,
+        "pixdim": spacing,
+        "num_classes": count,
+        "class_names": class_names,
+        "bad": [[case["id"], reason] for case, reason in checked.bad],
+    }
+
+
+def report_bad(checked: CheckResult, total: int, verb: str) -> None:
+    """Log one line a bad volume, and one with their number."""
+    for case, reason in checked.bad:
+        logger.warning("%s: %s: %s", verb, case["id"], reason)
+    if checked.bad:
+        logger.warning("%s: %d of %d volumes", verb, len(checked.bad), total)
+
+
+def listing(checked: CheckResult, most: int = 8) -> str:
+    """The bad cases by reason, in one line: the first reasons where they are many, the first cases of each."""
+    names: dict[str, list[str]] = {}
+    for case, reason in checked.bad:
+        names.setdefault(reason, []).append(case["id"])
+    parts = [
+        f"{', '.join(ids[:3])}{f' and {len(ids) - 3} more' if len(ids) > 3 else ''}: {reason}"
+        for reason, ids in names.items()
+    ]
+    return "; ".join(parts[:most]) + (f"; and {len(parts) - most} more reasons" if len(parts) > most else "")
+
+
+def classes(names: dict[int, str], checked: CheckResult) -> tuple[int, list[str]]:
+    """Number of classes and their names: as dataset.json declares them, else as the label files hold them."""
+    if not names and not checked.values:
+        return 0, []
+    largest = max(names) if names else max(v[-1] for v in checked.values.values())
+    if largest < 1:
+        raise UserError(f"labels: dataset.json declares {names}, expected at least one value above 0")
+    return largest + 1, [names.get(i, "background" if i == 0 else f"label {i}") for i in range(largest + 1)]
+
+
+def choose_pixdim(
+    pixdim: str | int | float | Sequence[int | float] | None,
+    shapes: Sequence[Sequence[int]],
+    spacings: Sequence[Sequence[float]],
+    roi_size: Sequence[int] | int | None = None,
+) -> list[float]:
+    """The spacing (mm along x y z) that volumes are resampled to.
+
+    - one number or three: these;
+    - native (or None): [], no resampling;
+    - median: along each axis the median over the cases;
+    - fit: one number for all axes, max(m, e / (1.5 r)), rounded to 2 decimals: m is the median over the cases
+      of their finest spacing, e the geometric mean over the axes of the median extent (mm), r that of
+      `roi_size` (voxels). So a volume is about 1.5 crops long, and never finer than most volumes are.
+
+    Args:
+        pixdim: what is wanted.
+        shapes: of each case, voxels along x y z.
+        spacings: of each case, mm along x y z.
+        roi_size: the crop, voxels.
+
+    Raises:
+        UserError: for anything else.
+    """
+    expected = "expected 'fit', 'median', 'native', or one or three positive numbers in mm"
+    if pixdim is None or pixdim == "native":
+        return []
+    if isinstance(pixdim, str) and pixdim not in ("fit", "median"):
+        raise UserError(f"pixdim: found {pixdim!r}, {expected}")
+    if not isinstance(pixdim, str):
+        given = [pixdim] * 3 if isinstance(pixdim, int | float) else list(pixdim)
+        numbers = all(
+            isinstance(p, int | float) and not isinstance(p, bool) and 0 < p < math.inf for p in given
+        )
+        if given and (len(given) != 3 or not numbers):
+            raise UserError(f"pixdim: found {pixdim!r}, {expected}")
+        return [float(p) for p in given]
+    spacing = np.asarray(spacings, dtype=float)
+    if pixdim == "median":
+        return [round(float(s), 4) for s in np.median(spacing, axis=0)]
+    crop = np.ravel(np.asarray(roi_size if roi_size is not None else [], dtype=float))
+    if crop.size not in (1, 3) or not (crop > 0).all():
+        raise UserError(
+            f"roi_size: found {roi_size!r}, pixdim: fit needs one or three positive numbers of voxels"
+        )
+    extent = np.median(np.asarray(shapes, dtype=float) * spacing, axis=0)
+    fitted = np.exp(np.log(extent).mean()) / (CROPS_PER_VOLUME_LENGTH * np.exp(np.log(crop).mean()))
+    value = round(float(max(np.median(spacing.min(axis=1)), fitted)), 2)
+    return [value] * 3

@@ -1,0 +1,144 @@
+"""Which cases train and which are held out: a function of their names and a seed, never of their order.
+
+Cases are ranked by a hash of (seed, name), and the first of them are held out. Ranks are taken within each
+data set and, in it, within the labelled and the unlabelled cases apart. So the held-out labelled cases are
+the same when a network is pre-trained on all cases and fine-tuned on the labelled ones, and when several data
+sets are pre-trained together.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from pretext3d.errors import UserError
+
+__all__ = ["labelled_subset", "split_cases"]
+
+Case = dict[str, Any]
+
+
+def group_name(case: Case) -> str:
+    """What is held out as one: the datalist's `subject`, else the name within the data set, else the id."""
+    return str(case.get("subject", case.get("name", case["id"])))
+
+
+def rank(seed: int, name: str) -> str:
+    """A pseudo-random number (hexadecimal) for a name: the same on every machine."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def check_fraction(key: str, value: Any, low_open: bool, high_open: bool) -> float:
+    """The value as a number.
+
+    Raises:
+        UserError: outside of 0 to 1, or no number.
+    """
+    interval = f"{'(' if low_open else '['}0, 1{')' if high_open else ']'}"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if (
+        not number
+        or not (value > 0 if low_open else value >= 0)
+        or not (value < 1 if high_open else value <= 1)
+    ):
+        raise UserError(f"{key}: found {value!r}, expected a number in {interval}")
+    return float(value)
+
+
+def split_cases(
+    cases: Sequence[Case], val_fraction: int | float = 0.2, seed: int = 0, fold: int | None = None
+) -> tuple[list[Case], list[Case]]:
+    """Split cases into training and validation, both in the order given.
+
+    Each data set (`source`) is split by itself. Without a fold: the entries that its datalist calls
+    validation, if there are any; else, of its labelled and of its unlabelled groups, round(n * val_fraction)
+    of n, at least 1 where n > 1 and val_fraction > 0. With a fold: the cases whose `fold` in the datalist it
+    is; where none has one, part `fold` of the round(1 / val_fraction) parts of the same ranking. A group is a
+    case, or the cases of one `subject`.
+
+    Args:
+        cases: with `id`, and, as far as known, `name`, `source`, `label`, `fold`, `split`, `subject`.
+        val_fraction: of the groups held out, in [0, 1).
+        seed: of the ranking.
+        fold: the part held out; None for the seeded split.
+
+    Raises:
+        UserError: for a fraction out of range, or a fold that is not there.
+    """
+    check_fraction("val_fraction", val_fraction, low_open=False, high_open=True)
+    if fold is not None and (isinstance(fold, bool) or not isinstance(fold, int)):
+        raise UserError(f"fold: found {fold!r}, expected a whole number, or null for the seeded split")
+    sources: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        sources[case.get("source", "")].append(case)
+    held: set[str] = set()
+    for members in sources.values():
+        if fold is not None and any("fold" in c for c in members):
+            held |= listed_fold(members, fold)
+        elif fold is None and any(c.get("split") == "validation" for c in members):
+            held |= {c["id"] for c in members if c.get("split") == "validation"}
+        else:
+            held |= ranked_split(members, val_fraction, seed, fold)
+    return [c for c in cases if c["id"] not in held], [c for c in cases if c["id"] in held]
+
+
+def listed_fold(cases: Sequence[Case], fold: int) -> set[str]:
+    """The ids whose `fold` in the datalist it is."""
+    without = [c["id"] for c in cases if "fold" not in c]
+    if without:
+        raise UserError(
+            f"fold: found {fold}, but the datalist gives no fold for {len(without)} cases ({without[0]} ...)"
+        )
+    folds = sorted({c["fold"] for c in cases})
+    if fold not in folds:
+        raise UserError(f"fold: found {fold}, expected one of the datalist's folds {folds}")
+    return {c["id"] for c in cases if c["fold"] == fold}
+
+
+def ranked_split(cases: Sequence[Case], val_fraction: int | float, seed: int, fold: int | None) -> set[str]:
+    """The ids held out of one data set by the ranking."""
+    parts = round(1 / val_fraction) if val_fraction > 0 else 0
+    if fold is not None and not 0 <= fold < parts:
+        raise UserError(
+            f"fold: found {fold}, expected 0 to {max(parts, 1) - 1}: the datalist gives none, and "
+            f"val_fraction {val_fraction:g} makes {parts}"
+        )
+    labelled = {group_name(c) for c in cases if "label" in c}
+    members: dict[bool, dict[str, list[str]]] = {True: defaultdict(list), False: defaultdict(list)}
+    for case in cases:
+        members[group_name(case) in labelled][group_name(case)].append(case["id"])
+    held: set[str] = set()
+    for groups in members.values():
+        ranked = sorted(groups, key=lambda name: (rank(seed, name), name))
+        count = max(int(len(ranked) * val_fraction + 0.5), 1 if val_fraction > 0 else 0)
+        chosen = ranked[: max(min(count, len(ranked) - 1), 0)] if fold is None else ranked[fold::parts]
+        held.update(i for group in chosen for i in groups[group])
+    return held
+
+
+def labelled_subset(
+    cases: Sequence[Case], label_fraction: int | float = 1.0, num_labelled: int = 0, seed: int = 0
+) -> list[Case]:
+    """The labelled cases that a fine-tuning may see: nested, so that fewer labels are always some of more.
+
+    n cases are ranked by a hash of (seed, name); the first max(1, floor(n * label_fraction)) are given, or
+    the first `num_labelled` where that is not 0, in the order of the ranking.
+
+    Raises:
+        UserError: for a fraction outside of (0, 1], or more cases asked for than there are.
+    """
+    check_fraction("label_fraction", label_fraction, low_open=True, high_open=False)
+    if isinstance(num_labelled, bool) or not isinstance(num_labelled, int) or num_labelled < 0:
+        raise UserError(f"num_labelled: found {num_labelled!r}, expected 0 (all) or a number of cases")
+    if num_labelled > len(cases):
+        raise UserError(
+            f"num_labelled: found {num_labelled}, expected at most {len(cases)}, the labelled training cases"
+        )
+    if num_labelled and label_fraction != 1:
+        raise UserError(
+            f"num_labelled: found {num_labelled} beside label_fraction {label_fraction}; expected one of them"
+        )
+    count = num_labelled or max(1, math.floor(len(cases) * label_fraction + 1e-9))
+    ranked = sorted(cases, key=lambda c: (rank(seed, f"label:{c.get('name', c['id'])}"), c["id"]))
+    return ranked[:count]

@@ -1,0 +1,268 @@
+"""What one volume file holds, told without training on it: geometry from its header, faults from its voxels.
+
+NIfTI files are read by nibabel, header first; other formats by the readers that MONAI's `LoadImage` chooses,
+whole, so that a verdict is about what a pipeline will see. Verdicts are kept on disk, one small JSON a file,
+under a name made of the file's path, size and time of change, written atomically: runs side by side may share
+them.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.data.utils import correct_nifti_header_if_necessary
+from monai.transforms import LoadImage
+
+from pretext3d.data.dataset import file_stamp
+
+__all__ = ["EXTENSIONS", "VerdictCache", "VolumeFacts", "examine", "strip_extension"]
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")  # of one-file volumes; DICOM series are folders
+
+MISSING = "missing file"
+UNREADABLE = "unreadable"
+DIMENSIONS = "wrong number of dimensions"
+SINGLE_SLICE = "single slice"
+GEOMETRY = "bad geometry"
+NAN = "NaN"
+INF = "inf"
+EMPTY = "empty"
+
+FORMAT = 1  # of the verdicts on disk: a change here makes every verdict anew
+
+
+@dataclass(frozen=True)
+class VolumeFacts:
+    """The geometry of one file and what is wrong with it.
+
+    Attributes:
+        problem: a reason's fixed name, '' for none found yet.
+        detail: what was found, for the message.
+        shape: voxels along i j k.
+        spacing: mm along i j k.
+        axes: the world direction of i j k, as in "LPS".
+        channels: 1 for a 3D file.
+        states: for each channel a pair [NaN | inf | empty | '', detail]; empty where the voxels were not
+            read.
+        values: of a label, the whole numbers in it, ascending.
+    """
+
+    problem: str = ""
+    detail: str = ""
+    shape: list[int] = field(default_factory=list)
+    spacing: list[float] = field(default_factory=list)
+    axes: str = ""
+    channels: int = 0
+    states: list[list[str]] = field(default_factory=list)
+    values: list[int] = field(default_factory=list)
+
+    def along_world(self) -> tuple[list[int], list[float]]:
+        """Shape (voxels) and spacing (mm) along the world axes x y z, as after reorientation to RAS."""
+        order = [next(i for i, code in enumerate(self.axes) if code in pair) for pair in ("RL", "AP", "SI")]
+        return [self.shape[i] for i in order], [self.spacing[i] for i in order]
+
+
+def strip_extension(path: str) -> str:
+    """A file's path without its volume extension: `a/b.nii.gz` is `a/b`; other names are kept whole."""
+    lower = path.lower()
+    return next((path[: -len(e)] for e in EXTENSIONS if lower.endswith(e)), path)
+
+
+def is_nifti(path: str) -> bool:
+    """True for a NIfTI file, by its name."""
+    return path.lower().endswith((".nii", ".nii.gz"))
+
+
+def missing_package(path: str) -> str:
+    """The names of packages one of which the file needs, '' where one is there."""
+    if is_nifti(path):
+        return ""
+    lower = path.lower()
+    needs = {"nrrd": "pynrrd", "itk": "itk"} if lower.endswith(".nrrd") else {"itk": "itk"}
+    if not lower.endswith(EXTENSIONS):
+        needs = {"pydicom": "pydicom", "itk": "itk"}
+    return "" if any(importlib.util.find_spec(name) for name in needs) else " or ".join(needs.values())
+
+
+def geometry_facts(array_shape: Sequence[int], affine: np.ndarray, channels: int) -> VolumeFacts:
+    """The facts of a spatial shape (i j k) and an affine (4x4, mm)."""
+    shape = [int(n) for n in array_shape]
+    if len(shape) < 3 or 1 in shape:
+        return VolumeFacts(SINGLE_SLICE, f"shape {'x'.join(map(str, shape))}", shape, channels=channels)
+    if 0 in shape:
+        return VolumeFacts(UNREADABLE, f"no voxels, shape {'x'.join(map(str, shape))}", shape)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    regular = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9
+    if not regular:
+        return VolumeFacts(
+            GEOMETRY, f"spacing {spacing} mm, or axes that are no basis", shape, channels=channels
+        )
+    axes = "".join(str(code) for code in nib.aff2axcodes(affine))
+    return VolumeFacts("", "", shape, spacing, axes, channels)
+
+
+def open_nifti(path: str) -> tuple[Any, VolumeFacts]:
+    """A NIfTI image with its voxels unread, and its header's facts."""
+    image = correct_nifti_header_if_necessary(nib.load(path))
+    dtype = image.get_data_dtype()
+    if dtype.fields or dtype.kind == "c":
+        return image, VolumeFacts(UNREADABLE, f"voxels of type {dtype}, expected one real number a voxel")
+    shape = image.shape
+    if len(shape) > 4 or len(shape) < 1:
+        return image, VolumeFacts(DIMENSIONS, f"{len(shape)}D, expected 3D, or 4D with channels last")
+    channels = int(shape[3]) if len(shape) == 4 else 1
+    return image, geometry_facts(shape[:3], image.affine, channels)
+
+
+@lru_cache(maxsize=1)
+def loader() -> LoadImage:
+    """MONAI's loader with the reader chosen by the file, channels first."""
+    return LoadImage(image_only=True, ensure_channel_first=True)
+
+
+def open_other(path: str) -> tuple[np.ndarray, VolumeFacts]:
+    """The voxels (i j k, or i j k c) of any other volume, and its geometry's facts."""
+    image = loader()(path)
+    affine = np.asarray(image.affine, dtype=float)
+    array = np.moveaxis(image.numpy(), 0, -1)
+    if array.ndim > 4:
+        return array, VolumeFacts(DIMENSIONS, f"{array.ndim - 1}D, expected 3D, or 4D with channels")
+    if affine.shape != (4, 4) and array.ndim == 4:
+        return array, VolumeFacts(GEOMETRY, f"affine of shape {affine.shape}")
+    return array, geometry_facts(array.shape[:-1], affine, int(array.shape[-1]))
+
+
+def raw_voxels(image: Any) -> tuple[np.ndarray, float, float]:
+    """Voxels of a NIfTI image as stored, slope and intercept: value = stored * slope + intercept."""
+    proxy = image.dataobj
+    return np.asanyarray(proxy.get_unscaled()), float(proxy.slope), float(proxy.inter)
+
+
+def channel_states(array: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> list[list[str]]:
+    """For each channel (the 4th axis) its fault, by its minimum and maximum: no array of its size is made."""
+    limit = float(np.finfo(np.float32).max)
+    states = []
+    for c in range(array.shape[3] if array.ndim == 4 else 1):
+        channel = array[..., c] if array.ndim == 4 else array
+        with np.errstate(all="ignore"):
+            ends = [float(channel.min()) * slope + intercept, float(channel.max()) * slope + intercept]
+        if any(np.isnan(e) for e in ends):
+            count = int(np.isnan(channel).sum())
+            states.append([NAN, f"{count} of {channel.size} voxels"])
+        elif any(abs(e) > limit for e in ends):
+            count = int(np.count_nonzero(np.abs(channel * slope + intercept) > limit))
+            states.append([INF, f"{count} of {channel.size} voxels"])
+        elif ends[0] == ends[1]:
+            states.append([EMPTY, f"every voxel is {ends[0]:g}"])
+        else:
+            states.append(["", ""])
+    return states
+
+
+def label_values(array: np.ndarray, slope: float, intercept: float) -> tuple[list[int], str]:
+    """The whole numbers in a label, ascending, and '' or what else was found."""
+    array = array[..., 0] if array.ndim == 4 else array
+    if (slope, intercept) != (1.0, 0.0) or array.dtype.kind == "f":
+        array = array * slope + intercept
+        if not np.isfinite(array).all():
+            return [], "NaN or inf"
+        rounded = np.rint(array)
+        if np.abs(rounded - array).max() > 1e-4:
+            return [], f"{float(array[rounded != array].flat[0]):g}, expected whole numbers"
+        array = rounded
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > 65535:
+        return [], f"values {low} to {high}, expected 0 to 65535"
+    found: list[int] = np.flatnonzero(np.bincount(array.ravel().astype(np.int64))).tolist()
+    return found, ""
+
+
+def examine(path: str, kind: str) -> VolumeFacts:
+    """The facts of one file: `kind` is header (the voxels unread where the format allows), image or label."""
+    needs = missing_package(path)
+    if needs:
+        return VolumeFacts(UNREADABLE, f"needs the package {needs}, which is not installed")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if is_nifti(path):
+                opened, facts = open_nifti(path)
+                if facts.problem or kind == "header":
+                    return facts
+                array, slope, intercept = raw_voxels(opened)
+            else:
+                array, facts = open_other(path)
+                slope, intercept = 1.0, 0.0
+                if facts.problem:
+                    return facts
+            if kind == "label":
+                values, fault = label_values(array, slope, intercept)
+                return VolumeFacts(**{**asdict(facts), "values": values, "states": [["values", fault]]})
+            return VolumeFacts(**{**asdict(facts), "states": channel_states(array, slope, intercept)})
+    except (
+        Exception
+    ) as error:  # a broken file may raise anything: this is the place that turns it into a verdict
+        text = " ".join(str(error).split())
+        return VolumeFacts(UNREADABLE, f"{type(error).__name__}: {text[:160]}")
+
+
+class VerdictCache:
+    """Facts of files, remembered in memory by path and on disk by path, size and time of change.
+
+    Args:
+        folder: for the verdicts on disk; '' = in memory only.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        self.folder = Path(folder) if folder else None
+        self.seen: dict[tuple[str, str], VolumeFacts] = {}
+
+    def facts(self, path: str, kind: str) -> VolumeFacts:
+        """The facts of one file: `kind` is header, image or label."""
+        key = (path, kind)
+        if key not in self.seen:
+            self.seen[key] = self._facts(path, kind)
+        return self.seen[key]
+
+    def _facts(self, path: str, kind: str) -> VolumeFacts:
+        try:
+            stamp = file_stamp(path)
+        except FileNotFoundError:
+            return VolumeFacts(MISSING, path)
+        except OSError as error:
+            return VolumeFacts(UNREADABLE, f"{error.strerror}: {path}")
+        needs_voxels = kind != "header" or not is_nifti(path)
+        if self.folder is None or not needs_voxels:  # a NIfTI header is read sooner than a verdict
+            return examine(path, kind)
+        kind = "image" if kind == "header" else kind
+        name = hashlib.sha256(json.dumps([FORMAT, kind, stamp]).encode()).hexdigest()
+        verdict = self.folder / name[:2] / f"{name}.json"
+        try:
+            return VolumeFacts(**json.loads(verdict.read_text()))
+        except (OSError, ValueError, TypeError):
+            facts = examine(path, kind)
+        if "needs the package" not in facts.detail:
+            write_atomically(verdict, json.dumps(asdict(facts)))
+        return facts
+
+
+def write_atomically(target: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all; a full or read-only disk is no error."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(name).replace(target)
+    except OSError:
+        return

@@ -1,0 +1,1 @@
+"""The paper methods, one file each: targets, heads, losses, metrics."""

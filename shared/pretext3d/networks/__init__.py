@@ -1,0 +1,1 @@
+"""Networks: the encode/decode interface, encoders, decoders, heads, and MONAI adapters."""

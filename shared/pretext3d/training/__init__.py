@@ -1,0 +1,1 @@
+"""Training: run set-up, checkpoints and resume, hand-over of weights, handlers, pictures."""

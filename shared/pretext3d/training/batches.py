@@ -1,0 +1,30 @@
+"""From a collated batch to the network's input and the loss's target."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["PrepareTargets"]
+
+
+class PrepareTargets:
+    """A trainer's `prepare_batch` for losses that take several targets.
+
+    Gives (batch[image_key], {key: batch[key] for target_keys}), on the trainer's device.
+
+    Args:
+        target_keys: what the loss and the metrics read.
+        image_key: what the network sees.
+    """
+
+    def __init__(self, target_keys: Sequence[str], image_key: str = "image") -> None:
+        self.image_key, self.target_keys = image_key, tuple(target_keys)
+
+    def __call__(
+        self, batch: dict[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Move what is needed to the device."""
+        move = {"device": device, "non_blocking": non_blocking, **kwargs}
+        return batch[self.image_key].to(**move), {key: batch[key].to(**move) for key in self.target_keys}

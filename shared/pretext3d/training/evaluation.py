@@ -1,0 +1,111 @@
+"""Segmentation quality per case and class, in the label's own grid and in millimetres."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from monai.networks.utils import one_hot
+
+from pretext3d.errors import UserError
+from pretext3d.shapes import Shaped, Tensor
+
+__all__ = ["CaseMetrics"]
+
+logger = logging.getLogger(__name__)
+
+
+def case_metrics(
+    pred: Shaped[Tensor, "1 i j k"],
+    label: Shaped[Tensor, "1 i j k"],
+    num_classes: int,
+    spacing: Sequence[float],
+) -> dict[int, dict[str, float]]:
+    """Metrics of one case for the classes 1 to num_classes - 1.
+
+    Dice; hd95_mm, the 95th percentile of the symmetric Hausdorff distance; surface_distance_mm, the symmetric
+    average surface distance. A class that neither volume has is NaN in all three; one that only one of them has
+    has Dice 0 and no distance (NaN).
+
+    Args:
+        pred: class indices.
+        label: class indices on the same grid.
+        num_classes: with the background.
+        spacing: mm per voxel of that grid.
+    """
+    a = one_hot(torch.as_tensor(pred)[None].long(), num_classes)
+    b = one_hot(torch.as_tensor(label)[None].long(), num_classes)
+    dice = compute_dice(a, b, include_background=False)[0]
+    rows = {}
+    for c in range(1, num_classes):
+        rows[c] = {"dice": float(dice[c - 1]), "hd95_mm": np.nan, "surface_distance_mm": np.nan}
+        if a[0, c].any() and b[0, c].any():
+            # only the box around both, and a margin: distances do not change, the rest need not be looked at
+            where = torch.nonzero(a[0, c] + b[0, c])
+            low, high = where.amin(0).sub(1).clamp(min=0), where.amax(0) + 2
+            box = (slice(None), slice(None), *(slice(int(s), int(e)) for s, e in zip(low, high, strict=True)))
+            pair = {"y_pred": a[:, c : c + 1][box], "y": b[:, c : c + 1][box], "include_background": True}
+            pair["spacing"] = [float(s) for s in spacing]
+            rows[c]["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **pair))
+            rows[c]["surface_distance_mm"] = float(compute_average_surface_distance(symmetric=True, **pair))
+        elif a[0, c].any() != b[0, c].any():
+            rows[c]["dice"] = 0.0
+    return rows
+
+
+class CaseMetrics:
+    """Handler of an evaluator whose output holds class indices `pred` and `label` on the label's grid.
+
+    Writes `evaluation.csv` (case, class, dice, hd95_mm, surface_distance_mm), one line per case and class, and
+    `evaluation_summary.csv`, one line per class and one for their mean; logs the summary, and puts the mean Dice and
+    distances of the foreground in `engine.state.metrics`.
+
+    Args:
+        output_dir: where the two files go.
+        class_names: names of all classes, the background first.
+    """
+
+    def __init__(self, output_dir: str, class_names: Sequence[str]) -> None:
+        self.output_dir, self.class_names = Path(output_dir), [str(name) for name in class_names]
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the evaluator."""
+        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_cases)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def add_cases(self, engine: Engine) -> None:
+        """Measure the cases of one batch."""
+        for output, case in zip(engine.state.output, engine.state.batch["id"], strict=True):
+            pred, label = output["pred"], output["label"]
+            if pred.shape != label.shape:
+                raise UserError(f"case {case}: prediction of shape {list(pred.shape)}, label {list(label.shape)}")
+            spacing = label.affine[:3, :3].norm(dim=0).tolist()
+            metrics = case_metrics(pred.as_tensor(), label.as_tensor(), len(self.class_names), spacing)
+            self.rows += [{"case": case, "class": self.class_names[c], **row} for c, row in metrics.items()]
+
+    def write(self, engine: Engine) -> None:
+        """Write both tables."""
+        table = pd.DataFrame(self.rows)
+        columns = ["dice", "hd95_mm", "surface_distance_mm"]
+        groups = table.groupby("class", sort=False)[columns]
+        summary = groups.mean().join(groups.std(), rsuffix="_std")
+        summary["cases"] = groups["dice"].count()
+        summary["no_distance"] = table[table["dice"].notna()].groupby("class", sort=False)["hd95_mm"].agg(
+            lambda values: int(values.isna().sum())
+        )
+        summary.loc["foreground mean"] = summary.mean()
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        for name, frame, index in (("evaluation", table, False), ("evaluation_summary", summary, True)):
+            draft = self.output_dir / f".{name}.csv.tmp"
+            frame.to_csv(draft, index=index, float_format="%.5g")
+            draft.replace(self.output_dir / f"{name}.csv")
+        for name in columns:
+            engine.state.metrics[f"mean_{name}"] = float(summary.loc["foreground mean", name])
+        logger.info("evaluation of %d cases\n%s", table["case"].nunique(), summary.to_string(float_format="%.3f"))

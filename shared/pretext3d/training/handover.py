@@ -1,0 +1,288 @@
+"""Hand-over of pre-trained weights to another network: by name, counted, refused where almost nothing fits.
+
+Networks keep what is handed over in the submodule `backbone`; their heads stay behind. Each tensor is
+
+    matched     in the checkpoint with the same name and shape
+    reshaped    a first convolution for another number of channels, or a position embedding of another grid
+    new         not in the checkpoint, not wanted, or of a shape that cannot be adapted: as initialised
+    left        in the checkpoint, but with no place in the receiving network (pretext heads, for example)
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn import functional as F
+
+from pretext3d.errors import UserError
+from pretext3d.networks.factory import build_backbone, rebuild
+from pretext3d.networks.segmentation import SegmentationNet
+from pretext3d.shapes import Float, Tensor
+from pretext3d.training.checkpoint import epoch_files
+from pretext3d.training.state import load_checkpoint, unwrap
+
+__all__ = ["HandOver", "Row", "hand_over", "load_pretrained", "read_record", "resolve_pretrained"]
+
+logger = logging.getLogger(__name__)
+
+LEAST = 0.5  # of the backbone's parameters have to be handed over
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one tensor: its shapes there (source) and here (target), None where it is not."""
+
+    name: str
+    status: str
+    source: tuple[int, ...] | None
+    target: tuple[int, ...] | None
+
+    @property
+    def size(self) -> int:
+        """Number of its values."""
+        return math.prod(self.target or self.source or ())
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """Report of a hand-over.
+
+    Attributes:
+        source: where the weights come from.
+        rows: every tensor of both networks.
+        fraction: handed-over share of the receiving backbone's parameters, 0 to 1.
+    """
+
+    source: str
+    rows: tuple[Row, ...]
+    fraction: float
+
+    def of(self, status: str) -> list[Row]:
+        """The rows that are matched, reshaped, new or left."""
+        return [row for row in self.rows if row.status == status]
+
+    def __str__(self) -> str:
+        """The table that is logged: counts, and the parts of the networks that they are in."""
+        lines = [f"{'weights':10}{'tensors':>8}{'parameters':>13}  in"]
+        for status in ("matched", "reshaped", "new", "left"):
+            rows = self.of(status)
+            lines.append(f"{status:10}{len(rows):8}{sum(r.size for r in rows):13,}  {_places(rows)}".rstrip())
+        for row in self.rows:
+            if row.target and row.source and row.source != row.target:
+                lines.append(f"{row.status}: {row.name} {_shape(row.source)} -> {_shape(row.target)}")
+        lines.append(f"{self.fraction:.1%} of the backbone's parameters come from {self.source}")
+        return "\n".join(lines)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _places(rows: Sequence[Row]) -> str:
+    """Names of submodules, two levels deep, with how many tensors each has: `backbone.encoder 12, head 2`."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        place = ".".join(row.name.split(".")[:-1][:2]) or row.name
+        counts[place] = counts.get(place, 0) + 1
+    return ", ".join(f"{place} {count}" for place, count in counts.items())
+
+
+def resolve_pretrained(path: str | Path) -> Path:
+    """The checkpoint that a user means by a file or by the folder of a run, its checkpoints or a bundle.
+
+    In a folder the first of these is taken: best.pt, final.pt, the newest epoch_XXXX.pt, model.pt; each in
+    `checkpoints`, then in `models`, then in the folder itself.
+
+    Raises:
+        UserError: nothing there; says what was looked for.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"pretrained: {path}: not found; expected a checkpoint, a run or a bundle")
+    for folder in (path / "checkpoints", path / "models", path):
+        epochs = reversed(epoch_files(folder))
+        for file in (folder / "best.pt", folder / "final.pt", *epochs, folder / "model.pt"):
+            if file.is_file():
+                return file
+    raise UserError(
+        f"pretrained: {path}: no checkpoint in this folder; looked for best.pt, final.pt, epoch_XXXX.pt and "
+        "model.pt in checkpoints/, in models/ and in the folder itself"
+    )
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """The record of a checkpoint, run or bundle: method, backbone, channels, spacing, ...; see `state`."""
+    record: dict[str, Any] = load_checkpoint(resolve_pretrained(path))["record"]
+    return record
+
+
+def first_convolution(
+    weight: Float[Tensor, "out source *kernel"], channels: int
+) -> Float[Tensor, "out target *kernel"]:
+    """A convolution's weights for another number of input channels.
+
+    w'_t = (S / T) * mean_s w_s for each of T new channels, with S before: the response to T equal channels is
+    that to S equal channels before.
+    """
+    scale = weight.shape[1] / channels
+    repeats = [1, channels] + [1] * (weight.ndim - 2)
+    return weight.mean(dim=1, keepdim=True).repeat(repeats) * scale
+
+
+def position_embedding(
+    embedding: Float[Tensor, "1 source width"], old: Sequence[int], new: Sequence[int]
+) -> Float[Tensor, "1 target width"]:
+    """Position embeddings of a token grid `old`, resampled linearly along each axis to the grid `new`."""
+    grid = embedding.reshape(*old, -1).movedim(-1, 0)[None]
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(old)]
+    resampled = F.interpolate(grid, size=tuple(new), mode=mode, align_corners=False)
+    return resampled[0].movedim(0, -1).reshape(1, math.prod(new), -1)
+
+
+def token_grid(tokens: int, roi_size: Sequence[int]) -> tuple[int, ...] | None:
+    """The grid of `tokens` cubic patches that covers `roi_size`; None where there is no such grid."""
+    edge = round((math.prod(roi_size) / tokens) ** (1 / len(roi_size)))
+    grid = tuple(size // edge for size in roi_size) if edge > 0 else ()
+    return grid if grid and math.prod(grid) == tokens else None
+
+
+class _Adapter:
+    """Fits a tensor of the checkpoint to its namesake here; what the two backbones are decides how."""
+
+    def __init__(self, record: Mapping[str, Any], backbone: nn.Module) -> None:
+        there, here = record.get("backbone") or {}, getattr(backbone, "record", {})
+        self.channels = (
+            there.get("in_channels", record.get("channels")),
+            getattr(backbone, "in_channels", 0),
+        )
+        self.roi_sizes = there.get("roi_size") or (), here.get("roi_size") or ()
+        names = getattr(backbone, "position_keys", ())
+        self.positions = {"backbone." + name.removeprefix("backbone.") for name in names}
+
+    def __call__(self, name: str, source: Tensor, target: Tensor) -> tuple[str, Tensor]:
+        """(matched, reshaped or new; the values that the tensor here takes)."""
+        if name in self.positions and all(self.roi_sizes):
+            old = token_grid(source.shape[1], self.roi_sizes[0])
+            new = token_grid(target.shape[1], self.roi_sizes[1])
+            if old and new and old != new and source.shape[2:] == target.shape[2:]:
+                return "reshaped", position_embedding(source, old, new)
+        if source.shape == target.shape:
+            return "matched", source
+        if source.ndim == target.ndim > 2 and (source.shape[1], target.shape[1]) == self.channels:
+            adapted = first_convolution(source, target.shape[1])
+            if adapted.shape == target.shape:
+                return "reshaped", adapted
+        return "new", target
+
+
+def hand_over(
+    network: nn.Module,
+    pretrained: str | Path | Mapping[str, Any],
+    exclude: Sequence[str] = (),
+    keep_head: bool = False,
+) -> HandOver:
+    """Copy a checkpoint's backbone into a network, in place, and log what was handed over.
+
+    Args:
+        network: has a submodule `backbone`; may be wrapped for several processes.
+        pretrained: a checkpoint, run or bundle, or the content of a checkpoint.
+        exclude: beginnings of names that are not taken, e.g. `backbone.decoder`.
+        keep_head: take the submodule `head`, too: the checkpoint is of the same task.
+
+    Raises:
+        UserError: less than half of the backbone's parameters (those not excluded) could be handed over; with
+            `keep_head`, the head does not fit.
+    """
+    if isinstance(pretrained, Mapping):
+        content, where = pretrained, str(pretrained.get("file", "the checkpoint"))
+    else:
+        file = resolve_pretrained(pretrained)
+        content, where = load_checkpoint(file), str(file)
+    record, source = content["record"], content["network"]
+    network = unwrap(network)
+    backbone = network.get_submodule("backbone")
+    adapt = _Adapter(record, backbone)
+    excluded = tuple(exclude)
+    parts = ("backbone.", "head.") if keep_head else ("backbone.",)
+    rows: list[Row] = []
+    values: dict[str, Tensor] = {}
+    for name, here in network.state_dict().items():
+        there, status = source.get(name), "new"
+        if there is not None and name.startswith(parts) and not name.startswith(excluded):
+            status, value = adapt(name, there, here)
+            values |= {name: value} if status != "new" else {}
+        rows.append(Row(name, status, None if there is None else tuple(there.shape), tuple(here.shape)))
+    known = {row.name for row in rows}
+    rows += [Row(name, "left", tuple(t.shape), None) for name, t in source.items() if name not in known]
+    sizes = {f"backbone.{name}": weight.numel() for name, weight in backbone.named_parameters()}
+    wanted = {name: size for name, size in sizes.items() if not name.startswith(excluded)}
+    fraction = sum(size for name, size in wanted.items() if name in values) / max(1, sum(wanted.values()))
+    if fraction < LEAST:
+        records = record.get("backbone") or {}, getattr(backbone, "record", {})
+        there, here = (repr(one.get("encoder", "unknown")) for one in records)
+        raise UserError(
+            f"{where}: its weights are of encoder {there}, this network's is {here}: only {fraction:.0%} of "
+            "the backbone's parameters are found there in the same shape; expected half or more"
+        )
+    unfit = [name for name in known if name.startswith("head.") and name not in values]
+    if keep_head and (unfit or record.get("method") != "segmentation"):
+        raise UserError(
+            f"{where}: its head cannot be kept: it is of method {record.get('method')!r}, {len(unfit)} "
+            "of its tensors do not fit; expected a segmentation checkpoint with the same classes"
+        )
+    network.load_state_dict(values, strict=False)
+    report = HandOver(where, tuple(rows), fraction)
+    logger.info("hand-over of weights\n%s", report)
+    return report
+
+
+def load_pretrained(
+    pretrained: str,
+    encoder: str,
+    in_channels: int,
+    roi_size: Sequence[int],
+    num_classes: int,
+    default_encoder: str = "",
+    keep_head: bool = False,
+    exclude: Sequence[str] = (),
+    spatial_dims: int = 3,
+) -> SegmentationNet:
+    """A segmentation network: its backbone rebuilt from a checkpoint's record alone, or from scratch.
+
+    Args:
+        pretrained: a checkpoint, a run or a bundle; '' = from scratch.
+        encoder: '' = the checkpoint's, or from scratch `default_encoder`; not the checkpoint's is an error.
+        in_channels: channels of the images; may differ from the checkpoint's.
+        roi_size: voxels of the crops; may differ from the checkpoint's.
+        num_classes: of the new head, background included.
+        default_encoder: the encoder from scratch, where `encoder` is ''.
+        keep_head: take the head, too, from a segmentation checkpoint with the same classes.
+        exclude: see `hand_over`.
+        spatial_dims: of a network from scratch.
+
+    Raises:
+        UserError: no such checkpoint, one of another encoder, or one that does not fit.
+    """
+    if not pretrained:
+        if not (encoder or default_encoder):
+            raise UserError("encoder: found '', expected an encoder's name, or a checkpoint in `pretrained`")
+        backbone = build_backbone(encoder or default_encoder, in_channels, roi_size, spatial_dims)
+        return SegmentationNet(backbone, num_classes)
+    file = resolve_pretrained(pretrained)
+    content = load_checkpoint(file)
+    record = content["record"].get("backbone") or {}
+    if "encoder" not in record:
+        raise UserError(f"{file}: its record names no encoder; the network cannot be rebuilt from it")
+    if encoder and encoder != record["encoder"]:
+        raise UserError(
+            f"encoder: found {encoder!r}, expected '' or {record['encoder']!r}, the encoder of {file}"
+        )
+    network = SegmentationNet(rebuild(record, in_channels=in_channels, roi_size=roi_size), num_classes)
+    hand_over(network, {**content, "file": str(file)}, exclude=exclude, keep_head=keep_head)
+    return network

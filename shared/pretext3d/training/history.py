@@ -1,0 +1,77 @@
+"""A run's numbers as a table: one line an epoch in metrics.csv, for pandas and for the curves in the docs."""
+
+import csv
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+
+__all__ = ["History"]
+
+logger = logging.getLogger(__name__)
+
+
+class History:
+    """Handler of a trainer: appends epoch, steps, seconds, mean training loss, learning rate and validation metrics.
+
+    List it behind the validation handler. After a resume the lines of epochs that are trained again are dropped.
+
+    Args:
+        path: the CSV file.
+        optimizer: its first group's learning rate is noted.
+        evaluator: the validation whose metrics are noted.
+    """
+
+    def __init__(self, path: str, optimizer: torch.optim.Optimizer, evaluator: Any = None) -> None:
+        self.path = Path(path)
+        self.optimizer, self.evaluator = optimizer, evaluator
+        self.loss_sum, self.steps, self.begun = 0.0, 0, time.perf_counter()
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+
+    def start_epoch(self, engine: Engine) -> None:
+        """Begin a new mean."""
+        self.loss_sum, self.steps, self.begun = 0.0, 0, time.perf_counter()
+
+    def add_loss(self, engine: Engine) -> None:
+        """Take in one step's loss."""
+        self.loss_sum = self.loss_sum + engine.state.output["loss"].detach()
+        self.steps += 1
+
+    def end_epoch(self, engine: Engine) -> None:
+        """Write one line, and the same to the log."""
+        row: dict[str, float] = {
+            "epoch": engine.state.epoch,
+            "step": engine.state.iteration,
+            "seconds": round(time.perf_counter() - self.begun, 2),
+            "train_loss": float(self.loss_sum) / max(1, self.steps),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+        if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
+            row |= {name: float(value) for name, value in self.evaluator.state.metrics.items()}
+        if dist.is_initialized() and dist.get_rank() > 0:
+            return
+        text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+        logger.info("%s of %s", text, engine.state.max_epochs)
+        earlier = self._rows_before(engine.state.epoch)
+        names = list(dict.fromkeys(name for line in [*earlier, row] for name in line))
+        draft = self.path.with_suffix(".tmp")
+        with draft.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows([*earlier, row])
+        draft.replace(self.path)
+
+    def _rows_before(self, epoch: int) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return [line for line in csv.DictReader(file) if int(float(line["epoch"])) < epoch]

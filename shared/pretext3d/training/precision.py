@@ -1,0 +1,47 @@
+"""Mixed precision on CPU and GPU alike.
+
+MONAI's trainer knows CUDA's autocast only. An inferer is the place where both trainer and evaluator call the
+network, so autocast around it serves every device. bfloat16 needs no gradient scaler.
+"""
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, SimpleInferer
+from torch import nn
+
+from pretext3d.errors import UserError
+
+__all__ = ["AutocastInferer"]
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bfloat16: `bf16`, `fp32`, or `auto` = where the device has instructions for it."""
+    if precision not in ("auto", "bf16", "fp32"):
+        raise UserError(f"precision: found {precision!r}, expected auto, bf16 or fp32")
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+class AutocastInferer(Inferer):
+    """Another inferer, run under autocast and in the channels-last layout that bfloat16 convolutions are fastest in.
+
+    Args:
+        precision: `auto`, `bf16` or `fp32`.
+        device: the device that the network is on.
+        inferer: what to run; None = the network's plain call.
+    """
+
+    def __init__(self, precision: str, device: torch.device, inferer: Inferer | None = None) -> None:
+        super().__init__()
+        self.enabled = use_bfloat16(precision, device)
+        self.device_type = device.type
+        self.inferer = inferer if inferer is not None else SimpleInferer()
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """What `inferer` gives; loss and metrics are computed outside, in float32."""
+        with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.enabled):
+            return self.inferer(inputs.to(memory_format=torch.channels_last_3d), network, *args, **kwargs)

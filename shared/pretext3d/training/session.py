@@ -1,0 +1,186 @@
+"""The start and the end of a bundle's run: checks of what the user typed, log, seeds, the saved configuration.
+
+`begin` is the first thing every configuration's `initialize` calls, `finish` the last of its `finalize`.
+"""
+
+import difflib
+import inspect
+import logging
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import monai
+import torch
+import torch.distributed as dist
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.utils import set_determinism
+
+import pretext3d
+from pretext3d.errors import UserError, install_excepthook
+
+__all__ = ["begin", "finish", "three_sizes"]
+
+logger = logging.getLogger(__name__)
+
+# Set from outside by `monai.bundle run` itself (experiment tracking), in no configuration file.
+MONAI_KEYS = {
+    "_meta_", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"
+}  # fmt: skip
+
+
+def begin(
+    output_dir: str,
+    seed: int,
+    profile: str = "",
+    profiles: Mapping[str, Any] | None = None,
+    save_config: str = "config.yaml",
+) -> None:
+    """Check the overrides, open the log, seed everything, save the merged configuration in `output_dir`.
+
+    Args:
+        output_dir: the run's folder; made if it is not there.
+        seed: of the network's initial weights and, with the rank added, of everything drawn later.
+        profile: the name that runs, shown in the log; '' for a configuration without profiles.
+        profiles: the table it comes from.
+        save_config: file name of the merged configuration.
+
+    Raises:
+        UserError: for an override that no configuration file has, an unknown profile, a bad seed, or an
+            `output_dir` that cannot be written.
+    """
+    install_excepthook()
+    # MONAI tries an optional GPU decoder at every LoadImage and tells of its absence each time
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    workflow = _running_workflow()
+    if workflow is not None:
+        _check_overrides(workflow)
+    if profiles is not None and profile not in profiles:
+        raise UserError(f"profile: found {profile!r}, expected one of {', '.join(profiles)}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed: found {seed!r}, expected a whole number from 0")
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if rank == 0:
+        folder = Path(output_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _open_log(folder / "log.txt")
+        except OSError as error:
+            raise UserError(f"output_dir: {folder} cannot be written: {error}") from error
+        if workflow is not None:
+            ConfigParser.export_config_file(
+                _plain(workflow.parser.config), str(folder / save_config), fmt="yaml", sort_keys=False
+            )
+    set_determinism(seed=seed)
+    random.seed(seed)
+    versions = f"pretext3d {pretext3d.__version__}, MONAI {monai.__version__}, torch {torch.__version__}"
+    logger.info("%s; run in %s%s", versions, output_dir, f"; profile {profile}" if profile else "")
+
+
+def three_sizes(value: int | Sequence[int], key: str) -> tuple[int, int, int]:
+    """One number or three as three; a UserError that names `key` for anything else."""
+    sizes = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * 3
+    if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
+        raise UserError(f"{key}: found {value!r}, expected one whole number of voxels or three, as 64 or [64,64,32]")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def finish(output_dir: str, wrote: Sequence[str] = (), next_command: str = "") -> None:
+    """Say what the run wrote and what to type next; end a distributed run; close the log."""
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        lines = [f"done: {output_dir}"]
+        lines += [f"  {name}" for name in wrote if (Path(output_dir) / name.split()[0]).exists()]
+        if next_command:
+            lines += ["next:", f"  {next_command}"]
+        logger.info("%s", "\n".join(lines))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    for handler in [h for h in logging.getLogger().handlers if isinstance(h, _RunLog)]:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+class _RunLog(logging.FileHandler):
+    """The log file of one run, told apart from handlers that others have installed."""
+
+
+def _open_log(path: Path) -> None:
+    handler = _RunLog(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
+def _running_workflow() -> ConfigWorkflow | None:
+    """The workflow that is evaluating `initialize`: the nearest one on the stack."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def _check_overrides(workflow: ConfigWorkflow) -> None:
+    """Compare the merged configuration's keys with those of the files.
+
+    Under `monai.bundle run` the files and the overrides are known (they stand in its frame) and nested keys are
+    checked too; elsewhere every configuration file beside the first one may have contributed.
+    """
+    files, overrides = _command_line()
+    if not files:
+        files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
+    known = ConfigParser()
+    known.read_config(f=files)
+    names = set(known.config) | MONAI_KEYS
+    for key in list(workflow.parser.config):
+        if key not in names:
+            raise UserError(_unknown(key, names, files))
+    for key in overrides:
+        parts = key.lstrip("+").replace("#", "::").split("::")
+        node: Any = known.config
+        for depth, part in enumerate(parts):
+            last = depth == len(parts) - 1
+            if isinstance(node, Mapping) and part not in node and not (last and "_target_" in node):
+                if depth:
+                    raise UserError(_unknown(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
+                break  # a top-level key that is not known has been refused above; MONAI's own are not looked into
+            if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
+                raise UserError(
+                    f"{key}: {'::'.join(parts[:depth])} has entries 0 to {len(node) - 1}, found {part}"
+                )
+            if isinstance(node, Mapping | list) and not last:
+                node = node[int(part)] if isinstance(node, list) else node[part]
+            else:
+                break
+
+
+def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, names, n=1)
+    hint = f"; did you mean --{close[0]}?" if close else ""
+    return f"--{key}: no such key in {', '.join(Path(f).name for f in files)}{hint}"
+
+
+def _command_line() -> tuple[list[str], list[str]]:
+    """The configuration files and override keys of the `monai.bundle run` that is under way, if one is."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "run" and frame.f_globals.get("__name__") == "monai.bundle.scripts":
+            files = frame.f_locals.get("config_file") or []
+            return [files] if isinstance(files, str) else list(files), list(
+                frame.f_locals.get("override", {})
+            )
+        frame = frame.f_back
+    return [], []
+
+
+def _plain(value: Any) -> Any:
+    """Overrides as the YAML writer takes them: tuples as lists, paths as text."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items() if k != "_meta_"}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, int | float | str | bool | None) else str(value)

@@ -1,0 +1,204 @@
+"""The state of a run as plain data, and its file, which is written whole or not at all.
+
+A checkpoint is `torch.save` of a plain dictionary (tensors, numbers, text, lists, tuples, dictionaries), so
+that it loads with `weights_only=True`:
+
+    format      "pretext3d-1"                 record     what the run was: method, backbone, channels, ...
+    network     state dict, never wrapped     optimizer, lr_scheduler, scaler   state dicts or None
+    rng         see `rng_state`               epoch, iteration                  completed ones
+    best_metric, best_epoch                   of the validation, None before the first
+
+`best.pt` and `final.pt` hold format, record, network, epoch and the metric only.
+"""
+
+import contextlib
+import os
+import pickle
+import random
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretext3d.errors import UserError
+
+__all__ = [
+    "check_same_run",
+    "load_checkpoint",
+    "plain",
+    "rng_state",
+    "save_checkpoint",
+    "set_rng_state",
+    "unwrap",
+]
+
+FORMAT = "pretext3d-1"
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel, DataParallel or torch.compile."""
+    if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        return unwrap(network.module)
+    inner = getattr(network, "_orig_mod", None)  # where torch.compile keeps it
+    return network if inner is None else unwrap(inner)
+
+
+def plain(value: Any, name: str = "checkpoint") -> Any:
+    """A copy of nested containers in which everything loads with `weights_only=True`; tensors go to the CPU.
+
+    Raises:
+        UserError: for any other object, naming where it is.
+    """
+    if value is None or type(value) in (bool, int, float, str, bytes):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().as_subclass(torch.Tensor)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy()) if value.dtype.kind in "biuf" else plain(value.tolist(), name)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Enum):
+        return plain(value.value, name)
+    if isinstance(value, Path | torch.device | torch.dtype):
+        return str(value)
+    if isinstance(value, str):  # of a subclass, as torch's version is
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        items = {plain(k, f"{name} key"): plain(v, f"{name}.{k}") for k, v in value.items()}
+        return Counter(items) if isinstance(value, Counter) else items  # MultiStepLR's milestones
+    if isinstance(value, Sequence):
+        entries = [plain(v, f"{name}[{i}]") for i, v in enumerate(value)]
+        return tuple(entries) if isinstance(value, tuple) else entries
+    raise UserError(
+        f"{name}: found {type(value).__qualname__}, expected tensors, numbers, text, lists or dicts"
+    )
+
+
+def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically: its name stands for the old file or the whole new one, never a part.
+
+    Args:
+        path: the file; its folder is made when it is not there.
+        content: what to keep; "format" is added. See `plain` for what it may hold.
+
+    Raises:
+        UserError: when it cannot be written (full disk, no permission), or holds something that is not plain.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    whole = plain({"format": FORMAT, **content})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            torch.save(whole, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        if os.name == "posix":  # the new name itself has to reach the disk, too
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+        raise UserError(f"{path}: the checkpoint cannot be written: {one_line(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of this package, tensors on the CPU.
+
+    Raises:
+        UserError: the file is missing, truncated, damaged or not one of ours; says what was found.
+    """
+    path = Path(path)
+    try:
+        content = _read(path)
+        if not isinstance(content, dict) or "format" not in content:
+            keys = f" with keys {', '.join(map(str, list(content)[:4]))}" if isinstance(content, dict) else ""
+            raise UserError(f"found a {type(content).__name__}{keys} and no key 'format'")
+        if content["format"] != FORMAT or not {"record", "network"} <= set(content):
+            raise UserError(f"found format {content['format']!r} with keys {', '.join(content)}")
+    except Exception as error:  # whatever zip, pickle or torch make of a foreign file
+        message = f"{path}: {one_line(error)}; expected a checkpoint written by Pretext3D, format {FORMAT!r}"
+        raise UserError(message) from error
+    return content
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"there is {'a folder of this name' if path.is_dir() else 'no such file'}")
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            start = file.read(4)
+        kind = "a truncated checkpoint" if start in (b"", b"PK\x03\x04") else "another kind of file"
+        raise UserError(f"found {kind} ({path.stat().st_size:,} bytes, beginning with {start!r})")
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()  # torch.load itself does not look at the checksums
+    if damaged is not None:
+        raise UserError(f"found a damaged file (wrong checksum in {damaged})")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError("found a pickle of Python objects besides tensors and plain containers") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of any exception in one line."""
+    return " ".join((str(error).strip() or type(error).__name__).split())[:300]
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of Python's, NumPy's and torch's global generators (all CUDA devices, too), as plain data."""
+    version, words, gauss = random.getstate()
+    legacy: Any = np.random.get_state(legacy=True)
+    return {
+        "python": (version, torch.tensor(words, dtype=torch.int64), gauss),
+        "numpy": (legacy[0], torch.from_numpy(legacy[1].astype(np.int64)), *map(plain, legacy[2:])),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put back what `rng_state` took."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    kind, key, *rest = state["numpy"]
+    np.random.set_state((kind, key.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    for device, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(one, device)
+
+
+def check_same_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse to resume what another method, architecture or number of channels wrote.
+
+    Args:
+        path: the checkpoint, for the message.
+        stored: the checkpoint's record.
+        current: this run's.
+
+    Raises:
+        UserError: listing each difference.
+    """
+    old, new = _identity(stored), _identity(current)
+    differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if differ:
+        listed = "; ".join(f"{key} is {old.get(key)} there, {new.get(key)} here" for key in differ)
+        raise UserError(f"{path}: written by another run, it cannot be resumed: {listed}")
+
+
+def _identity(record: Mapping[str, Any]) -> dict[str, str]:
+    """What must be equal for a resume, as text in which a list and a tuple are the same."""
+    parts = {"method": record.get("method"), "channels": record.get("channels")}
+    parts |= {f"backbone {key}": value for key, value in (record.get("backbone") or {}).items()}
+    return {key: repr(list(value) if isinstance(value, tuple) else value) for key, value in parts.items()}

@@ -1,0 +1,200 @@
+"""Crops of random place and scale, flips and 90-degree rotations, as exact index geometry.
+
+Voxel coordinates are continuous: voxel i covers [i, i + 1) along its axis, so a volume of n voxels spans [0, n]
+and its centre is n / 2. A crop is (start, size) in these coordinates; an orientation is a signed permutation
+matrix M: a point p of a cube [-1, 1]^3 before the transform is found at M p after it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.transforms import MapTransform, Randomizable
+
+from pretext3d.errors import UserError
+from pretext3d.shapes import Float, Shaped, Tensor
+
+__all__ = ["RandFlipRotate90d", "RandScaleCropd"]
+
+
+def crop_resize(
+    volume: Shaped[Tensor, "c i j k"], start: Sequence[int], size: Sequence[int], roi_size: Sequence[int]
+) -> Shaped[Tensor, "c a b d"]:
+    """The window [start, start + size) of a volume, zeros outside it, resampled trilinearly to `roi_size`.
+
+    A window of exactly `roi_size` is copied, not interpolated. The volume is never changed; of a memory-mapped
+    one only the window is read.
+    """
+    low = [max(0, s) for s in start]
+    high = [min(n, s + e) for n, s, e in zip(volume.shape[1:], start, size, strict=True)]
+    window = volume[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]].float()
+    before = [lo - s for lo, s in zip(low, start, strict=True)]
+    after = [s + e - h for s, e, h in zip(start, size, high, strict=True)]
+    if any(before) or any(after):
+        window = F.pad(window, [n for b, a in zip(before[::-1], after[::-1], strict=True) for n in (b, a)])
+    if tuple(size) == tuple(roi_size):
+        return window.clone()
+    return F.interpolate(window[None], size=tuple(roi_size), mode="trilinear", align_corners=False)[0]
+
+
+class RandScaleCropd(MapTransform, Randomizable):
+    """A crop of random scale and place, resampled to `roi_size`; crops of little content are drawn again.
+
+    The crop's edges are round(`roi_size` * s) voxels with one s ~ U(`scale_range`) for the three axes. Along an
+    axis of n voxels the start is uniform over the places where the crop lies inside, or, where the crop is
+    longer than the volume, over the places where it holds the whole axis (zeros beyond). A crop with a mean
+    below `min_intensity` is rejected, up to `max_tries` times; then the fullest of the tries is taken.
+
+    Adds `crop_start` and `crop_size`, float tensors of shape (3,) in voxels of the volume.
+
+    Args:
+        keys: volumes (c, i, j, k); the first one decides on rejection.
+        roi_size: voxels of the result.
+        scale_range: limits of s, (1, 1) for crops that are never resampled.
+        min_intensity: least mean of an accepted crop, in the volume's units; 0 accepts every crop.
+        max_tries: draws before the fullest crop so far is taken.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str] | str,
+        roi_size: Sequence[int],
+        scale_range: Sequence[float] = (0.5, 1.5),
+        min_intensity: float = 0.0,
+        max_tries: int = 10,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        low, high = scale_range
+        if not 0 < low <= high:
+            raise UserError(f"scale_range: found {list(scale_range)}, expected two numbers 0 < low <= high")
+        if len(roi_size) != 3 or min(roi_size) < 1:
+            raise UserError(f"roi_size: found {list(roi_size)}, expected three sizes in voxels of 1 or more")
+        if max_tries < 1:
+            raise UserError(f"max_tries: found {max_tries}, expected 1 or more")
+        self.roi_size = tuple(int(n) for n in roi_size)
+        self.scale_range = (float(low), float(high))
+        self.min_intensity = float(min_intensity)
+        self.max_tries = int(max_tries)
+        self.start: tuple[int, ...] = (0, 0, 0)
+        self.size: tuple[int, ...] = self.roi_size
+
+    def randomize(self, data: Shaped[Tensor, "c i j k"]) -> None:
+        """Draw `start` and `size` for a volume."""
+        fullest = -np.inf
+        for _ in range(self.max_tries):
+            scale = self.R.uniform(*self.scale_range)
+            size = tuple(max(1, round(n * scale)) for n in self.roi_size)
+            room = [n - e for n, e in zip(data.shape[1:], size, strict=True)]
+            start = tuple(int(self.R.randint(min(0, r), max(0, r) + 1)) for r in room)
+            mean = _window_mean(data, start, size) if self.min_intensity > 0 else 0.0
+            if mean > fullest:
+                fullest, self.start, self.size = mean, start, size
+            if mean >= self.min_intensity:
+                return
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        d = dict(data)
+        keys = list(self.key_iterator(d))
+        self.randomize(_plain(d[keys[0]]))
+        for key in keys:
+            d[key] = crop_resize(_plain(d[key]), self.start, self.size, self.roi_size)
+        d["crop_start"] = torch.tensor(self.start, dtype=torch.float32)
+        d["crop_size"] = torch.tensor(self.size, dtype=torch.float32)
+        return d
+
+
+def _window_mean(volume: Tensor, start: Sequence[int], size: Sequence[int]) -> float:
+    """Mean over the whole window, in which voxels outside the volume count as zero."""
+    inside = volume[(slice(None), *(slice(max(0, s), s + e) for s, e in zip(start, size, strict=True)))]
+    return float(inside.sum(dtype=torch.float64)) / (volume.shape[0] * float(np.prod(size)))
+
+
+def _plain(volume: Tensor) -> Tensor:
+    """Without MONAI's meta data, whose book-keeping costs more than the crop."""
+    return volume.as_tensor() if hasattr(volume, "as_tensor") else volume
+
+
+def flip_matrix(axes: Sequence[int]) -> Float[np.ndarray, "3 3"]:
+    """The orientation that mirrors the given axes."""
+    return np.diag([-1.0 if axis in axes else 1.0 for axis in range(3)])
+
+
+def rotation_matrix(axis: int, quarter_turns: int) -> Float[np.ndarray, "3 3"]:
+    """Rotation by `quarter_turns` * 90 degrees about a voxel axis: from the next axis to the one after it.
+
+    About axis 0 one quarter turn takes axis 1 to axis 2 and axis 2 to minus axis 1.
+    """
+    a, b = (axis + 1) % 3, (axis + 2) % 3
+    turn = np.eye(3)
+    turn[[a, b], [a, b]] = 0.0
+    turn[b, a], turn[a, b] = 1.0, -1.0
+    return np.linalg.matrix_power(turn, quarter_turns % 4)
+
+
+def reorient(volume: Shaped[Tensor, "c i j k"], orientation: np.ndarray) -> Shaped[Tensor, "c a b d"]:
+    """Move a volume's content by a signed permutation matrix: result axis a is axis p of the volume, with
+    orientation[a, p] = 1, or mirrored with -1.
+    """  # noqa: D205
+    source = np.abs(orientation).argmax(axis=1)
+    mirrored = [a + 1 for a in range(3) if orientation[a, source[a]] < 0]
+    moved = volume.permute(0, *(int(p) + 1 for p in source))
+    return moved.flip(mirrored) if mirrored else moved.contiguous()
+
+
+class RandFlipRotate90d(MapTransform, Randomizable):
+    """Random flips, then random 90-degree rotations: one signed permutation for all keys.
+
+    Each axis of `flip_axes` is mirrored with `flip_prob`; then, for each axis of `rotate_axes` in turn, with
+    `rotate_prob` a rotation of 90, 180 or 270 degrees about it. Adds `orientation`, a float tensor (3, 3): the
+    matrix M that takes directions of the volume's frame to the new frame.
+
+    A flip across an axis along which the anatomy is symmetric (left-right of a head) is invisible, so a target
+    that depends on it cannot be predicted: leave such axes out.
+
+    Raises:
+        UserError: for axes other than 0, 1, 2, a prob outside [0, 1], and, when called, for a rotation by 90
+            degrees between axes of different length.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str] | str,
+        flip_axes: Sequence[int] = (0, 1, 2),
+        flip_prob: float = 0.5,
+        rotate_axes: Sequence[int] = (0, 1, 2),
+        rotate_prob: float = 0.75,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        for name, axes in (("flip_axes", flip_axes), ("rotate_axes", rotate_axes)):
+            if not set(axes) <= {0, 1, 2}:
+                raise UserError(f"{name}: found {list(axes)}, expected axes out of 0, 1, 2")
+        for name, prob in (("flip_prob", flip_prob), ("rotate_prob", rotate_prob)):
+            if not 0 <= prob <= 1:
+                raise UserError(f"{name}: found {prob}, expected a probability from 0 to 1")
+        self.flip_axes, self.flip_prob = tuple(flip_axes), float(flip_prob)
+        self.rotate_axes, self.rotate_prob = tuple(rotate_axes), float(rotate_prob)
+        self.orientation = np.eye(3)
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw `orientation`."""
+        flipped = [axis for axis in self.flip_axes if self.R.rand() < self.flip_prob]
+        self.orientation = flip_matrix(flipped)
+        for axis in self.rotate_axes:
+            turns = int(self.R.randint(1, 4)) if self.R.rand() < self.rotate_prob else 0
+            self.orientation = rotation_matrix(axis, turns) @ self.orientation
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        d = dict(data)
+        self.randomize()
+        for key in self.key_iterator(d):
+            shape = d[key].shape
+            d[key] = reorient(d[key], self.orientation)
+            if d[key].shape != shape:
+                raise UserError(
+                    f"rotate_axes: a crop of {list(shape[1:])} voxels cannot turn by 90 degrees onto itself; "
+                    "expected a roi_size with equal edges across each axis of rotate_axes, or fewer axes there"
+                )
+        d["orientation"] = torch.from_numpy(self.orientation).float()
+        return d

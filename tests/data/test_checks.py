@@ -1,0 +1,194 @@
+"""Tests of the checks of cases: every named reason, channels, labels, and speed on long lists."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretext3d.data import volumes
+from pretext3d.data.cases import find_cases
+from pretext3d.data.checks import as_channels, check_cases
+from pretext3d.errors import UserError
+
+from .conftest import voxels
+
+
+def case(name, image, **more):
+    return {"id": name, "image": image, **more}
+
+
+def reasons(result):
+    return {c["id"]: reason for c, reason in result.bad}
+
+
+def test_every_reason_of_images(volume, tmp_path):
+    nan, inf = voxels((5, 6, 7)).astype(np.float32), voxels((5, 6, 7)).astype(np.float32)
+    nan[0, 0, 0], inf[0, 0, 0] = np.nan, -np.inf
+    whole = Path(volume("big.nii.gz", shape=(20, 20, 20)))
+    (tmp_path / "cut.nii.gz").write_bytes(whole.read_bytes()[:4000])
+    cases = [
+        case("good", volume("good.nii.gz")),
+        case("good2", volume("good2.nii")),
+        case("gone", str(tmp_path / "gone.nii.gz")),
+        case("cut", str(tmp_path / "cut.nii.gz")),
+        case("slice", volume("slice.nii.gz", shape=(5, 6, 1))),
+        case("5d", volume("5d.nii.gz", shape=(5, 6, 7, 1, 2))),
+        case("nan", volume("nan.nii.gz", nan)),
+        case("inf", volume("inf.nii.gz", inf)),
+        case("flat", volume("flat.nii.gz", np.zeros((5, 6, 7), np.uint8))),
+        case("4d", volume("4d.nii.gz", shape=(5, 6, 7, 2))),
+        case("mask", volume("good.nii.gz"), landmark_mask=str(tmp_path / "gone_mask.nii.gz")),
+    ]
+    result = check_cases(cases)
+    assert [c["id"] for c in result.good] == ["good", "good2"]
+    found = reasons(result)
+    assert found.pop("cut").startswith("unreadable: ")
+    assert found == {
+        "gone": f"missing file: {tmp_path}/gone.nii.gz",
+        "slice": "single slice: shape 5x6x1",
+        "5d": "wrong number of dimensions: 5D, expected 3D, or 4D with channels last",
+        "nan": "NaN: 1 of 210 voxels",
+        "inf": "inf: 1 of 210 voxels",
+        "flat": "empty: every voxel is 0",
+        "4d": "wrong number of channels: 2, expected 1 as in most cases",
+        "mask": f"missing file: {tmp_path}/gone_mask.nii.gz",
+    }
+    assert result.channels == 1
+    assert result.shapes == {"good": [5, 6, 7], "good2": [5, 6, 7]}
+
+
+def test_chosen_channels(volume):
+    two, three = voxels((5, 6, 7, 2)).astype(np.float32), voxels((5, 6, 7, 3)).astype(np.float32)
+    three[0, 0, 0, 2] = np.nan
+    cases = [
+        case("1", volume("1.nii.gz")),
+        case("2", volume("2.nii.gz", two)),
+        case("3", volume("3.nii.gz", three)),
+    ]
+    assert reasons(check_cases(cases, channels=[1])) == {
+        "1": "wrong number of channels: 1, expected 2 or more"
+    }
+    assert reasons(check_cases(cases, channels=[0])) == {}
+    assert reasons(check_cases(cases, channels=2))["3"] == "NaN: 1 of 210 voxels"
+    assert check_cases(cases, channels=[1, 0]).channels == 2
+    assert check_cases(cases[:1], channels=None).channels == 1
+    assert check_cases(cases).channels == 1  # three numbers, each once: the smallest
+
+
+@pytest.mark.parametrize("channels", [[], [0, 0], [-1], -1, True])
+def test_wrong_channels(channels):
+    with pytest.raises(UserError, match=r"channels: found .*, expected distinct indices from 0"):
+        as_channels(channels)
+
+
+def test_one_file_a_channel(volume):
+    a, b = volume("x_0.nii.gz"), volume("x_1.nii.gz")
+    flat = volume("x_2.nii.gz", np.zeros((5, 6, 7), np.uint8))
+    cases = [
+        case("good", [a, b]),
+        case("one flat", [a, flat]),  # a sequence that was not taken, filled with zeros
+        case("all flat", [flat, flat]),
+        case("shape", [a, volume("y.nii.gz", shape=(5, 6, 8))]),
+        case("axes", [a, volume("z.nii.gz", axes="LPS")]),
+        case("gone", [a, "gone.nii.gz"]),
+        case("4d", [a, volume("w.nii.gz", shape=(5, 6, 7, 2))]),
+    ]
+    result = check_cases(cases)
+    assert [c["id"] for c in result.good] == ["good", "one flat"]
+    assert result.channels == 2
+    assert reasons(result) == {
+        "all flat": "empty: every voxel is 0",
+        "shape": "channels of different shapes: [5, 6, 7] and [5, 6, 8] in y.nii.gz",
+        "axes": "bad geometry: z.nii.gz has other axes or spacing than x_0.nii.gz",
+        "gone": "missing file: gone.nii.gz in gone.nii.gz",
+        "4d": "wrong number of channels: one file a channel, but some of the 2 files have several",
+    }
+    assert reasons(check_cases([case("all flat", [flat, a])], channels=[0])) == {
+        "all flat": "empty: every voxel is 0"
+    }
+
+
+def test_every_reason_of_labels(volume, label, tmp_path):
+    image = volume("image.nii.gz")
+    half, cut = np.zeros((5, 6, 7), np.float32), Path(label("cut.nii.gz", shape=(40, 40, 40)))
+    half[2, 2, 2] = 0.5
+    cut.write_bytes(cut.read_bytes()[:100])
+    labels = {
+        "good": label("good.nii.gz", 2),
+        "gone": str(tmp_path / "gone.nii.gz"),
+        "cut": str(cut),
+        "shape": label("shape.nii.gz", shape=(5, 6, 8)),
+        "slice": volume("slice.nii.gz", np.ones((5, 6, 1), np.uint8)),
+        "channels": label("channels.nii.gz", shape=(5, 6, 7, 2)),
+        "axes": label("axes.nii.gz", axes="LPS"),
+        "spacing": label("spacing.nii.gz", spacing=(1, 2, 4)),
+        "half": volume("half.nii.gz", half),
+        "seven": label("seven.nii.gz", 7),
+        "none": label("none.nii.gz", 0),
+    }
+    cases = [case(name, image, label=path) for name, path in labels.items()] + [case("unlabelled", image)]
+    assert not check_cases(cases).bad  # labels are not looked at in pre-training
+    result = check_cases(cases, require_label=True, max_label=2)
+    assert [c["id"] for c in result.good] == ["good"]
+    assert result.values == {"good": [0, 2]}
+    found = reasons(result)
+    assert found.pop("cut").startswith("unreadable: label, ")
+    assert found == {
+        "gone": f"missing file: label, {tmp_path}/gone.nii.gz",
+        "shape": "label shape: [5, 6, 8], the image's is [5, 6, 7]",
+        "slice": "label shape: [5, 6, 1], the image's is [5, 6, 7]",
+        "channels": "label shape: [5, 6, 7] with 2 channels, the image's is [5, 6, 7]",
+        "axes": "label geometry: LPS [1.0, 2.0, 3.0] mm, the image's is RAS [1.0, 2.0, 3.0] mm",
+        "spacing": "label geometry: RAS [1.0, 2.0, 4.0] mm, the image's is RAS [1.0, 2.0, 3.0] mm",
+        "half": "label values: 0.5, expected whole numbers",
+        "seven": "label values: 7, expected at most 2 (dataset.json's labels)",
+        "none": "no foreground: every voxel of the label is 0",
+        "unlabelled": "no label",
+    }
+
+
+def test_many_entries_of_few_files_read_each_file_once(volume, label, tmp_path, monkeypatch):
+    files = [(volume(f"imagesTr/{i}.nii.gz"), label(f"labelsTr/{i}.nii.gz")) for i in range(4)]
+    cases = [case(str(i), files[i % 4][0], label=files[i % 4][1]) for i in range(10_000)]
+    read = []
+    examine = volumes.examine
+    monkeypatch.setattr(volumes, "examine", lambda *a: read.append(a) or examine(*a))
+    start = time.perf_counter()
+    result = check_cases(cases, require_label=True, cache_dir=str(tmp_path / "cache"))
+    assert len(result.good) == 10_000
+    assert len(read) == 12  # header, voxels and label of four
+    assert time.perf_counter() - start < 10  # about 0.5 s: a wide margin for a busy machine
+    read.clear()
+    check_cases(cases, require_label=True, cache_dir=str(tmp_path / "cache"))
+    assert len(read) == 4  # the headers; the rest from disk
+
+
+@pytest.mark.real_data
+def test_all_30_wild_volumes(real_data):
+    result = check_cases(find_cases(str(real_data / "wild"), "none"))
+    assert len(result.good) == 21
+    assert {i: r.split(":")[0] for i, r in reasons(result).items()} == {
+        "dmri_head_8mm_4d": "wrong number of channels",
+        "head_bold_4d": "wrong number of channels",
+        "head_nifti2_4d": "wrong number of channels",
+        "spine_dmri_4d_17p5mm": "wrong number of channels",
+        "spine_fmri_4d": "wrong number of channels",
+        "head_epi_bigendian_NaN": "NaN",
+        "spine_tsnr_NaN": "NaN",
+        "spine_mtr_minusInf": "inf",
+        "spine_venc_2d_plus_dir": "single slice",
+    }
+    assert result.shapes["spine_t2_PSR"] == [
+        52,
+        60,
+        55,
+    ]  # 60x55x52 voxels, i to the back, j up, k to the right
+    assert result.spacings["brain_tumour_t1"] == pytest.approx([0.78125, 0.78125, 6.5], abs=1e-3)
+    first_channel = reasons(check_cases(find_cases(str(real_data / "wild"), "none"), channels=[0]))
+    assert sorted(first_channel) == [
+        "head_epi_bigendian_NaN",
+        "spine_mtr_minusInf",
+        "spine_tsnr_NaN",
+        "spine_venc_2d_plus_dir",
+    ]

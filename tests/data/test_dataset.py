@@ -1,0 +1,139 @@
+"""The cache of volumes and the sampler: same keys same samples, whoever asks."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.transforms import Compose, Lambdad, LoadImaged, RandShiftIntensityd, ScaleIntensityd
+from pretext3d.data.dataset import CachedVolumes, EpochSampler, describe
+from pretext3d.errors import UserError
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[dict]:
+    made = []
+    for n in range(3):
+        volume = np.random.default_rng(n).random((5, 6, 7), dtype=np.float32) + n
+        path = tmp_path / f"case{n}.nii.gz"
+        nib.save(nib.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+        made.append({"id": f"case{n}", "image": str(path)})
+    return made
+
+
+def pipeline() -> Compose:
+    return Compose(
+        [
+            LoadImaged("image", ensure_channel_first=True),
+            ScaleIntensityd("image"),
+            RandShiftIntensityd("image", offsets=1.0, prob=1.0),
+        ]
+    )
+
+
+def test_sample_is_a_function_of_seed_and_key(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"), seed=3)
+    again = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"), seed=3)
+    other = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"), seed=4)
+    first = [data[key]["image"].clone() for key in (0, 4, 8)]
+    second = [again[key]["image"].clone() for key in (8, 4, 0)][::-1]  # another order
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert not torch.equal(first[0], other[0]["image"])
+    assert not torch.equal(data[0]["image"], data[3]["image"])  # another draw of the same case
+
+
+def test_workers_give_the_same_samples(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"), crops_per_volume=4)
+    plain = torch.cat([b["image"] for b in DataLoader(data, batch_size=2, num_workers=0)])
+    forked = torch.cat([b["image"] for b in DataLoader(data, batch_size=2, num_workers=2)])
+    assert plain.shape == (12, 1, 5, 6, 7)
+    assert torch.equal(plain, forked)
+
+
+def test_deterministic_part_is_kept_and_found_again(cases: list[dict], tmp_path: Path) -> None:
+    CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    entries = sorted((tmp_path / "cache" / "volumes").iterdir())
+    stamps = [e.stat().st_mtime_ns for e in entries]
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    assert len(entries) == 3
+    assert stamps == [e.stat().st_mtime_ns for e in sorted((tmp_path / "cache" / "volumes").iterdir())]
+    volume = data.volume(1)
+    direct = data.deterministic(dict(cases[1]))
+    torch.testing.assert_close(volume["image"].as_tensor(), direct["image"].as_tensor())
+    torch.testing.assert_close(volume["image"].affine, direct["image"].affine)
+    assert volume["id"] == "case1"
+
+
+def test_writing_to_a_volume_does_not_reach_the_cache(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    before = data.volume(0)["image"].clone()
+    data.volume(0)["image"].zero_()
+    torch.testing.assert_close(data.volume(0)["image"], before)
+
+
+def test_changed_file_or_transform_is_read_anew(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    other = Compose([LoadImaged("image", ensure_channel_first=True), ScaleIntensityd("image", maxv=2.0)])
+    assert CachedVolumes(cases, other, str(tmp_path / "cache")).volume(0)["image"].max() == 2
+    nib.save(nib.Nifti1Image(np.eye(4)[:, :, None] * np.ones(5), np.eye(4)), cases[0]["image"])
+    changed = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    assert changed.volume(0)["image"].shape == (1, 4, 4, 5)
+    assert data.volume(0)["image"].shape == (1, 5, 6, 7)
+
+
+def test_many_entries_that_name_one_file_share_one_copy(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases[:1] * 500, pipeline(), str(tmp_path / "cache"))
+    assert len(data) == 500
+    assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 1
+
+
+def test_unreadable_file_is_named(cases: list[dict], tmp_path: Path) -> None:
+    Path(cases[1]["image"]).write_bytes(b"not a volume")
+    with pytest.raises(UserError, match="case1"):
+        CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+
+
+def test_lambda_cannot_be_cached(cases: list[dict], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lambda"):
+        CachedVolumes(cases, Compose([Lambdad("image", lambda x: x)]), str(tmp_path / "cache"))
+
+
+def test_description_is_stable_and_tells_parameters_apart() -> None:
+    assert json.dumps(describe(ScaleIntensityd("image"))) == json.dumps(describe(ScaleIntensityd("image")))
+    assert describe(ScaleIntensityd("image")) != describe(ScaleIntensityd("image", maxv=3.0))
+
+
+def test_sampler_visits_every_case_equally_with_new_draws(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    sampler = EpochSampler(data, num_samples=12, seed=1)
+    keys = []
+    for epoch in range(1, 4):
+        sampler.set_epoch(epoch)
+        epoch_keys = list(sampler)
+        assert len(epoch_keys) == len(sampler) == 12
+        assert np.bincount([k % 3 for k in epoch_keys]).tolist() == [4, 4, 4]
+        keys += epoch_keys
+    assert len(set(keys)) == 36  # no draw is ever repeated
+    sampler.set_epoch(2)
+    assert list(sampler) == keys[12:24]  # a function of the epoch alone
+
+
+def test_ranks_together_are_one_process(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    whole = list(EpochSampler(data, num_samples=12, seed=1))
+    parts = []
+    for rank in range(2):
+        part = EpochSampler(data, num_samples=12, seed=1)
+        part.rank, part.num_replicas, part.num_samples = rank, 2, 6
+        parts.append(list(part))
+    assert [key for pair in zip(*parts, strict=True) for key in pair] == whole
+
+
+@pytest.mark.parametrize("arguments", [{"crops_per_volume": 0}])
+def test_bad_arguments(cases: list[dict], arguments: dict) -> None:
+    with pytest.raises(UserError, match="crops_per_volume"):
+        CachedVolumes(cases, pipeline(), **arguments)

@@ -1,0 +1,177 @@
+"""Tests of the one call that a configuration makes."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from pretext3d.data.prepare import choose_pixdim, prepare_cases
+from pretext3d.errors import UserError
+
+
+@pytest.fixture
+def msd(tmp_path, volume, label):
+    """A folder of ten labelled cases with dataset.json; `names` of labels may be given."""
+
+    def make(labels=None):
+        names = [f"case{i}" for i in range(10)]
+        for name in names:
+            volume(f"msd/imagesTr/{name}.nii.gz"), label(f"msd/labelsTr/{name}.nii.gz", 2)
+        training = [{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in names]
+        content = {"training": training, **({"labels": labels} if labels else {})}
+        (tmp_path / "msd/dataset.json").write_text(json.dumps(content))
+        return str(tmp_path / "msd")
+
+    return make
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    def call(dataset_dir, **kwargs):
+        return prepare_cases(
+            dataset_dir, cache_dir=str(tmp_path / "cache"), **{"roi_size": [4, 4, 4], **kwargs}
+        )
+
+    return call
+
+
+def ids(cases):
+    return [c["id"] for c in cases]
+
+
+def test_pretraining(msd, prepare):
+    ready = prepare(msd())
+    assert (len(ready["train"]), len(ready["val"]), ready["channels"], ready["bad"]) == (8, 2, 1, [])
+    # extents 5x1, 6x2, 7x3 mm: geometric mean (5 * 12 * 21)^(1/3) = 10.80; / (1.5 * 4) = 1.80 mm > finest 1 mm
+    assert ready["pixdim"] == [1.8, 1.8, 1.8]
+    assert (ready["num_classes"], ready["class_names"]) == (0, [])
+    assert json.loads(json.dumps(ready)) == ready  # plain values alone
+
+
+def test_finetuning_holds_out_what_pretraining_did(msd, prepare):
+    folder = msd()
+    before, after = (
+        prepare(folder, split_seed=3),
+        prepare(folder, purpose="finetuning", split_seed=3, num_labelled=4),
+    )
+    assert ids(before["val"]) == ids(after["val"])
+    assert len(after["train"]) == 4
+    assert set(ids(after["train"])) <= set(ids(before["train"]))
+    assert prepare(folder + "/imagesTr", split_seed=3)["val"][0]["id"] in ids(before["val"])
+    assert ids(prepare(folder, split_seed=4)["val"]) != ids(before["val"])
+
+
+def test_classes(msd, prepare):
+    found = prepare(msd(), purpose="finetuning")
+    assert (found["num_classes"], found["class_names"]) == (3, ["background", "label 1", "label 2"])
+    declared = prepare(msd({"0": "background", "2": "tumour", "3": "cyst"}), purpose="finetuning")
+    assert (declared["num_classes"], declared["class_names"]) == (
+        4,
+        ["background", "label 1", "tumour", "cyst"],
+    )
+
+
+def test_bad_cases_are_left_out_of_pretraining_with_a_line_each(msd, prepare, volume, caplog):
+    folder = msd()
+    held = ids(prepare(folder)["val"])
+    name = next(f"case{i}" for i in range(10) if f"case{i}" not in held)
+    volume(f"msd/imagesTr/{name}.nii.gz", np.zeros((5, 6, 7), np.int16))
+    with caplog.at_level(logging.WARNING):
+        ready = prepare(folder)
+    assert ready["bad"] == [[name, "empty: every voxel is 0"]]
+    assert ids(ready["val"]) == held  # a bad case does not move the split
+    assert len(ready["train"]) == 7
+    assert [r.getMessage() for r in caplog.records] == [
+        f"left out: {name}: empty: every voxel is 0",
+        "left out: 1 of 10 volumes",
+    ]
+    with pytest.raises(UserError, match=rf"1 of 10 labelled cases are bad \({name}: empty.*skip_bad: True"):
+        prepare(folder, purpose="finetuning")
+    assert len(prepare(folder, purpose="finetuning", skip_bad=True)["train"]) == 7
+
+
+def test_nothing_good_is_an_error_with_the_reasons(tmp_path, volume, prepare):
+    volume("x/a.nii.gz", np.zeros((5, 6, 7), np.int16)), volume("x/b.nii.gz")
+    with pytest.raises(
+        UserError, match="2 cases found .* expected at least one of each .a: empty: every voxel is 0"
+    ):
+        prepare(str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"purpose": "training"}, "purpose: found 'training'"),
+        ({"num_labelled": 9, "purpose": "finetuning"}, "num_labelled: found 9, expected at most 8"),
+        ({"label_fraction": 1.5, "purpose": "finetuning"}, "label_fraction: found 1.5"),
+        ({"val_fraction": 1}, "val_fraction: found 1"),
+        ({"fold": 7}, "fold: found 7"),
+        ({"channels": [0, 0]}, "channels: found"),
+        ({"pixdim": "fine"}, "pixdim: found 'fine', expected 'fit', 'median', 'native'"),
+        ({"pixdim": [1, 2]}, r"pixdim: found \[1, 2\]"),
+        ({"pixdim": -1}, "pixdim: found -1"),
+        ({"roi_size": None}, "roi_size: found None, pixdim: fit needs"),
+        ({"roi_size": [0, 4, 4]}, "roi_size: found"),
+        (
+            {"channels": [1]},
+            "10 cases found .* case0, case1, case2 and 7 more: wrong number of channels: 1, expected 2",
+        ),
+    ],
+)
+def test_wrong_keys(msd, prepare, keys, message):
+    with pytest.raises(UserError, match=message):
+        prepare(msd(), **keys)
+
+
+@pytest.mark.parametrize(
+    ("pixdim", "expected"),
+    [
+        ([1, 2, 3.5], [1.0, 2.0, 3.5]),
+        (2, [2.0, 2.0, 2.0]),
+        (0.5, [0.5, 0.5, 0.5]),
+        ("native", []),
+        (None, []),
+        ([], []),
+        ("median", [1.0, 1.0, 4.0]),
+    ],
+)
+def test_pixdim(pixdim, expected):
+    shapes = [[100, 100, 25], [100, 100, 50], [50, 50, 50]]
+    spacings = [[1, 1, 4], [1, 1, 4], [3, 3, 2]]
+    assert choose_pixdim(pixdim, shapes, spacings, [32, 32, 32]) == expected
+
+
+def test_pixdim_fit_is_never_finer_than_the_volumes():
+    # extents 100x100x100 mm; crop 96: 100 / (1.5 * 96) = 0.69 mm, but most volumes have no voxel under 1 mm
+    assert choose_pixdim("fit", [[100, 100, 25]] * 3, [[1, 1, 4]] * 3, [96, 96, 96]) == [1.0, 1.0, 1.0]
+    # crop 32: 100 / 48 = 2.083
+    assert choose_pixdim("fit", [[100, 100, 25]] * 3, [[1, 1, 4]] * 3, 32) == [2.08, 2.08, 2.08]
+
+
+def test_phantom_without_dataset_dir(prepare, tmp_path, monkeypatch, volume, label):
+    phantom = pytest.importorskip("pretext3d.data.phantom")
+
+    def write(root, *args, **kwargs):
+        for name in "abcde":
+            volume(f"cache/phantom/imagesTr/{name}.nii.gz"), label(f"cache/phantom/labelsTr/{name}.nii.gz")
+        return root
+
+    monkeypatch.setattr(phantom, "write_phantom", write)
+    assert prepare("", purpose="finetuning")["num_classes"] == 2
+    assert len(prepare(None)["train"]) == 4
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "channels", "classes", "train", "val", "pixdim"),
+    [
+        ("structures", 1, 3, 146, 36, 1.0),
+        ("brain_lesions", 3, 2, 29, 7, 2.58),
+        ("brain_structures", 1, 12, 11, 3, 2.84),
+    ],
+)
+def test_real_data_sets_are_whole(real_data, prepare, name, channels, classes, train, val, pixdim):
+    ready = prepare(str(real_data / name), purpose="finetuning", roi_size=[48, 48, 48])
+    assert (ready["channels"], ready["num_classes"], ready["bad"]) == (channels, classes, [])
+    assert (len(ready["train"]), len(ready["val"]), ready["pixdim"]) == (train, val, [pixdim] * 3)

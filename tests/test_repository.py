@@ -1,0 +1,372 @@
+"""The repository itself: what README, requirements, metadata and configurations promise; the house rules."""
+
+import ast
+import configparser
+import filecmp
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import jsonschema
+import pretext3d
+import pytest
+import yaml
+from pretext3d.networks.factory import ENCODERS
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
+CONFIGS = ("train.yaml", "finetune.yaml", "evaluate.yaml", "inference.yaml", "multi_gpu_train.yaml")
+README = (ROOT / "README.md").read_text()
+
+# Word for word the same in all bundles. train.yaml: these, written `top` or `top::nested`.
+COMMON_IN_TRAINING = {
+    "bundle_root", "dataset_dir", "datalist", "channels", "ckpt_dir", "cache_dir", "resume", "device",
+    "precision", "seed", "val_fraction", "profile", "encoder", "roi_size", "pixdim", "batch_size",
+    "max_epochs", "steps_per_epoch", "num_workers", "cases", "crop_size", "backbone", "network",
+    "lr_scheduler", "initialize", "run", "train::sampler", "train::dataloader", "train::inferer",
+    "train::trainer", "validate::preprocessing", "validate::dataloader", "validate::inferer",
+    "validate::evaluator",
+}  # fmt: skip
+# The other files: everything but these, which name the method or hold its numbers.
+OWN = {
+    "finetune.yaml": {"output_dir", "profiles"},
+    "evaluate.yaml": set(),
+    "inference.yaml": {"output_dir"},
+    "multi_gpu_train.yaml": set(),
+}
+# The same in all files of one bundle that have them, and in these at least.
+COMMON_TO_FILES = {
+    "bundle_root": 3, "channels": 3, "cache_dir": 3, "seed": 3, "network": 3, "ckpt_dir": 2, "resume": 2,
+    "profile": 2, "crop_size": 2, "batch_size": 2, "max_epochs": 2, "steps_per_epoch": 2, "num_workers": 2,
+    "roi_size": 2,
+}  # fmt: skip
+
+
+def tracked_files() -> list[Path]:
+    """The files that belong to the repository: what git holds, or would hold."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def tracked_texts() -> Iterator[tuple[Path, str]]:
+    for path in tracked_files():
+        data = path.read_bytes()
+        if b"\0" not in data:
+            yield path.relative_to(ROOT), data.decode()
+
+
+def readme_command(name: str) -> str:
+    """The fenced block after `<!-- command: name -->`, as .ci/run reads it."""
+    found = re.findall(rf"^<!-- command: {name} -->\n```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1, f"README.md has {len(found)} commands named {name}"
+    return found[0].rstrip("\n")
+
+
+def readme_shell_lines() -> list[str]:
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", README, re.MULTILINE | re.DOTALL)
+    return [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
+
+
+def readme_keys(heading: str) -> set[str]:
+    """First column of the table that follows a line of README.md."""
+    table = README.split(heading, 1)[1].split("|---", 1)[1].split("\n\n", 1)[0]
+    return set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+
+
+def yaml_blocks(text: str) -> dict[str, str]:
+    """The source text of each top-level entry (`key`) and of the entries inside (`key::inner`)."""
+    blocks: dict[str, str] = {}
+
+    def collect(node: yaml.MappingNode, prefix: str) -> None:
+        for key, value in node.value:
+            source = text[key.start_mark.index : value.end_mark.index]
+            # a block's end mark lies at the next key: leave the comment lines between out
+            blocks[prefix + key.value] = re.sub(r"(\n[ \t]*(#[^\n]*)?)*$", "", source).strip()
+            if isinstance(value, yaml.MappingNode) and not prefix:
+                collect(value, key.value + "::")
+
+    node = yaml.compose(text)
+    assert isinstance(node, yaml.MappingNode)
+    collect(node, "")
+    return blocks
+
+
+def differing(first: dict[str, str], other: dict[str, str], ids: set[str]) -> list[str]:
+    """The ids whose text differs, or that only one of the two has."""
+    return sorted(name for name in ids if first.get(name) != other.get(name))
+
+
+def common_ids(config: str, *blocks: dict[str, str]) -> set[str]:
+    """The ids of a file that must be the same in all bundles."""
+    if config == "train.yaml":
+        return COMMON_IN_TRAINING
+    return {name for each in blocks for name in each if "::" not in name} - OWN[config]
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def config_keys(*paths: Path) -> set[str]:
+    return {key.split("::")[0] for path in paths for key in yaml.safe_load(path.read_text())}
+
+
+# ------------------------------------------------------------------------------------------------- README
+def test_readme_has_the_two_commands_that_ci_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    names = re.findall(r"\$\(readme_command (\w+)\)", ci)
+    assert names == ["pretrain", "test"]
+    for name in names:
+        command = readme_command(name)
+        assert "\n" not in command
+        assert command.startswith(
+            "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements"
+        )
+    assert readme_command("pretrain").endswith(
+        "python -m monai.bundle run --config_file bundles/vectorpose/configs/train.yaml"
+    )
+    assert "pytest" in readme_command("test")
+
+
+def test_ci_script_is_executable_and_reads_the_commands() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    reader = re.search(r"^readme_command\(\) \{.*?^\}$", script.read_text(), re.MULTILINE | re.DOTALL)
+    assert reader is not None
+    for name in ("pretrain", "test"):
+        read = subprocess.run(
+            ["bash", "-euc", f"{reader[0]}\nreadme_command {name}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert read.stdout == readme_command(name) + "\n"
+    missing = subprocess.run(
+        ["bash", "-euc", f"{reader[0]}\nreadme_command nonsense"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert missing.returncode == 1
+    assert "nonsense" in missing.stderr
+
+
+def test_readme_commands_name_files_and_keys_that_exist() -> None:
+    seen = 0
+    for line in readme_shell_lines():
+        words = shlex.split(line)
+        for word in words:
+            if word.startswith(("tools/", "bundles/")):
+                assert (ROOT / word).exists(), line
+        if "monai.bundle" not in words:
+            continue
+        seen += 1
+        value = words[words.index("--config_file") + 1]
+        files = [ROOT / name for name in (ast.literal_eval(value) if value.startswith("[") else [value])]
+        assert all(path.is_file() for path in files), line
+        given = {word[2:] for word in words if word.startswith("--")} - {
+            "config_file",
+            "nproc_per_node",
+            "tracking",
+        }
+        assert given <= config_keys(*files), line
+    assert seen >= 5  # train, fine-tune, evaluate, infer, several processes
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_relative_links_lead_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
+        if not urlsplit(target).scheme:
+            assert (ROOT / target).exists(), f"{document}: {target}"
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_every_key_of_the_readme_is_in_the_configurations(bundle: Path) -> None:
+    general, finetuning = readme_keys("The same in every bundle"), readme_keys("In `finetune.yaml` also")
+    assert len(general) == 13
+    assert len(finetuning) == 5
+    assert general <= config_keys(bundle / "configs" / "train.yaml")
+    assert general | finetuning <= config_keys(bundle / "configs" / "finetune.yaml")
+
+
+def test_readme_names_the_encoders_and_bundles_that_exist() -> None:
+    row = next(line for line in README.splitlines() if line.startswith("| `encoder`"))
+    assert set(re.findall(r"`(\w+)`", row)) - {"encoder"} == set(ENCODERS)
+    ready = set(re.findall(r"^\| \[(\w+)\]\(bundles/\1\) .*\| ready \|$", README, re.MULTILINE))
+    assert ready == {bundle.name for bundle in BUNDLES}
+
+
+# ------------------------------------------------------------------------------------------- requirements
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [("requirements.txt", ["-e ./shared"]), ("requirements-dev.txt", ["-r requirements.txt"])],
+)
+def test_requirements_are_exact_pins_with_reasons(name: str, others: list[str]) -> None:
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+    wrong = [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==\d+(\.\d+)+ +# \S.*", line)]
+    assert wrong == others
+    assert name != "requirements.txt" or lines[-1] == others[0]
+
+
+@pytest.mark.parametrize(
+    ("folders", "files"),
+    [
+        (("shared/pretext3d", "tools"), ("requirements.txt",)),
+        (("tests",), ("requirements.txt", "requirements-dev.txt")),
+    ],
+)
+def test_what_the_code_imports_is_pinned(folders: tuple[str, ...], files: tuple[str, ...]) -> None:
+    provided = importlib.metadata.packages_distributions()
+    pinned = {name.replace("_", "-") for file in files for name in pins(file)}
+    allowed = {"jaxtyping"}  # optional: shapes.py falls back where it is missing
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += (
+                [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            )
+            for top in {name.split(".")[0] for name in names} - allowed - {"pretext3d", "tests", "tools"}:
+                sources = {name.lower().replace("_", "-") for name in provided.get(top, ())}
+                local = (ROOT / "tools" / f"{top}.py").is_file() or (path.parent / f"{top}.py").is_file()
+                assert top in sys.stdlib_module_names or local or sources & pinned, (
+                    f"{path.name} imports {top}"
+                )
+
+
+# ------------------------------------------------------------------------------------------------- bundles
+def test_there_is_a_bundle() -> None:
+    assert "vectorpose" in [bundle.name for bundle in BUNDLES]
+    assert {path.name for path in (ROOT / "bundles").iterdir()} == {bundle.name for bundle in BUNDLES}
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_bundle_has_its_files(bundle: Path) -> None:
+    expected = ["LICENSE", "docs/README.md", "configs/metadata.json", "configs/logging.conf"]
+    expected += [f"configs/{name}" for name in CONFIGS]
+    assert [name for name in expected if not (bundle / name).is_file()] == []
+    assert filecmp.cmp(bundle / "LICENSE", ROOT / "LICENSE", shallow=False)
+    if list((bundle / "models").glob("*.pt")):
+        assert (bundle / "models" / "README.md").is_file(), "weights without a word on where they come from"
+    log = configparser.RawConfigParser()
+    log.read(bundle / "configs" / "logging.conf")
+    assert {"loggers", "handlers", "formatters", "logger_root"} <= set(log.sections())
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_metadata_is_valid(bundle: Path) -> None:
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    schema = json.loads((ROOT / "tests" / "schema" / "meta_schema_20240725.json").read_text())
+    jsonschema.validate(metadata, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**metadata, "version": 1}, schema)
+    assert metadata["version"] in metadata["changelog"]
+    pinned = pins("requirements.txt")
+    stated = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+        **metadata["required_packages_version"],
+    }
+    assert stated == {name: pinned.get(name) for name in stated}
+    data = metadata["network_data_format"]
+    assert next(iter(data["inputs"])) == "image"
+    assert next(iter(data["outputs"])) == "pred"
+    assert len(data["outputs"]["pred"]["channel_def"]) == data["outputs"]["pred"]["num_channels"]
+
+
+def test_block_reader_tells_texts_apart() -> None:
+    one = "a: 1   # why\n# ---- part two\nb:\n  c: {x: 1,\n    y: 2}\n  d: [1]\n\n# end\n"
+    blocks = yaml_blocks(one)
+    assert blocks == {
+        "a": "a: 1",
+        "b": "b:\n  c: {x: 1,\n    y: 2}\n  d: [1]",
+        "b::c": "c: {x: 1,\n    y: 2}",
+        "b::d": "d: [1]",
+    }
+    other = yaml_blocks(one.replace("y: 2", "y: 3"))
+    assert differing(blocks, other, {"a", "b", "b::c", "b::d"}) == ["b", "b::c"]
+    assert differing(blocks, yaml_blocks("a: 1\n"), {"a", "b::d"}) == ["b::d"]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_common_blocks_are_the_same_in_all_bundles(bundle: Path, config: str) -> None:
+    reference = yaml_blocks((ROOT / "bundles" / "vectorpose" / "configs" / config).read_text())
+    blocks = yaml_blocks((bundle / "configs" / config).read_text())
+    ids = common_ids(config, reference, blocks)
+    assert sorted(ids - set(blocks)) == []
+    assert differing(reference, blocks, ids) == []
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_common_blocks_are_the_same_in_the_files_of_a_bundle(bundle: Path) -> None:
+    names = ("train.yaml", "finetune.yaml", "inference.yaml")
+    files = [yaml_blocks((bundle / "configs" / name).read_text()) for name in names]
+    for key, count in COMMON_TO_FILES.items():
+        texts = [blocks[key] for blocks in files if key in blocks]
+        assert len(texts) >= count, key
+        assert len(set(texts)) == 1, key
+
+
+# --------------------------------------------------------------------------------------------- house rules
+def test_package_version_is_in_the_changelog() -> None:
+    assert f"\n## {pretext3d.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_file_is_over_400_lines() -> None:
+    lengths = {path: text.count("\n") for path, text in tracked_texts() if path.suffix in {".py", ".yaml"}}
+    assert len(lengths) > 20
+    assert {str(path): lines for path, lines in lengths.items() if lines > 400} == {}
+
+
+# A folder of one machine; what stands behind a name, a dot or a variable is relative
+MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(?:tmp|work|root|farm|home|Users|opt|mnt|srv|var)/")
+# of a private network; other groups of four numbers are versions or DICOM identifiers
+ADDRESS = re.compile(r"(?<![\w.])(?:10\.\d+|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}(?![\w.])")
+URL = re.compile(r"https?://[^\s\"'<>)\]]+")
+
+
+def machine_traces(text: str) -> list[str]:
+    """Absolute paths of a machine, addresses, and URLs of hosts that the public cannot reach."""
+    found = [match.group() for pattern in (MACHINE_PATH, ADDRESS) for match in pattern.finditer(text)]
+    for url in URL.findall(text):
+        host = urlsplit(url).hostname or ""
+        if host != "localhost" and (
+            "." not in host or host.endswith((".internal", ".local", ".lan", ".corp"))
+        ):
+            found.append(url)
+    return found
+
+
+def test_machine_traces_are_seen() -> None:
+    slash, scheme = "/", "http:" + "//"
+    assert machine_traces(f"cd {slash}tmp/x") == ["/tmp" + slash]
+    assert machine_traces("ping 10.1" + ".2.3") == ["10.1" + ".2.3"]
+    assert machine_traces(scheme + "builder/x") == [scheme + "builder/x"]
+    assert (
+        machine_traces("data/home/x ./var/x 1.2.840.10008.5.1 1.2.3.4 127.0.0.1 https://monai.io/x 5.4.7")
+        == []
+    )
+
+
+def test_no_machine_paths_or_hosts() -> None:
+    found = {str(path): traces for path, text in tracked_texts() if (traces := machine_traces(text))}
+    assert found == {}

@@ -1,0 +1,163 @@
+"""Crops, flips and rotations: index geometry by hand, and its laws."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pretext3d.errors import UserError
+from pretext3d.transforms import crops
+
+
+def ramp(shape: tuple[int, ...] = (1, 5, 6, 7)) -> torch.Tensor:
+    return torch.arange(float(np.prod(shape))).reshape(shape)
+
+
+def test_window_of_roi_size_is_copied() -> None:
+    volume = ramp()
+    got = crops.crop_resize(volume, (1, 2, 3), (2, 3, 4), (2, 3, 4))
+    torch.testing.assert_close(got, volume[:, 1:3, 2:5, 3:7])
+    got.zero_()
+    torch.testing.assert_close(volume, ramp())
+
+
+def test_window_over_the_border_is_zero_there() -> None:
+    got = crops.crop_resize(torch.ones(1, 5, 6, 7), (-1, 4, 0), (3, 4, 7), (3, 4, 7))
+    expected = torch.zeros(1, 3, 4, 7)
+    expected[:, 1:, :2] = 1  # one plane before axis 0, two behind axis 1
+    torch.testing.assert_close(got, expected)
+
+
+def test_halving_by_hand() -> None:
+    # trilinear 4 -> 2 without aligned corners: means of the middle pairs (0, 1), (2, 3)
+    volume = torch.arange(4.0).reshape(1, 4, 1, 1)
+    got = crops.crop_resize(volume, (0, 0, 0), (4, 1, 1), (2, 1, 1))
+    torch.testing.assert_close(got.flatten(), torch.tensor([0.5, 2.5]))
+
+
+def test_scale_crop_bigger_and_smaller_than_the_volume() -> None:
+    transform = crops.RandScaleCropd("image", (8, 4, 4), scale_range=(1, 1))
+    for seed in range(50):
+        transform.set_random_state(seed=seed)
+        got = transform({"image": torch.ones(1, 5, 6, 7)})
+        start = got["crop_start"].tolist()
+        assert -3 <= start[0] <= 0  # the crop of 8 holds the whole axis of 5
+        assert 0 <= start[1] <= 2
+        assert 0 <= start[2] <= 3
+        assert got["image"].sum() == 5 * 4 * 4
+        assert got["crop_size"].tolist() == [8, 4, 4]
+
+
+def test_scale_is_one_number_for_three_axes_and_covers_its_range() -> None:
+    transform = crops.RandScaleCropd("image", (20, 40, 60), scale_range=(0.5, 1.5))
+    sizes = []
+    for seed in range(100):
+        transform.set_random_state(seed=seed)
+        sizes.append(transform({"image": torch.ones(1, 9, 9, 9)})["crop_size"])
+    scale = torch.stack(sizes) / torch.tensor([20.0, 40.0, 60.0])
+    assert (scale.amax(1) - scale.amin(1)).max() <= 1 / 20  # rounding to whole voxels
+    assert scale.min() < 0.55
+    assert scale.max() > 1.45
+
+
+def test_empty_crops_are_drawn_again() -> None:
+    volume = torch.zeros(1, 40, 8, 8)
+    volume[:, 30:] = 1
+    transform = crops.RandScaleCropd("image", (8, 8, 8), (1, 1), min_intensity=0.5, max_tries=200)
+    for seed in range(20):
+        transform.set_random_state(seed=seed)
+        assert transform({"image": volume})["image"].mean() >= 0.5
+
+
+def test_same_seed_same_crop_and_input_untouched() -> None:
+    volume = ramp((2, 9, 9, 9))
+    transform = crops.RandScaleCropd("image", (4, 4, 4))
+    first = transform.set_random_state(seed=3) or transform
+    a = transform({"image": volume})["image"]
+    transform.set_random_state(seed=3)
+    torch.testing.assert_close(a, transform({"image": volume})["image"])
+    torch.testing.assert_close(volume, ramp((2, 9, 9, 9)))
+    assert first is transform
+
+
+def test_quarter_turn_by_hand() -> None:
+    # about axis 0: axis 1 goes to axis 2, axis 2 to minus axis 1; (i, j, k) of [[0, 1], [2, 3]] (j down, k right)
+    volume = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
+    got = crops.reorient(volume, crops.rotation_matrix(0, 1))
+    # voxel (j, k) goes to (1 - k, j): 0 -> (1, 0), 1 -> (0, 0), 2 -> (1, 1), 3 -> (0, 1)
+    torch.testing.assert_close(got, torch.tensor([[[[1.0, 3.0], [0.0, 2.0]]]]))
+
+
+@given(st.integers(0, 2), st.integers(0, 3), st.lists(st.integers(0, 2), max_size=3, unique=True))
+def test_voxels_go_where_the_matrix_says(axis: int, turns: int, flips: list[int]) -> None:
+    matrix = crops.rotation_matrix(axis, turns) @ crops.flip_matrix(flips)
+    n = 4
+    volume = ramp((1, n, n, n))
+    moved = crops.reorient(volume, matrix)
+    for voxel in itertools.product(range(n), repeat=3):
+        centred = np.array(voxel) - (n - 1) / 2
+        i, j, k = np.rint(matrix @ centred + (n - 1) / 2).astype(int)
+        assert moved[0, i, j, k] == volume[0][voxel]
+
+
+def test_there_are_48_orientations_and_no_others() -> None:
+    transform = crops.RandFlipRotate90d("image")
+    seen = set()
+    for seed in range(1500):
+        transform.set_random_state(seed=seed)
+        transform.randomize()
+        seen.add(transform.orientation.astype(int).tobytes())
+    assert len(seen) == 48
+
+
+def test_prob_zero_is_identity() -> None:
+    transform = crops.RandFlipRotate90d("image", flip_prob=0, rotate_prob=0)
+    got = transform({"image": ramp()})
+    torch.testing.assert_close(got["image"], ramp())
+    torch.testing.assert_close(got["orientation"], torch.eye(3))
+
+
+def test_only_named_axes_are_flipped() -> None:
+    transform = crops.RandFlipRotate90d("image", flip_axes=[1], rotate_axes=[])
+    seen = set()
+    for seed in range(30):
+        transform.set_random_state(seed=seed)
+        seen.add(tuple(transform({"image": ramp()})["orientation"].diag().tolist()))
+    assert seen == {(1, 1, 1), (1, -1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ({"flip_axes": [3]}, "flip_axes"),
+        ({"rotate_axes": [-1]}, "rotate_axes"),
+        ({"flip_prob": 7}, "flip_prob"),
+        ({"rotate_prob": -1}, "rotate_prob"),
+    ],
+)
+def test_bad_flip_arguments_are_named(arguments: dict, key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        crops.RandFlipRotate90d("image", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ({"roi_size": (4, 4)}, "roi_size"),
+        ({"roi_size": (4, 4, 4), "scale_range": (2, 1)}, "scale_range"),
+        ({"roi_size": (4, 4, 4), "max_tries": 0}, "max_tries"),
+    ],
+)
+def test_bad_crop_arguments_are_named(arguments: dict, key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        crops.RandScaleCropd("image", **arguments)
+
+
+def test_unequal_edges_cannot_turn() -> None:
+    transform = crops.RandFlipRotate90d("image", flip_axes=[], rotate_axes=[0], rotate_prob=1)
+    with pytest.raises(UserError, match="rotate_axes"):
+        for seed in range(20):
+            transform.set_random_state(seed=seed)
+            transform({"image": ramp((1, 4, 4, 6))})
