@@ -58,7 +58,7 @@ def label(volume: Writer) -> Writer:
 
 @pytest.fixture
 def dicom(tmp_path: Path) -> Callable[..., Path]:
-    """Write a series of CT slices: `dicom("patient/series", uid="1.2.3", slices=4)`, 2x3 mm pixels, 4 mm apart."""
+    """Write a series of CT slices, rows 2, columns 3 and slices 4 mm apart: `dicom("patient/series")`."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 

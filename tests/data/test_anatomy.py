@@ -1,8 +1,9 @@
-"""The phantom's bodies: every organ in every subject, at its place, in its contrast, and no two subjects alike."""
+"""The phantom's bodies: every organ in every subject, at its place, in its contrast; no two alike."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
-
 from pretext3d.data.anatomy import LABELS
 from pretext3d.data.phantom import phantom_affine, phantom_volume
 
@@ -78,11 +79,13 @@ def test_air_surrounds_the_body(bodies: list) -> None:
 def test_subjects_differ(bodies: list) -> None:
     assert len({image.shape for image, _, _ in bodies}) > 1
     volumes = np.array([[(label == NUMBER[organ]).sum() for organ in ORGANS] for _, label, _ in bodies])
-    # coefficient of variation between subjects of each organ's volume
-    assert (volumes.std(0) / volumes.mean(0)).min() > 0.05
+    # coefficient of variation of each organ's volume; the spine, cut off by the volume's ends, varies least
+    variation = dict(zip(ORGANS, volumes.std(0) / volumes.mean(0), strict=True))
+    assert variation.pop("spine") > 0.02
+    assert min(variation.values()) > 0.06
     smallest = np.min([label.shape for _, label, _ in bodies], 0)
     cuts = [label[: smallest[0], : smallest[1], : smallest[2]] for _, label, _ in bodies]
-    for first, second in zip(cuts[:-1], cuts[1:], strict=True):
+    for first, second in pairwise(cuts):
         assert (first != second)[(first > 0) | (second > 0)].mean() > 0.1
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pretext3d.data.canvas import Canvas, Profile, common, joined, smooth_field, spline_weights
 
 
@@ -71,7 +70,7 @@ def test_distance_to_a_sphere_is_exact() -> None:
 
 def test_a_lean_moves_an_ellipsoid_with_the_height() -> None:
     canvas = make_canvas([-5, 0], [0], [10])
-    # at z = 10, leaning by -0.5 mm a mm: the axis is at x = -5, level 10/20, so -5 is nearer the middle than 0
+    # leaning by -0.5 mm a mm, its axis is at x = -5 when z = 10
     leaning = canvas.ellipsoid((0, 0, 0), (20, 20, 20), (-0.5, 0))
     upright = canvas.ellipsoid((0, 0, 0), (20, 20, 20))
     assert leaning[0, 0, 0] == pytest.approx(upright[1, 0, 0])

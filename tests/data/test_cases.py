@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from pretext3d.data.cases import find_cases
 from pretext3d.data.datalists import label_names
 from pretext3d.errors import UserError
@@ -182,7 +181,7 @@ def test_wrong_folders(tmp_path, volume):
         find_cases(str(tmp_path / "empty"))
     with pytest.raises(UserError, match=r"datalist: gone\.json not found"):
         find_cases(str(tmp_path / "a"), "gone.json")
-    with pytest.raises(UserError, match="none of the 1 cases .* has a label"):
+    with pytest.raises(UserError, match=r"none of the 1 cases .* has a label"):
         find_cases(str(tmp_path / "a"), require_label=True)
     with pytest.raises(UserError, match="found an empty list"):
         find_cases([])

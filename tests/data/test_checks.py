@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from pretext3d.data import volumes
 from pretext3d.data.cases import find_cases
 from pretext3d.data.checks import as_channels, check_cases

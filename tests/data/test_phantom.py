@@ -8,7 +8,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-
 from pretext3d.data import phantom
 from pretext3d.data.phantom import phantom_affine, phantom_volume, write_phantom
 from pretext3d.errors import UserError
@@ -181,5 +180,5 @@ def test_a_bad_argument_is_named(tmp_path: Path, arguments: dict, found: str) ->
 
 def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written to .*file"):
+    with pytest.raises(UserError, match=r"cannot be written to .*file"):
         write(tmp_path / "file")

@@ -5,7 +5,6 @@ import logging
 
 import numpy as np
 import pytest
-
 from pretext3d.data.prepare import choose_pixdim, prepare_cases
 from pretext3d.errors import UserError
 
@@ -43,7 +42,7 @@ def ids(cases):
 def test_pretraining(msd, prepare):
     ready = prepare(msd())
     assert (len(ready["train"]), len(ready["val"]), ready["channels"], ready["bad"]) == (8, 2, 1, [])
-    # extents 5x1, 6x2, 7x3 mm: geometric mean (5 * 12 * 21)^(1/3) = 10.80; / (1.5 * 4) = 1.80 mm > finest 1 mm
+    # extents 5x1, 6x2, 7x3 mm: mean (5 * 12 * 21)^(1/3) = 10.80; / (1.5 * 4) = 1.80 mm, above 1 mm
     assert ready["pixdim"] == [1.8, 1.8, 1.8]
     assert (ready["num_classes"], ready["class_names"]) == (0, [])
     assert json.loads(json.dumps(ready)) == ready  # plain values alone
@@ -94,7 +93,7 @@ def test_bad_cases_are_left_out_of_pretraining_with_a_line_each(msd, prepare, vo
 def test_nothing_good_is_an_error_with_the_reasons(tmp_path, volume, prepare):
     volume("x/a.nii.gz", np.zeros((5, 6, 7), np.int16)), volume("x/b.nii.gz")
     with pytest.raises(
-        UserError, match="2 cases found .* expected at least one of each .a: empty: every voxel is 0"
+        UserError, match=r"2 cases found .* expected at least one of each .a: empty: every voxel is 0"
     ):
         prepare(str(tmp_path / "x"))
 
@@ -115,7 +114,7 @@ def test_nothing_good_is_an_error_with_the_reasons(tmp_path, volume, prepare):
         ({"roi_size": [0, 4, 4]}, "roi_size: found"),
         (
             {"channels": [1]},
-            "10 cases found .* case0, case1, case2 and 7 more: wrong number of channels: 1, expected 2",
+            "10 cases found .*case0, case1, case2 and 7 more: wrong number of channels: 1, expected 2",
         ),
     ],
 )

@@ -3,7 +3,6 @@
 import logging
 
 import pytest
-
 from pretext3d.data.cases import find_cases
 from pretext3d.data.checks import check_cases
 from pretext3d.data.series import is_dicom

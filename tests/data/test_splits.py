@@ -1,9 +1,10 @@
 """Tests of the splits: laws over names, orders and unions of data sets."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pretext3d.data.splits import labelled_subset, rank, split_cases
 from pretext3d.errors import UserError
 
@@ -114,7 +115,7 @@ def test_listed_validation_is_held_out():
 def test_labelled_subsets_are_nested(names, seed):
     cases = cases_of(names)
     subsets = [labelled_subset(cases, num_labelled=n, seed=seed) for n in range(1, len(names) + 1)]
-    for smaller, larger in zip(subsets[:-1], subsets[1:], strict=True):
+    for smaller, larger in itertools.pairwise(subsets):
         assert larger[: len(smaller)] == smaller
     assert ids(labelled_subset(cases[::-1], num_labelled=2, seed=seed)) == ids(subsets[1])
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-
 from pretext3d.data import volumes
 from pretext3d.data.volumes import VerdictCache, examine, strip_extension
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pretext3d.data.anatomy import LABELS, paint_torso
 from pretext3d.data.canvas import FIELD_OF_VIEW, Array, Canvas, smooth_field
 from pretext3d.errors import UserError
-from pretext3d.shapes import Float, Int
+from pretext3d.shapes import Float, Shaped
 
 __all__ = ["phantom_affine", "phantom_volume", "write_phantom"]
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def phantom_volume(
     seed: int, index: int, size: Sequence[int] = SIZE, spacing: Sequence[float] | None = None
-) -> tuple[Float[np.ndarray, "i j k"], Int[np.ndarray, "i j k"]]:
+) -> tuple[Float[np.ndarray, "i j k"], Shaped[np.ndarray, "i j k"]]:
     """One subject, a function of its arguments alone.
 
     The magnitude image of a complex signal with Gaussian noise in both parts (so the noise is Rician):

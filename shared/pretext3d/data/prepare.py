@@ -15,7 +15,7 @@ from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.splits import labelled_subset, split_cases
 from pretext3d.errors import UserError
 
-__all__ = ["choose_pixdim", "prepare_cases"]
+__all__ = ["choose_pixdim", "inference_cases", "prepare_cases"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,7 @@ def prepare_cases(
     finetuning = purpose == "finetuning"
     used = as_channels(channels)
     cache = cache_dir or default_cache_dir()
-    if not dataset_dir:
-        from pretext3d.data.phantom import write_phantom
-
-        dataset_dir = str(write_phantom(Path(cache).expanduser() / "phantom"))
-        logger.info("dataset_dir is not set: the embedded phantom in %s is used", dataset_dir)
+    dataset_dir = dataset_dir or embedded_phantom(cache)
     cache = str(Path(cache).expanduser())
     found = find_cases(dataset_dir, datalist, require_label=finetuning, cache_dir=cache)
     names = label_names(dataset_dir, datalist) if finetuning else {}
@@ -131,6 +127,48 @@ def prepare_cases(
     }
 
 
+def inference_cases(
+    dataset_dir: str | Sequence[str] | None,
+    datalist: str = "none",
+    channels: int | Sequence[int] | None = None,
+    cache_dir: str = "",
+) -> dict[str, Any]:
+    """Every good volume of a folder, for a trained network; bad ones are left out with a warning.
+
+    Args:
+        dataset_dir: as in `prepare_cases`.
+        datalist: as in `prepare_cases`; none, the folder's own volumes, is what a folder of new scans needs.
+        channels: indices of the channels to use; None = all.
+        cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
+
+    Returns:
+        cases: list. channels: number. bad: lists [id, reason].
+
+    Raises:
+        UserError: no good volume.
+    """
+    cache = cache_dir or default_cache_dir()
+    dataset_dir = dataset_dir or embedded_phantom(cache)
+    cache = str(Path(cache).expanduser())
+    found = find_cases(dataset_dir, datalist, cache_dir=cache)
+    checked = check_cases(found, as_channels(channels), cache)
+    report_bad(checked, len(found), "left out")
+    if not checked.good:
+        raise UserError(f"dataset_dir: no good volume among {len(found)} in {dataset_dir} ({listing(checked)})")
+    logger.info("inference: %d volumes, %d bad", len(checked.good), len(checked.bad))
+    bad = [[case["id"], reason] for case, reason in checked.bad]
+    return {"cases": checked.good, "channels": checked.channels, "bad": bad}
+
+
+def embedded_phantom(cache: str) -> str:
+    """The folder of the embedded phantom, made at its first use."""
+    from pretext3d.data.phantom import write_phantom
+
+    folder = str(write_phantom(Path(cache).expanduser() / "phantom"))
+    logger.info("dataset_dir is not set: the embedded phantom in %s is used", folder)
+    return folder
+
+
 def report_bad(checked: CheckResult, total: int, verb: str) -> None:
     """Log one line a bad volume, and one with their number."""
     for case, reason in checked.bad:
@@ -140,7 +178,7 @@ def report_bad(checked: CheckResult, total: int, verb: str) -> None:
 
 
 def listing(checked: CheckResult, most: int = 8) -> str:
-    """The bad cases by reason, in one line: the first reasons where they are many, the first cases of each."""
+    """The bad cases by reason, in one line: the first reasons, and of each the first cases."""
     names: dict[str, list[str]] = {}
     for case, reason in checked.bad:
         names.setdefault(reason, []).append(case["id"])
@@ -148,7 +186,8 @@ def listing(checked: CheckResult, most: int = 8) -> str:
         f"{', '.join(ids[:3])}{f' and {len(ids) - 3} more' if len(ids) > 3 else ''}: {reason}"
         for reason, ids in names.items()
     ]
-    return "; ".join(parts[:most]) + (f"; and {len(parts) - most} more reasons" if len(parts) > most else "")
+    more = [f"{len(parts) - most} more reasons"] if len(parts) > most else []
+    return "; ".join(parts[:most] + more)
 
 
 def classes(names: dict[int, str], checked: CheckResult) -> tuple[int, list[str]]:

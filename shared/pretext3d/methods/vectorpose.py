@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ignite.metrics import Average, Metric
+from ignite.metrics import Metric
 from monai.data import MetaTensor
 from monai.transforms import Randomizable, Transform
 from torch import nn
@@ -28,6 +28,7 @@ from pretext3d.data.dataset import CachedVolumes
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.shapes import Float, Tensor
+from pretext3d.training.metrics import SampleMean
 
 __all__ = [
     "Landmarkd",
@@ -263,7 +264,7 @@ class VectorPoseNet(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------- errors
-# Each takes the trainer's output {"pred", "label"} and gives one number per crop, ready for ignite's Average.
+# Each takes the trainer's output {"pred", "label"} and gives one number per crop, ready for `SampleMean`.
 def predicted_vectors(output: dict[str, Any]) -> Float[Tensor, "b n 3"]:
     """The predicted vectors in mm."""
     return to_cartesian(activate_vectors(output["pred"][0].float()), output["label"]["radius"])
@@ -340,15 +341,15 @@ def validation_metrics(train_dataset: CachedVolumes) -> dict[str, Metric]:
     `mean_predictor_mm` is the yardstick's error, `relative_vector_error` = `vector_error_mm` / `mean_predictor_mm`:
     1 is no better than the mean vectors of `train_dataset`, 0 is perfect.
     """
-    vector = Average(vector_error_mm)
-    yardstick = Average(MeanVectorError(train_dataset))
+    vector = SampleMean(vector_error_mm)
+    yardstick = SampleMean(MeanVectorError(train_dataset))
     return {
         "vector_error_mm": vector,
         "mean_predictor_mm": yardstick,
         "relative_vector_error": vector / yardstick,
-        "angular_error_degrees": Average(angular_error_degrees),
-        "scale_error_percent": Average(scale_error_percent),
-        "voxel_l1": Average(voxel_l1),
-        "voxel_psnr_db": Average(voxel_psnr),
-        "boundary_l1": Average(boundary_l1),
+        "angular_error_degrees": SampleMean(angular_error_degrees),
+        "scale_error_percent": SampleMean(scale_error_percent),
+        "voxel_l1": SampleMean(voxel_l1),
+        "voxel_psnr_db": SampleMean(voxel_psnr),
+        "boundary_l1": SampleMean(boundary_l1),
     }

@@ -82,7 +82,7 @@ class CaseMetrics:
 
     def add_cases(self, engine: Engine) -> None:
         """Measure the cases of one batch."""
-        for output, case in zip(engine.state.output, engine.state.batch["id"], strict=True):
+        for output, case in zip(engine.state.output, _case_ids(engine.state.batch), strict=True):
             pred, label = output["pred"], output["label"]
             if pred.shape != label.shape:
                 raise UserError(f"case {case}: prediction of shape {list(pred.shape)}, label {list(label.shape)}")
@@ -94,12 +94,11 @@ class CaseMetrics:
         """Write both tables."""
         table = pd.DataFrame(self.rows)
         columns = ["dice", "hd95_mm", "surface_distance_mm"]
-        groups = table.groupby("class", sort=False)[columns]
-        summary = groups.mean().join(groups.std(), rsuffix="_std")
-        summary["cases"] = groups["dice"].count()
-        summary["no_distance"] = table[table["dice"].notna()].groupby("class", sort=False)["hd95_mm"].agg(
-            lambda values: int(values.isna().sum())
-        )
+        classes = table.groupby("class", sort=False)
+        summary = classes[columns].mean().join(classes[columns].std().add_suffix("_std"))
+        summary["cases"] = classes["dice"].count()
+        missing = table["hd95_mm"].isna() & table["dice"].notna()
+        summary["no_distance"] = missing.groupby(table["class"], sort=False).sum()
         summary.loc["foreground mean"] = summary.mean()
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, frame, index in (("evaluation", table, False), ("evaluation_summary", summary, True)):
@@ -109,3 +108,8 @@ class CaseMetrics:
         for name in columns:
             engine.state.metrics[f"mean_{name}"] = float(summary.loc["foreground mean", name])
         logger.info("evaluation of %d cases\n%s", table["case"].nunique(), summary.to_string(float_format="%.3f"))
+
+
+def _case_ids(batch: Any) -> list[str]:
+    """Ids of a batch, which MONAI's evaluator decollates to a list of cases."""
+    return [item["id"] for item in batch] if isinstance(batch, list) else list(batch["id"])

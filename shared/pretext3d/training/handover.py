@@ -25,7 +25,7 @@ from pretext3d.shapes import Float, Tensor
 from pretext3d.training.checkpoint import epoch_files
 from pretext3d.training.state import load_checkpoint, unwrap
 
-__all__ = ["HandOver", "Row", "hand_over", "load_pretrained", "read_record", "resolve_pretrained"]
+__all__ = ["HandOver", "Row", "hand_over", "load_pretrained", "load_segmentation", "read_record", "resolve_pretrained"]
 
 logger = logging.getLogger(__name__)
 
@@ -285,4 +285,33 @@ def load_pretrained(
         )
     network = SegmentationNet(rebuild(record, in_channels=in_channels, roi_size=roi_size), num_classes)
     hand_over(network, {**content, "file": str(file)}, exclude=exclude, keep_head=keep_head)
+    return network
+
+
+def load_segmentation(pretrained: str, in_channels: int = 0) -> SegmentationNet:
+    """The whole network of a fine-tuned checkpoint, ready to segment; its record is the attribute `record`.
+
+    Args:
+        pretrained: a fine-tuned run, a bundle that holds one, or a checkpoint.
+        in_channels: channels of the images; 0 = not checked.
+
+    Raises:
+        UserError: the checkpoint is of pre-training, or of another number of channels.
+    """
+    file = resolve_pretrained(pretrained)
+    content = load_checkpoint(file)
+    record = content["record"]
+    if record.get("method") != "segmentation":
+        raise UserError(
+            f"{file}: a checkpoint of method {record.get('method')!r} cannot segment; expected one that "
+            "finetune.yaml has written"
+        )
+    if in_channels and in_channels != record["channels"]:
+        raise UserError(
+            f"{file}: was trained on {record['channels']} channel(s), the images have {in_channels}; "
+            "choose by channels, e.g. [0]"
+        )
+    network = SegmentationNet(rebuild(record["backbone"]), record["num_classes"])
+    network.load_state_dict(content["network"])
+    network.record = record
     return network

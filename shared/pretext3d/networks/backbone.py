@@ -1,0 +1,151 @@
+"""The one interface of every network here: encode to feature maps, decode to a map at input resolution."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretext3d.errors import UserError
+from pretext3d.shapes import Float, Tensor
+
+__all__ = ["Backbone"]
+
+
+class Backbone(nn.Module, ABC):
+    """Encoder and decoder without a head: what a pretext task trains and a segmentation inherits.
+
+    Every parameter takes part in `decode(encode(x))`, so that several processes can train it (DDP) without a
+    search for unused ones. MONAI's output layers are therefore left out.
+
+    Args:
+        in_channels: channels of the image.
+        spatial_dims: 3 for volumes, 2 for pictures.
+        feature_channels: channels of each map of `encode`, fine to coarse.
+        strides: downsampling of each map against the input; one number, or one for each axis.
+        out_channels: channels of the map of `decode`.
+        size_divisor: roi sizes are multiples of it; default: the strides of the coarsest map, axis by axis.
+        min_voxels: the fewest voxels that the coarsest map may have (instance norm needs 2).
+
+    Attributes:
+        feature_strides: downsampling of each map; of the axis that shrinks most, where axes differ.
+        axis_strides: the same for every axis.
+        options: what else than the record's first four entries rebuilds the network.
+        record: encoder, in_channels, spatial_dims, roi_size and, where there are any, options: plain values
+            that `factory.rebuild` takes; empty until `factory.build_backbone` sets it.
+        position_keys: parameters that hold one vector for each token of roi_size, as named in the state dict;
+            handing weights over to another roi_size resamples them.
+
+    Raises:
+        UserError: in_channels or spatial_dims make no network.
+    """
+
+    position_keys: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        in_channels: int,
+        spatial_dims: int,
+        feature_channels: Sequence[int],
+        strides: Sequence[int | Sequence[int]],
+        out_channels: int,
+        size_divisor: int = 0,
+        min_voxels: int = 1,
+    ) -> None:
+        super().__init__()
+        if not _is_whole(in_channels) or in_channels < 1:
+            raise UserError(f"in_channels: found {in_channels!r}, expected a whole number of 1 or more")
+        if spatial_dims not in (2, 3):
+            raise UserError(f"spatial_dims: found {spatial_dims!r}, expected 2 or 3")
+        self.in_channels = int(in_channels)
+        self.spatial_dims = int(spatial_dims)
+        self.feature_channels = tuple(int(channels) for channels in feature_channels)
+        self.axis_strides = tuple(
+            (int(stride),) * spatial_dims if isinstance(stride, int) else tuple(int(s) for s in stride)
+            for stride in strides
+        )
+        self.feature_strides = tuple(max(stride) for stride in self.axis_strides)
+        self.out_channels = int(out_channels)
+        self.divisors = (size_divisor,) * spatial_dims if size_divisor else self.axis_strides[-1]
+        self.size_divisor = max(self.divisors)
+        self.min_voxels = min_voxels
+        self.options: dict[str, Any] = {}
+        self.record: dict[str, Any] = {}
+
+    @abstractmethod
+    def encode(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
+        """Feature maps (b, feature_channels[m], *space / feature_strides[m]), fine to coarse."""
+
+    @abstractmethod
+    def decode(self, features: list[Tensor]) -> Float[Tensor, "b out *space"]:
+        """The map (b, out_channels, *space) at input resolution, from what `encode` gave."""
+
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b out *space"]:
+        """`decode(encode(x))`."""
+        return self.decode(self.encode(x))
+
+    def map_sizes(self, roi_size: Sequence[int]) -> list[tuple[int, ...]]:
+        """Voxels along each axis of each map of `encode`, for inputs of roi_size: ceil(roi_size / stride)."""
+        return [
+            tuple(-(-size // s) for size, s in zip(roi_size, stride, strict=True))
+            for stride in self.axis_strides
+        ]
+
+    def check_roi_size(self, roi_size: Sequence[int]) -> None:
+        """Refuse sizes that the network cannot process.
+
+        Raises:
+            UserError: names `roi_size`, what was found, and the nearest sizes that are valid.
+        """
+        sizes = check_sizes(roi_size, self.spatial_dims)
+        name = type(self).__name__
+        if any(size % divisor for size, divisor in zip(sizes, self.divisors, strict=True)):
+            pairs = list(zip(sizes, self.divisors, strict=True))
+            below = [max(d, size // d * d) for size, d in pairs]
+            above = [-(-size // d) * d for size, d in pairs]
+            nearest = f"{above}" if below == above else f"{below} or {above}"
+            one = len(set(self.divisors)) == 1
+            multiples = f"multiples of {self.divisors[0] if one else list(self.divisors)}"
+            raise UserError(
+                f"roi_size: found {sizes}, expected {multiples} for {name}; nearest valid: {nearest}"
+            )
+        if math.prod(self.map_sizes(sizes)[-1]) < self.min_voxels:
+            larger = [2 * divisor for divisor in self.divisors]
+            raise UserError(
+                f"roi_size: found {sizes}, expected one axis of {max(larger)} or more for {name}, whose "
+                f"coarsest map would be one voxel; nearest valid cube: {larger}"
+            )
+
+    def check_batch(self, x: Tensor) -> None:
+        """Refuse to train batch norm on a single value: a batch of one input whose coarsest map is one voxel.
+
+        Raises:
+            UserError: names `batch_size` and the sizes.
+        """
+        if not self.training or len(x) > 1 or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return
+        sizes = list(x.shape[2:])
+        if math.prod(self.map_sizes(sizes)[-1]) == 1:
+            larger = [2 * stride for stride in self.axis_strides[-1]]
+            raise UserError(
+                f"batch_size: found 1 with inputs of {sizes}, whose coarsest map is one voxel: nothing to train "
+                f"batch norm on; expected a batch of 2 or more, or roi_size {larger} or more"
+            )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_sizes(roi_size: Sequence[int], spatial_dims: int) -> list[int]:
+    """The sizes as a list of `spatial_dims` whole, positive numbers.
+
+    Raises:
+        UserError: they are not; names `roi_size`.
+    """
+    sizes = [getattr(size, "item", lambda size=size: size)() for size in roi_size]
+    if len(sizes) != spatial_dims or not all(_is_whole(size) and size > 0 for size in sizes):
+        raise UserError(f"roi_size: found {sizes}, expected {spatial_dims} whole numbers of 1 or more")
+    return sizes

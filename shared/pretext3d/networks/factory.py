@@ -1,0 +1,114 @@
+"""Backbones by name, and again from a checkpoint's record."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pretext3d.errors import UserError
+from pretext3d.networks.adapters import DynUNetBackbone, SegResNetBackbone, SwinUNETRBackbone, UNETRBackbone
+from pretext3d.networks.backbone import Backbone, check_sizes
+from pretext3d.networks.resnet import ResNet
+from pretext3d.networks.unet import UNet
+
+__all__ = ["ENCODERS", "build_backbone", "rebuild"]
+
+ENCODERS: dict[str, Callable[..., Backbone]] = {
+    "unet": UNet,
+    "unet4": partial(UNet, channels=(16, 32, 64, 128)),
+    "resnet10": partial(ResNet, depth=10),
+    "resnet18": partial(ResNet, depth=18),
+    "resnet50": partial(ResNet, depth=50),
+    "swin_unetr": SwinUNETRBackbone,
+    "unetr": UNETRBackbone,
+    "dynunet": DynUNetBackbone,
+    "segresnet": SegResNetBackbone,
+}
+
+
+def closest(name: object, names: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for the name nearest in spelling, or nothing."""
+    near = difflib.get_close_matches(str(name).lower(), names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def build_backbone(
+    encoder: str,
+    in_channels: int,
+    roi_size: Sequence[int],
+    spatial_dims: int = 3,
+    options: Mapping[str, Any] | None = None,
+) -> Backbone:
+    """A backbone with fresh weights.
+
+    Args:
+        encoder: a key of ENCODERS.
+        in_channels: channels of the image.
+        roi_size: voxels of the crops that it will be fed with.
+        spatial_dims: 3 for volumes, 2 for pictures.
+        options: further arguments of the encoder's class, e.g. {"feature_size": 24} for `swin_unetr`.
+
+    Returns:
+        The backbone, its `record` set: encoder, in_channels, spatial_dims, roi_size, and options where
+        there are any.
+
+    Raises:
+        UserError: no such encoder or option; a roi_size that the encoder cannot process.
+    """
+    if encoder not in ENCODERS:
+        raise UserError(
+            f"encoder: found {encoder!r}, expected one of {', '.join(ENCODERS)}"
+            f"{closest(encoder, list(ENCODERS))}"
+        )
+    builder = ENCODERS[encoder]
+    known = set(inspect.signature(builder).parameters) - {"in_channels", "roi_size", "spatial_dims"}
+    preset = set(builder.keywords) if isinstance(builder, partial) else set()
+    extra = dict(options or {})
+    for key in extra:
+        if key not in known - preset:
+            raise UserError(
+                f"options: found {key!r} for encoder {encoder!r}, expected any of {sorted(known - preset)}"
+                f"{closest(key, sorted(known - preset))}"
+            )
+    sizes = check_sizes(roi_size, spatial_dims)
+    place = {"roi_size": sizes} if "roi_size" in inspect.signature(builder).parameters else {}
+    backbone = builder(in_channels=in_channels, spatial_dims=spatial_dims, **place, **extra)
+    backbone.check_roi_size(sizes)
+    backbone.record = {
+        "encoder": encoder,
+        "in_channels": backbone.in_channels,
+        "spatial_dims": backbone.spatial_dims,
+        "roi_size": sizes,
+    }
+    if extra or backbone.options:
+        backbone.record["options"] = {**extra, **backbone.options}
+    return backbone
+
+
+def rebuild(
+    record: Mapping[str, Any], in_channels: int | None = None, roi_size: Sequence[int] | None = None
+) -> Backbone:
+    """The backbone that a record is of, with fresh weights.
+
+    Args:
+        record: `Backbone.record`, as a checkpoint holds it.
+        in_channels: another number of input channels; the first convolutions then differ in shape.
+        roi_size: another size of the crops; the parameters in `Backbone.position_keys` then differ in shape.
+
+    Raises:
+        UserError: the record lacks an entry, or see `build_backbone`.
+    """
+    missing = [key for key in ("encoder", "in_channels", "spatial_dims", "roi_size") if key not in record]
+    if missing:
+        raise UserError(
+            f"backbone record: found {sorted(record)}, expected {', '.join(missing)}, too, to rebuild "
+            "the network"
+        )
+    return build_backbone(
+        encoder=record["encoder"],
+        in_channels=record["in_channels"] if in_channels is None else in_channels,
+        roi_size=record["roi_size"] if roi_size is None else roi_size,
+        spatial_dims=record["spatial_dims"],
+        options=record.get("options"),
+    )

@@ -1,0 +1,40 @@
+"""Mean of a number per sample, over all samples of a validation and over all processes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from ignite.metrics import Metric
+from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
+
+__all__ = ["SampleMean"]
+
+
+class SampleMean(Metric):
+    """Mean over samples of `per_sample(engine.state.output)`, a tensor of shape (batch,).
+
+    `ignite.metrics.Average` takes such a tensor for one vector-valued sample; and the mean of batch means would give
+    the samples of a smaller last batch more weight. NaN where there was no sample.
+    """
+
+    _state_dict_all_req_keys = ("total", "count")
+
+    def __init__(self, per_sample: Callable[[Any], torch.Tensor]) -> None:
+        super().__init__(output_transform=per_sample)
+
+    @reinit__is_reduced
+    def reset(self) -> None:
+        """Forget every sample."""
+        self.total = torch.zeros((), dtype=torch.float64)
+        self.count = torch.zeros((), dtype=torch.float64)
+
+    @reinit__is_reduced
+    def update(self, output: torch.Tensor) -> None:
+        """Take in one batch."""
+        self.total += output.detach().sum().double().cpu()
+        self.count += len(output)
+
+    @sync_all_reduce("total", "count")
+    def compute(self) -> float:
+        """The mean."""
+        return float(self.total / self.count)

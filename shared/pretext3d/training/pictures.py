@@ -1,0 +1,198 @@
+"""Pictures of the pretext task while it is trained: the same held-out crops, epoch after epoch.
+
+The method draws (`draw(volume, sample, pred, title)` -> a matplotlib figure); here is when, and where to.
+"""
+
+import contextlib
+import io
+import logging
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from torch import nn
+
+from pretext3d.data.dataset import CachedVolumes
+from pretext3d.errors import UserError
+from pretext3d.training.state import unwrap
+
+__all__ = ["Pictures", "file_name", "predict", "render", "write_png"]
+
+logger = logging.getLogger(__name__)
+
+
+class Pictures:
+    """Handler of a trainer: draws the same few crops after the first, every `interval`-th and the last epoch.
+
+    Writes `output_dir`/pictures/epoch_0005_<case id>.png, and the same to TensorBoard under
+    `pictures/<case id>`. Only rank 0 draws. The network's mode and the random generators are left as they were
+    found. Without matplotlib there is one warning and no pictures.
+
+    Args:
+        dataset: its first draws of cases 0, 1, ... are drawn.
+        network: what is trained; it may be wrapped for several processes.
+        inferer: calls the network, as in validation.
+        draw: the method's figure: volume, sample, prediction (without batch axis) and title to a figure.
+        output_dir: the run's folder.
+        device: the network's.
+        num_cases: how many crops; 0 = none.
+        interval: epochs between pictures.
+        image_key: what the network takes.
+
+    Raises:
+        UserError: for a negative `num_cases` or an `interval` below 1.
+    """
+
+    def __init__(
+        self,
+        dataset: CachedVolumes,
+        network: nn.Module,
+        inferer: Callable[..., Any],
+        draw: Callable[..., Any],
+        output_dir: str,
+        device: torch.device | str,
+        num_cases: int = 2,
+        interval: int = 1,
+        image_key: str = "image",
+    ) -> None:
+        if num_cases < 0:
+            raise UserError(f"num_cases: found {num_cases}, expected the number of crops to draw, 0 for none")
+        if interval < 1:
+            raise UserError(f"interval: found {interval}, expected epochs between pictures, 1 or more")
+        self.dataset, self.network, self.inferer, self.draw = dataset, network, inferer, draw
+        self.output_dir, self.device = Path(output_dir), torch.device(device)
+        self.interval, self.image_key = interval, image_key
+        self.num_cases = min(num_cases, len(dataset.data))
+        self.crops: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.writer: Any = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        if self.num_cases == 0 or (dist.is_initialized() and dist.get_rank() > 0):
+            return
+        try:
+            import matplotlib.figure  # noqa: F401
+        except ImportError:
+            logger.warning("no pictures of the training: matplotlib is not installed")
+            return
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+        engine.add_event_handler(Events.COMPLETED, self.end_run)
+
+    def end_epoch(self, engine: Engine) -> None:
+        """Draw, where it is this epoch's turn."""
+        epoch = engine.state.epoch
+        if epoch % self.interval == 0 or epoch in (1, engine.state.max_epochs):
+            with untouched_generators():
+                self.write(epoch)
+
+    def end_run(self, engine: Engine) -> None:
+        """Close TensorBoard's file."""
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+    def write(self, epoch: int) -> None:
+        """Draw the crops with what the network makes of them now."""
+        if not self.crops:
+            self.crops = [(self.dataset.volume(case), self.dataset[case]) for case in range(self.num_cases)]
+        samples = [sample for _, sample in self.crops]
+        preds = predict(self.network, self.inferer, samples, self.device, self.image_key)
+        for case, ((volume, sample), pred) in enumerate(zip(self.crops, preds, strict=True)):
+            name = str(volume.get("id", f"case {case}"))
+            pixels = render(self.draw(volume, sample, pred, f"{name} (held out), epoch {epoch}"))
+            path = self.output_dir / "pictures" / f"epoch_{epoch:04d}_{file_name(name)}.png"
+            try:
+                write_png(path, pixels)
+                self.tensorboard(f"pictures/{file_name(name)}", pixels, epoch)
+            except OSError as error:  # a full disk must not end a training over a picture
+                logger.warning("picture %s could not be written: %s", path, error)
+
+    def tensorboard(self, tag: str, pixels: np.ndarray, epoch: int) -> None:
+        """Add the picture to the run's events."""
+        if self.writer is None:
+            try:
+                from torch.utils.tensorboard.writer import SummaryWriter
+            except ImportError:  # whoever trains without TensorBoard has been told so by its other handlers
+                return
+            self.writer = SummaryWriter(log_dir=str(self.output_dir))
+        self.writer.add_image(tag, pixels, epoch, dataformats="HWC")
+
+
+def predict(
+    network: nn.Module,
+    inferer: Callable[..., Any],
+    samples: Sequence[Mapping[str, Any]],
+    device: torch.device | str,
+    image_key: str = "image",
+) -> list[Any]:
+    """What the network makes of some samples, as a batch in evaluation mode; one prediction each, on the CPU.
+
+    A prediction is what the network gives, tensors in tuples, lists and dictionaries, without the batch axis.
+    A wrapper for several processes is left out: one of them must not wait for the others here.
+    """
+    network = unwrap(network)
+    modes = {module: module.training for module in network.modules()}
+    batch = torch.stack([torch.as_tensor(sample[image_key]) for sample in samples]).to(device)
+    try:
+        network.eval()
+        with torch.no_grad():
+            output = inferer(batch, network)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return [element(output, index) for index in range(len(samples))]
+
+
+def element(output: Any, index: int) -> Any:
+    """One element of a batch: of each tensor in a structure of tuples, lists and dictionaries."""
+    if isinstance(output, torch.Tensor):
+        return output[index].detach().float().cpu()
+    if isinstance(output, Mapping):
+        return {key: element(value, index) for key, value in output.items()}
+    if isinstance(output, tuple | list):
+        return type(output)(element(value, index) for value in output)
+    return output
+
+
+@contextlib.contextmanager
+def untouched_generators() -> Iterator[None]:
+    """The global generators of Python, NumPy and torch are afterwards as they were before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def render(figure: Any) -> np.ndarray:
+    """The pixels (height, width, 3), uint8, of a matplotlib figure; needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write a picture (height, width, 3), uint8; whoever looks sees all of it or none."""
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 6})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_bytes(buffer.getvalue())
+    draft.replace(path)
+
+
+def file_name(case_id: str) -> str:
+    """A case's id as part of a file name: nothing but letters, digits, dot, minus and underscore."""
+    return re.sub(r"[^\w.-]+", "_", case_id)

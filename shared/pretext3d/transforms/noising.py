@@ -1,0 +1,342 @@
+"""Models Genesis's corruption: local shuffling, non-linear intensity, in-painting or out-painting.
+
+Zhou Z, Sodha V, Pang J, Gotway MB, Liang J. Models Genesis. Medical Image Analysis 2021, section 3.2; used as
+T_I by VectorPOSE (ISBI 2023, section 2.2), whose author's settings are the preset `vectorpose`.
+
+A draw (`draw_noising`: plain numbers from a RandomState) is apart from its application (`apply_noising`), so
+it can be replayed, on any device, with the same result. All channels share one draw.
+
+Deviates: a window is permuted by one of 2 to 32 stored permutations of its shape, drawn uniformly; the curve
+of intensities is a table of 16,384 steps (exact at 0 and 1); out-painting's noise is shared by the channels,
+where the original draws it for each; the fill `constant` is one value per block, and one for all that
+out-painting hides.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import convert_to_tensor
+
+from pretext3d.errors import UserError
+from pretext3d.shapes import Float, Int, Tensor
+from pretext3d.transforms.shuffling import Windows, shuffle_windows
+
+__all__ = ["RandGenesisNoised"]
+
+CURVE_STEPS = 2**14
+NOISE_VOXELS = 2**15  # worked on at a time on a CPU, so that the arrays stay in its cache
+FILLS = ("uniform", "constant")
+
+
+# --------------------------------------------------------------------------------------- settings
+@dataclass(frozen=True)
+class NoisingSettings:
+    """Every number of the corruption; the defaults are Models Genesis's own. Ranges include both ends.
+
+    Lengths given as fractions are of the volume's length along that axis, rounded down, at least 1 voxel.
+    """
+
+    shuffle_prob: float = 0.5  # of shuffling
+    num_windows: int = 10_000  # windows shuffled
+    window_size: float = 0.1  # largest side of a window, a fraction; the smallest is 1 voxel
+    intensity_prob: float = 0.9  # of the non-linear intensity
+    decreasing_prob: float = 0.5  # of a decreasing curve, where there is one
+    paint_prob: float = 0.9  # of in- or out-painting
+    inpaint_prob: float = 0.2  # of in-painting, else out-painting, where there is one
+    inpaint_blocks: int = 5  # most blocks painted over
+    inpaint_size: tuple[float, float] = (1 / 6, 1 / 3)  # a block's sides, fractions
+    outpaint_windows: int = 5  # most windows kept, at least one
+    outpaint_margin: tuple[float, float] = (
+        3 / 7,
+        4 / 7,
+    )  # what a kept window's side lacks to the length, fractions
+    continue_prob: float = 0.95  # of one block or window more
+    border: int = 3  # voxels between blocks or windows and the volume's border
+    fill: str = "uniform"  # U(0, 1) per voxel; "constant": one U(0, 1) per block
+
+
+PRESETS = {
+    "genesis": NoisingSettings(),
+    "vectorpose": NoisingSettings(
+        shuffle_prob=0.25,
+        num_windows=5_000,
+        intensity_prob=0.5,
+        paint_prob=0.75,
+        inpaint_prob=0.5,
+        inpaint_blocks=10,
+        fill="constant",
+    ),
+}
+
+
+def noising_settings(preset: str, **overrides: Any) -> NoisingSettings:
+    """A preset with some of its numbers changed, checked.
+
+    Raises:
+        UserError: for an unknown preset or setting, or a value outside its range, named with what is valid.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}")
+    names = [field.name for field in fields(NoisingSettings)]
+    for name, value in overrides.items():
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UserError(f"{name}: no such setting of the noising{hint}; there are {', '.join(names)}")
+        overrides[name] = _checked(name, value)
+    return replace(PRESETS[preset], **overrides)
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name == "fill":
+        if value not in FILLS:
+            raise UserError(f"fill: found {value!r}, expected one of {', '.join(FILLS)}")
+        return value
+    if name in ("inpaint_size", "outpaint_margin"):
+        pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        if len(pair) != 2 or not all(map(_is_number, pair)) or not 0 <= pair[0] <= pair[1] <= 1:
+            raise UserError(f"{name}: found {value!r}, expected two fractions 0 <= low <= high <= 1")
+        return (float(pair[0]), float(pair[1]))
+    if name in ("num_windows", "inpaint_blocks", "outpaint_windows", "border"):
+        least = 1 if name == "outpaint_windows" else 0
+        if not _is_number(value) or value != int(value) or value < least:
+            raise UserError(f"{name}: found {value!r}, expected a whole number of {least} or more")
+        return int(value)
+    if not _is_number(value) or not 0 <= value <= 1:
+        kind = "fraction" if name == "window_size" else "probability"
+        raise UserError(f"{name}: found {value!r}, expected a {kind} from 0 to 1")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+# ------------------------------------------------------------------------------------------- draw
+@dataclass(frozen=True)
+class Curve:
+    """A cubic Bezier curve from (0, 0) to (1, 1) with two control points (x, y) in [0, 1]^2."""
+
+    points: Float[np.ndarray, "2 2"]
+    decreasing: bool
+
+
+@dataclass(frozen=True)
+class Paint:
+    """Blocks to paint over (later over earlier ones) or windows to keep; `constants` None means noise."""
+
+    keep: bool
+    size: Int[np.ndarray, "n 3"]
+    start: Int[np.ndarray, "n 3"]
+    seed: int
+    constants: Float[np.ndarray, "n"] | None
+
+
+@dataclass(frozen=True)
+class NoisingDraw:
+    """One corruption; None where an operation is left out."""
+
+    windows: Windows | None = None
+    curve: Curve | None = None
+    paint: Paint | None = None
+
+
+def draw_noising(
+    settings: NoisingSettings, shape: Sequence[int], random: np.random.RandomState
+) -> NoisingDraw:
+    """Draw a corruption of volumes of `shape` (i, j, k)."""
+    shuffled, curved = random.rand() < settings.shuffle_prob, random.rand() < settings.intensity_prob
+    painted, inpainted = random.rand() < settings.paint_prob, random.rand() < settings.inpaint_prob
+    curve = Curve(random.rand(2, 2), bool(random.rand() < settings.decreasing_prob)) if curved else None
+    return NoisingDraw(
+        _draw_windows(settings, shape, random) if shuffled and settings.num_windows else None,
+        curve,
+        _draw_paint(settings, shape, random, not inpainted) if painted else None,
+    )
+
+
+def _draw_windows(settings: NoisingSettings, shape: Sequence[int], random: np.random.RandomState) -> Windows:
+    n, limits = settings.num_windows, _fraction(shape, settings.window_size)
+    size = np.stack([random.randint(1, limit + 1, size=n) for limit in limits], axis=1)
+    start = (random.rand(n, 3) * (np.array(shape) - size + 1)).astype(np.int64)
+    permutation = random.randint(0, 2**16, size=n)
+    return Windows(size, start, permutation, (int(limits[0]), int(limits[1]), int(limits[2])))
+
+
+def _draw_paint(
+    settings: NoisingSettings, shape: Sequence[int], random: np.random.RandomState, keep: bool
+) -> Paint:
+    lengths = np.array(shape)
+    low, high = settings.outpaint_margin if keep else settings.inpaint_size
+    smallest, largest = _fraction(shape, low, least=0), _fraction(shape, high, least=0)
+    most = settings.outpaint_windows if keep else settings.inpaint_blocks
+    count = 1 if keep else 0
+    while count < most and random.rand() < settings.continue_prob:
+        count += 1
+    size = random.randint(smallest, largest + 1, size=(count, 3))
+    size = np.clip(lengths - size if keep else size, 1, lengths)
+    border = np.minimum(settings.border, (lengths - size) // 2)  # as far from it as a small volume allows
+    start = random.randint(border, lengths - size - border + 1)
+    constants = random.rand(count) if settings.fill == "constant" else None
+    return Paint(keep, size.astype(np.int64), start.astype(np.int64), int(random.randint(2**31)), constants)
+
+
+def _fraction(shape: Sequence[int], fraction: float, least: int = 1) -> Int[np.ndarray, "3"]:
+    """A fraction of each length, rounded down (with 1/3 written to six digits still a third)."""
+    return np.maximum(least, np.floor(np.array(shape) * fraction + 1e-4).astype(np.int64))
+
+
+# --------------------------------------------------------------------------- non-linear intensity
+def curve_table(curve: Curve, steps: int = CURVE_STEPS) -> Float[np.ndarray, "n"]:
+    """The curve at `steps` equal steps of x from 0 to 1.
+
+    With control points in [0, 1]^2 both X(t) and Y(t) rise, so the increasing curve takes X(t) to Y(t) and
+    the decreasing one X(t) to Y(1 - t).
+    """
+    t = np.linspace(0.0, 1.0, 4096)[:, None]
+    x, y = (3 * t * (1 - t) ** 2 * curve.points[0] + 3 * t**2 * (1 - t) * curve.points[1] + t**3).T
+    return np.interp(np.linspace(0.0, 1.0, steps), x, y[::-1] if curve.decreasing else y)
+
+
+def bezier_intensity(volume: Float[Tensor, "c i j k"], curve: Curve) -> Float[Tensor, "c i j k"]:
+    """Map intensities by a monotone Bezier curve: 0 and 1 stay, or change places if it decreases.
+
+    Values outside [0, 1] count as 0 and 1.
+    """
+    table = torch.from_numpy(curve_table(curve)).to(volume.device, volume.dtype)
+    step = volume.to(torch.promote_types(volume.dtype, torch.float32)) * (CURVE_STEPS - 1)
+    index = step.add_(0.5).to(torch.int32).clamp_(0, CURVE_STEPS - 1)
+    return table.index_select(0, index.reshape(-1)).view(volume.shape)
+
+
+# --------------------------------------------------------------------------------------- painting
+def uniform_noise(
+    seed: int, shape: Sequence[int], start: Sequence[int], size: Sequence[int], device: torch.device
+) -> Float[Tensor, "a b d"]:
+    """U(0, 1) noise, float32, a function of the seed and the voxel alone: the same in any box, on any device.
+
+    A voxel's number in C order, times an odd constant, plus the seed, goes through MurmurHash3's finaliser.
+    """
+    i, j, k = (
+        torch.arange(s, s + n, dtype=torch.int32, device=device) for s, n in zip(start, size, strict=True)
+    )
+    noise = ((i * shape[1])[:, None, None] + j[:, None]) * shape[2] + k
+    noise.mul_(-1640531527).add_(seed)
+    for bits, factor in ((16, -2048144789), (13, -1028477387), (16, 1)):
+        noise.bitwise_xor_((noise >> bits).bitwise_and_(2 ** (32 - bits) - 1)).mul_(factor)
+    return noise.bitwise_and_(2**24 - 1).to(torch.float32).mul_(2.0**-24)
+
+
+def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+    return (slice(None), *(slice(int(s), int(s) + int(n)) for s, n in zip(start, size, strict=True)))
+
+
+def inpaint_blocks(volume: Float[Tensor, "c i j k"], paint: Paint) -> Float[Tensor, "c i j k"]:
+    """Paint over blocks, with noise or each with its constant."""
+    result = volume.clone()
+    shape = volume.shape[1:]
+    for n, (start, size) in enumerate(zip(paint.start.tolist(), paint.size.tolist(), strict=True)):
+        if paint.constants is None:
+            result[_box(start, size)] = uniform_noise(paint.seed, shape, start, size, volume.device)
+        else:
+            result[_box(start, size)] = float(paint.constants[n])
+    return result
+
+
+def outpaint_windows(volume: Float[Tensor, "c i j k"], paint: Paint) -> Float[Tensor, "c i j k"]:
+    """Paint over everything except the union of the windows, with noise or the first constant."""
+    result = torch.empty_like(volume, memory_format=torch.contiguous_format)
+    ni, nj, nk = volume.shape[1:]
+    if paint.constants is not None:
+        result.fill_(float(paint.constants[0]))
+    else:
+        slab = max(1, NOISE_VOXELS // (nj * nk)) if volume.device.type == "cpu" else ni
+        for low in range(0, ni, slab):
+            size = (min(slab, ni - low), nj, nk)
+            noise = uniform_noise(paint.seed, (ni, nj, nk), (low, 0, 0), size, volume.device)
+            result[:, low : low + slab] = noise
+    for start, size in zip(paint.start.tolist(), paint.size.tolist(), strict=True):
+        result[_box(start, size)] = volume[_box(start, size)]
+    return result
+
+
+# ----------------------------------------------------------------------------------- all together
+def apply_noising(volume: Float[Tensor, "c i j k"], draw: NoisingDraw) -> Float[Tensor, "c i j k"]:
+    """Shuffling, then intensity, then painting; the volume itself where the draw has none of them."""
+    if draw.windows is not None:
+        volume = shuffle_windows(volume, draw.windows)
+    if draw.curve is not None:
+        volume = bezier_intensity(volume, draw.curve)
+    if draw.paint is not None:
+        volume = (outpaint_windows if draw.paint.keep else inpaint_blocks)(volume, draw.paint)
+    return volume
+
+
+class RandGenesisNoised(RandomizableTransform, MapTransform):
+    """Corrupts volumes (c, i, j, k) with intensities [0, 1] as Models Genesis does; all keys share one draw.
+
+    The result has the volume's shape, dtype, device and, of a MetaTensor, affine. The volume is not changed.
+
+    Args:
+        keys: volumes of one shape.
+        preset: `genesis` or `vectorpose`.
+        prob: of corrupting at all.
+        allow_missing_keys: pass over keys that a sample lacks.
+        overrides: any number of the preset, named as in `NoisingSettings`: `num_windows: 1000`.
+
+    Raises:
+        UserError: for a setting outside its range and, when called, for a volume of another shape or range.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        preset: str = "genesis",
+        prob: float = 1.0,
+        allow_missing_keys: bool = False,
+        **overrides: Any,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, _checked("prob", prob))
+        self.settings = noising_settings(preset, **overrides)
+        self.draw = NoisingDraw()
+
+    def randomize(self, data: Sequence[int]) -> None:
+        """Draw a corruption for volumes of shape (i, j, k)."""
+        super().randomize(None)
+        self.draw = draw_noising(self.settings, data, self.R) if self._do_transform else NoisingDraw()
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The sample with its volumes corrupted."""
+        d = dict(data)
+        shape: Sequence[int] | None = None
+        for key in self.key_iterator(d):
+            volume = _checked_volume(key, convert_to_tensor(d[key], track_meta=False), shape)
+            if shape is None:
+                shape = volume.shape[1:]
+                self.randomize(shape)
+            result = apply_noising(volume, self.draw)
+            d[key] = MetaTensor(result, meta=d[key].meta) if isinstance(d[key], MetaTensor) else result
+        return d
+
+
+def _checked_volume(key: str, volume: Tensor, shape: Sequence[int] | None) -> Tensor:
+    if volume.ndim != 4 or not volume.is_floating_point() or 0 in volume.shape:
+        kind = f"shape {list(volume.shape)} of {volume.dtype}"
+        raise UserError(f"{key}: found {kind}, expected floating-point (c, i, j, k)")
+    if shape is not None and volume.shape[1:] != shape:
+        found = list(volume.shape[1:])
+        raise UserError(f"{key}: found shape {found}, expected that of the first key, {list(shape)}")
+    low, high = (float(value) for value in volume.aminmax())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise UserError(
+            f"{key}: found intensities from {low:g} to {high:g}, expected 0 to 1 (scale them first)"
+        )
+    return volume

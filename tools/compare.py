@@ -1,0 +1,258 @@
+"""Does pre-training help on these data? Arms x numbers of labelled cases x seeds under one budget.
+
+Each cell (arm, number of labelled cases, seed) is a fine-tuning by a bundle's finetune.yaml with the same
+steps and the same labelled cases for every arm, then an evaluation of its last weights on the same held-out
+cases: there is no validation during training, so no choice of weights that could favour an arm.
+Beside it: compare_plan.py (what is compared), compare_cells.py (running it), compare_report.py (the tables).
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compare_cells import Arm, Cell, CellRunner, difference, read_json, run_cells, write_json
+from compare_plan import (
+    BUDGET,
+    check_overrides,
+    leak,
+    read_arms,
+    read_configs,
+    read_overrides,
+    resolved,
+    top_key,
+)
+from compare_report import write_report
+from pretext3d.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = """
+arms
+  scratch        random first weights
+  restart        trained twice: starts from the finished scratch cell with the same labels and seed
+  NAME=PATH      a pre-trained run, bundle or checkpoint; NAME is yours
+
+examples
+  python tools/compare.py --dataset_dir ../data/hippocampus --arms scratch restart vectorpose=runs/vp \\
+      --num_labelled 4 12 --seeds 0 1 2 --output_dir runs/compare --jobs 2
+  the same command again goes on where it was stopped; more arms, numbers or seeds add to what is there
+  python tools/compare.py --report_only --output_dir runs/compare
+
+Any other --key value is an override of finetune.yaml, the same for every arm: --max_epochs 20
+--steps_per_epoch 50 --batch_size 4 --val_fraction 0.275 --optimizer::lr 0.0005 ... Pre-train with the same
+val_fraction, so that no held-out case has been seen.
+"""
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The tool's own options, and the words of the overrides."""
+    parser = argparse.ArgumentParser(
+        prog="compare.py",
+        description="Compare pre-trained weights with training from scratch: table, plot, CSV of all cases.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add, default = parser.add_argument, "default: %(default)s"
+    add("--dataset_dir", default="", help="labelled cases; default: the embedded phantom")
+    add("--arms", nargs="+", default=["scratch"], metavar="ARM", help="see below; default: scratch")
+    add("--num_labelled", nargs="+", type=int, default=[4], metavar="N", help="labelled cases; default: 4")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
+    add("--output_dir", default="runs/compare", help=default)
+    add(
+        "--bundle",
+        default=str(ROOT / "bundles" / "vectorpose"),
+        help="whose finetune.yaml; default: vectorpose",
+    )
+    add("--encoder", default="", help="of all arms; default: the pre-trained arms', else the profile's")
+    add("--jobs", type=int, default=1, help="cells side by side; " + default)
+    add("--threads", type=int, default=0, help="of each cell; default: the cores divided by --jobs")
+    add("--report_only", action="store_true", help="only write the tables and the plot of what is done")
+    return parser.parse_known_args(arguments)
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """What argparse does not check."""
+    for name, low in (("num_labelled", 1), ("seeds", 0)):
+        values = getattr(options, name)
+        if min(values) < low or len(set(values)) < len(values):
+            raise UserError(f"--{name}: found {values}, expected different whole numbers from {low}")
+    for name, low in (("jobs", 1), ("threads", 0)):
+        if getattr(options, name) < low:
+            raise UserError(f"--{name}: found {getattr(options, name)}, expected {low} or more")
+
+
+def save_plan(
+    output_dir: Path, arms: Sequence[Arm], warnings: Mapping[str, str], cases: Mapping[str, Any]
+) -> None:
+    """Add this call's arms, warnings and cases to comparison.json, beside those of earlier calls."""
+    file = output_dir / "comparison.json"
+    before = read_json(file) if file.exists() else {}
+    now = {arm.name: arm.pretrained for arm in arms}
+    kept = {name: text for name, text in before.get("warnings", {}).items() if name not in now}
+    content = {
+        "arms": {**before.get("arms", {}), **now},
+        "warnings": {**kept, **warnings},
+        "held_out": sorted(case["id"] for case in cases["val"]),
+        "labelled_pool": sorted(case["id"] for case in cases["train"]),
+    }
+    write_json(file, content)
+
+
+def check_earlier(output_dir: Path, common: Mapping[str, Any]) -> None:
+    """Refuse to mix with cells of another budget or data set, whichever arms they are of."""
+    for file in sorted((output_dir / "cells").glob("*/settings.json")):
+        lines = difference(read_json(file)["settings"]["common"], common)
+        if lines:
+            raise UserError(
+                f"{file.parent}: was run with other settings: {'; '.join(lines)}. All cells of a table need "
+                "the same: use another --output_dir"
+            )
+
+
+def lock(output_dir: Path) -> Any:
+    """Hold the folder until this program, and every cell that may outlive it, has ended."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return None
+    file = (output_dir / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise UserError(
+            f"{output_dir}: a comparison, or a cell that outlived one, is running there"
+        ) from error
+    return file
+
+
+def clock(seconds: float) -> str:
+    """`42 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def run_all(cells: Sequence[Cell], runner: Any, output_dir: Path, jobs: int) -> list[str]:
+    """Run what is not done yet, a line a cell, with a new report after each. Names of failed cells."""
+    from tqdm import tqdm
+
+    done = {cell.name for cell in cells if runner.is_done(cell)}
+    todo = [cell for cell in cells if cell.name not in done]
+    tqdm.write(f"{len(cells)} cells, {len(done)} of them done already; in {output_dir}")
+    if done:
+        write_report(output_dir, len(cells))
+    times: list[float] = []
+    ended: list[str] = []
+
+    def finished(cell: Cell, dice: float | None, problem: str, seconds: float) -> None:
+        ended.append(cell.name)
+        bar.update()
+        head = f"[{len(done) + len(ended)}/{len(cells)}] {cell.title}:"
+        if dice is None:
+            bar.write(f"{head} FAILED: {problem}")
+            return
+        times.append(seconds)
+        rounds = -(-(len(todo) - len(ended)) // jobs)
+        left = f"; about {clock(rounds * sum(times) / len(times))} to go" if rounds else ""
+        bar.write(f"{head} Dice {dice:.3f} in {clock(seconds)}{left}")
+        write_report(output_dir, len(cells))
+
+    with tqdm(total=len(todo), unit="cell", disable=None, leave=False) as bar:
+        return run_cells(todo, done, runner, jobs, finished)
+
+
+def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
+    """Plan, check, run, report. The exit code."""
+    check_options(options)
+    given = read_overrides(words)
+    configs = Path(options.bundle).resolve() / "configs"
+    finetune, evaluate, digest = read_configs(configs)
+    check_overrides(given, finetune)
+    arms, encoder = read_arms(options.arms, options.encoder)
+    dataset_dir: Any = read_overrides(["--dataset_dir", options.dataset_dir])["dataset_dir"]
+    if isinstance(dataset_dir, str) and dataset_dir:
+        dataset_dir = str(Path(dataset_dir).resolve())
+    given = {"dataset_dir": dataset_dir, **given}
+    facts = resolved(configs / "finetune.yaml", {**given, "num_labelled": 0}, [*BUDGET, "profiles", "cases"])
+    cases, profiles = facts.pop("cases"), facts.pop("profiles")
+    most, held_out = len(cases["train"]), cases["val"]
+    if max(options.num_labelled) > most:
+        raise UserError(
+            f"--num_labelled: found {max(options.num_labelled)}, expected at most {most}: the labelled cases "
+            f"beside the {len(held_out)} held-out ones"
+        )
+    encoder = encoder or profiles.get(facts["profile"], {}).get("encoder", "")
+    tuning = {**given, "encoder": encoder}
+    # what JSON makes of it, so that it can be compared with what is on disk
+    common = json.loads(json.dumps({**tuning, **facts, "configuration": digest}, default=str))
+
+    output_dir = Path(options.output_dir).resolve()
+    (output_dir / "cells").mkdir(parents=True, exist_ok=True)
+    held = lock(output_dir)
+    check_earlier(output_dir, common)
+    # the evaluation takes network, spacing and crop from the checkpoint, so not from the overrides
+    replaced = {top_key(key) for key in evaluate} | {"encoder"}
+    evaluation = {key: value for key, value in tuning.items() if top_key(key) not in replaced}
+    threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+    descriptors = () if held is None else (held.fileno(),)
+    runner = CellRunner(output_dir / "cells", configs, common, tuning, evaluation, threads, descriptors)
+    cells = [Cell(arm, n, seed) for seed in options.seeds for n in options.num_labelled for arm in arms]
+    for cell in cells:
+        runner.is_done(cell)  # refuses other settings, before anything runs
+    warnings = {arm.name: leak(arm, dataset_dir, held_out) for arm in arms if arm.pretrained}
+    warnings = {name: text for name, text in warnings.items() if text}
+    for text in warnings.values():
+        print(f"warning: {text}", file=sys.stderr)
+    print(
+        f"{len(held_out)} held-out cases, {most} to choose labelled ones from; encoder {encoder}; cells run "
+        f"{options.jobs} at a time, with {threads} threads each"
+    )
+    save_plan(output_dir, arms, warnings, cases)
+    return ending(output_dir, run_all(cells, runner, output_dir, options.jobs))
+
+
+def ending(output_dir: Path, failed: Sequence[str]) -> int:
+    """Say what was written, and what failed; the exit code."""
+    if (output_dir / "summary.md").exists():
+        lines = (output_dir / "summary.md").read_text().splitlines()
+        print("\n" + "\n".join(line for line in lines if line.startswith("|")) + "\n")
+        print(f"wrote summary.md, results.csv and label_efficiency.png in {output_dir}")
+    if failed:
+        names = ", ".join(failed)
+        print(f"{len(failed)} cells failed: {names}; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def interrupt(*_: Any) -> None:
+    """A polite end by `kill` is taken as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Exit code 0, 1 where a cell failed, 2 for a user's mistake, 130 when stopped."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options, words = parse(arguments)
+    try:
+        if options.report_only:
+            read_overrides(words)
+            write_report(Path(options.output_dir))
+            return ending(Path(options.output_dir), [])
+        return compare(options, words)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; what is done is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""What a comparison is about, checked before it runs: overrides, arms, cases, what an arm has seen."""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from compare_cells import BUILT_IN, Arm
+from pretext3d.errors import UserError, find_user_error
+
+RESERVED = {
+    "pretrained", "keep_head", "num_labelled", "label_fraction", "seed", "subset_seed", "output_dir",
+    "ckpt_dir", "val_interval", "resume", "weights",
+}  # fmt: skip
+OPTIONS = ("arms", "seeds", "jobs", "threads", "bundle", "report_only")
+# what the summary says of the budget, as finetune.yaml resolves it
+BUDGET = ("profile", "max_epochs", "steps_per_epoch", "batch_size", "roi_size", "val_fraction", "split_seed")
+
+
+def read_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """`--key value` and `--key=value` as the bundle's command line reads them."""
+    from fire.parser import DefaultParseValue
+
+    found: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            raise UserError(f"{word}: not expected here; overrides are typed --key value")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"--{key}: has no value; booleans are typed --{key} True")
+            value = rest.pop(0)
+        found[key] = DefaultParseValue(value)
+    return found
+
+
+def top_key(key: str) -> str:
+    """`optimizer` of `optimizer::lr`."""
+    return re.split(r"::|#", key.lstrip("+"))[0]
+
+
+def read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """finetune.yaml, evaluate.yaml, and a digest of what they say (comments do not count)."""
+    contents = []
+    for name in ("finetune.yaml", "evaluate.yaml"):
+        if not (folder / name).is_file():
+            raise UserError(f"--bundle: {folder.parent} has no configs/{name}; expected a bundle's folder")
+        contents.append(yaml.safe_load((folder / name).read_text()))
+    digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
+    return contents[0], contents[1], digest
+
+
+def check_overrides(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse overrides that the comparison itself sets, or that finetune.yaml has not."""
+    for key in given:
+        top = top_key(key)
+        if top in RESERVED:
+            raise UserError(
+                f"--{key}: the comparison sets this itself, from --arms, --num_labelled and --seeds"
+            )
+        if top not in known:
+            close = difflib.get_close_matches(top, [*known, *OPTIONS], n=1)
+            hint = f"; did you mean --{close[0]}?" if close else ""
+            raise UserError(f"--{key}: no such option, and no such key in finetune.yaml{hint}")
+
+
+def read_arms(words: Sequence[str], encoder: str) -> tuple[list[Arm], str]:
+    """The arms, and the one encoder of all of them ('' = the profile's)."""
+    from pretext3d.training.handover import read_record, resolve_pretrained
+
+    arms, encoders = [], {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals and name not in BUILT_IN:
+            raise UserError(f"--arms: found {word}, expected scratch, restart or NAME=PATH of a trained run")
+        if equals and (name in BUILT_IN or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name)):
+            raise UserError(f"--arms: found {word}, expected another NAME: letters, digits, _ . + -")
+        if not equals:
+            arms.append(Arm(name))
+            continue
+        try:
+            file = resolve_pretrained(path).resolve()
+            encoders[name] = (read_record(file).get("backbone") or {}).get("encoder", "unknown")
+        except UserError as error:
+            raise UserError(f"--arms {name}: {error}") from error
+        arms.append(Arm(name, str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16]))
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        raise UserError(f"--arms: found {' '.join(names)}, expected different names")
+    if "restart" in names and "scratch" not in names:
+        arms.insert(0, Arm("scratch"))  # what restart starts from
+    if encoder:
+        encoders["--encoder"] = encoder
+    if len(set(encoders.values())) > 1:
+        listed = ", ".join(f"{name}: {value}" for name, value in encoders.items())
+        raise UserError(f"--arms: different encoders cannot be compared ({listed}); expected one for all")
+    return arms, next(iter(encoders.values()), "")
+
+
+def resolved(config: Path, given: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Entries of a configuration file under overrides, as a run would see them."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(str(config))
+    parser.update(dict(given))
+    try:
+        return {key: parser.get_parsed_content(key) for key in keys}
+    except Exception as error:  # MONAI wraps all errors
+        mistake = find_user_error(error)
+        if mistake is None:
+            raise
+        raise mistake from error
+
+
+def files_of(cases: Sequence[Mapping[str, Any]]) -> set[Path]:
+    """The image files of cases."""
+    images = (case["image"] for case in cases)
+    return {Path(p).resolve() for image in images for p in ([image] if isinstance(image, str) else image)}
+
+
+def leak(arm: Arm, dataset_dir: Any, held_out: Sequence[Mapping[str, Any]]) -> str:
+    """Whether an arm's pre-training saw images that are held out here: a warning, or ''.
+
+    A run says so by its config.yaml, from which its training cases are found again. A checkpoint without one
+    is suspicious where its record names this data set, or no folder that is here.
+    """
+    from pretext3d.training.handover import read_record
+
+    config = Path(arm.pretrained).parent.parent / "config.yaml"
+    if not config.is_file():
+        trained_on = str((read_record(arm.pretrained).get("data") or {}).get("dataset_dir", "unknown"))
+        same = not isinstance(dataset_dir, str) or Path(trained_on).resolve() == Path(dataset_dir).resolve()
+        if Path(trained_on).is_dir() and not same:
+            return ""
+        return (
+            f"arm {arm.name}: it is not known whether its pre-training (on {trained_on}) saw cases that are "
+            f"held out here, for {config} is not there"
+        )
+    try:
+        seen = files_of(resolved(config, {}, ["cases"])["cases"]["train"])
+    except UserError as error:
+        return f"arm {arm.name}: it is not known whether it saw cases that are held out here: {error}"
+    both = [case["id"] for case in held_out if files_of([case]) & seen]
+    if not both:
+        return ""
+    return (
+        f"arm {arm.name}: its pre-training saw {len(both)} of the {len(held_out)} held-out cases "
+        f"({both[0]} ...); pre-train with the val_fraction and split_seed that you compare with"
+    )
