@@ -12,7 +12,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,21 +116,25 @@ def check_earlier(output_dir: Path, common: Mapping[str, Any]) -> None:
             )
 
 
-def lock(output_dir: Path) -> Any:
-    """Hold the folder until this program, and every cell that may outlive it, has ended."""
+@contextmanager
+def lock(output_dir: Path) -> Iterator[tuple[int, ...]]:
+    """Hold the folder until this program, and every cell that may outlive it, has ended.
+
+    Gives the descriptors that the cells' processes have to keep open for that.
+    """
     try:
         import fcntl
     except ImportError:  # no such locks on this system
-        return None
-    file = (output_dir / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise UserError(
-            f"{output_dir}: a comparison, or a cell that outlived one, is running there"
-        ) from error
-    return file
+        yield ()
+        return
+    with (output_dir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{output_dir}: a comparison, or a cell that outlived one, is running there"
+            ) from error
+        yield (file.fileno(),)
 
 
 def clock(seconds: float) -> str:
@@ -195,34 +200,33 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
 
     output_dir = Path(options.output_dir).resolve()
     (output_dir / "cells").mkdir(parents=True, exist_ok=True)
-    held = lock(output_dir)
-    check_earlier(output_dir, common)
-    # the evaluation takes network, spacing and crop from the checkpoint, so not from the overrides
-    replaced = {top_key(key) for key in evaluate} | {"encoder"}
-    evaluation = {key: value for key, value in tuning.items() if top_key(key) not in replaced}
-    threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
-    descriptors = () if held is None else (held.fileno(),)
-    runner = CellRunner(output_dir / "cells", configs, common, tuning, evaluation, threads, descriptors)
-    cells = [Cell(arm, n, seed) for seed in options.seeds for n in options.num_labelled for arm in arms]
-    for cell in cells:
-        runner.is_done(cell)  # refuses other settings, before anything runs
-    warnings = {arm.name: leak(arm, dataset_dir, held_out) for arm in arms if arm.pretrained}
-    warnings = {name: text for name, text in warnings.items() if text}
-    for text in warnings.values():
-        print(f"warning: {text}", file=sys.stderr)
-    print(
-        f"{len(held_out)} held-out cases, {most} to choose labelled ones from; encoder {encoder}; cells run "
-        f"{options.jobs} at a time, with {threads} threads each"
-    )
-    save_plan(output_dir, arms, warnings, cases)
-    return ending(output_dir, run_all(cells, runner, output_dir, options.jobs))
+    with lock(output_dir) as descriptors:
+        check_earlier(output_dir, common)
+        # the evaluation takes network, spacing and crop from the checkpoint, so not from the overrides
+        replaced = {top_key(key) for key in evaluate} | {"encoder"}
+        evaluation = {key: value for key, value in tuning.items() if top_key(key) not in replaced}
+        threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+        runner = CellRunner(output_dir / "cells", configs, common, tuning, evaluation, threads, descriptors)
+        cells = [Cell(arm, n, seed) for seed in options.seeds for n in options.num_labelled for arm in arms]
+        for cell in cells:
+            runner.is_done(cell)  # refuses other settings, before anything runs
+        warnings = {arm.name: leak(arm, dataset_dir, held_out) for arm in arms if arm.pretrained}
+        warnings = {name: text for name, text in warnings.items() if text}
+        for text in warnings.values():
+            print(f"warning: {text}", file=sys.stderr)
+        print(
+            f"{len(held_out)} held-out cases, {most} to choose labelled ones from; encoder {encoder}; cells "
+            f"run {options.jobs} at a time, with {threads} threads each"
+        )
+        save_plan(output_dir, arms, warnings, cases)
+        return ending(output_dir, run_all(cells, runner, output_dir, options.jobs))
 
 
 def ending(output_dir: Path, failed: Sequence[str]) -> int:
     """Say what was written, and what failed; the exit code."""
     if (output_dir / "summary.md").exists():
-        lines = (output_dir / "summary.md").read_text().splitlines()
-        print("\n" + "\n".join(line for line in lines if line.startswith("|")) + "\n")
+        first = (output_dir / "summary.md").read_text().partition("| labelled")
+        print("\n" + "".join(first[1:]).partition("\n\n")[0] + "\n")
         print(f"wrote summary.md, results.csv and label_efficiency.png in {output_dir}")
     if failed:
         names = ", ".join(failed)

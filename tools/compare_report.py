@@ -166,10 +166,9 @@ def summary_text(
     table = summarise(results, arms, baseline)
     count = f"{len(cells)} of {planned}" if planned > len(cells) else str(len(cells))
     lines = ["# Comparison", "", f"{count} cells, {results['case'].nunique()} held-out cases."]
-    lines += [
-        f"Settings of all cells: {', '.join(f'{k} {v}' for k, v in common.items() if k != 'configuration')}.",
-        "",
-    ]
+    shown = {**common, "dataset_dir": common.get("dataset_dir") or "(the embedded phantom)"}
+    settings = ", ".join(f"{key} {value}" for key, value in shown.items() if key != "configuration")
+    lines += [f"Settings of all cells: {settings}.", ""]
     lines += [f"**Warning**: {text}\n" for text in warnings]
     header = [
         "labelled",

@@ -1,8 +1,8 @@
-"""Pictures of what a bundle's network sees of your scans and must predict: without training, or of a trained run.
+"""Pictures of what a bundle's network sees of your scans and must predict, before any training or after it.
 
-One PNG a scan, for any bundle of this repository and any folder of volumes that its train.yaml takes. The volumes
-are checked as before a training, and bad ones are listed with the reason. Every other --key value overrides a key of
-train.yaml.
+One PNG a scan, for any bundle of this repository and any folder of volumes that its train.yaml takes. The
+volumes are checked as before a training, and bad ones are listed with the reason. Every other --key value
+overrides a key of train.yaml.
 """
 
 import argparse
@@ -31,12 +31,8 @@ EXAMPLES = """examples:
   python tools/preview.py --bundle bundles/vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
   python tools/preview.py --bundle bundles/vectorpose --checkpoint runs/vectorpose
 """
-NEEDED = (
-    "train",
-    "validate",
-    "cases",
-    "draw",
-)  # of a train.yaml; draw(volume, sample, pred, title) -> figure
+# of a train.yaml; draw(volume, sample, pred, title) makes a figure
+NEEDED = ("train", "validate", "cases", "draw")
 
 
 class Preview(ConfigWorkflow):
@@ -54,9 +50,8 @@ class Preview(ConfigWorkflow):
             raise UserError(
                 f"bundle: {bundle}: has no configs/train.yaml; expected a folder such as bundles/vectorpose"
             )
-        logging.getLogger("monai.bundle.workflows").setLevel(
-            logging.ERROR
-        )  # no logging file, several folders: as meant
+        # no logging file, and files in two folders, are meant
+        logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
         super().__init__([str(path) for path in files], workflow_type=None, logging_file=False)
         missing = [name for name in NEEDED if name not in self.parser.config]
         if missing:
@@ -97,7 +92,13 @@ class Checkpoint:
     """
 
     def __init__(self, path: str) -> None:
-        self.file = resolve_pretrained(path)
+        mistake = ""
+        try:
+            self.file = resolve_pretrained(path)
+        except UserError as error:
+            mistake = str(error).replace("pretrained:", "checkpoint:", 1)  # the key's name here
+        if mistake:
+            raise UserError(mistake)
         self.content = load_checkpoint(self.file)
         folders = (self.file.parent, self.file.parent.parent)
         self.run_config = next((p / "config.yaml" for p in folders if (p / "config.yaml").is_file()), None)
@@ -118,8 +119,8 @@ class Checkpoint:
         ]
         if unfit:
             raise UserError(
-                f"checkpoint: {self.file}: {len(unfit)} of {len(here)} tensors do not fit the network, {unfit[0]} "
-                "for one; expected the settings that it was trained with"
+                f"checkpoint: {self.file}: {len(unfit)} of {len(here)} tensors do not fit the network, "
+                f"{unfit[0]} for one; expected the settings that it was trained with"
             )
         network.load_state_dict(there)
         return network.to(workflow.get("device"))
@@ -192,14 +193,10 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
         overrides = {**checkpoint.settings(), **overrides}
     workflow = Preview(Path(known.bundle).resolve(), overrides, checkpoint.run_config if checkpoint else None)
     if checkpoint:
-        methods = [
-            record.get("method")
-            for record in (checkpoint.content["record"], workflow.parser.config["record"])
-        ]
-        if methods[0] != methods[1]:
-            raise UserError(
-                f"checkpoint: {checkpoint.file}: found method {methods[0]}, expected {methods[1]}"
-            )
+        found = checkpoint.content["record"].get("method")
+        expected = workflow.parser.get("record::method")
+        if found != expected:
+            raise UserError(f"checkpoint: {checkpoint.file}: found method {found}, expected {expected}")
     cases = workflow.get("cases")
     datasets = {part: workflow.get(f"{part}::dataset") for part in ("train", "validate")}
     draw = workflow.get("draw")

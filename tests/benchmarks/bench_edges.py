@@ -1,4 +1,7 @@
-"""Scharr against scikit-image, medians against SciPy: `python tests/benchmarks/bench_edges.py`. One thread."""
+"""Scharr against scikit-image, medians against SciPy: `python tests/benchmarks/bench_edges.py`.
+
+One thread; CPU time, which other programs' load disturbs less than the clock.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,7 +10,6 @@ import numpy as np
 import scipy.ndimage
 import skimage.filters
 import torch
-
 from pretext3d.transforms.edges import boundary_target, scharr
 from pretext3d.transforms.medians import median_exact, median_separable
 
@@ -18,7 +20,11 @@ def main(rounds: int = 9) -> None:
     for edge in (32, 64, 96):
         volume = torch.rand(edge, edge, edge, generator=torch.Generator().manual_seed(0))
         array = volume.numpy()
-        ours, skimage_ = medians(rounds, lambda: scharr(volume), lambda: skimage.filters.scharr(array))  # noqa: B023
+        ours, skimage_ = medians(
+            rounds,
+            lambda: scharr(volume),  # noqa: B023
+            lambda: skimage.filters.scharr(array),  # noqa: B023
+        )
         print(f"{edge}^3 scharr {ours:.2f} ms, scikit-image {skimage_:.2f} ms: {skimage_ / ours:.1f} times")
         exact, separable, target = medians(
             rounds,
@@ -27,7 +33,10 @@ def main(rounds: int = 9) -> None:
             lambda: boundary_target(volume),  # noqa: B023
         )
         (scipy_,) = medians(1, lambda: scipy.ndimage.median_filter(array, 5))  # noqa: B023
-        print(f"{edge}^3 median 5^3 exact {exact:.1f} ms, SciPy {scipy_:.0f} ms: {scipy_ / exact:.1f} times;", end=" ")
+        print(
+            f"{edge}^3 median 5^3 exact {exact:.1f} ms, SciPy {scipy_:.0f} ms: {scipy_ / exact:.1f} times;",
+            end=" ",
+        )
         print(f"separable {separable:.1f} ms; boundary target {target:.1f} ms", flush=True)
 
 
@@ -36,9 +45,9 @@ def medians(rounds: int, *functions: Callable[[], object]) -> tuple[float, ...]:
     times = np.zeros((rounds + 1, len(functions)))
     for n in range(rounds + 1):
         for f, function in enumerate(functions):
-            begin = time.perf_counter()
+            begin = time.process_time()
             function()
-            times[n, f] = time.perf_counter() - begin
+            times[n, f] = time.process_time() - begin
     return tuple(np.median(times[1:], axis=0) * 1e3)
 
 

@@ -344,29 +344,20 @@ def test_a_pretraining_that_saw_the_held_out_cases_is_told(
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    held = compare.lock(tmp_path)
-    with pytest.raises(UserError, match="is running there"):
-        compare.lock(tmp_path)
-    held.close()
-    compare.lock(tmp_path).close()
+    with compare.lock(tmp_path) as descriptors:
+        assert len(descriptors) == 1
+        with pytest.raises(UserError, match="is running there"), compare.lock(tmp_path):
+            pass
+    with compare.lock(tmp_path):
+        pass
 
 
 @pytest.mark.slow
-def test_a_comparison_on_the_phantom(tmp_path: Path) -> None:
+def test_a_comparison_on_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two arms, one from the other's weights, through the real command lines; then again."""
-    tiny = [
-        "--profile",
-        "laptop",
-        "--max_epochs",
-        "1",
-        "--steps_per_epoch",
-        "2",
-        "--roi_size",
-        "[32,32,32]",
-        "--num_workers",
-        "0",
-    ]
+    tiny = ["--max_epochs=1", "--steps_per_epoch=2", "--roi_size=[32,32,32]", "--num_workers=0"]
     arms = ["--arms", "scratch", "restart", "--num_labelled", "2", "--seeds", "0", "--threads", "1"]
+    tiny.append("--profile=laptop")
     tool = [sys.executable, str(ROOT / "tools" / "compare.py"), "--output_dir", str(tmp_path / "out")]
     command = [*tool, *arms, *tiny]
     first = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -379,12 +370,10 @@ def test_a_comparison_on_the_phantom(tmp_path: Path) -> None:
     assert "scratch_n002_seed0/checkpoints/final.pt" in log
     assert "100.0% of the backbone's parameters" in log
 
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "2 cells, 2 of them done already" in again.stdout
-    many = subprocess.run([*command, "--num_labelled", "999"], capture_output=True, text=True, check=False)
-    assert many.returncode == 2
-    assert "--num_labelled: found 999, expected at most" in many.stderr
-    other = subprocess.run([*command, "--batch_size", "1"], capture_output=True, text=True, check=False)
-    assert other.returncode == 2
-    assert "batch_size: 2 there, 1 now" in other.stderr
+    again = command[2:]
+    assert compare.main(again) == 0
+    assert "2 cells, 2 of them done already" in capsys.readouterr().out
+    assert compare.main([*again, "--num_labelled", "999"]) == 2
+    assert "--num_labelled: found 999, expected at most" in capsys.readouterr().err
+    assert compare.main([*again, "--batch_size", "1"]) == 2
+    assert "batch_size: 2 there, 1 now" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """A picture of VectorPOSE's task: what the network sees of a volume, what it must predict, what it predicted.
 
-Planes are shown as radiologists show them: the patient's right on the left, and in a sagittal plane the front on
-the left. Letters at the edges name the patient's directions, also in a crop that was mirrored or turned.
+Planes are shown as radiologists show them: the patient's right on the left, and the front on the left of a
+sagittal plane. Letters at the edges name the patient's directions, whether a crop was mirrored or turned.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,8 +91,8 @@ class Place:
         self.description = (
             f"volume: {times(self.extent, 0)} mm, {times(self.shape)} voxels of {times(self.spacing)} mm"
             f"{f'; channel 1 of {channels} is shown' if channels > 1 else ''}",
-            f"crop: {times(self.high - self.low, 0)} mm, {times(self.size)} voxels, resampled to the network's "
-            f"{times(roi_size)}; {self.moved()}",
+            f"crop: {times(self.high - self.low, 0)} mm, {times(self.size)} voxels, resampled to the "
+            f"network's {times(roi_size)}; {self.moved()}",
         )
 
     def moved(self) -> str:
@@ -220,7 +220,7 @@ def draw_plane(
     )
     for ends, colour, style in zip(tips, (TRUE, PREDICTED), ("-", (0, (4, 2))), strict=False):
         starts = place.origins(len(ends))
-        lines = np.stack([starts[:, pair], ends[:, pair]], axis=1)
+        lines = list(np.stack([starts[:, pair], ends[:, pair]], axis=1))
         axes.add_collection(
             LineCollection(lines, colors=colour, linewidths=1.1, linestyles=[style], zorder=4, alpha=0.9),
             autolim=False,
@@ -260,8 +260,10 @@ def mark_edges(axes: Any, letters: Sequence[str]) -> None:
     from matplotlib.patheffects import withStroke
 
     outline = [withStroke(linewidth=2.5, foreground="black")]
-    places = ((0.985, 0.5, "right", "center"), (0.015, 0.5, "left", "center"))
-    places += ((0.5, 0.015, "center", "bottom"), (0.5, 0.985, "center", "top"))
+    places = (
+        (0.985, 0.5, "right", "center"), (0.015, 0.5, "left", "center"),
+        (0.5, 0.015, "center", "bottom"), (0.5, 0.985, "center", "top"),
+    )  # fmt: skip
     for letter, (x, y, across, up) in zip(letters, places, strict=True):
         axes.text(
             x, y, letter, color=TEXT, size=10, weight="bold", ha=across, va=up, transform=axes.transAxes,
@@ -279,7 +281,7 @@ def draw_caption(figure: Any, sample: Mapping[str, Any], pred: tuple[Tensor, Ten
     if len(lengths):
         count = "1 vector" if len(lengths) == 1 else f"{len(lengths)} vectors"
         span = f"{lengths.min():.0f} to {lengths.max():.0f} mm"
-        text = f"{count} to the landmark (projected), {span}: must be predicted"
+        text = f"to predict: {count} to the landmark, {span} (projected)"
         handles.append(
             Line2D([], [], color=TRUE, marker="*", markersize=12, markeredgecolor=BACK, label=text)
         )

@@ -42,7 +42,7 @@ class SwinUNETRBackbone(Backbone):
 
     Args:
         in_channels: channels of the image.
-        feature_size: channels of the finest map, a multiple of 12; 48 as in AVS-DB (PAPERS.md, section 5).
+        feature_size: channels of the finest map, a multiple of 12; 48 as in AVS-DB and MONAI's recipes.
         use_checkpoint: recompute the Swin stages in the backward pass: less memory, more time.
         spatial_dims: 3 or 2.
 
@@ -217,8 +217,8 @@ def plan_strides(roi_size: Sequence[int]) -> list[list[int]]:
         if max(nearest) < 4 * LEAST_EDGE:
             nearest = [4 * LEAST_EDGE] * len(sizes)
         raise UserError(
-            f"roi_size: found {list(roi_size)}, expected multiples of {LEAST_EDGE}, one of them {4 * LEAST_EDGE} "
-            f"or more, for DynUNet; nearest valid: {nearest}"
+            f"roi_size: found {list(roi_size)}, expected multiples of {LEAST_EDGE}, one of them "
+            f"{4 * LEAST_EDGE} or more, for DynUNet; nearest valid: {nearest}"
         )
     strides = [[1] * len(sizes)]
     while len(strides) < MAX_LEVELS:

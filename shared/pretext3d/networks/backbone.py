@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -130,8 +131,8 @@ class Backbone(nn.Module, ABC):
         if math.prod(self.map_sizes(sizes)[-1]) == 1:
             larger = [2 * stride for stride in self.axis_strides[-1]]
             raise UserError(
-                f"batch_size: found 1 with inputs of {sizes}, whose coarsest map is one voxel: nothing to train "
-                f"batch norm on; expected a batch of 2 or more, or roi_size {larger} or more"
+                f"batch_size: found 1 with inputs of {sizes}, whose coarsest map is one voxel: nothing to "
+                f"train batch norm on; expected a batch of 2 or more, or roi_size {larger} or more"
             )
 
 
@@ -139,7 +140,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_sizes(roi_size: Sequence[int], spatial_dims: int) -> list[int]:
+def check_sizes(roi_size: Sequence[Any] | np.ndarray, spatial_dims: int) -> list[int]:
     """The sizes as a list of `spatial_dims` whole, positive numbers.
 
     Raises:

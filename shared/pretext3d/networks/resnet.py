@@ -1,8 +1,8 @@
 """Residual encoders with the light additive decoder of VectorPOSE.
 
 Sources: He et al., "Deep residual learning for image recognition", CVPR 2016, in the 3D form that MONAI
-shares with MedicalNet; VectorPOSE (PAPERS.md, section 1): "a 3D version of ResNet-50 as the encoder [and] a
-light decoder with bilinear upsampling layers and additions for feature fusion".
+shares with MedicalNet; VectorPOSE, section 2.3: a 3D ResNet-50 as encoder, and a light decoder of linear
+upsampling and additions.
 
 Ours, where the paper is silent:
 - The stem is the usual one (7x7x7 convolution with stride 2, max pooling), so the residual stages see strides

@@ -31,8 +31,8 @@ class Pictures:
     """Handler of a trainer: draws the same few crops after the first, every `interval`-th and the last epoch.
 
     Writes `output_dir`/pictures/epoch_0005_<case id>.png, and the same to TensorBoard under
-    `pictures/<case id>`. Only rank 0 draws. The network's mode and the random generators are left as they were
-    found. Without matplotlib there is one warning and no pictures.
+    `pictures/<case id>`. Only rank 0 draws. The network's mode and the random generators are left as they
+    were found. Without matplotlib there is one warning and no pictures.
 
     Args:
         dataset: its first draws of cases 0, 1, ... are drawn.

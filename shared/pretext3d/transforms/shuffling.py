@@ -15,7 +15,7 @@ import torch
 from pretext3d.shapes import Int, Shaped, Tensor
 
 BANK_ENTRIES = 2**21  # voxels of all stored permutations of a shape of volume, 8 bytes each
-CHUNK_ENTRIES = 2**15  # voxels of windows worked on at a time on a CPU, so that the arrays stay in its cache
+CHUNK_ENTRIES = 2**16  # voxels of windows worked on at a time on a CPU, so that the arrays stay in its cache
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,36 @@
+"""Every encoder, small: (name, options, a crop with three different edges where the encoder allows it)."""
+
+import pytest
+import torch
+from pretext3d.networks.factory import build_backbone
+
+SMALL_UNETR = {"feature_size": 8, "hidden_size": 24, "mlp_dim": 24, "num_heads": 3}
+SMALL = {
+    "unet": ({}, (12, 8, 4)),
+    "unet4": ({}, (24, 16, 8)),
+    "resnet10": ({"width": 8}, (24, 16, 8)),
+    "resnet18": ({"width": 8}, (8, 24, 16)),
+    "resnet50": ({"width": 8}, (16, 8, 24)),
+    "swin_unetr": ({"feature_size": 12}, (64, 32, 32)),
+    "unetr": (SMALL_UNETR, (16, 48, 32)),
+    "dynunet": ({}, (16, 20, 8)),
+    "segresnet": ({"init_filters": 8}, (24, 16, 8)),
+}
+
+
+def small_backbone(name, in_channels=2, roi_size=None, spatial_dims=3):
+    options, size = SMALL[name]
+    torch.manual_seed(0)
+    return build_backbone(name, in_channels, roi_size or size[:spatial_dims], spatial_dims, options)
+
+
+def small_case(name):
+    """A backbone and an input for it; in two dimensions where three take seconds."""
+    dims = 2 if name == "swin_unetr" else 3
+    backbone = small_backbone(name, spatial_dims=dims)
+    return backbone, torch.randn(1, 2, *SMALL[name][1][:dims])
+
+
+@pytest.fixture(params=SMALL)
+def encoder(request):
+    return request.param

@@ -1,0 +1,155 @@
+"""The promises of the interface, kept by every encoder."""
+
+import ast
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pretext3d.errors import UserError
+from pretext3d.networks.backbone import check_sizes
+from pretext3d.networks.factory import ENCODERS, build_backbone, rebuild
+from pretext3d.networks.unet import UNet
+
+from tests.networks.conftest import SMALL, small_backbone, small_case
+
+
+def test_every_encoder_is_tested():
+    assert set(SMALL) == set(ENCODERS)
+
+
+def test_maps_attributes_and_gradients(encoder):
+    """Shapes are what the attributes say; no parameter is left out of the backward pass."""
+    backbone = small_backbone(encoder)
+    roi_size = SMALL[encoder][1]
+    x = torch.randn(2, 2, *roi_size)
+    features = backbone.encode(x)
+    y = backbone.decode(features)
+    assert tuple(y.shape) == (2, backbone.out_channels, *roi_size)
+    assert len(backbone.feature_channels) == len(backbone.feature_strides) == len(features)
+    for feature, channels, strides in zip(
+        features, backbone.feature_channels, backbone.axis_strides, strict=True
+    ):
+        size = [math.ceil(n / s) for n, s in zip(roi_size, strides, strict=True)]
+        assert list(feature.shape) == [2, channels, *size]
+    assert backbone.feature_strides == tuple(max(strides) for strides in backbone.axis_strides)
+    assert backbone.feature_strides[0] == 1
+    assert sorted(backbone.feature_strides) == list(backbone.feature_strides)
+    (y * torch.randn_like(y)).sum().backward()
+    assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
+    assert [name for name, p in backbone.named_parameters() if not p.grad.any()] == []
+    assert all(torch.isfinite(p.grad).all() for p in backbone.parameters())
+
+
+def test_every_map_matters_to_decode(encoder):
+    """A decoder that ignored a map would be a skip that is not connected."""
+    backbone, x = small_case(encoder)
+    backbone.eval()
+    with torch.no_grad():
+        features = backbone.encode(x)
+        y = backbone.decode(list(features))
+        for level in range(len(features)):
+            changed = [f + torch.randn_like(f) if m == level else f for m, f in enumerate(features)]
+            assert not torch.allclose(backbone.decode(changed), y, atol=1e-4), level
+        torch.testing.assert_close(backbone.decode(features), y)  # and nothing was written in place
+
+
+def test_rebuilt_from_its_record(encoder):
+    backbone, x = small_case(encoder)
+    backbone.eval()
+    plain = ast.literal_eval(repr(backbone.record))  # plain values only
+    again = rebuild(plain).eval()
+    assert again.record == backbone.record
+    state = backbone.state_dict()
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in state.items()}
+    again.load_state_dict(state)
+    with torch.no_grad():
+        assert torch.equal(again(x), backbone(x))
+
+
+@pytest.mark.parametrize("encoder", ["unet", "resnet10", "swin_unetr", "unetr", "dynunet", "segresnet"])
+def test_two_dimensions(encoder):
+    backbone = small_backbone(encoder, in_channels=3, spatial_dims=2)
+    size = SMALL[encoder][1][:2]
+    features = backbone.encode(torch.randn(2, 3, *size))
+    assert [tuple(f.shape[2:]) for f in features] == backbone.map_sizes(size)
+    assert tuple(backbone.decode(features).shape) == (2, backbone.out_channels, *size)
+    assert rebuild(backbone.record).record["spatial_dims"] == 2
+
+
+def test_map_sizes_by_hand():
+    assert UNet(1).map_sizes((8, 12, 4)) == [(8, 12, 4), (4, 6, 2), (2, 3, 1)]
+    # a ResNet's stem and stages give ceil(20 / 2) = 10, 5, 3, 2, 1
+    assert [s[0] for s in small_backbone("resnet10").map_sizes((20, 8, 8))] == [20, 10, 5, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("roi_size", "message"),
+    [
+        ((18, 32, 9), r"found \[18, 32, 9\], expected multiples of 8 .*: \[16, 32, 8\] or \[24, 32, 16\]"),
+        ((4, 8, 8), r"found \[4, 8, 8\], expected multiples of 8 .*nearest valid: \[8, 8, 8\]$"),
+        ((16, 16), r"found \[16, 16\], expected 3 whole numbers"),
+        ((0, 8, 8), r"found \[0, 8, 8\], expected 3 whole numbers"),
+    ],
+)
+def test_roi_size_is_checked(roi_size, message):
+    with pytest.raises(UserError, match="^roi_size: " + message):
+        build_backbone("unet4", 1, roi_size)
+
+
+@pytest.mark.parametrize("roi_size", [(8.0, 8, 8), "888", (True, 8, 8)])
+def test_sizes_are_whole_numbers(roi_size):
+    with pytest.raises(UserError, match=r"roi_size: found .*, expected 3 whole numbers"):
+        check_sizes(roi_size, 3)
+
+
+def test_sizes_of_numpy_are_numbers():
+    assert check_sizes(np.array([8, 16, 24]), 3) == [8, 16, 24]
+
+
+CHECKED = {name: small_backbone(name) for name in ("unet4", "resnet10", "swin_unetr", "segresnet")}
+
+
+@given(st.sampled_from([*CHECKED, "dynunet"]), st.tuples(*[st.integers(1, 70)] * 3))
+def test_the_nearest_sizes_are_valid(name, roi_size):
+    """What a message proposes is accepted, and is no further away than one divisor along each axis."""
+
+    def check(sizes):
+        return CHECKED[name].check_roi_size(sizes) if name in CHECKED else build_backbone(name, 1, sizes)
+
+    try:
+        check(roi_size)
+    except UserError as error:
+        proposed = re.findall(r"\[[\d, ]+\]", str(error).split("nearest valid")[1])
+        assert proposed
+        for sizes in map(ast.literal_eval, proposed):
+            if name == "swin_unetr" and max(sizes) == 32:
+                continue  # the nearest multiples; the next message tells about the one voxel
+            check(sizes)
+
+
+def test_one_value_is_no_batch():
+    x = torch.randn(1, 1, 4, 4, 4)
+    with pytest.raises(UserError, match=r"batch_size: found 1 with inputs of \[4, 4, 4\].*\[8, 8, 8\]"):
+        UNet(1)(x)
+    with pytest.raises(UserError, match="batch_size: found 1"):
+        small_backbone("resnet10", 1)(torch.randn(1, 1, 32, 32, 32))
+    UNet(1).eval()(x)
+    UNet(1, norm="group")(x)
+    UNet(1)(torch.randn(2, 1, 4, 4, 4))
+    with pytest.raises(UserError, match=r"roi_size: .*one voxel"):
+        UNet(1, norm="instance").check_roi_size((4, 4, 4))
+
+
+@pytest.mark.parametrize("channels", [0, -1, True])
+def test_in_channels_are_checked(channels):
+    with pytest.raises(UserError, match=f"in_channels: found {channels}, expected"):
+        build_backbone("unet", channels, (8, 8, 8))
+
+
+def test_spatial_dims_are_checked():
+    with pytest.raises(UserError, match="spatial_dims: found 4, expected 2 or 3"):
+        build_backbone("unet", 1, (8, 8, 8, 8), spatial_dims=4)

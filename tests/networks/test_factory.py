@@ -1,0 +1,59 @@
+import pytest
+from pretext3d.errors import UserError
+from pretext3d.networks.factory import build_backbone, rebuild
+
+
+def test_record():
+    backbone = build_backbone("unet4", 2, (16, 8, 24))
+    assert backbone.feature_channels == (16, 32, 64, 128)
+    assert backbone.record == {
+        "encoder": "unet4",
+        "in_channels": 2,
+        "spatial_dims": 3,
+        "roi_size": [16, 8, 24],
+    }
+    assert build_backbone("unet", 1, (8, 8, 8)).feature_channels == (16, 32, 64)
+
+
+def test_rebuilt_for_other_channels_and_sizes():
+    record = build_backbone("unet", 1, (8, 8, 8), options={"norm": "group"}).record
+    assert record["options"] == {"norm": "group"}
+    again = rebuild(record, in_channels=4, roi_size=(4, 8, 16))
+    assert again.record == {**record, "in_channels": 4, "roi_size": [4, 8, 16]}
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("resnet5", "'resnet50'"),
+        ("UNET", "'unet'"),
+        ("swinunetr", "'swin_unetr'"),
+        ("segres_net", "'segresnet'"),
+    ],
+)
+def test_unknown_encoder(name, near):
+    with pytest.raises(
+        UserError, match=f"encoder: found '{name}', expected one of unet, unet4, .*; did you mean {near}"
+    ):
+        build_backbone(name, 1, (32, 32, 32))
+
+
+def test_unknown_encoder_far_from_all():
+    with pytest.raises(UserError, match=r"segresnet$"):
+        build_backbone("transformer_xl", 1, (32, 32, 32))
+
+
+def test_unknown_option():
+    with pytest.raises(
+        UserError, match=r"options: found 'feature_sise' for encoder 'swin_unetr', .*'feature_size'"
+    ):
+        build_backbone("swin_unetr", 1, (64, 64, 64), options={"feature_sise": 24})
+    with pytest.raises(UserError, match=r"options: found 'depth' for encoder 'resnet10'"):
+        build_backbone("resnet10", 1, (64, 64, 64), options={"depth": 50})
+
+
+def test_record_with_an_entry_missing():
+    with pytest.raises(
+        UserError, match=r"backbone record: found \['encoder', 'spatial_dims'\], expected in_channels"
+    ):
+        rebuild({"encoder": "unet", "spatial_dims": 3})
