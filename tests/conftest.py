@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-import tests.typecheck  # noqa: F401  the import hook asks for it by name
 import torch
 from hypothesis import settings
+
+import tests.typecheck  # noqa: F401  the import hook asks for it by name
 
 settings.register_profile("project", derandomize=True, deadline=None, max_examples=20)
 settings.load_profile("project")

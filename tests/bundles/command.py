@@ -29,7 +29,9 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default", **extra}
 
 
-def run(config: str | list[str], cwd: Path = ROOT, timeout: int = 300, **keys: object) -> subprocess.CompletedProcess[str]:
+def run(
+    config: str | list[str], cwd: Path = ROOT, timeout: int = 300, **keys: object
+) -> subprocess.CompletedProcess[str]:
     """Run to the end; the output is for the caller to judge."""
     command = [sys.executable, *arguments(config, **keys)]
     return subprocess.run(

@@ -30,7 +30,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finetuned(trained: Path) -> Path:
     folder = trained.parent / "finetuned"
-    output = succeed("finetune", output_dir=folder, pretrained=trained, num_labelled=3, val_fraction=0.1, **FINETUNE)
+    output = succeed(
+        "finetune", output_dir=folder, pretrained=trained, num_labelled=3, val_fraction=0.1, **FINETUNE
+    )
     assert "matched" in output
     return folder
 
@@ -51,7 +53,13 @@ def test_run_writes_what_it_says(trained: Path) -> None:
     }  # fmt: skip
     rows = history(trained)
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    for name in ("vector_error_mm", "angular_error_degrees", "scale_error_percent", "voxel_l1", "boundary_l1"):
+    for name in (
+        "vector_error_mm",
+        "angular_error_degrees",
+        "scale_error_percent",
+        "voxel_l1",
+        "boundary_l1",
+    ):
         assert np.isfinite(float(rows[-1][name]))
 
 
@@ -172,16 +180,36 @@ def test_config_workflow_has_every_property(tmp_path: Path) -> None:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    config = arguments(["train", "multi_gpu_train"], output_dir=tmp_path / "run", device="cpu", **{**TINY, "max_epochs": 1})
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", *config]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    config = arguments(
+        ["train", "multi_gpu_train"], output_dir=tmp_path / "run", device="cpu", **{**TINY, "max_epochs": 1}
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "0",
+        *config,
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     content = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)
     assert not any(key.startswith("module.") for key in content["network"])
 
 
 def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
-    keys = {"profile": "paper", "batch_size": 1, "max_epochs": 1, "steps_per_epoch": 1, "val_crops": 1, "num_workers": 0}
+    keys = {
+        "profile": "paper",
+        "batch_size": 1,
+        "max_epochs": 1,
+        "steps_per_epoch": 1,
+        "val_crops": 1,
+        "num_workers": 0,
+    }
     succeed("train", output_dir=tmp_path / "run", timeout=600, val_fraction=0.05, **keys)
     record = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["record"]
     assert record["backbone"]["encoder"] == "resnet50"
@@ -193,7 +221,9 @@ def test_wild_volumes_train_and_the_bad_ones_are_listed(real_data: Path, tmp_pat
         "train", dataset_dir=real_data / "wild" / "imagesTr", output_dir=tmp_path / "run", channels="[0]",
         **{**TINY, "max_epochs": 1},
     )  # fmt: skip
-    for name, reason in (("spine_tsnr_NaN", "NaN"), ("spine_mtr_minusInf", "inf"), ("spine_venc_2d_plus_dir", "slice")):
+    for name, reason in (
+        ("spine_tsnr_NaN", "NaN"),
+        ("spine_mtr_minusInf", "inf"),
+        ("spine_venc_2d_plus_dir", "slice"),
+    ):
         assert any(name in line and reason in line for line in output.splitlines()), name
-
-

@@ -150,7 +150,9 @@ def test_scale_error_by_hand() -> None:
     # two origins 10 mm apart are predicted 12 mm apart: 20 %; a common shift does not matter
     true = torch.tensor([[20.0, 5.0, 5.0], [30.0, 5.0, 5.0]])
     predicted = torch.tensor([[39.0, 5.0, 5.0], [51.0, 5.0, 5.0]])
-    torch.testing.assert_close(vp.scale_error_percent(output_of(predicted, true)), torch.tensor([20.0]), atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        vp.scale_error_percent(output_of(predicted, true)), torch.tensor([20.0]), atol=0.1, rtol=0
+    )
 
 
 def test_reconstruction_errors_by_hand() -> None:
@@ -216,7 +218,9 @@ def test_targets_radius_and_jitter() -> None:
     for seed in range(200):
         transform.set_random_state(seed=seed)
         moved = transform(sample())["vectors"] - BY_HAND
-        torch.testing.assert_close(moved[0].expand_as(moved), moved, atol=1e-4, rtol=0)  # one landmark for all
+        torch.testing.assert_close(
+            moved[0].expand_as(moved), moved, atol=1e-4, rtol=0
+        )  # one landmark for all
         shifts.append(moved[0])
     widest = torch.stack(shifts).abs().amax(0)
     limit = torch.tensor([0.5, 2.0, 4.5])  # 5 % of 10, 40 and 90 mm

@@ -4,8 +4,8 @@
 uncompressed `.npy` files. A crop then reads only the pages it touches, memory does not grow with the number
 of cases, and every worker, run and process on the machine shares the same files.
 
-Every random draw is a function of (seed, key): the key that `EpochSampler` yields names the case and the draw,
-so samples do not depend on the number of workers or ranks, nor on whether a run was interrupted.
+Every random draw is a function of (seed, key): the key that `EpochSampler` yields names the case and the
+draw, so samples do not depend on the number of workers or ranks, nor on whether a run was interrupted.
 """
 
 import hashlib
@@ -66,8 +66,8 @@ def describe(value: Any) -> Any:
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         if "<" in value.__qualname__:
             raise UserError(
-                f"a deterministic transform holds {value.__qualname__}: its result cannot be cached, because a "
-                "changed lambda would look the same; expected a named function or a transform class"
+                f"a deterministic transform holds {value.__qualname__}: its result cannot be cached, because "
+                "a changed lambda would look the same; expected a named function or a transform class"
             )
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, np.random.RandomState):
@@ -85,8 +85,8 @@ def file_stamp(path: str) -> list[Any]:
 class CachedVolumes(Dataset):
     """A data set of cases whose deterministic transforms are cached on disk and shared by all processes.
 
-    Item `key` is draw `key // n` of case `key % n` of the n cases: `dataset[i]` for i < n is the first draw of
-    case i, and the same key gives the same sample always. `len()` is n * `crops_per_volume`.
+    Item `key` is draw `key // n` of case `key % n` of the n cases: `dataset[i]` for i < n is the first draw
+    of case i, and the same key gives the same sample always. `len()` is n * `crops_per_volume`.
 
     Args:
         data: cases, dictionaries with file names under `image`, `label` ...
@@ -136,14 +136,14 @@ class CachedVolumes(Dataset):
         return self.random(self.volume(case))
 
     def volume(self, case: int) -> dict[str, Any]:
-        """The deterministic result of case number `case`, memory-mapped; writing to it does not reach the disk."""
+        """The deterministic result of case `case`, memory-mapped; writing to it does not reach the disk."""
         folder = self.entry(case)
         if not folder.is_dir():
             self._fill(case)
         return _read_entry(folder)
 
     def entry(self, case: int) -> Path:
-        """The folder in the cache that holds case number `case`: a hash of its files and of the transforms."""
+        """The folder in the cache that holds case `case`: a hash of its files and of the transforms."""
         if case not in self.entries:
             item = self.data[case]
             files = [p for v in item.values() for p in (v if isinstance(v, list) else [v]) if _is_file(p)]

@@ -5,6 +5,7 @@ from typing import Any
 
 from monai.transforms import MapTransform
 
+from pretext3d.data.checks import as_channels
 from pretext3d.errors import UserError
 
 __all__ = ["SelectChannelsd"]
@@ -15,22 +16,26 @@ class SelectChannelsd(MapTransform):
 
     Args:
         keys: volumes (c, ...).
-        channels: indices from 0; None keeps all.
+        channels: one index or several, from 0; None keeps all.
     """
 
-    def __init__(self, keys: Sequence[str] | str, channels: Sequence[int] | None = None) -> None:
+    def __init__(self, keys: Sequence[str] | str, channels: int | Sequence[int] | None = None) -> None:
         super().__init__(keys)
         if channels is not None and (len(channels) == 0 or min(channels) < 0):
-            raise UserError(f"channels: found {list(channels)}, expected indices from 0, or null for all channels")
+            raise UserError(
+                f"channels: found {list(channels)}, expected indices from 0, or null for all channels"
+            )
         self.channels = None if channels is None else [int(c) for c in channels]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The case with the chosen channels alone."""
         d = dict(data)
         if self.channels is not None:
             for key in self.key_iterator(d):
                 if max(self.channels) >= d[key].shape[0]:
                     raise UserError(
-                        f"channels: found {self.channels}, but case {d.get('id', '?')} has {d[key].shape[0]} channels"
+                        f"channels: found {self.channels}, but case {d.get('id', '?')} has "
+                        f"{d[key].shape[0]} channels"
                     )
                 # a volume that has just these channels already is left as it is
                 if self.channels != list(range(d[key].shape[0])):

@@ -154,7 +154,9 @@ def inference_cases(
     checked = check_cases(found, as_channels(channels), cache)
     report_bad(checked, len(found), "left out")
     if not checked.good:
-        raise UserError(f"dataset_dir: no good volume among {len(found)} in {dataset_dir} ({listing(checked)})")
+        raise UserError(
+            f"dataset_dir: no good volume among {len(found)} in {dataset_dir} ({listing(checked)})"
+        )
     logger.info("inference: %d volumes, %d bad", len(checked.good), len(checked.bad))
     bad = [[case["id"], reason] for case, reason in checked.bad]
     return {"cases": checked.good, "channels": checked.channels, "bad": bad}

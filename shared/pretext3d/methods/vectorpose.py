@@ -66,8 +66,8 @@ def landmark_vectors(
 ) -> Float[Tensor, "n 3"]:
     """Vectors in mm from the crop's origins to the landmark, in the frame after flips and rotations.
 
-    v_m = M ((landmark - (start + o_m * size)) * spacing), with o_m the m-th origin in the unit cube BEFORE the
-    transform: mirrored or turned, vector m still starts where that corner went (the paper's index rule).
+    v_m = M ((landmark - (start + o_m * size)) * spacing), with o_m the m-th origin in the unit cube BEFORE
+    the transform: mirrored or turned, vector m still starts where that corner went (the paper's index rule).
 
     Args:
         landmark: the volume's landmark, continuous voxel coordinates.
@@ -107,9 +107,10 @@ def to_cartesian(spherical: Float[Tensor, "*b 3"], radius: Float[Tensor, "*r"]) 
 class Landmarkd(Transform):
     """Deterministic: where a volume's reference landmark is, and its size and spacing.
 
-    Adds float tensors of shape (3,): `landmark_voxel` (continuous voxel coordinates), `volume_size` (voxels) and
-    `spacing` (mm). The landmark is the case's `landmark` (x, y, z in mm of the file's world frame) if it has one,
-    the centre of mass of its `landmark_mask` if that was loaded, and the volume's centre otherwise (the paper's default).
+    Adds float tensors of shape (3,): `landmark_voxel` (continuous voxel coordinates), `volume_size` (voxels)
+    and `spacing` (mm). The landmark is the case's `landmark` (x, y, z in mm of the file's world frame) if it has
+    one, the centre of mass of its `landmark_mask` if that was loaded, and the volume's centre otherwise (the
+    paper's default).
 
     Args:
         image_key: the volume (c, i, j, k), with its affine.
@@ -176,14 +177,17 @@ class VectorTargetsd(Randomizable, Transform):
         return d
 
 
-# ------------------------------------------------------------------------------------------ 2.1 Eq. 1, Eq. 2, 3
+# ---------------------------------------------------------------------------------------- 2.1 Eq. 1, Eq. 2, 3
 def activate_vectors(logits: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
     """Sigmoid of r and theta, tanh of phi."""
     return torch.cat([logits[..., :2].sigmoid(), logits[..., 2:].tanh()], dim=-1)
 
 
 def vector_loss(logits: Float[Tensor, "b n 3"], target: Float[Tensor, "b n 3"]) -> Float[Tensor, ""]:
-    """Eq. 1: L1 of r, theta and phi, summed; phi against the nearest of phi, phi + 2 pi, phi - 2 pi; mean over vectors."""
+    """Eq. 1: L1 of r, theta and phi, summed; mean over vectors.
+
+    phi is compared with the nearest of phi, phi + 2 pi and phi - 2 pi.
+    """
     error = (activate_vectors(logits) - target).abs()
     turned = torch.minimum(error[..., 2], (2.0 - error[..., 2]).abs())  # one turn is 2 where pi is 1
     return (error[..., 0] + error[..., 1] + turned).mean()
@@ -192,8 +196,9 @@ def vector_loss(logits: Float[Tensor, "b n 3"], target: Float[Tensor, "b n 3"]) 
 class VectorPoseLoss(nn.Module):
     """Eq. 3: lambda * BFR + (1 - lambda) * VP, with BFR = L1(voxels) + alpha * L1(boundaries), Eq. 2.
 
-    The network's `pred` = (vector logits (b, n, 3), reconstruction logits (b, c or 2c, i, j, k)); the target is the
-    batch's dictionary with `vectors`, `radius`, `clean` and `boundary`. With no vectors the loss is BFR alone.
+    The network's `pred` = (vector logits (b, n, 3), reconstruction logits (b, c or 2c, i, j, k)); the target is
+    the batch's dictionary with `vectors`, `radius`, `clean` and `boundary`. With no vectors the loss is BFR
+    alone.
 
     Args:
         reconstruction_weight: lambda, 0 to 1 (the paper: 0.5).
@@ -319,7 +324,7 @@ def boundary_l1(output: dict[str, Any]) -> Float[Tensor, "b"]:
 class MeanVectorError:
     """The yardstick: `vector_error_mm` of always predicting the training set's mean vectors.
 
-    The mean over `num_crops` training samples is taken at the first use; it is a function of the data set's seed.
+    The mean over `num_crops` training samples is taken at the first use: a function of the data set's seed.
     """
 
     def __init__(self, dataset: CachedVolumes, num_crops: int = 512) -> None:
@@ -338,8 +343,8 @@ class MeanVectorError:
 def validation_metrics(train_dataset: CachedVolumes) -> dict[str, Metric]:
     """The metrics of a validation, by name: the mean over all held-out crops of the errors above.
 
-    `mean_predictor_mm` is the yardstick's error, `relative_vector_error` = `vector_error_mm` / `mean_predictor_mm`:
-    1 is no better than the mean vectors of `train_dataset`, 0 is perfect.
+    `mean_predictor_mm` is the yardstick's error, `relative_vector_error` is `vector_error_mm` /
+    `mean_predictor_mm`: 1 is no better than the mean vectors of `train_dataset`, 0 is perfect.
     """
     vector = SampleMean(vector_error_mm)
     yardstick = SampleMean(MeanVectorError(train_dataset))

@@ -1,8 +1,8 @@
 """A plain U-Net, by default that of supervoxel in-painting.
 
 Source: Kayal, Chen, de Bruijne, "Region-of-interest guided supervoxel inpainting for self-supervision",
-MICCAI 2020: 3 levels of 16, 32 and 64 channels, two 3x3x3 convolutions a level, batch norm after each, ReLU, zero
-padding, concatenated skips.
+MICCAI 2020: 3 levels of 16, 32 and 64 channels, two 3x3x3 convolutions a level, batch norm after each,
+ReLU, zero padding, concatenated skips.
 
 Ours, where the paper is silent: pooling is the maximum over 2 voxels along each axis; a 2x2x2 transposed
 convolution with stride 2 brings maps up and halves their channels. In a training step on one CPU thread

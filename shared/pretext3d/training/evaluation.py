@@ -85,7 +85,9 @@ class CaseMetrics:
         for output, case in zip(engine.state.output, _case_ids(engine.state.batch), strict=True):
             pred, label = output["pred"], output["label"]
             if pred.shape != label.shape:
-                raise UserError(f"case {case}: prediction of shape {list(pred.shape)}, label {list(label.shape)}")
+                raise UserError(
+                    f"case {case}: prediction of shape {list(pred.shape)}, label {list(label.shape)}"
+                )
             spacing = label.affine[:3, :3].norm(dim=0).tolist()
             metrics = case_metrics(pred.as_tensor(), label.as_tensor(), len(self.class_names), spacing)
             self.rows += [{"case": case, "class": self.class_names[c], **row} for c, row in metrics.items()]
@@ -107,7 +109,9 @@ class CaseMetrics:
             draft.replace(self.output_dir / f"{name}.csv")
         for name in columns:
             engine.state.metrics[f"mean_{name}"] = float(summary.loc["foreground mean", name])
-        logger.info("evaluation of %d cases\n%s", table["case"].nunique(), summary.to_string(float_format="%.3f"))
+        logger.info(
+            "evaluation of %d cases\n%s", table["case"].nunique(), summary.to_string(float_format="%.3f")
+        )
 
 
 def _case_ids(batch: Any) -> list[str]:

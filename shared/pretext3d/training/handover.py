@@ -25,7 +25,15 @@ from pretext3d.shapes import Float, Tensor
 from pretext3d.training.checkpoint import epoch_files
 from pretext3d.training.state import load_checkpoint, unwrap
 
-__all__ = ["HandOver", "Row", "hand_over", "load_pretrained", "load_segmentation", "read_record", "resolve_pretrained"]
+__all__ = [
+    "HandOver",
+    "Row",
+    "hand_over",
+    "load_pretrained",
+    "load_segmentation",
+    "read_record",
+    "resolve_pretrained",
+]
 
 logger = logging.getLogger(__name__)
 

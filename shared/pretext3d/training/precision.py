@@ -35,8 +35,9 @@ class AutocastInferer(Inferer):
         inferer: what to run; None = the network's plain call.
     """
 
-    def __init__(self, precision: str, device: torch.device, inferer: Inferer | None = None) -> None:
+    def __init__(self, precision: str, device: torch.device | str, inferer: Inferer | None = None) -> None:
         super().__init__()
+        device = torch.device(device)
         self.enabled = use_bfloat16(precision, device)
         self.device_type = device.type
         self.inferer = inferer if inferer is not None else SimpleInferer()

@@ -1,4 +1,4 @@
-"""The start and the end of a bundle's run: checks of what the user typed, log, seeds, the saved configuration.
+"""The start and the end of a bundle's run: checks of what the user typed, log, seeds, saved configuration.
 
 `begin` is the first thing every configuration's `initialize` calls, `finish` the last of its `finalize`.
 """
@@ -84,7 +84,9 @@ def three_sizes(value: int | Sequence[int], key: str) -> tuple[int, int, int]:
     """One number or three as three; a UserError that names `key` for anything else."""
     sizes = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * 3
     if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
-        raise UserError(f"{key}: found {value!r}, expected one whole number of voxels or three, as 64 or [64,64,32]")
+        raise UserError(
+            f"{key}: found {value!r}, expected one whole number of voxels or three, as 64 or [64,64,32]"
+        )
     return sizes[0], sizes[1], sizes[2]
 
 
@@ -127,15 +129,16 @@ def _running_workflow() -> ConfigWorkflow | None:
 def _check_overrides(workflow: ConfigWorkflow) -> None:
     """Compare the merged configuration's keys with those of the files.
 
-    Under `monai.bundle run` the files and the overrides are known (they stand in its frame) and nested keys are
-    checked too; elsewhere every configuration file beside the first one may have contributed.
+    Under `monai.bundle run` the files and the overrides are known (they stand in its frame) and nested keys
+    are checked too; elsewhere every configuration file beside the first one may have contributed.
     """
     files, overrides = _command_line()
     if not files:
         files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
+    names = {key.split("::")[0].lstrip("+") for f in files for key in ConfigParser.load_config_file(f)} | MONAI_KEYS
     known = ConfigParser()
-    known.read_config(f=files)
-    names = set(known.config) | MONAI_KEYS
+    if overrides:
+        known.read_config(f=files)
     for key in list(workflow.parser.config):
         if key not in names:
             raise UserError(_unknown(key, names, files))
@@ -147,7 +150,7 @@ def _check_overrides(workflow: ConfigWorkflow) -> None:
             if isinstance(node, Mapping) and part not in node and not (last and "_target_" in node):
                 if depth:
                     raise UserError(_unknown(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
-                break  # a top-level key that is not known has been refused above; MONAI's own are not looked into
+                break  # unknown top-level keys have been refused above; MONAI's own are not looked into
             if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
                 raise UserError(
                     f"{key}: {'::'.join(parts[:depth])} has entries 0 to {len(node) - 1}, found {part}"

@@ -1,7 +1,7 @@
 """Crops of random place and scale, flips and 90-degree rotations, as exact index geometry.
 
-Voxel coordinates are continuous: voxel i covers [i, i + 1) along its axis, so a volume of n voxels spans [0, n]
-and its centre is n / 2. A crop is (start, size) in these coordinates; an orientation is a signed permutation
+Voxel coordinates are continuous: voxel i covers [i, i + 1) along its axis, so a volume of n voxels spans
+[0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; an orientation is a signed permutation
 matrix M: a point p of a cube [-1, 1]^3 before the transform is found at M p after it.
 """
 
@@ -24,8 +24,8 @@ def crop_resize(
 ) -> Shaped[Tensor, "c a b d"]:
     """The window [start, start + size) of a volume, zeros outside it, resampled trilinearly to `roi_size`.
 
-    A window of exactly `roi_size` is copied, not interpolated. The volume is never changed; of a memory-mapped
-    one only the window is read.
+    A window of exactly `roi_size` is copied, not interpolated. The volume is never changed; of a
+    memory-mapped one only the window is read.
     """
     low = [max(0, s) for s in start]
     high = [min(n, s + e) for n, s, e in zip(volume.shape[1:], start, size, strict=True)]
@@ -42,8 +42,8 @@ def crop_resize(
 class RandScaleCropd(MapTransform, Randomizable):
     """A crop of random scale and place, resampled to `roi_size`; crops of little content are drawn again.
 
-    The crop's edges are round(`roi_size` * s) voxels with one s ~ U(`scale_range`) for the three axes. Along an
-    axis of n voxels the start is uniform over the places where the crop lies inside, or, where the crop is
+    The crop's edges are round(`roi_size` * s) voxels with one s ~ U(`scale_range`) for the three axes. Along
+    an axis of n voxels the start is uniform over the places where the crop lies inside, or, where the crop is
     longer than the volume, over the places where it holds the whole axis (zeros beyond). A crop with a mean
     below `min_intensity` is rejected, up to `max_tries` times; then the fullest of the tries is taken.
 
@@ -147,11 +147,11 @@ class RandFlipRotate90d(MapTransform, Randomizable):
     """Random flips, then random 90-degree rotations: one signed permutation for all keys.
 
     Each axis of `flip_axes` is mirrored with `flip_prob`; then, for each axis of `rotate_axes` in turn, with
-    `rotate_prob` a rotation of 90, 180 or 270 degrees about it. Adds `orientation`, a float tensor (3, 3): the
-    matrix M that takes directions of the volume's frame to the new frame.
+    `rotate_prob` a rotation of 90, 180 or 270 degrees about it. Adds `orientation`, a float tensor (3, 3):
+    the matrix M that takes directions of the volume's frame to the new frame.
 
-    A flip across an axis along which the anatomy is symmetric (left-right of a head) is invisible, so a target
-    that depends on it cannot be predicted: leave such axes out.
+    A flip across an axis along which the anatomy is symmetric (left-right of a head) is invisible, so a
+    target that depends on it cannot be predicted: leave such axes out.
 
     Raises:
         UserError: for axes other than 0, 1, 2, a prob outside [0, 1], and, when called, for a rotation by 90
@@ -194,7 +194,7 @@ class RandFlipRotate90d(MapTransform, Randomizable):
             if d[key].shape != shape:
                 raise UserError(
                     f"rotate_axes: a crop of {list(shape[1:])} voxels cannot turn by 90 degrees onto itself; "
-                    "expected a roi_size with equal edges across each axis of rotate_axes, or fewer axes there"
+                    "expected a roi_size with equal edges across each axis of rotate_axes, or fewer axes"
                 )
         d["orientation"] = torch.from_numpy(self.orientation).float()
         return d
