@@ -1,4 +1,4 @@
-"""The type checker that the import hook puts on the package: beartype, with int accepted where float is asked."""
+"""The type checker that the import hook puts on the package: beartype, int accepted where float is asked."""
 
 from beartype import BeartypeConf, beartype
 

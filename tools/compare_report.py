@@ -227,7 +227,10 @@ def draw(results: pd.DataFrame, arms: Sequence[str], path: Path) -> None:
         )
     axes.set(xlabel="labelled cases", ylabel="foreground Dice of held-out cases")
     axes.set_xticks(range(len(numbers)), [str(n) for n in numbers])
-    axes.margins(x=0.15)
+    axes.set_xlim(-0.5, len(numbers) - 0.5)
+    low, high = axes.get_ylim()
+    slack = max(0.0, 0.05 - (high - low)) / 2  # a difference of nothing should not fill the picture
+    axes.set_ylim(low - slack, high + slack)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path)

@@ -1,6 +1,8 @@
 """The one exception for a user's mistake, and how a run shows it: one message, no stack trace."""
 
+import re
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 
 __all__ = ["UserError", "install_excepthook"]
@@ -13,34 +15,63 @@ class UserError(ValueError):
     """
 
 
-def find_user_error(error: BaseException | None) -> UserError | None:
-    """The deepest `UserError` in the chain of causes of an exception, or None.
+# torch raises a worker's exception again in the main process, with the whole traceback there as its message
+_IN_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 
-    MONAI's configuration parser wraps each error in a chain of `RuntimeError`; the user's mistake is at its end.
-    """
-    found = None
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, its cause, that one's cause, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, UserError):
-            found = error
+        yield error
         error = error.__cause__ or error.__context__
+
+
+def find_user_error(error: BaseException | None) -> UserError | None:
+    """The deepest `UserError` in the chain of causes of an exception, or None.
+
+    MONAI's parser and transforms wrap each error in a chain of `RuntimeError`; the user's mistake is at its end.
+    One that comes out of a `DataLoader`'s worker is given with its own message alone.
+    """
+    found = None
+    for each in _chain(error):
+        text = str(each)
+        in_worker = text.startswith("Caught ") and "\nOriginal Traceback" in text
+        mistake = _IN_WORKER.search(text) if in_worker else None
+        if mistake is not None:
+            found = UserError(mistake[1].strip())
+        elif isinstance(each, UserError):
+            found = each
     return found
 
 
-def install_excepthook() -> None:
-    """Make an uncaught `UserError`, also one wrapped by MONAI, end the program with its message alone (exit code 1)."""
-    previous = sys.excepthook
-    if getattr(previous, "shows_user_errors", False):
-        return
+class _Hook:
+    """A `sys.excepthook` that shows a user's mistake as one message, an interruption as one line."""
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def __init__(self) -> None:
+        self.previous = sys.excepthook
+        self.interrupted = ""
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         mistake = find_user_error(error)
-        if mistake is None:
-            previous(kind, error, trace)
-        else:
-            sys.stdout.flush()
+        sys.stdout.flush()
+        if isinstance(error, KeyboardInterrupt):
+            sys.stderr.write(f"\n{self.interrupted}\n")
+        elif mistake is not None:
             sys.stderr.write(f"\nerror: {mistake}\n")
+        else:
+            self.previous(kind, error, trace)
 
-    hook.shows_user_errors = True  # type: ignore[attr-defined]
+
+def install_excepthook(interrupted: str = "stopped") -> None:
+    """Let an uncaught `UserError`, also a wrapped one, end the program with its message alone, exit code 1.
+
+    Ctrl-C ends it with one line, too; the exit code is then that of the signal, 130 in a shell.
+
+    Args:
+        interrupted: what is said after Ctrl-C; a second call changes it.
+    """
+    hook = sys.excepthook if isinstance(sys.excepthook, _Hook) else _Hook()
+    hook.interrupted = interrupted
     sys.excepthook = hook

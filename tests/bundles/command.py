@@ -10,8 +10,8 @@ BUNDLE = ROOT / "bundles" / "vectorpose"
 
 # A network and a crop so small that a step takes milliseconds; every other setting is the laptop profile's.
 TINY = {
-    "profile": "laptop", "encoder": "unet", "roi_size": 16, "batch_size": 2, "num_workers": 0, "steps_per_epoch": 3,
-    "max_epochs": 2,
+    "profile": "laptop", "encoder": "unet", "roi_size": 16, "batch_size": 2, "num_workers": 0,
+    "steps_per_epoch": 3, "max_epochs": 2,
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def succeed(config: str | list[str], **keys: object) -> str:
 
 
 def fail(config: str | list[str], *expected: str, **keys: object) -> str:
-    """Run, and expect one clear message that holds all of `expected`, no stack trace and an exit code not 0."""
+    """Run, and expect one clear message that holds all of `expected`, no stack trace, an exit code not 0."""
     done = run(config, **keys)  # type: ignore[arg-type]
     output = done.stdout + done.stderr
     assert done.returncode != 0, output[-4000:]

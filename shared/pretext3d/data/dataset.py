@@ -129,7 +129,7 @@ class CachedVolumes(Dataset):
     def __len__(self) -> int:
         return len(self.data) * self.crops_per_volume
 
-    def __getitem__(self, key: int) -> Any:  # type: ignore[override]
+    def __getitem__(self, key: int) -> Any:
         draw, case = divmod(int(key), len(self.data))
         state = np.random.SeedSequence([self.seed, draw, case]).generate_state(1)[0]
         self.random.set_random_state(seed=int(state))

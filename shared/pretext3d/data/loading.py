@@ -21,11 +21,7 @@ class SelectChannelsd(MapTransform):
 
     def __init__(self, keys: Sequence[str] | str, channels: int | Sequence[int] | None = None) -> None:
         super().__init__(keys)
-        if channels is not None and (len(channels) == 0 or min(channels) < 0):
-            raise UserError(
-                f"channels: found {list(channels)}, expected indices from 0, or null for all channels"
-            )
-        self.channels = None if channels is None else [int(c) for c in channels]
+        self.channels = as_channels(channels)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case with the chosen channels alone."""

@@ -108,9 +108,9 @@ class Landmarkd(Transform):
     """Deterministic: where a volume's reference landmark is, and its size and spacing.
 
     Adds float tensors of shape (3,): `landmark_voxel` (continuous voxel coordinates), `volume_size` (voxels)
-    and `spacing` (mm). The landmark is the case's `landmark` (x, y, z in mm of the file's world frame) if it has
-    one, the centre of mass of its `landmark_mask` if that was loaded, and the volume's centre otherwise (the
-    paper's default).
+    and `spacing` (mm). The landmark is the case's `landmark` (x, y, z in mm of the file's world frame) if it
+    has one, the centre of mass of its `landmark_mask` if that was loaded, and the volume's centre otherwise
+    (the paper's default).
 
     Args:
         image_key: the volume (c, i, j, k), with its affine.
@@ -124,6 +124,7 @@ class Landmarkd(Transform):
         self.image_key, self.point_key, self.mask_key = image_key, point_key, mask_key
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The case with its landmark, size and spacing."""
         d = dict(data)
         image: MetaTensor = d[self.image_key]
         affine = torch.as_tensor(image.affine, dtype=torch.float64)
@@ -167,6 +168,7 @@ class VectorTargetsd(Randomizable, Transform):
         self.shift = self.R.uniform(-self.jitter, self.jitter, size=3)
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The case with its target vectors and its radius."""
         d = dict(data)
         self.randomize()
         landmark = d["landmark_voxel"] + torch.from_numpy(self.shift).float() * d["volume_size"]
@@ -196,9 +198,9 @@ def vector_loss(logits: Float[Tensor, "b n 3"], target: Float[Tensor, "b n 3"]) 
 class VectorPoseLoss(nn.Module):
     """Eq. 3: lambda * BFR + (1 - lambda) * VP, with BFR = L1(voxels) + alpha * L1(boundaries), Eq. 2.
 
-    The network's `pred` = (vector logits (b, n, 3), reconstruction logits (b, c or 2c, i, j, k)); the target is
-    the batch's dictionary with `vectors`, `radius`, `clean` and `boundary`. With no vectors the loss is BFR
-    alone.
+    The network's `pred` = (vector logits (b, n, 3), reconstruction logits (b, c or 2c, i, j, k)); the target
+    is the batch's dictionary with `vectors`, `radius`, `clean` and `boundary`. With no vectors the loss is
+    BFR alone.
 
     Args:
         reconstruction_weight: lambda, 0 to 1 (the paper: 0.5).

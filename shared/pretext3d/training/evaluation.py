@@ -28,9 +28,9 @@ def case_metrics(
 ) -> dict[int, dict[str, float]]:
     """Metrics of one case for the classes 1 to num_classes - 1.
 
-    Dice; hd95_mm, the 95th percentile of the symmetric Hausdorff distance; surface_distance_mm, the symmetric
-    average surface distance. A class that neither volume has is NaN in all three; one that only one of them has
-    has Dice 0 and no distance (NaN).
+    Dice; hd95_mm, the 95th percentile of the symmetric Hausdorff distance; surface_distance_mm, the
+    symmetric average surface distance. A class that neither volume has is NaN in all three; one that only one
+    of them has has Dice 0 and no distance (NaN).
 
     Args:
         pred: class indices.
@@ -61,9 +61,9 @@ def case_metrics(
 class CaseMetrics:
     """Handler of an evaluator whose output holds class indices `pred` and `label` on the label's grid.
 
-    Writes `evaluation.csv` (case, class, dice, hd95_mm, surface_distance_mm), one line per case and class, and
-    `evaluation_summary.csv`, one line per class and one for their mean; logs the summary, and puts the mean Dice and
-    distances of the foreground in `engine.state.metrics`.
+    Writes `evaluation.csv` (case, class, dice, hd95_mm, surface_distance_mm), one line per case and class,
+    and `evaluation_summary.csv`, one line per class and one for their mean; logs the summary, and puts the
+    mean Dice and distances of the foreground in `engine.state.metrics`.
 
     Args:
         output_dir: where the two files go.

@@ -16,9 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class History:
-    """Handler of a trainer: appends epoch, steps, seconds, mean training loss, learning rate and validation metrics.
+    """Handler of a trainer: one line an epoch with its numbers.
 
-    List it behind the validation handler. After a resume the lines of epochs that are trained again are dropped.
+    They are epoch, steps, seconds, mean training loss, learning rate and the validation's metrics. List it
+    behind the validation handler. After a resume the lines of epochs that are trained again are dropped.
 
     Args:
         path: the CSV file.

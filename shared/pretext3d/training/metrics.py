@@ -13,8 +13,8 @@ __all__ = ["SampleMean"]
 class SampleMean(Metric):
     """Mean over samples of `per_sample(engine.state.output)`, a tensor of shape (batch,).
 
-    `ignite.metrics.Average` takes such a tensor for one vector-valued sample; and the mean of batch means would give
-    the samples of a smaller last batch more weight. NaN where there was no sample.
+    `ignite.metrics.Average` takes such a tensor for one vector-valued sample; and the mean of batch means
+    would give the samples of a smaller last batch more weight. NaN where there was no sample.
     """
 
     _state_dict_all_req_keys = ("total", "count")
@@ -31,7 +31,7 @@ class SampleMean(Metric):
     @reinit__is_reduced
     def update(self, output: torch.Tensor) -> None:
         """Take in one batch."""
-        self.total += output.detach().sum().double().cpu()
+        self.total += output.detach().cpu().double().sum()
         self.count += len(output)
 
     @sync_all_reduce("total", "count")

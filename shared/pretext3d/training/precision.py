@@ -16,7 +16,7 @@ __all__ = ["AutocastInferer"]
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: `bf16`, `fp32`, or `auto` = where the device has instructions for it."""
+    """Whether to compute in bfloat16: `bf16`, `fp32`, or `auto` = if the device has instructions for it."""
     if precision not in ("auto", "bf16", "fp32"):
         raise UserError(f"precision: found {precision!r}, expected auto, bf16 or fp32")
     if precision != "auto":
@@ -27,7 +27,7 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
 
 
 class AutocastInferer(Inferer):
-    """Another inferer, run under autocast and in the channels-last layout that bfloat16 convolutions are fastest in.
+    """Another inferer, run under autocast and in the channels-last layout, bfloat16 convolutions' fastest.
 
     Args:
         precision: `auto`, `bf16` or `fp32`.

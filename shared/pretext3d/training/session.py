@@ -25,6 +25,8 @@ __all__ = ["begin", "finish", "three_sizes"]
 
 logger = logging.getLogger(__name__)
 
+STOPPED = "stopped; the same command with --resume True goes on from the last finished epoch"
+
 # Set from outside by `monai.bundle run` itself (experiment tracking), in no configuration file.
 MONAI_KEYS = {
     "_meta_", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"
@@ -51,11 +53,12 @@ def begin(
         UserError: for an override that no configuration file has, an unknown profile, a bad seed, or an
             `output_dir` that cannot be written.
     """
-    install_excepthook()
+    workflow = _running_workflow()
+    resumable = workflow is not None and "resume" in workflow.parser.config
+    install_excepthook(STOPPED if resumable else "stopped")
     # MONAI tries an optional GPU decoder at every LoadImage and tells of its absence each time
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-    workflow = _running_workflow()
     if workflow is not None:
         _check_overrides(workflow)
     if profiles is not None and profile not in profiles:
@@ -135,7 +138,8 @@ def _check_overrides(workflow: ConfigWorkflow) -> None:
     files, overrides = _command_line()
     if not files:
         files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
-    names = {key.split("::")[0].lstrip("+") for f in files for key in ConfigParser.load_config_file(f)} | MONAI_KEYS
+    found = (key for file in files for key in ConfigParser.load_config_file(file))
+    names = {key.split("::")[0].lstrip("+") for key in found} | MONAI_KEYS
     known = ConfigParser()
     if overrides:
         known.read_config(f=files)

@@ -1,8 +1,8 @@
 """Crops of random place and scale, flips and 90-degree rotations, as exact index geometry.
 
 Voxel coordinates are continuous: voxel i covers [i, i + 1) along its axis, so a volume of n voxels spans
-[0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; an orientation is a signed permutation
-matrix M: a point p of a cube [-1, 1]^3 before the transform is found at M p after it.
+[0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; an orientation is a signed
+permutation matrix M: a point p of a cube [-1, 1]^3 before the transform is found at M p after it.
 """
 
 from collections.abc import Sequence
@@ -95,6 +95,7 @@ class RandScaleCropd(MapTransform, Randomizable):
                 return
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The case with its crops, and where they are: `crop_start` and `crop_size`, in voxels."""
         d = dict(data)
         keys = list(self.key_iterator(d))
         self.randomize(_plain(d[keys[0]]))
@@ -186,6 +187,7 @@ class RandFlipRotate90d(MapTransform, Randomizable):
             self.orientation = rotation_matrix(axis, turns) @ self.orientation
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The case with its volumes mirrored and turned, and its `orientation`."""
         d = dict(data)
         self.randomize()
         for key in self.key_iterator(d):

@@ -1,0 +1,99 @@
+"""What a user sees of a mistake and of Ctrl-C: one line, and the right exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from monai.data import Dataset
+from monai.transforms import Compose
+from pretext3d.errors import UserError, find_user_error
+from torch.utils.data import DataLoader
+
+
+def end_of_program(tmp_path: Path, *lines: str) -> tuple[int, str]:
+    """Exit code and standard error of a program that installs the hook first."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        "\n".join(
+            ["from pretext3d.errors import UserError, install_excepthook", "install_excepthook()", *lines]
+        )
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+def test_wrapped_mistake_is_one_line(tmp_path: Path) -> None:
+    code, shown = end_of_program(
+        tmp_path,
+        "try:",
+        "    try:",
+        "        raise UserError('roi_size: found 18, expected 16')",
+        "    except UserError as error:",
+        "        raise RuntimeError('Failed to instantiate') from error",
+        "except RuntimeError as error:",
+        "    raise RuntimeError('Failed to evaluate') from error",
+    )
+    assert code == 1
+    assert shown.strip() == "error: roi_size: found 18, expected 16"
+
+
+def test_other_errors_keep_their_traceback(tmp_path: Path) -> None:
+    code, shown = end_of_program(tmp_path, "install_excepthook()", "{}['key']")
+    assert code == 1
+    assert "Traceback" in shown
+    assert shown.strip().endswith("KeyError: 'key'")
+
+
+@pytest.mark.parametrize(
+    ("call", "line"), [("", "stopped"), ("install_excepthook('stopped; go on so')", "stopped; go on so")]
+)
+def test_interruption_is_one_line(tmp_path: Path, call: str, line: str) -> None:
+    code, shown = end_of_program(tmp_path, call, "import signal", "signal.raise_signal(signal.SIGINT)")
+    assert code == -2  # ended by SIGINT, which a shell reports as 128 + 2
+    assert shown.strip() == line
+
+
+def test_interruption_while_a_mistake_is_handled(tmp_path: Path) -> None:
+    lines = ["try:", "    raise UserError('x')", "except UserError:", "    raise KeyboardInterrupt"]
+    assert end_of_program(tmp_path, *lines)[1].strip() == "stopped"
+
+
+def test_deepest_mistake_is_found() -> None:
+    inner, outer = UserError("inner"), UserError("outer")
+    outer.__cause__ = ValueError("between")
+    outer.__cause__.__cause__ = inner
+    assert find_user_error(outer) is inner
+    assert find_user_error(ValueError("x")) is None
+    assert find_user_error(None) is None
+    inner.__cause__ = outer  # a circle ends, too
+    assert find_user_error(outer) is inner
+
+
+def refuse(item: int) -> int:
+    raise UserError(f"case {item}: found 2 channels,\nexpected 1")
+
+
+def stumble(item: int) -> int:
+    raise ValueError("a bug, not a UserError: of the user")
+
+
+class Refusing(Dataset):
+    def __getitem__(self, index: int) -> int:
+        return refuse(index)
+
+
+@pytest.mark.parametrize(
+    "dataset", [Refusing([0]), Dataset([0], Compose([refuse]))], ids=["as it is", "wrapped by a transform"]
+)
+def test_mistake_in_a_worker_is_its_message_alone(dataset: Dataset) -> None:
+    with pytest.raises((UserError, RuntimeError), match="Original Traceback") as caught:
+        list(DataLoader(dataset, num_workers=1))
+    mistake = find_user_error(caught.value)
+    assert str(mistake) == "case 0: found 2 channels,\nexpected 1"
+
+
+def test_other_error_in_a_worker_is_no_mistake() -> None:
+    with pytest.raises(RuntimeError, match="Original Traceback") as caught:
+        list(DataLoader(Dataset([0], Compose([stumble])), num_workers=1))
+    assert find_user_error(caught.value) is None

@@ -1,0 +1,190 @@
+"""Dice and distances worked out by hand on slabs and boxes; the tables."""
+
+import csv
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+from pretext3d.errors import UserError
+from pretext3d.training.evaluation import CaseMetrics, case_metrics
+
+SHAPE, SPACING = (5, 6, 7), (1.0, 2.0, 3.0)
+
+
+def slab(first: int, last: int, value: int = 1) -> torch.Tensor:
+    """Voxels first to last (included) of axis 2, over the whole of the other axes."""
+    volume = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    volume[..., first : last + 1] = value
+    return volume
+
+
+def box(value: int, *corners: tuple[int, int]) -> torch.Tensor:
+    volume = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    volume[(0, *(slice(a, b) for a, b in corners))] = value
+    return volume
+
+
+def numbers(row: dict[str, float]) -> tuple[float, ...]:
+    return row["dice"], row["hd95_mm"], row["surface_distance_mm"]
+
+
+@pytest.mark.parametrize(
+    ("pred", "label", "expected"),
+    [
+        # the same: every distance is 0
+        ((2, 3), (2, 3), (1.0, 0.0, 0.0)),
+        # thin slabs one voxel of 3 mm apart: every surface voxel is 3 mm from the other surface
+        ((2, 2), (3, 3), (0.0, 3.0, 3.0)),
+        # two voxels thick, shifted by one: half of each overlaps; half of the voxels are at 0, half at 3 mm
+        ((2, 3), (3, 4), (0.5, 3.0, 1.5)),
+        # 1 of 3 voxels: 2 * 1 / (1 + 3); at 0 from the label; label's two faces at 3 mm, its inside is no surface
+        ((3, 3), (2, 4), (0.5, 3.0, None)),
+        # at both ends of the axis, 6 voxels apart
+        ((0, 0), (6, 6), (0.0, 18.0, 18.0)),
+    ],
+)
+def test_slabs_by_hand(pred, label, expected) -> None:
+    (row,) = case_metrics(slab(*pred), slab(*label), 2, SPACING).values()
+    dice, hausdorff, mean = expected
+    assert row["dice"] == pytest.approx(dice)
+    assert row["hd95_mm"] == pytest.approx(hausdorff)
+    if mean is not None:
+        assert row["surface_distance_mm"] == pytest.approx(mean)
+
+
+def test_spacing_of_each_axis() -> None:
+    """Single voxels, (1, 1, 1) voxels apart: sqrt(1 + 4 + 9) mm."""
+    a, b = box(1, (1, 2), (2, 3), (3, 4)), box(1, (2, 3), (3, 4), (4, 5))
+    assert numbers(case_metrics(a, b, 2, SPACING)[1]) == pytest.approx((0, math.sqrt(14), math.sqrt(14)))
+    assert numbers(case_metrics(a, b, 2, (1.0, 1.0, 1.0))[1]) == pytest.approx(
+        (0, math.sqrt(3), math.sqrt(3))
+    )
+
+
+def test_each_class_on_its_own() -> None:
+    pred = slab(1, 1, value=1) + slab(4, 5, value=2)
+    label = slab(1, 1, value=1) + slab(5, 5, value=2)
+    rows = case_metrics(pred, label, 3, SPACING)
+    assert list(rows) == [1, 2]
+    assert numbers(rows[1]) == (1, 0, 0)
+    assert rows[2]["dice"] == pytest.approx(2 / 3)  # 2 * 1 / (2 + 1)
+    # from the prediction: half at 3 mm, half at 0; from the label all at 0: (3 + 0 + 0) / 3
+    assert rows[2]["surface_distance_mm"] == pytest.approx(1.0)
+
+
+def test_missing_classes() -> None:
+    """1 in both, 2 in neither, 3 in the label alone, 4 in the prediction alone."""
+    pred = slab(0, 1) + slab(5, 5, value=4)
+    label = slab(0, 1) + slab(3, 3, value=3)
+    rows = case_metrics(pred, label, 5, SPACING)
+    assert numbers(rows[1]) == (1, 0, 0)
+    assert np.isnan(numbers(rows[2])).all()
+    for c in (3, 4):
+        assert rows[c]["dice"] == 0
+        assert np.isnan(numbers(rows[c])[1:]).all()
+
+
+edges = st.tuples(st.integers(0, 4), st.integers(1, 3)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+corners = st.tuples(edges, edges, edges)
+
+
+@given(corners, corners)
+def test_cropping_changes_no_distance(first, second) -> None:
+    """The same as over the whole volume, for boxes inside and at its border."""
+    pred, label = box(1, *first), box(1, *second)
+    if not (pred.any() and label.any()):
+        return
+    row = case_metrics(pred, label, 2, SPACING)[1]
+    whole = {"y_pred": pred[None], "y": label[None], "include_background": True, "spacing": list(SPACING)}
+    assert row["hd95_mm"] == pytest.approx(float(compute_hausdorff_distance(percentile=95, **whole)))
+    expected = float(compute_average_surface_distance(symmetric=True, **whole))
+    assert row["surface_distance_mm"] == pytest.approx(expected)
+
+
+# ------------------------------------------------------------------------------------------- the handler
+# an oblique grid: columns of length 1, 2 and 3 mm that are no world axes
+TURN = torch.tensor([[0.6, -0.8, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, -1.0]], dtype=torch.float64)
+AFFINE = torch.eye(4, dtype=torch.float64)
+AFFINE[:3, :3] = TURN * torch.tensor(SPACING, dtype=torch.float64)
+NAMES = ["background", "liver", "spleen"]
+
+CASES = {
+    "a": (slab(1, 2) + slab(4, 4, value=2), slab(2, 3) + slab(4, 4, value=2)),
+    "b": (slab(2, 2) + slab(4, 4, value=2), slab(2, 2)),
+}
+
+
+def evaluate(folder, cases):
+    """Run the handler over the cases, one a batch; its evaluator."""
+
+    def infer(engine, batch):
+        pairs = [cases[item["id"]] for item in batch]
+        return [
+            {"pred": MetaTensor(p, affine=torch.eye(4)), "label": MetaTensor(y, affine=AFFINE)}
+            for p, y in pairs
+        ]
+
+    evaluator = Engine(infer)
+    handler = CaseMetrics(str(folder), NAMES)
+    handler.attach(evaluator)
+    evaluator.run([[{"id": name}] for name in cases])
+    return evaluator, handler
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables(tmp_path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    evaluator, _ = evaluate(tmp_path / "new" / "run", CASES)
+    folder = tmp_path / "new" / "run"
+    assert sorted(path.name for path in folder.iterdir()) == ["evaluation.csv", "evaluation_summary.csv"]
+    names = ("case", "class", "dice", "hd95_mm", "surface_distance_mm")
+    assert [tuple(row[name] for name in names) for row in table(folder / "evaluation.csv")] == [
+        ("a", "liver", "0.5", "3", "1.5"),
+        ("a", "spleen", "1", "0", "0"),
+        ("b", "liver", "1", "0", "0"),
+        ("b", "spleen", "0", "", ""),
+    ]
+    liver, spleen, mean = table(folder / "evaluation_summary.csv")
+    assert [row["class"] for row in (liver, spleen, mean)] == ["liver", "spleen", "foreground mean"]
+    # liver: Dice (0.5 + 1) / 2, distances (3 + 0) / 2, (1.5 + 0) / 2; spleen: (1 + 0) / 2, and one case's distances
+    assert (liver["dice"], liver["hd95_mm"], liver["surface_distance_mm"]) == ("0.75", "1.5", "0.75")
+    assert (spleen["dice"], spleen["hd95_mm"], spleen["surface_distance_mm"]) == ("0.5", "0", "0")
+    assert (liver["dice_std"], spleen["dice_std"]) == ("0.35355", "0.70711")  # of a sample of two
+    assert (liver["cases"], liver["no_distance"]) == ("2", "0")
+    assert (spleen["cases"], spleen["no_distance"]) == ("2", "1")
+    assert (mean["dice"], mean["hd95_mm"], mean["surface_distance_mm"]) == ("0.625", "0.75", "0.375")
+    assert evaluator.state.metrics == pytest.approx(
+        {"mean_dice": 0.625, "mean_hd95_mm": 0.75, "mean_surface_distance_mm": 0.375}
+    )
+    assert "evaluation of 2 cases" in caplog.text
+
+
+def test_a_second_run_starts_again(tmp_path) -> None:
+    evaluator, handler = evaluate(tmp_path, CASES)
+    evaluator.run([[{"id": "b"}]], max_epochs=2)
+    assert {row["case"] for row in handler.rows} == {"b"}
+
+
+def test_collated_batches_have_ids_too(tmp_path) -> None:
+    pred, label = CASES["a"]
+    evaluator = Engine(lambda engine, batch: [{"pred": MetaTensor(pred), "label": MetaTensor(label)}])
+    CaseMetrics(str(tmp_path), NAMES).attach(evaluator)
+    evaluator.run([{"id": ["a"]}])
+    assert [row["case"] for row in table(tmp_path / "evaluation.csv")] == ["a", "a"]
+
+
+def test_other_grid_is_refused(tmp_path) -> None:
+    pred, label = CASES["a"]
+    with pytest.raises(UserError, match=r"case a: prediction of shape \[1, 5, 6, 6\], label \[1, 5, 6, 7\]"):
+        evaluate(tmp_path, {"a": (pred[..., :6], label)})

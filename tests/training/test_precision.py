@@ -1,0 +1,64 @@
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+from pretext3d.errors import UserError
+from pretext3d.training.precision import AutocastInferer, use_bfloat16
+from torch import nn
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("device", [CPU, GPU, torch.device("mps")])
+def test_asked_for_or_not(device) -> None:
+    assert use_bfloat16("bf16", device)
+    assert not use_bfloat16("fp32", device)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_is_where_the_device_has_instructions(monkeypatch, fast) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0) if fast else (7, 5))
+    assert use_bfloat16("auto", CPU) is fast
+    assert use_bfloat16("auto", GPU) is fast
+    assert not use_bfloat16("auto", torch.device("mps"))
+
+
+def test_unknown_precision() -> None:
+    with pytest.raises(UserError, match="precision: found 'int4', expected auto, bf16 or fp32"):
+        AutocastInferer("int4", CPU)
+
+
+class Spy(nn.Module):
+    """Twice the convolution with weights 1 and no bias of 1x1x1; keeps what it was called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(2, 1, 1, bias=False)
+        nn.init.ones_(self.conv.weight)
+
+    def forward(self, x, factor=2):
+        self.seen = x
+        return self.conv(x) * factor
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_network_runs_in_the_precision(precision, dtype) -> None:
+    network = Spy()
+    image = torch.rand(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    result = AutocastInferer(precision, CPU)(image, network, factor=3)
+    assert result.dtype == dtype
+    assert network.seen.is_contiguous(memory_format=torch.channels_last_3d)
+    assert network.conv.weight.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")  # loss and metrics, behind it, are computed in float32
+    # bfloat16 has 8 significant bits: 2^-8 for each of inputs, sum and product
+    tolerance = {"rtol": 3 * 2**-8, "atol": 0.0} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(result, 3 * image.sum(1, keepdim=True), check_dtype=False, **tolerance)
+
+
+def test_runs_the_inferer_it_is_given() -> None:
+    """Windows of 2x2x2 of a volume of 4x2x2: two of them, and the whole volume's answer."""
+    network, image = Spy(), torch.arange(32.0).reshape(1, 2, 4, 2, 2)
+    window = SlidingWindowInferer(roi_size=(2, 2, 2), sw_batch_size=1, overlap=0)
+    result = AutocastInferer("fp32", CPU, window)(image, network)
+    assert network.seen.shape == (1, 2, 2, 2, 2)
+    torch.testing.assert_close(result, 2 * image.sum(1, keepdim=True))

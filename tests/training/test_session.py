@@ -1,0 +1,213 @@
+"""The start and the end of a run, with configurations as small as they can be."""
+
+import logging
+import random
+import sys
+from pathlib import Path
+
+import monai.bundle
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+from pretext3d.errors import UserError, find_user_error
+from pretext3d.training import session
+from pretext3d.training.session import begin, finish, three_sizes
+
+CONFIG = """
+output_dir: somewhere
+seed: 7
+max_epochs: 3
+profile: small
+profiles: {small: {epochs: 1, rate: 0.1}, large: {epochs: 9, rate: 0.2}}
+stages: [{name: first}, {name: second}]
+options: {_target_: builtins.dict, depth: {width: 2}}
+resume: false
+initialize:
+- _target_: pretext3d.training.session.begin
+  output_dir: '@output_dir'
+  seed: '@seed'
+  profile: '@profile'
+  profiles: '@profiles'
+run:
+- "$open(@output_dir + '/result.txt', 'w').write(str(@max_epochs))"
+finalize:
+- _target_: pretext3d.training.session.finish
+  output_dir: '@output_dir'
+  wrote: [result.txt (the number of epochs), missing.pt]
+  next_command: "$'evaluate ' + @output_dir"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch):
+    """What `begin` sets for the whole process is taken back."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    seed = monai.utils.misc._seed
+    yield
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+    monai.utils.misc._seed = seed
+    for handler in [h for h in logging.getLogger().handlers if isinstance(h, session._RunLog)]:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "configs" / "tiny.yaml"
+    path.parent.mkdir()
+    path.write_text(CONFIG)
+    return path
+
+
+def run(config: Path | list[Path], **overrides) -> None:
+    """As `python -m monai.bundle run` does; a double underscore in an override is MONAI's `::`."""
+    files = [str(path) for path in config] if isinstance(config, list) else str(config)
+    changes = {key.replace("__", "::"): value for key, value in overrides.items()}
+    monai.bundle.run(config_file=files, logging_file=False, **changes)
+
+
+def refusal(config: Path | list[Path], **overrides) -> str:
+    """The message of the mistake that ends a run; nothing is written then."""
+    folder = Path(config[0] if isinstance(config, list) else config).parent / "run"
+    with pytest.raises((RuntimeError, UserError)) as caught:
+        run(config, **{"output_dir": str(folder), **overrides})
+    assert not folder.exists()
+    return str(find_user_error(caught.value))
+
+
+# ------------------------------------------------------------------------------------------ overrides
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("max_epoch", "--max_epoch: no such key in tiny.yaml; did you mean --max_epochs?"),
+        ("xyz", "--xyz: no such key in tiny.yaml"),
+        (
+            "profiles__small__epoch",
+            "--profiles::small::epoch: no such key in tiny.yaml; did you mean --profiles::small::epochs?",
+        ),
+        ("options__depth__width__deeper", None),
+        ("stages__0__nam", "--stages::0::nam: no such key in tiny.yaml; did you mean --stages::0::name?"),
+    ],
+)
+def test_unknown_key(config, key, message) -> None:
+    if message is None:
+        pytest.skip("left to MONAI")
+    assert refusal(config, **{key: 5}) == message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "written"),
+    [
+        ({"profiles__small__rate": 0.5}, ("profiles", "small", "rate", 0.5)),
+        ({"stages__1__name": "third"}, ("stages", 1, "name", "third")),
+        ({"options__more": 4}, ("options", "more", 4)),  # an argument that the file leaves at its default
+    ],
+)
+def test_known_nested_key(config, tmp_path, overrides, written) -> None:
+    run(config, output_dir=str(tmp_path / "run"), **overrides)
+    node = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    for part in written[:-1]:
+        node = node[part]
+    assert node == written[-1]
+
+
+def test_unknown_key_without_the_command_line(config, tmp_path) -> None:
+    """Another program's workflow: the keys of every file beside the first one are known."""
+    (config.parent / "other.yaml").write_text("extra: 1\n")
+    keys = {"config_file": str(config), "logging_file": False, "output_dir": str(tmp_path / "run")}
+    workflow = ConfigWorkflow(**keys, extra=2)
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    assert (tmp_path / "run" / "result.txt").read_text() == "3"
+    with pytest.raises(RuntimeError) as caught:
+        ConfigWorkflow(**keys, extras=2).initialize()
+    message = str(find_user_error(caught.value))
+    assert message == "--extras: no such key in other.yaml, tiny.yaml; did you mean --extra?"
+
+
+# --------------------------------------------------------------------------------- profile, seed, folder
+def test_unknown_profile(config) -> None:
+    assert refusal(config, profile="medium") == "profile: found 'medium', expected one of small, large"
+
+
+@pytest.mark.parametrize("seed", [-1, True])
+def test_bad_seed(config, seed) -> None:
+    assert refusal(config, seed=seed) == f"seed: found {seed}, expected a whole number from 0"
+
+
+def test_folder_that_cannot_be_written(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="output_dir: .*run cannot be written"):
+        begin(str(tmp_path / "file" / "run"), seed=0)
+
+
+def test_same_seed_same_draws(tmp_path) -> None:
+    def draws(seed):
+        begin(str(tmp_path), seed)
+        return random.random(), np.random.rand(), float(torch.rand(()))
+
+    first, other, again = draws(3), draws(4), draws(3)
+    assert first == again
+    assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+# ----------------------------------------------------------------------------------- what a run leaves
+def test_merged_configuration_is_saved_and_runs(config, tmp_path) -> None:
+    overlay = config.parent / "overlay.yaml"
+    overlay.write_text("max_epochs: 4\nprofiles::small::rate: 0.3\n")
+    run([config, overlay], output_dir=str(tmp_path / "run"), seed=9, stages=("a", Path("b")))
+    saved = tmp_path / "run" / "config.yaml"
+    content = ConfigParser.load_config_file(str(saved))
+    expected = yaml.safe_load(CONFIG) | {"output_dir": str(tmp_path / "run"), "seed": 9, "max_epochs": 4}
+    expected["profiles"]["small"]["rate"] = 0.3
+    expected["stages"] = ["a", "b"]
+    assert content == expected
+    assert list(content)[:3] == ["output_dir", "seed", "max_epochs"]  # in the file's order
+    run(saved, output_dir=str(tmp_path / "again"))
+    assert (tmp_path / "again" / "result.txt").read_text() == "4"
+
+
+def test_finish_says_what_was_written_and_what_is_next(config, tmp_path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "run"
+    run(config, output_dir=str(folder))
+    message = f"done: {folder}\n  result.txt (the number of epochs)\nnext:\n  evaluate {folder}"
+    assert caplog.messages[-1] == message
+    log = (folder / "log.txt").read_text()
+    assert log.endswith(f"INFO pretext3d.training.session: {message}\n")
+    assert f"run in {folder}; profile small" in log
+    logging.getLogger("pretext3d").warning("after the end")  # the log is closed
+    assert (folder / "log.txt").read_text() == log
+
+
+def test_finish_without_a_next_command(tmp_path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    finish(str(tmp_path))
+    assert caplog.messages == [f"done: {tmp_path}"]
+
+
+def test_interruption_tells_how_to_go_on(config, tmp_path, capsys) -> None:
+    begin(str(tmp_path), seed=0)  # outside a configuration
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "\nstopped\n"
+    run(config, output_dir=str(tmp_path / "run"))  # one with a key `resume`
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert "--resume True" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------- three_sizes
+@pytest.mark.parametrize(
+    ("value", "sizes"), [(16, (16, 16, 16)), ([64, 64, 32], (64, 64, 32)), ((1, 2, 3), (1, 2, 3))]
+)
+def test_three_sizes(value, sizes) -> None:
+    assert three_sizes(value, "roi_size") == sizes
+
+
+@pytest.mark.parametrize("value", [0, -8, [], [16, 16], [16] * 4, [16, 0, 16]])
+def test_other_sizes_are_refused_by_name(value) -> None:
+    with pytest.raises(UserError, match=r"^roi_size: found .*, expected one whole number of voxels or three"):
+        three_sizes(value, "roi_size")
