@@ -31,8 +31,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def find_user_error(error: BaseException | None) -> UserError | None:
     """The deepest `UserError` in the chain of causes of an exception, or None.
 
-    MONAI's parser and transforms wrap each error in a chain of `RuntimeError`; the user's mistake is at its end.
-    One that comes out of a `DataLoader`'s worker is given with its own message alone.
+    MONAI's parser and transforms wrap each error in a chain of `RuntimeError`; the user's mistake is at its
+    end. One that comes out of a `DataLoader`'s worker is given with its own message alone.
     """
     found = None
     for each in _chain(error):

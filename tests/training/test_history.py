@@ -11,7 +11,7 @@ STEPS = 3
 
 
 class Run:
-    """A trainer whose loss is 10 * epoch + 0, 1, 2, whose learning rate is 1 / epoch, validated every `interval`."""
+    """A trainer: loss 10 * epoch + 0, 1, 2, learning rate 1 / epoch, a validation every `interval` epochs."""
 
     def __init__(self, path, interval=1, metrics=("val_loss",)):
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)

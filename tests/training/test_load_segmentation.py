@@ -55,7 +55,7 @@ def test_another_number_of_channels(tmp_path) -> None:
 
 
 def test_nothing_there(tmp_path) -> None:
-    with pytest.raises(UserError, match="pretrained: .*no checkpoint in this folder"):
+    with pytest.raises(UserError, match=r"pretrained: .*no checkpoint in this folder"):
         load_segmentation(str(tmp_path))
 
 

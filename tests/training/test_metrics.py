@@ -19,7 +19,7 @@ def mean_of(values: torch.Tensor, batch_size: int) -> float:
 
 
 def test_smaller_last_batch_by_hand() -> None:
-    # batches (1, 2, 3) and (10): (1 + 2 + 3 + 10) / 4 = 4; the mean of the batches' means would be (2 + 10) / 2 = 6
+    # batches (1, 2, 3) and (10): (1 + 2 + 3 + 10) / 4 = 4; the batches' means have the mean (2 + 10) / 2 = 6
     assert mean_of(torch.tensor([1.0, 2.0, 3.0, 10.0]), 3) == 4
 
 

@@ -101,6 +101,7 @@ class CaseMetrics:
         summary["cases"] = classes["dice"].count()
         missing = table["hd95_mm"].isna() & table["dice"].notna()
         summary["no_distance"] = missing.groupby(table["class"], sort=False).sum()
+        summary = summary.astype(float)  # the counts, too: their mean is a row like the others
         summary.loc["foreground mean"] = summary.mean()
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, frame, index in (("evaluation", table, False), ("evaluation_summary", summary, True)):
