@@ -91,6 +91,18 @@ def test_many_entries_that_name_one_file_share_one_copy(cases: list[dict], tmp_p
     assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 1
 
 
+def test_cases_that_share_a_file_keep_their_names(cases: list[dict], tmp_path: Path) -> None:
+    same = [{**cases[0], "id": f"entry{n}", "fold": n} for n in range(3)]
+    data = CachedVolumes(same, pipeline(), str(tmp_path / "cache"))
+    assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 1
+    assert [(data[n]["id"], data[n]["fold"]) for n in range(3)] == [
+        (f"entry{n}", n) for n in range(3)
+    ]
+    moved = [{**cases[0], "landmark": [0.0, 0.0, z]} for z in (1.0, 2.0)]  # transforms do read this one
+    CachedVolumes(moved, pipeline(), str(tmp_path / "cache"))
+    assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 3
+
+
 def test_unreadable_file_is_named(cases: list[dict], tmp_path: Path) -> None:
     Path(cases[1]["image"]).write_bytes(b"not a volume")
     with pytest.raises(UserError, match="case1"):

@@ -53,6 +53,8 @@ def _as_before(monkeypatch):
     yield
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
     monai.utils.misc._seed = seed
+    for handler in logging.getLogger().handlers:
+        handler.removeFilter(session._shown)
     for handler in [h for h in logging.getLogger().handlers if isinstance(h, session._RunLog)]:
         logging.getLogger().removeHandler(handler)
         handler.close()
@@ -202,6 +204,18 @@ def test_interruption_tells_how_to_go_on(config, tmp_path, capsys) -> None:
     run(config, output_dir=str(tmp_path / "run"))  # one with a key `resume`
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert "--resume True" in capsys.readouterr().err
+
+
+def test_an_error_is_told_once_in_the_terminal_and_kept_in_the_log(config, tmp_path, caplog) -> None:
+    broken = (
+        "broken: {_target_: ignite.engine.Engine, process_function: '$lambda engine, batch: 1 / batch'}\n"
+    )
+    config.write_text(CONFIG.replace("run:\n", broken + "run:\n- $@broken.run([0])\n"))
+    with pytest.raises(RuntimeError, match="broken"):
+        run(config, output_dir=str(tmp_path / "run"))
+    assert not any("terminating" in message for message in caplog.messages)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "ERROR ignite.engine.engine.Engine: Engine run is terminating due to exception: division" in log
 
 
 # ---------------------------------------------------------------------------------------- three_sizes

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 SMALL = 64  # arrays of up to so many elements are kept in case.json, not in a file of their own
 FORMAT = 1  # of the cached files: a change here makes every cached volume anew
+NAMES = ("id", "name", "source", "subject", "split", "fold")  # what a case is called: no transform reads it
 
 
 def default_cache_dir() -> str:
@@ -140,14 +141,16 @@ class CachedVolumes(Dataset):
         folder = self.entry(case)
         if not folder.is_dir():
             self._fill(case)
-        return _read_entry(folder)
+        result, item = _read_entry(folder), self.data[case]
+        return result | {key: item[key] for key in NAMES if key in item and key in result}
 
     def entry(self, case: int) -> Path:
         """The folder in the cache that holds case `case`: a hash of its files and of the transforms."""
         if case not in self.entries:
             item = self.data[case]
             files = [p for v in item.values() for p in (v if isinstance(v, list) else [v]) if _is_file(p)]
-            content = json.dumps([self.recipe, describe(item), [file_stamp(p) for p in files]])
+            nameless = {key: None if key in NAMES else value for key, value in item.items()}
+            content = json.dumps([self.recipe, describe(nameless), [file_stamp(p) for p in files]])
             self.entries[case] = self.folder / hashlib.sha256(content.encode()).hexdigest()[:32]
         return self.entries[case]
 

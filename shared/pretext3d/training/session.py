@@ -59,6 +59,8 @@ def begin(
     # MONAI tries an optional GPU decoder at every LoadImage and tells of its absence each time
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    for handler in logging.getLogger().handlers:  # the terminal's; the log file, opened below, has everything
+        handler.addFilter(_shown)
     if workflow is not None:
         _check_overrides(workflow)
     if profiles is not None and profile not in profiles:
@@ -106,6 +108,11 @@ def finish(output_dir: str, wrote: Sequence[str] = (), next_command: str = "") -
     for handler in [h for h in logging.getLogger().handlers if isinstance(h, _RunLog)]:
         logging.getLogger().removeHandler(handler)
         handler.close()
+
+
+def _shown(record: logging.LogRecord) -> bool:
+    """Not the engine's own words on an error, traceback included: the end of the program shows it."""
+    return "is terminating due to exception" not in str(record.msg)
 
 
 class _RunLog(logging.FileHandler):
