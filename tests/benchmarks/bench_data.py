@@ -1,8 +1,8 @@
 """Crops per second, the cache, and memory: `python tests/benchmarks/bench_data.py [dataset_dir]`.
 
-- The training pipeline of the laptop profile against MONAI's CacheDataset (defaults) with MONAI's crops, the plain
-  noising, and boundaries by SciPy and scikit-image. The target: at least 4 times. The plain one does a little
-  less: it accepts every crop and has no vectors.
+- The training pipeline of the laptop profile against MONAI's CacheDataset (defaults) with MONAI's crops, the
+  plain noising, and boundaries by SciPy and scikit-image. The target: at least 4 times. The plain one does a
+  little less: it accepts every crop and has no vectors.
 - One crop of a volume in the cache: memory-mapped against MONAI's PersistentDataset.
 - Resident memory with 10 and with 10,000 entries that point at the same few files.
 
@@ -20,7 +20,7 @@ import numpy as np
 import scipy.ndimage
 import skimage.filters
 import torch
-from monai.data import CacheDataset, DataLoader, MetaTensor, PersistentDataset
+from monai.data import CacheDataset, DataLoader, PersistentDataset
 from monai.transforms import (
     Compose,
     CopyItemsd,

@@ -95,12 +95,17 @@ def test_cases_that_share_a_file_keep_their_names(cases: list[dict], tmp_path: P
     same = [{**cases[0], "id": f"entry{n}", "fold": n} for n in range(3)]
     data = CachedVolumes(same, pipeline(), str(tmp_path / "cache"))
     assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 1
-    assert [(data[n]["id"], data[n]["fold"]) for n in range(3)] == [
-        (f"entry{n}", n) for n in range(3)
-    ]
+    assert [(data[n]["id"], data[n]["fold"]) for n in range(3)] == [(f"entry{n}", n) for n in range(3)]
     moved = [{**cases[0], "landmark": [0.0, 0.0, z]} for z in (1.0, 2.0)]  # transforms do read this one
     CachedVolumes(moved, pipeline(), str(tmp_path / "cache"))
     assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 3
+
+
+def test_other_files_in_the_data_set_do_not_matter(cases: list[dict], tmp_path: Path) -> None:
+    inside = [{**case, "source": str(tmp_path)} for case in cases]
+    first = CachedVolumes(inside, pipeline(), str(tmp_path / "cache")).entry(0)
+    (tmp_path / "another.nii.gz").write_bytes(b"new")
+    assert CachedVolumes(inside, pipeline(), str(tmp_path / "cache")).entry(0) == first
 
 
 def test_unreadable_file_is_named(cases: list[dict], tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
+import pretext3d
 from pretext3d.errors import UserError
 
 __all__ = ["CachedVolumes", "EpochSampler", "default_cache_dir"]
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 SMALL = 64  # arrays of up to so many elements are kept in case.json, not in a file of their own
 FORMAT = 1  # of the cached files: a change here makes every cached volume anew
+FILES = ("image", "label", "landmark_mask")  # the keys of a case that name files
 NAMES = ("id", "name", "source", "subject", "split", "fold")  # what a case is called: no transform reads it
 
 
@@ -122,7 +124,7 @@ class CachedVolumes(Dataset):
         self.crops_per_volume = crops_per_volume
         self.seed = seed
         self.folder = Path(cache_dir or default_cache_dir()) / "volumes"
-        self.recipe = json.dumps([FORMAT, monai.__version__, describe(list(self.deterministic.transforms))])
+        self.recipe = json.dumps([FORMAT, pretext3d.__version__, monai.__version__, describe(list(self.deterministic.transforms))])
         self.entries: dict[int, Path] = {}
         if prepare:
             self.prepare(num_workers)
@@ -132,9 +134,23 @@ class CachedVolumes(Dataset):
 
     def __getitem__(self, key: int) -> Any:
         draw, case = divmod(int(key), len(self.data))
+        self._seed(draw, case)
+        return self.random(self.volume(case))
+
+    def until(self, key: int, wanted: str) -> Any:
+        """The value `wanted` of sample `key`, without the random transforms behind the one that makes it."""
+        draw, case = divmod(int(key), len(self.data))
+        self._seed(draw, case)
+        sample = self.volume(case)
+        for transform in self.random.transforms:
+            if wanted in sample:
+                break
+            sample = transform(sample)
+        return sample[wanted]
+
+    def _seed(self, draw: int, case: int) -> None:
         state = np.random.SeedSequence([self.seed, draw, case]).generate_state(1)[0]
         self.random.set_random_state(seed=int(state))
-        return self.random(self.volume(case))
 
     def volume(self, case: int) -> dict[str, Any]:
         """The deterministic result of case `case`, memory-mapped; writing to it does not reach the disk."""
@@ -148,9 +164,10 @@ class CachedVolumes(Dataset):
         """The folder in the cache that holds case `case`: a hash of its files and of the transforms."""
         if case not in self.entries:
             item = self.data[case]
-            files = [p for v in item.values() for p in (v if isinstance(v, list) else [v]) if _is_file(p)]
-            nameless = {key: None if key in NAMES else value for key, value in item.items()}
-            content = json.dumps([self.recipe, describe(nameless), [file_stamp(p) for p in files]])
+            files = {key: [item[key]] if isinstance(item[key], str) else item[key] for key in FILES if key in item}
+            stamps = {key: [file_stamp(path) for path in paths] for key, paths in files.items()}
+            rest = {key: value for key, value in item.items() if key not in (*FILES, *NAMES)}
+            content = json.dumps([self.recipe, stamps, describe(rest)])
             self.entries[case] = self.folder / hashlib.sha256(content.encode()).hexdigest()[:32]
         return self.entries[case]
 
@@ -178,36 +195,41 @@ class CachedVolumes(Dataset):
         _write_entry(self.entry(case), result)
 
 
-def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and ("/" in value or os.sep in value) and Path(value).exists()
-
-
 def _write_entry(folder: Path, result: dict[str, Any]) -> None:
     """Write one case; whoever comes first wins, and a half-written one is never seen under its final name."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
-    plain: dict[str, Any] = {}
-    for key, value in result.items():
-        if isinstance(value, torch.Tensor | np.ndarray):
-            array = np.asarray(value)
-            entry: dict[str, Any] = {"dtype": str(array.dtype)}
-            if isinstance(value, MetaTensor):
-                entry["affine"] = value.affine.tolist()
-                entry["file"] = str(value.meta.get("filename_or_obj", ""))
-            if array.size <= SMALL:
-                entry["values"] = array.tolist()
-            else:
-                np.save(draft / f"{key}.npy", np.ascontiguousarray(array))
-            plain[key] = {"array": entry}
-        else:
-            plain[key] = {"value": value}
-    (draft / "case.json").write_text(json.dumps(plain))
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _write_draft(folder, result)
+    except OSError as error:
+        raise UserError(f"cache_dir: {folder.parent} cannot be written: {error}") from error
+
+
+def _write_draft(folder: Path, result: dict[str, Any]) -> None:
+    """Write beside the final name, then rename; the draft is gone in every case."""
+    draft = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    try:
+        plain: dict[str, Any] = {}
+        for key, value in result.items():
+            if isinstance(value, torch.Tensor | np.ndarray):
+                array = np.asarray(value)
+                entry: dict[str, Any] = {"dtype": str(array.dtype)}
+                if isinstance(value, MetaTensor):
+                    entry["affine"] = value.affine.tolist()
+                    entry["file"] = str(value.meta.get("filename_or_obj", ""))
+                if array.size <= SMALL:
+                    entry["values"] = array.tolist()
+                else:
+                    np.save(draft / f"{key}.npy", np.ascontiguousarray(array))
+                plain[key] = {"array": entry}
+            else:
+                plain[key] = {"value": value}
+        (draft / "case.json").write_text(json.dumps(plain))
         draft.rename(folder)
-    except OSError:  # another process was first
-        shutil.rmtree(draft, ignore_errors=True)
-        if not folder.is_dir():
+    except OSError:
+        if not folder.is_dir():  # else another process was first
             raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _read_entry(folder: Path) -> dict[str, Any]:

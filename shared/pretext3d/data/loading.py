@@ -3,12 +3,14 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.transforms import MapTransform
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from pretext3d.data.checks import as_channels
 from pretext3d.errors import UserError
 
-__all__ = ["SelectChannelsd"]
+__all__ = ["NameByCased", "ScaleToUnitd", "SelectChannelsd"]
 
 
 class SelectChannelsd(MapTransform):
@@ -36,4 +38,67 @@ class SelectChannelsd(MapTransform):
                 # a volume that has just these channels already is left as it is
                 if self.channels != list(range(d[key].shape[0])):
                     d[key] = d[key][self.channels]
+        return d
+
+
+class ScaleToUnitd(MapTransform):
+    """Scale each channel linearly to [0, 1] and clip it there.
+
+    Args:
+        keys: volumes (c, ...).
+        normalisation: what becomes 0 and 1: {"percentiles": [0.5, 99.5]} of the channel's voxels, or
+            {"window": [-175, 250]} in the file's own units (CT). A channel whose two percentiles are equal (almost
+            empty) is scaled from its minimum to its maximum; a constant one becomes 0.
+
+    Raises:
+        UserError: for any other description, or limits that do not ascend.
+    """
+
+    def __init__(self, keys: Sequence[str] | str, normalisation: Mapping[str, Sequence[int | float]]) -> None:
+        super().__init__(keys)
+        expected = "expected {percentiles: [0.5, 99.5]} or {window: [low, high]}"
+        if len(normalisation) != 1 or not set(normalisation) <= {"percentiles", "window"}:
+            raise UserError(f"normalisation: found {dict(normalisation)}, {expected}")
+        self.kind, limits = next(iter(normalisation.items()))
+        top = 100 if self.kind == "percentiles" else float("inf")
+        if len(limits) != 2 or not limits[0] < limits[1] <= top or (self.kind == "percentiles" and limits[0] < 0):
+            raise UserError(f"normalisation: found {dict(normalisation)}, {expected}, ascending")
+        self.limits = [float(limits[0]), float(limits[1])]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary with its volumes scaled, float32."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            volume = d[key].to(torch.float32)
+            limits = [self._limits(channel) for channel in volume]
+            shape = (-1, *(1,) * (volume.ndim - 1))
+            low = torch.tensor([pair[0] for pair in limits]).reshape(shape)
+            span = torch.tensor([pair[1] - pair[0] for pair in limits]).reshape(shape)
+            d[key] = ((volume - low) / torch.where(span > 0, span, 1.0)).clamp(0.0, 1.0)
+        return d
+
+    def _limits(self, channel: torch.Tensor) -> tuple[float, float]:
+        if self.kind == "window":
+            return self.limits[0], self.limits[1]
+        low, high = (float(value) for value in percentile(channel, self.limits))
+        return (low, high) if low < high else (float(channel.min()), float(channel.max()))
+
+
+class NameByCased(MapTransform):
+    """Let `SaveImaged` name a case's results after its id, which is unique, not after its file, which may not be.
+
+    Args:
+        keys: what will be saved, with meta data.
+        id_key: the case's id.
+    """
+
+    def __init__(self, keys: Sequence[str] | str, id_key: str = "id") -> None:
+        super().__init__(keys)
+        self.id_key = id_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary with the names changed."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key].meta["filename_or_obj"] = str(d[self.id_key]).replace("/", "_") + ".nii.gz"
         return d

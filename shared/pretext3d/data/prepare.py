@@ -38,6 +38,7 @@ def prepare_cases(
     seed: int = 0,
     split_seed: int = 0,
     skip_bad: bool = False,
+    num_classes: int = 0,
     cache_dir: str = "",
 ) -> dict[str, Any]:
     """Find the cases, hold some out, leave out or refuse bad ones, settle channels, spacing and classes.
@@ -61,6 +62,7 @@ def prepare_cases(
         seed: of the choice of labelled cases.
         split_seed: of the split.
         skip_bad: leave out bad cases in fine-tuning.
+        num_classes: background included; 0 = as many as dataset.json or the label files name.
         cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
 
     Returns:
@@ -103,6 +105,11 @@ def prepare_cases(
         roi_size,
     )
     count, class_names = classes(names, checked)
+    if num_classes and finetuning:
+        if num_classes < count:
+            raise UserError(f"num_classes: found {num_classes}, expected {count} or more: {class_names}, or 0 for these")
+        class_names += [f"label {value}" for value in range(count, num_classes)]
+        count = num_classes
     available = len(train)
     if finetuning:
         train = labelled_subset(train, label_fraction, num_labelled, seed)

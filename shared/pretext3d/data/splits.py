@@ -7,14 +7,18 @@ sets are pre-trained together.
 """
 
 import hashlib
+import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pretext3d.errors import UserError
 
-__all__ = ["labelled_subset", "split_cases"]
+__all__ = ["check_unseen", "fingerprints", "labelled_subset", "split_cases"]
+
+logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
@@ -142,3 +146,41 @@ def labelled_subset(
     count = num_labelled or max(1, math.floor(len(cases) * label_fraction + 1e-9))
     ranked = sorted(cases, key=lambda c: (rank(seed, f"label:{c.get('name', c['id'])}"), c["id"]))
     return ranked[:count]
+
+
+def fingerprints(cases: Sequence[Case]) -> list[str]:
+    """One text a case, the same for a copy of its images elsewhere: a hash of their file names and sizes.
+
+    Checkpoints keep these of the cases they were trained on: a path would tell of the machine it was on.
+    """
+    return [_fingerprint(case) for case in cases]
+
+
+def _fingerprint(case: Case) -> str:
+    images = [Path(path) for path in ([case["image"]] if isinstance(case["image"], str) else case["image"])]
+    files = [f for path in images for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    content = "|".join(f"{file.name}:{file.stat().st_size}" for file in files)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool = True) -> None:
+    """Make sure that a checkpoint was not trained on cases that are to judge it.
+
+    Args:
+        cases: the held-out cases.
+        record: the checkpoint's; {} = from scratch.
+        refuse: raise; False: only warn.
+
+    Raises:
+        UserError: with `refuse`, where a held-out case was trained on.
+    """
+    trained = set((record.get("data") or {}).get("train") or [])
+    seen = [case["id"] for case in cases if trained and _fingerprint(case) in trained]
+    if seen:
+        message = (
+            f"{len(seen)} of {len(cases)} held-out cases were trained on ({', '.join(seen[:4])}"
+            f"{', ...' if len(seen) > 4 else ''}): give the same val_fraction, split_seed and fold as in that training"
+        )
+        if refuse:
+            raise UserError(message)
+        logger.warning("%s", message)

@@ -337,8 +337,8 @@ class MeanVectorError:
         """One number per crop, as `vector_error_mm`."""
         true = output["label"]["vectors"]
         if self.mean is None:
-            keys: Sequence[int] = range(self.num_crops)
-            self.mean = torch.stack([self.dataset[key]["vectors"] for key in keys]).mean(0)
+            vectors = [self.dataset.until(key, "vectors") for key in range(self.num_crops)]
+            self.mean = torch.stack(vectors).mean(0)
         return (self.mean.to(true) - true).norm(dim=-1).mean(dim=1)
 
 

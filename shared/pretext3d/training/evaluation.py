@@ -102,7 +102,7 @@ class CaseMetrics:
         missing = table["hd95_mm"].isna() & table["dice"].notna()
         summary["no_distance"] = missing.groupby(table["class"], sort=False).sum()
         summary = summary.astype(float)  # the counts, too: their mean is a row like the others
-        summary.loc["foreground mean"] = summary.mean()
+        summary.loc["foreground mean", columns] = summary[columns].mean()
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, frame, index in (("evaluation", table, False), ("evaluation_summary", summary, True)):
             draft = self.output_dir / f".{name}.csv.tmp"

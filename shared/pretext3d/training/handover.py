@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
+from pretext3d.data.splits import check_unseen
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone, rebuild
 from pretext3d.networks.segmentation import SegmentationNet
@@ -258,8 +259,8 @@ def load_pretrained(
     num_classes: int,
     default_encoder: str = "",
     keep_head: bool = False,
+    held_out: Sequence[dict[str, Any]] = (),
     exclude: Sequence[str] = (),
-    spatial_dims: int = 3,
 ) -> SegmentationNet:
     """A segmentation network: its backbone rebuilt from a checkpoint's record alone, or from scratch.
 
@@ -271,8 +272,8 @@ def load_pretrained(
         num_classes: of the new head, background included.
         default_encoder: the encoder from scratch, where `encoder` is ''.
         keep_head: take the head, too, from a segmentation checkpoint with the same classes.
+        held_out: cases that will judge the network: a warning where the checkpoint was trained on one of them.
         exclude: see `hand_over`.
-        spatial_dims: of a network from scratch.
 
     Raises:
         UserError: no such checkpoint, one of another encoder, or one that does not fit.
@@ -280,10 +281,11 @@ def load_pretrained(
     if not pretrained:
         if not (encoder or default_encoder):
             raise UserError("encoder: found '', expected an encoder's name, or a checkpoint in `pretrained`")
-        backbone = build_backbone(encoder or default_encoder, in_channels, roi_size, spatial_dims)
+        backbone = build_backbone(encoder or default_encoder, in_channels, roi_size)
         return SegmentationNet(backbone, num_classes)
     file = resolve_pretrained(pretrained)
     content = load_checkpoint(file)
+    check_unseen(held_out, content["record"], refuse=False)
     record = content["record"].get("backbone") or {}
     if "encoder" not in record:
         raise UserError(f"{file}: its record names no encoder; the network cannot be rebuilt from it")

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
+
+from pretext3d.errors import UserError
 
 __all__ = ["History"]
 
@@ -56,6 +59,11 @@ class History:
             "train_loss": float(self.loss_sum) / max(1, self.steps),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
+        if not math.isfinite(row["train_loss"]):
+            raise UserError(
+                f"the training loss is {row['train_loss']} after epoch {engine.state.epoch}: the training has diverged; "
+                "try a lower --learning_rate or --precision fp32 (the last good checkpoint is kept)"
+            )
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             row |= {name: float(value) for name, value in self.evaluator.state.metrics.items()}
         if dist.is_initialized() and dist.get_rank() > 0:

@@ -43,6 +43,7 @@ class AutocastInferer(Inferer):
         self.inferer = inferer if inferer is not None else SimpleInferer()
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """What `inferer` gives; loss and metrics are computed outside, in float32."""
+        """What `inferer` gives, a tensor or a tuple of them, in float32 for loss and metrics."""
         with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.enabled):
-            return self.inferer(inputs.to(memory_format=torch.channels_last_3d), network, *args, **kwargs)
+            output = self.inferer(inputs.to(memory_format=torch.channels_last_3d), network, *args, **kwargs)
+        return tuple(part.float() for part in output) if isinstance(output, tuple) else output.float()

@@ -10,12 +10,14 @@ import random
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pydoc import locate
+from types import ModuleType
 from typing import Any
 
 import monai
 import torch
 import torch.distributed as dist
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 
 import pretext3d
@@ -39,6 +41,8 @@ def begin(
     profile: str = "",
     profiles: Mapping[str, Any] | None = None,
     save_config: str = "config.yaml",
+    counts: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Check the overrides, open the log, seed everything, save the merged configuration in `output_dir`.
 
@@ -48,6 +52,8 @@ def begin(
         profile: the name that runs, shown in the log; '' for a configuration without profiles.
         profiles: the table it comes from.
         save_config: file name of the merged configuration.
+        counts: keys whose value must be a whole number from 1; num_workers may be 0, steps_per_epoch None.
+        device: must be there.
 
     Raises:
         UserError: for an override that no configuration file has, an unknown profile, a bad seed, or an
@@ -67,7 +73,13 @@ def begin(
         raise UserError(f"profile: found {profile!r}, expected one of {', '.join(profiles)}")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed: found {seed!r}, expected a whole number from 0")
+    _check_counts(counts or {})
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device: found {device}, but torch sees no GPU; expected cpu")
     rank = dist.get_rank() if dist.is_initialized() else 0
+    if rank > 0:  # one process tells
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.WARNING)
     if rank == 0:
         folder = Path(output_dir)
         try:
@@ -93,6 +105,15 @@ def three_sizes(value: int | Sequence[int], key: str) -> tuple[int, int, int]:
             f"{key}: found {value!r}, expected one whole number of voxels or three, as 64 or [64,64,32]"
         )
     return sizes[0], sizes[1], sizes[2]
+
+
+def _check_counts(counts: Mapping[str, Any]) -> None:
+    for key, value in counts.items():
+        least = 0 if key == "num_workers" else 1
+        if value is None and key == "steps_per_epoch":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{key}: found {value!r}, expected a whole number from {least}")
 
 
 def finish(output_dir: str, wrote: Sequence[str] = (), next_command: str = "") -> None:
@@ -158,7 +179,7 @@ def _check_overrides(workflow: ConfigWorkflow) -> None:
         node: Any = known.config
         for depth, part in enumerate(parts):
             last = depth == len(parts) - 1
-            if isinstance(node, Mapping) and part not in node and not (last and "_target_" in node):
+            if isinstance(node, Mapping) and part not in node and not (last and _takes(node, part)):
                 if depth:
                     raise UserError(_unknown(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
                 break  # unknown top-level keys have been refused above; MONAI's own are not looked into
@@ -170,6 +191,20 @@ def _check_overrides(workflow: ConfigWorkflow) -> None:
                 node = node[int(part)] if isinstance(node, list) else node[part]
             else:
                 break
+
+
+def _takes(component: Mapping[str, Any], argument: str) -> bool:
+    """Whether a component's class has such an argument; what cannot be found out is left to MONAI."""
+    target = component.get("_target_")
+    if not isinstance(target, str):
+        return False
+    factory = locate(target) or locate(ComponentLocator().get_component_module_name(target) or "")
+    if isinstance(factory, ModuleType):  # MONAI's short names: the module that has the class
+        factory = getattr(factory, target, None)
+    if factory is None:
+        return True
+    parameters = inspect.signature(factory).parameters
+    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ that it loads with `weights_only=True`:
 `best.pt` and `final.pt` hold format, record, network, epoch and the metric only.
 """
 
+import hashlib
 import contextlib
 import os
 import pickle
@@ -197,8 +198,18 @@ def check_same_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, 
         raise UserError(f"{path}: written by another run, it cannot be resumed: {listed}")
 
 
+def _digest(names: Any) -> Any:
+    """A short text for a list of cases, whatever their order."""
+    if not isinstance(names, list | tuple):
+        return names
+    digest = hashlib.sha256("".join(sorted(map(str, names))).encode()).hexdigest()[:8]
+    return f"{len(names)} cases ({digest})"
+
+
 def _identity(record: Mapping[str, Any]) -> dict[str, str]:
     """What must be equal for a resume, as text in which a list and a tuple are the same."""
-    parts = {"method": record.get("method"), "channels": record.get("channels")}
+    parts = {key: record.get(key) for key in ("method", "channels", "pixdim", "normalisation", "seed")}
+    data = record.get("data") or {}
+    parts["training cases"] = _digest(data.get("train"))
     parts |= {f"backbone {key}": value for key, value in (record.get("backbone") or {}).items()}
     return {key: repr(list(value) if isinstance(value, tuple) else value) for key, value in parts.items()}
