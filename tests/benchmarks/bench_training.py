@@ -1,8 +1,8 @@
-"""The whole training step against a bare loop: `python tests/benchmarks/bench_training.py [dataset_dir] [blocks]`.
+"""The training step against a bare loop: `python tests/benchmarks/bench_training.py [dataset_dir] [blocks]`.
 
-train.yaml's trainer with the laptop profile, its data loader with one worker process, and every handler that acts
-on a step, against the plain PyTorch loop: the same network, loss, optimizer, autocast and layout, on tensors that
-are ready. Blocks of both in turn in one run; wall-clock medians. The target: a ratio under 1.10.
+train.yaml's trainer with the laptop profile, its data loader with one worker process, and every handler that
+acts on a step, against the plain PyTorch loop: the same network, loss, optimizer, autocast and layout, on
+tensors that are ready. Blocks of both in turn in one run; wall-clock medians. The target: a ratio under 1.10.
 
 Left out, as they act once an epoch: validation, checkpoints, pictures.
 """
@@ -111,7 +111,9 @@ def main() -> None:
         dataset = parser.get_parsed_content("train#dataset")
         size = parser.get_parsed_content("batch_size")
         prepare = parser.get_parsed_content("train#prepare_batch")
-        items = [torch.utils.data.default_collate([dataset[n * size + i] for i in range(size)]) for n in range(4)]
+        items = [
+            torch.utils.data.default_collate([dataset[n * size + i] for i in range(size)]) for n in range(4)
+        ]
         bare = Bare(parser, [prepare(batch, torch.device("cpu")) for batch in items])
         blocks = Blocks(bare, rounds)
         blocks.attach(trainer)

@@ -154,3 +154,30 @@ def test_ranks_together_are_one_process(cases: list[dict], tmp_path: Path) -> No
 def test_bad_arguments(cases: list[dict], arguments: dict) -> None:
     with pytest.raises(UserError, match="crops_per_volume"):
         CachedVolumes(cases, pipeline(), **arguments)
+
+
+def test_files_of_the_same_name_in_two_folders_are_two_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means = []
+    for value in (1.0, 2.0):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        nib.save(nib.Nifti1Image(np.full((4, 4, 4), value, np.float32), np.eye(4)), folder / "scan.nii.gz")
+        monkeypatch.chdir(folder)  # as with --dataset_dir .
+        transform = Compose([LoadImaged("image", ensure_channel_first=True)])
+        data = CachedVolumes([{"id": "scan", "image": "scan.nii.gz"}], transform, str(tmp_path / "cache"))
+        means.append(float(data.volume(0)["image"].mean()))
+    assert means == [1.0, 2.0]
+
+
+def test_until_gives_the_sample_s_value(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    torch.testing.assert_close(data.until(4, "image"), data.volume(1)["image"])  # there before any random one
+    assert data.until(4, "id") == "case1"
+
+
+def test_full_disk_is_one_line(cases: list[dict], tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="cache_dir"):
+        CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))

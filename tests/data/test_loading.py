@@ -1,7 +1,7 @@
 import pytest
 import torch
 from monai.data import MetaTensor
-from pretext3d.data.loading import SelectChannelsd
+from pretext3d.data.loading import NameByCased, ScaleToUnitd, SelectChannelsd
 from pretext3d.errors import UserError
 
 AFFINE = torch.diag(torch.tensor([2.0, 1.0, 3.0, 1.0]))
@@ -41,3 +41,51 @@ def test_too_few_channels_names_the_case() -> None:
 def test_bad_channels(channels) -> None:
     with pytest.raises(UserError, match="channels: found"):
         SelectChannelsd("image", channels)
+
+
+def test_percentiles_by_hand() -> None:
+    # 0 .. 100: the 10th percentile is 10, the 90th 90; 50 is half way, 0 and 100 are clipped
+    volume = torch.arange(101.0).reshape(1, 101, 1, 1)
+    got = ScaleToUnitd("image", {"percentiles": [10, 90]})({"image": volume})["image"].flatten()
+    torch.testing.assert_close(got[[0, 10, 30, 50, 90, 100]], torch.tensor([0.0, 0.0, 0.25, 0.5, 1.0, 1.0]))
+    torch.testing.assert_close(volume, torch.arange(101.0).reshape(1, 101, 1, 1))
+
+
+def test_window_by_hand_and_channels_apart() -> None:
+    volume = torch.tensor([[-175.0, 37.5], [250.0, 1000.0]]).reshape(2, 2, 1, 1)
+    got = ScaleToUnitd("image", {"window": [-175, 250]})({"image": volume})["image"]
+    torch.testing.assert_close(got.flatten(), torch.tensor([0.0, 0.5, 1.0, 1.0]))
+    each = ScaleToUnitd("image", {"percentiles": [0, 100]})({"image": volume})["image"]
+    torch.testing.assert_close(each.flatten(), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+
+
+def test_almost_empty_channel_is_scaled_by_its_range_and_a_constant_one_is_zero() -> None:
+    volume = torch.zeros(2, 10, 10, 10)
+    volume[0, 0, 0, 0] = 1448.0
+    volume[1] = 7.0
+    got = ScaleToUnitd("image", {"percentiles": [0.5, 99.5]})({"image": volume})["image"]
+    assert got[0].max() == 1
+    assert got[0].sum() == 1
+    assert got[1].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "normalisation",
+    [
+        {},
+        {"mean": [0, 1]},
+        {"percentiles": [50]},
+        {"percentiles": [99, 1]},
+        {"percentiles": [0, 101]},
+        {"window": [5, 5]},
+    ],
+)
+def test_bad_normalisation_is_named(normalisation) -> None:
+    with pytest.raises(UserError, match="normalisation"):
+        ScaleToUnitd("image", normalisation)
+
+
+def test_results_are_named_by_id() -> None:
+    pred = MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": "/somewhere/0001.dcm"})
+    named = NameByCased("pred")({"id": "clinic/scan 7", "pred": pred})["pred"]
+    assert named.meta["filename_or_obj"] == "clinic_scan 7.nii.gz"

@@ -20,7 +20,7 @@ EDGE = 64  # a volume is 1 MB: 10,000 of them in memory would be 10 GB
 
 
 def resident_mb(pid: str = "self") -> float:
-    """Resident memory of a process in MB, without the pages of mapped files: the system can take those back."""
+    """Resident memory of a process in MB, mapped files left out: the system can take those back."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return sum(float(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 

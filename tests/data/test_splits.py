@@ -1,11 +1,12 @@
 """Tests of the splits: laws over names, orders and unions of data sets."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pretext3d.data.splits import labelled_subset, rank, split_cases
+from pretext3d.data.splits import check_unseen, fingerprints, labelled_subset, rank, split_cases
 from pretext3d.errors import UserError
 
 NAMES = st.lists(st.text("abcdefgh", min_size=1, max_size=5), min_size=2, max_size=12, unique=True)
@@ -143,3 +144,23 @@ def test_num_labelled_out_of_range():
 def test_val_fraction_out_of_range():
     with pytest.raises(UserError, match=r"val_fraction: found 1.0, expected a number in \[0, 1\)"):
         split_cases(cases_of("abc"), 1.0)
+
+
+def test_a_held_out_case_that_was_trained_on_is_found_also_as_a_copy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cases = []
+    for n in range(3):
+        path = tmp_path / f"case{n}.nii.gz"
+        path.write_bytes(bytes(n + 1))
+        cases.append({"id": f"case{n}", "image": str(path)})
+    record = {"data": {"train": fingerprints(cases[:2])}}
+    check_unseen(cases[2:], record)
+    check_unseen(cases, {})  # from scratch
+    copy = tmp_path / "elsewhere" / "case0.nii.gz"
+    copy.parent.mkdir()
+    copy.write_bytes(bytes(1))
+    with pytest.raises(UserError, match=r"1 of 2 held-out cases were trained on \(copy\)"):
+        check_unseen([{"id": "copy", "image": str(copy)}, cases[2]], record)
+    check_unseen(cases, record, refuse=False)
+    assert "2 of 3" in caplog.text

@@ -38,7 +38,9 @@ class Spy(nn.Module):
 
     def forward(self, x, factor=2):
         self.seen = x
-        return self.conv(x) * factor
+        result = self.conv(x) * factor
+        self.computed = result.dtype
+        return result
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
@@ -46,10 +48,11 @@ def test_network_runs_in_the_precision(precision, dtype) -> None:
     network = Spy()
     image = torch.rand(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     result = AutocastInferer(precision, CPU)(image, network, factor=3)
-    assert result.dtype == dtype
+    assert network.computed == dtype
+    assert result.dtype == torch.float32
     assert network.seen.is_contiguous(memory_format=torch.channels_last_3d)
     assert network.conv.weight.dtype == torch.float32
-    assert not torch.is_autocast_enabled("cpu")  # loss and metrics, behind it, are computed in float32
+    assert not torch.is_autocast_enabled("cpu")
     # bfloat16 has 8 significant bits: 2^-8 for each of inputs, sum and product
     tolerance = {"rtol": 3 * 2**-8, "atol": 0.0} if dtype == torch.bfloat16 else {}
     torch.testing.assert_close(result, 3 * image.sum(1, keepdim=True), check_dtype=False, **tolerance)

@@ -124,7 +124,9 @@ class CachedVolumes(Dataset):
         self.crops_per_volume = crops_per_volume
         self.seed = seed
         self.folder = Path(cache_dir or default_cache_dir()) / "volumes"
-        self.recipe = json.dumps([FORMAT, pretext3d.__version__, monai.__version__, describe(list(self.deterministic.transforms))])
+        self.recipe = json.dumps(
+            [FORMAT, pretext3d.__version__, monai.__version__, describe(list(self.deterministic.transforms))]
+        )
         self.entries: dict[int, Path] = {}
         if prepare:
             self.prepare(num_workers)
@@ -164,7 +166,9 @@ class CachedVolumes(Dataset):
         """The folder in the cache that holds case `case`: a hash of its files and of the transforms."""
         if case not in self.entries:
             item = self.data[case]
-            files = {key: [item[key]] if isinstance(item[key], str) else item[key] for key in FILES if key in item}
+            files = {
+                key: [item[key]] if isinstance(item[key], str) else item[key] for key in FILES if key in item
+            }
             stamps = {key: [file_stamp(path) for path in paths] for key, paths in files.items()}
             rest = {key: value for key, value in item.items() if key not in (*FILES, *NAMES)}
             content = json.dumps([self.recipe, stamps, describe(rest)])

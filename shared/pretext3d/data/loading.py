@@ -47,8 +47,8 @@ class ScaleToUnitd(MapTransform):
     Args:
         keys: volumes (c, ...).
         normalisation: what becomes 0 and 1: {"percentiles": [0.5, 99.5]} of the channel's voxels, or
-            {"window": [-175, 250]} in the file's own units (CT). A channel whose two percentiles are equal (almost
-            empty) is scaled from its minimum to its maximum; a constant one becomes 0.
+            {"window": [-175, 250]} in the file's own units (CT). A channel whose two percentiles are equal
+            (almost empty) is scaled from its minimum to its maximum; a constant one becomes 0.
 
     Raises:
         UserError: for any other description, or limits that do not ascend.
@@ -61,7 +61,11 @@ class ScaleToUnitd(MapTransform):
             raise UserError(f"normalisation: found {dict(normalisation)}, {expected}")
         self.kind, limits = next(iter(normalisation.items()))
         top = 100 if self.kind == "percentiles" else float("inf")
-        if len(limits) != 2 or not limits[0] < limits[1] <= top or (self.kind == "percentiles" and limits[0] < 0):
+        if (
+            len(limits) != 2
+            or not limits[0] < limits[1] <= top
+            or (self.kind == "percentiles" and limits[0] < 0)
+        ):
             raise UserError(f"normalisation: found {dict(normalisation)}, {expected}, ascending")
         self.limits = [float(limits[0]), float(limits[1])]
 
@@ -85,7 +89,7 @@ class ScaleToUnitd(MapTransform):
 
 
 class NameByCased(MapTransform):
-    """Let `SaveImaged` name a case's results after its id, which is unique, not after its file, which may not be.
+    """Let `SaveImaged` name a case's results after its id, which is unique, as its file's name may not be.
 
     Args:
         keys: what will be saved, with meta data.

@@ -107,7 +107,9 @@ def prepare_cases(
     count, class_names = classes(names, checked)
     if num_classes and finetuning:
         if num_classes < count:
-            raise UserError(f"num_classes: found {num_classes}, expected {count} or more: {class_names}, or 0 for these")
+            raise UserError(
+                f"num_classes: found {num_classes}, expected {count} or more: {class_names}, or 0 for these"
+            )
         class_names += [f"label {value}" for value in range(count, num_classes)]
         count = num_classes
     available = len(train)

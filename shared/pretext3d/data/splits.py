@@ -179,7 +179,8 @@ def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool 
     if seen:
         message = (
             f"{len(seen)} of {len(cases)} held-out cases were trained on ({', '.join(seen[:4])}"
-            f"{', ...' if len(seen) > 4 else ''}): give the same val_fraction, split_seed and fold as in that training"
+            f"{', ...' if len(seen) > 4 else ''}): give the same val_fraction, split_seed and fold as in "
+            "that training"
         )
         if refuse:
             raise UserError(message)

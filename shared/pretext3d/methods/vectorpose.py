@@ -13,7 +13,6 @@ target's scaling, which the paper does not give, is a parameter.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np

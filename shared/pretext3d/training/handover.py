@@ -272,7 +272,7 @@ def load_pretrained(
         num_classes: of the new head, background included.
         default_encoder: the encoder from scratch, where `encoder` is ''.
         keep_head: take the head, too, from a segmentation checkpoint with the same classes.
-        held_out: cases that will judge the network: a warning where the checkpoint was trained on one of them.
+        held_out: cases that will judge the network: a warning where the checkpoint was trained on one.
         exclude: see `hand_over`.
 
     Raises:

@@ -198,12 +198,13 @@ def _takes(component: Mapping[str, Any], argument: str) -> bool:
     target = component.get("_target_")
     if not isinstance(target, str):
         return False
-    factory = locate(target) or locate(ComponentLocator().get_component_module_name(target) or "")
+    factory: Any = locate(target) or locate(ComponentLocator().get_component_module_name(target) or "")
     if isinstance(factory, ModuleType):  # MONAI's short names: the module that has the class
         factory = getattr(factory, target, None)
-    if factory is None:
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
         return True
-    parameters = inspect.signature(factory).parameters
     return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 

@@ -11,8 +11,8 @@ that it loads with `weights_only=True`:
 `best.pt` and `final.pt` hold format, record, network, epoch and the metric only.
 """
 
-import hashlib
 import contextlib
+import hashlib
 import os
 import pickle
 import random
