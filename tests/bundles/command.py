@@ -52,9 +52,9 @@ def fail(config: str | list[str], *expected: str, **keys: object) -> str:
     done = run(config, **keys)  # type: ignore[arg-type]
     output = done.stdout + done.stderr
     assert done.returncode != 0, output[-4000:]
-    message = done.stderr.strip().splitlines()[-1]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, output[-4000:]
     for text in expected:
-        assert text in output[-3000:], output[-4000:]
+        assert text in errors[0], errors[0]
     assert "Traceback" not in done.stderr, output[-4000:]
-    assert "error: " in done.stderr, message
-    return output
+    return errors[0]

@@ -112,10 +112,12 @@ def test_truncated_checkpoint_falls_back(trained: Path, tmp_path: Path) -> None:
     ("keys", "expected"),
     [
         ({"max_epoch": 3}, ["max_epoch", "--max_epochs"]),
-        ({"optimizer__learning_rate__x": 3}, ["optimizer"]),
+        ({"optimizer__learning_rate": 3}, ["optimizer::learning_rate", "optimizer::lr"]),
+        ({"batch_size": 0}, ["batch_size", "0"]),
         ({"encoder": "unnet"}, ["unnet", "unet"]),
         ({"roi_size": 18, "encoder": "unet4"}, ["roi_size", "18"]),
         ({"roi_size": "[16,16]"}, ["roi_size", "[16, 16]"]),
+        ({"normalisation": "{'window': [9, 1]}"}, ["normalisation", "ascending"]),
         ({"dataset_dir": "does/not/exist"}, ["does/not/exist"]),
         ({"profile": "lapdog"}, ["profile", "lapdog", "laptop"]),
         ({"channels": "[4]"}, ["channels"]),
