@@ -61,7 +61,7 @@ class History:
         }
         if not math.isfinite(row["train_loss"]):
             raise UserError(
-                f"the training loss is {row['train_loss']} after epoch {engine.state.epoch}: it has diverged; "
+                f"the training loss is {row['train_loss']} after epoch {engine.state.epoch}: diverged; "
                 "try a lower --learning_rate or --precision fp32 (the last good checkpoint is kept)"
             )
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
