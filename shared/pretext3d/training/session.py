@@ -120,7 +120,7 @@ def finish(output_dir: str, wrote: Sequence[str] = (), next_command: str = "") -
     """Say what the run wrote and what to type next; end a distributed run; close the log."""
     if not dist.is_initialized() or dist.get_rank() == 0:
         lines = [f"done: {output_dir}"]
-        lines += [f"  {name}" for name in wrote if (Path(output_dir) / name.split()[0]).exists()]
+        lines += [f"  {name}" for name in wrote if any(Path(output_dir).glob(name.split()[0]))]
         if next_command:
             lines += ["next:", f"  {next_command}"]
         logger.info("%s", "\n".join(lines))
