@@ -3,6 +3,7 @@
 import csv
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -229,3 +230,10 @@ def test_wild_volumes_train_and_the_bad_ones_are_listed(real_data: Path, tmp_pat
         ("spine_venc_2d_plus_dir", "slice"),
     ):
         assert any(name in line and reason in line for line in output.splitlines()), name
+
+
+def test_tracking_by_mlflow(tmp_path: Path) -> None:
+    succeed("train", output_dir=tmp_path / "run", tracking="mlflow", **{**TINY, "max_epochs": 1})
+    with sqlite3.connect(tmp_path / "run" / "mlruns.db") as store:
+        names = {name for (name,) in store.execute("select key from latest_metrics")}
+    assert {"train_loss", "val_loss", "vector_error_mm", "relative_vector_error"} <= names

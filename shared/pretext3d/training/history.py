@@ -47,7 +47,9 @@ class History:
 
     def add_loss(self, engine: Engine) -> None:
         """Take in one step's loss."""
-        self.loss_sum = self.loss_sum + engine.state.output["loss"].detach()
+        output = engine.state.output
+        loss = output[0]["loss"] if isinstance(output, list) else output["loss"]  # a list once decollated
+        self.loss_sum += float(loss)
         self.steps += 1
 
     def end_epoch(self, engine: Engine) -> None:
