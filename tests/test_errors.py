@@ -49,7 +49,7 @@ def test_other_errors_keep_their_traceback(tmp_path: Path) -> None:
     ("call", "line"), [("", "stopped"), ("install_excepthook('stopped; go on so')", "stopped; go on so")]
 )
 def test_interruption_is_one_line(tmp_path: Path, call: str, line: str) -> None:
-    # a program in the background of a shell, such as this test's own, may have inherited that SIGINT is ignored
+    # what a shell runs in the background, this test perhaps, starts its programs with SIGINT ignored
     lines = ["import signal", "signal.signal(signal.SIGINT, signal.default_int_handler)"]
     code, shown = end_of_program(tmp_path, call, *lines, "signal.raise_signal(signal.SIGINT)")
     assert code == -2  # ended by SIGINT, which a shell reports as 128 + 2
@@ -61,15 +61,16 @@ def test_interruption_while_a_mistake_is_handled(tmp_path: Path) -> None:
     assert end_of_program(tmp_path, *lines)[1].strip() == "stopped"
 
 
-def test_deepest_mistake_is_found() -> None:
+def test_outermost_mistake_is_found() -> None:
     inner, outer = UserError("inner"), UserError("outer")
     outer.__cause__ = ValueError("between")
     outer.__cause__.__cause__ = inner
-    assert find_user_error(outer) is inner
+    assert find_user_error(outer) is outer  # the one that knows which file or case it was
     assert find_user_error(ValueError("x")) is None
     assert find_user_error(None) is None
     inner.__cause__ = outer  # a circle ends, too
-    assert find_user_error(outer) is inner
+    assert find_user_error(RuntimeError()) is None
+    assert find_user_error(outer) is outer
 
 
 def refuse(item: int) -> int:

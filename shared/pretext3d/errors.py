@@ -29,21 +29,20 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """The deepest `UserError` in the chain of causes of an exception, or None.
+    """The outermost `UserError` in the chain of causes of an exception, or None.
 
-    MONAI's parser and transforms wrap each error in a chain of `RuntimeError`; the user's mistake is at its
-    end. One that comes out of a `DataLoader`'s worker is given with its own message alone.
+    MONAI's parser and transforms wrap each error in a chain of `RuntimeError`; the user's mistake is
+    inside. One that comes out of a `DataLoader`'s worker is given with its own message alone.
     """
-    found = None
     for each in _chain(error):
         text = str(each)
         in_worker = text.startswith("Caught ") and "\nOriginal Traceback" in text
         mistake = _IN_WORKER.search(text) if in_worker else None
         if mistake is not None:
-            found = UserError(mistake[1].strip())
-        elif isinstance(each, UserError):
-            found = each
-    return found
+            return UserError(mistake[1].strip())
+        if isinstance(each, UserError):
+            return each
+    return None
 
 
 class _Hook:

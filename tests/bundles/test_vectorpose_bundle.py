@@ -173,12 +173,17 @@ def test_from_another_folder_and_from_inside(tmp_path: Path) -> None:
     succeed("./configs/train.yaml", cwd=BUNDLE, output_dir=tmp_path / "inside", **keys)
 
 
-def test_config_workflow_has_every_property(tmp_path: Path) -> None:
+def test_config_workflow_has_every_property(finetuned: Path, tmp_path: Path) -> None:
     for name, kind in (("train", "train"), ("finetune", "train"), ("inference", "infer")):
+        keys = {"pretrained": str(finetuned)} if name == "inference" else {"profile": "laptop"}
         workflow = ConfigWorkflow(
-            config_file=str(BUNDLE / "configs" / f"{name}.yaml"), workflow_type=kind, logging_file=False,
+            config_file=str(BUNDLE / "configs" / f"{name}.yaml"),
+            workflow_type=kind,
+            logging_file=False,
             output_dir=str(tmp_path / name),
-        )  # fmt: skip
+            **keys,
+        )
+        workflow.initialize()
         assert not workflow.check_properties(), name
 
 
@@ -192,8 +197,7 @@ def test_two_processes(tmp_path: Path) -> None:
         "torch.distributed.run",
         "--nproc_per_node",
         "2",
-        "--master_port",
-        "0",
+        "--standalone",
         *config,
     ]
     done = subprocess.run(

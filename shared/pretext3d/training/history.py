@@ -49,7 +49,7 @@ class History:
         """Take in one step's loss."""
         output = engine.state.output
         loss = output[0]["loss"] if isinstance(output, list) else output["loss"]  # a list once decollated
-        self.loss_sum += float(loss)
+        self.loss_sum += float(torch.as_tensor(loss).detach())
         self.steps += 1
 
     def end_epoch(self, engine: Engine) -> None:
