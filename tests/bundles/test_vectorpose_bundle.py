@@ -76,7 +76,7 @@ def test_finished_run_is_not_overwritten(trained: Path) -> None:
 
 
 def test_killed_and_resumed_equals_never_killed(tmp_path: Path) -> None:
-    keys = {**TINY, "max_epochs": 4, "steps_per_epoch": 6}
+    keys = {**TINY, "max_epochs": 4, "steps_per_epoch": 6, "num_workers": 1}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     succeed("train", output_dir=whole, **keys)
     process = subprocess.Popen(
