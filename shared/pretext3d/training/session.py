@@ -6,6 +6,7 @@
 import difflib
 import inspect
 import logging
+import os
 import random
 import warnings
 from collections.abc import Mapping, Sequence
@@ -91,6 +92,7 @@ def begin(
             ConfigParser.export_config_file(
                 _plain(workflow.parser.config), str(folder / save_config), fmt="yaml", sort_keys=False
             )
+    _leave_cores_to_workers(int((counts or {}).get("num_workers", 0)))
     set_determinism(seed=seed)
     random.seed(seed)
     versions = f"pretext3d {pretext3d.__version__}, MONAI {monai.__version__}, torch {torch.__version__}"
@@ -105,6 +107,15 @@ def three_sizes(value: int | Sequence[int], key: str) -> tuple[int, int, int]:
             f"{key}: found {value!r}, expected one whole number of voxels or three, as 64 or [64,64,32]"
         )
     return sizes[0], sizes[1], sizes[2]
+
+
+def _leave_cores_to_workers(num_workers: int) -> None:
+    """One thread a core that the data loader's processes leave free, unless OMP_NUM_THREADS says otherwise.
+
+    More threads than free cores wait for each other: ten times slower on a busy machine of two cores.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() - num_workers))
 
 
 def _check_counts(counts: Mapping[str, Any]) -> None:
