@@ -99,7 +99,9 @@ def monai_loader(parser: Any, dataset: CachedVolumes) -> DataLoader:
 
 def crops_per_second(dataset_dir: str, edge: int, batches: int) -> None:
     """Print both pipelines' rates and the ratio of the mean times; batches in turn."""
-    parser = laptop_parser(dataset_dir=dataset_dir, roi_size=[edge] * 3, num_workers=0, steps_per_epoch=1000)
+    parser = laptop_parser(
+        dataset_dir=dataset_dir, roi_size=[edge] * 3, num_workers=0, steps_per_epoch=1000, noising="genesis"
+    )
     dataset, loader = (parser.get_parsed_content(f"train#{name}") for name in ("dataset", "dataloader"))
     plain = monai_loader(parser, dataset)
     iterators: list[Any] = [iter(loader), None]
