@@ -194,7 +194,7 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
     workflow = Preview(Path(known.bundle).resolve(), overrides, checkpoint.run_config if checkpoint else None)
     if checkpoint:
         found = checkpoint.content["record"].get("method")
-        expected = workflow.parser.get("record::method")
+        expected = workflow.get("record::method")
         if found != expected:
             raise UserError(f"checkpoint: {checkpoint.file}: found method {found}, expected {expected}")
     cases = workflow.get("cases")

@@ -32,7 +32,7 @@ from tqdm import tqdm
 import pretext3d
 from pretext3d.errors import UserError
 
-__all__ = ["CachedVolumes", "EpochSampler", "default_cache_dir"]
+__all__ = ["CachedVolumes", "EpochSampler", "UsableVolumes", "default_cache_dir"]
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +199,44 @@ class CachedVolumes(Dataset):
         _write_entry(self.entry(case), result)
 
 
+class UsableVolumes(CachedVolumes):
+    """`CachedVolumes` for a method that not every volume is good for; its samples know their draw.
+
+    A deterministic transform that finds nothing to work with in a volume says why in `unusable`; '' or no
+    such key: all is well. Those cases are left out, each with a warning. Every sample has `draw`, the number
+    of its draw, from 0, before its first random transform.
+
+    Args:
+        data: as the other arguments, see `CachedVolumes`; all volumes are prepared at once.
+
+    Raises:
+        UserError: no case is left; says why.
+    """
+
+    def __init__(
+        self, data: Sequence[dict[str, Any]], transform: Compose | None = None, **settings: Any
+    ) -> None:
+        super().__init__(data, transform, **settings)
+        cases = list(data)
+        reasons = [str(self.volume(case).get("unusable") or "") for case in range(len(cases))]
+        names = [str(item.get("id", case)) for case, item in enumerate(cases)]
+        found = [f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason]
+        for line in found:
+            logger.warning("left out: %s", line)
+        if len(found) == len(cases):
+            more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
+            raise UserError(
+                f"dataset_dir: none of {len(found)} cases can be used: {'; '.join(found[:4])}{more}"
+            )
+        self.data = [item for item, reason in zip(cases, reasons, strict=True) if not reason]
+        self.entries = {}
+
+    def __getitem__(self, key: int) -> Any:
+        draw, case = divmod(int(key), len(self.data))
+        self._seed(draw, case)
+        return self.random({**self.volume(case), "draw": draw})
+
+
 def _write_entry(folder: Path, result: dict[str, Any]) -> None:
     """Write one case; whoever comes first wins, and a half-written one is never seen under its final name."""
     try:
@@ -259,9 +297,10 @@ def _read_entry(folder: Path) -> dict[str, Any]:
 class EpochSampler(DistributedSampler[Any]):
     """Keys of one epoch for `CachedVolumes`: every pass in a new order, every visit a new draw.
 
-    Key = case + n * draw, with draw = epoch * `num_samples` + position: a function of (seed, epoch, position)
-    alone. Rank r of w takes positions r, r + w, ...: the ranks' batches together are the batch that a single
-    process with the same global batch size would take. MONAI's trainer calls `set_epoch`.
+    Key = case + n * draw, with draw = epoch * passes + pass: a function of (seed, epoch, position) alone. The
+    draws of one case in one epoch are consecutive, so that a transform can deal out what the case has without
+    repeating. Rank r of w takes positions r, r + w, ...: the ranks' batches together are the batch that a
+    single process with the same global batch size would take. MONAI's trainer calls `set_epoch`.
 
     Args:
         dataset: the cases.
@@ -282,5 +321,6 @@ class EpochSampler(DistributedSampler[Any]):
         rng = np.random.default_rng([self.seed, self.epoch])
         passes = math.ceil(self.total_size / self.cases)
         order = np.concatenate([rng.permutation(self.cases) for _ in range(passes)])[: self.total_size]
-        keys = order + self.cases * (self.epoch * self.total_size + np.arange(self.total_size))
+        draws = self.epoch * passes + np.arange(self.total_size) // self.cases
+        keys = order + self.cases * draws
         return iter(keys[self.rank :: self.num_replicas].tolist())

@@ -50,14 +50,15 @@ def prepare_cases(
         dataset_dir: a folder or several (see `find_cases`); '' = the embedded phantom, made once under
             `cache_dir`.
         datalist: a dataset.json; '' = the folder's own; none = every volume in the folder.
-        purpose: pretraining (images, bad cases left out with a warning) or finetuning (labelled cases, a bad
-            one is an error unless `skip_bad`).
+        purpose: pretraining (images, bad cases left out with a warning), guided (pre-training that reads
+            labels: cases whose label is bad or missing are left out, too) or finetuning (labelled cases, a
+            bad one is an error unless `skip_bad`).
         channels: indices of the channels to use; None = all.
         pixdim: the spacing to resample to, mm (see `choose_pixdim`).
         roi_size: the crop, voxels; needed by pixdim: fit.
         val_fraction: of the cases held out, in [0, 1).
         fold: the part held out (see `split_cases`); None = the seeded split.
-        label_fraction: of the good labelled training cases used in fine-tuning, in (0, 1].
+        label_fraction: of the good labelled training cases used where labels are, in (0, 1].
         num_labelled: so many of them; 0 = by `label_fraction`.
         seed: of the choice of labelled cases.
         split_seed: of the split.
@@ -73,14 +74,14 @@ def prepare_cases(
     Raises:
         UserError: naming the key or file, what was found and what was expected.
     """
-    if purpose not in ("pretraining", "finetuning"):
-        raise UserError(f"purpose: found {purpose!r}, expected pretraining or finetuning")
-    finetuning = purpose == "finetuning"
+    if purpose not in ("pretraining", "guided", "finetuning"):
+        raise UserError(f"purpose: found {purpose!r}, expected pretraining, guided or finetuning")
+    finetuning, skip_bad = purpose != "pretraining", skip_bad or purpose == "guided"
     used = as_channels(channels)
     cache = cache_dir or default_cache_dir()
     dataset_dir = dataset_dir or embedded_phantom(cache)
     cache = str(Path(cache).expanduser())
-    found = find_cases(dataset_dir, datalist, require_label=finetuning, cache_dir=cache)
+    found = find_cases(dataset_dir, datalist, require_label=purpose == "finetuning", cache_dir=cache)
     names = label_names(dataset_dir, datalist) if finetuning else {}
     held = {c["id"] for c in split_cases(found, val_fraction, split_seed, fold)[1]}
     checked = check_cases(found, used, cache, require_label=finetuning, max_label=max(names, default=0))

@@ -208,7 +208,7 @@ def _digest(names: Any) -> Any:
 
 def _identity(record: Mapping[str, Any]) -> dict[str, str]:
     """What must be equal for a resume, as text in which a list and a tuple are the same."""
-    parts = {key: record.get(key) for key in ("method", "channels", "pixdim", "normalisation", "seed")}
+    parts = {key: record.get(key) for key in ("method", "arm", "channels", "pixdim", "normalisation", "seed")}
     data = record.get("data") or {}
     parts["training cases"] = _digest(data.get("train"))
     parts |= {f"backbone {key}": value for key, value in (record.get("backbone") or {}).items()}

@@ -1,0 +1,250 @@
+"""Regions of a volume to hide, by supervoxels and foreground or as cuboids, and the tile to hide one in.
+
+Kayal S, Chen S, de Bruijne M. Region-of-Interest Guided Supervoxel Inpainting for Self-supervision. MICCAI
+2020, section 2.1 with Eq. 1, and section 3.3.
+
+Deviates: the paper's tiles are centred in-plane and overlap along z; here a tile is moved in-plane as little
+as needed, and drawn along z, so that it holds the whole region, or as much of it as a tile can.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Randomizable, Transform
+
+from pretext3d.errors import UserError
+from pretext3d.shapes import Bool, Int, Tensor
+from pretext3d.transforms.crops import crop_resize
+
+__all__ = ["KINDS", "RandHideRegiond", "Regionsd"]
+
+KINDS = ("supervoxels", "cuboids")
+
+
+def region_map(
+    supervoxels: Int[Tensor, "1 i j k"], roi: Bool[Tensor, "1 i j k"] | None, min_voxels: int
+) -> tuple[Int[Tensor, "1 i j k"], Int[Tensor, "m 2 3"], int]:
+    """R = f(I) * S, Eq. 1, with the regions of at least `min_voxels` numbered 1..m, and 0 elsewhere.
+
+    Args:
+        supervoxels: f(I), labels from 1; 0 belongs to none.
+        roi: S, True in the foreground; None: everywhere.
+        min_voxels: of a region.
+
+    Returns:
+        The map; the first and the last voxel plus one of each region along i, j, k; the largest region's
+        voxels, kept or not.
+    """
+    labels = (supervoxels if roi is None else supervoxels * roi).long()
+    sizes = torch.bincount(labels.flatten(), minlength=1)
+    sizes[0] = 0
+    kept = sizes >= max(1, min_voxels)
+    count = int(kept.sum())
+    dtype = torch.int16 if count < 2**15 else torch.int32
+    regions = (kept.cumsum(0) * kept)[labels]
+    boxes = torch.zeros(count, 2, 3, dtype=torch.int32, device=labels.device)
+    for axis, length in enumerate(labels.shape[1:]):
+        place = torch.arange(length, device=labels.device).reshape([-1 if a == axis else 1 for a in range(3)])
+        filled = torch.bincount((regions * length + place).flatten(), minlength=(count + 1) * length)
+        filled = (filled.reshape(count + 1, length)[1:] > 0).int()
+        boxes[:, 0, axis] = filled.argmax(1)  # the first filled place
+        boxes[:, 1, axis] = length - filled.flip(1).argmax(1)
+    return regions.to(dtype), boxes, int(sizes.max())
+
+
+class Regionsd(Transform):
+    """Deterministic: what can be hidden in a volume.
+
+    Of supervoxels: `regions` (1, i, j, k), 1..m and 0 elsewhere, and `region_boxes` (m, 2, 3), their bounds.
+    Of cuboids round the foreground: `foreground` (n,), the flat indices of its voxels. Always: `spacing`
+    (3,), mm, and `unusable`, '' or why the volume offers no region.
+
+    Args:
+        regions: supervoxels or cuboids.
+        roi: only where the label is above 0.
+        min_region_voxels: of a region of supervoxels (the paper: 1500).
+        min_region_mm3: its volume instead, for other resolutions; None: `min_region_voxels` holds.
+        min_side: voxels of a cuboid's shortest edge (the paper: 12).
+
+    Raises:
+        UserError: for a value out of its range; when called, for a case without a label where `roi` is set.
+    """
+
+    def __init__(
+        self,
+        regions: str = "supervoxels",
+        roi: bool = True,
+        min_region_voxels: int = 1500,
+        min_region_mm3: float | None = None,
+        min_side: int = 12,
+        image_key: str = "image",
+        label_key: str = "label",
+        supervoxel_key: str = "supervoxels",
+    ) -> None:
+        if regions not in KINDS:
+            raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
+        for name, value in (("min_region_voxels", min_region_voxels), ("min_side", min_side)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"{name}: found {value!r}, expected a whole number of voxels from 1")
+        if min_region_mm3 is not None and not 0 < min_region_mm3 < math.inf:
+            raise UserError(f"min_region_mm3: found {min_region_mm3}, expected a volume above 0, or null")
+        self.regions, self.roi = regions, bool(roi)
+        self.min_region_voxels, self.min_region_mm3, self.min_side = (
+            min_region_voxels,
+            min_region_mm3,
+            min_side,
+        )
+        self.image_key, self.label_key, self.supervoxel_key = image_key, label_key, supervoxel_key
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The case with its regions."""
+        d = dict(data)
+        image = d[self.image_key]
+        affine = image.affine if isinstance(image, MetaTensor) else torch.eye(4)
+        d["spacing"] = affine[:3, :3].double().norm(dim=0).float()
+        roi = None
+        if self.roi:
+            if d.get(self.label_key) is None:
+                raise UserError(
+                    f"case {d.get('id')}: has no {self.label_key}, expected one to find its regions"
+                )
+            roi = torch.as_tensor(d[self.label_key]) > 0.5
+        d["unusable"] = "" if roi is None or bool(roi.any()) else "no foreground"
+        if self.regions == "supervoxels":
+            self._supervoxels(d, roi)
+        else:
+            if min(image.shape[1:]) < self.min_side:
+                d["unusable"] = f"{list(image.shape[1:])} voxels hold no cuboid with sides of {self.min_side}"
+            if roi is not None:
+                d["foreground"] = torch.nonzero(roi.flatten())[:, 0].int()
+        return d
+
+    def _supervoxels(self, d: dict[str, Any], roi: Bool[Tensor, "1 i j k"] | None) -> None:
+        least, said = self.min_region_voxels, f"{self.min_region_voxels} voxels"
+        if self.min_region_mm3 is not None:
+            least = math.ceil(self.min_region_mm3 / float(d["spacing"].double().prod()) - 1e-6)
+            said = f"{self.min_region_mm3:g} mm3 = {least} voxels"
+        supervoxels = torch.as_tensor(d[self.supervoxel_key]).as_subclass(torch.Tensor)
+        d["regions"], d["region_boxes"], largest = region_map(supervoxels, roi, least)
+        if not d["unusable"] and not len(d["region_boxes"]):
+            d["unusable"] = f"no region of {said} or more, the largest has {largest}"
+
+
+def window_starts(counts: Int[Tensor, "n"], size: int) -> Int[Tensor, "s"]:
+    """Starts of the windows of `size` places that hold most of `counts`, ascending.
+
+    Where `size` exceeds n there is one: that with the n places in its middle.
+    """
+    n = len(counts)
+    if n <= size:
+        return torch.tensor([-((size - n) // 2)])
+    total = F.pad(counts.cumsum(0), (1, 0))
+    inside = total[size:] - total[: n + 1 - size]
+    return torch.nonzero(inside == inside.max())[:, 0].cpu()
+
+
+class RandHideRegiond(MapTransform, Randomizable):
+    """Draws one region and a tile round it, and hides the region: zero in all channels.
+
+    Gives `image` (c, a, b, d), the tile without the region; `clean`, the tile; `mask` (1, a, b, d), True
+    where hidden; `crop_start` and `crop_size`, float tensors (3,), the tile in voxels of the volume.
+
+    Region of supervoxels: number `draw` of a fixed random order of all m, and so on round, so that any m
+    consecutive draws of a case hide m different regions; drawn where the sample has no `draw`. Cuboid: each
+    edge uniform in [`min_side`, `max_side`] and within the volume, its place uniform, or, with `foreground`,
+    over those places that hold a voxel of it, itself drawn uniformly. Tile: along i and j the most central,
+    along k a random one, of those that hold the whole region, or most of it. Smaller volumes lie in its
+    middle, with zeros around.
+
+    Args:
+        keys: the volume, one key.
+        roi_size: voxels of the tile.
+        regions: as in `Regionsd`, whose results are needed.
+        min_side: voxels of a cuboid's shortest edge.
+        max_side: voxels of its longest.
+        seed: of the order of regions.
+
+    Raises:
+        UserError: for a value out of its range; when called, for a volume that is `unusable`.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str] | str,
+        roi_size: Sequence[int],
+        regions: str = "supervoxels",
+        min_side: int = 12,
+        max_side: int = 32,
+        seed: int = 0,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        if len(roi_size) != 3 or min(roi_size) < 1:
+            raise UserError(f"roi_size: found {list(roi_size)}, expected three sizes in voxels of 1 or more")
+        if regions not in KINDS:
+            raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
+        if not 1 <= min_side <= max_side:
+            raise UserError(f"max_side: found {max_side}, expected {min_side}, the min_side, or more")
+        self.roi_size = tuple(int(n) for n in roi_size)
+        self.regions, self.min_side, self.max_side, self.seed = (
+            regions,
+            int(min_side),
+            int(max_side),
+            int(seed),
+        )
+        self.low: list[int] = [0, 0, 0]
+        self.hidden: Tensor = torch.zeros(0, 0, 0, dtype=torch.bool)
+        self.start: list[int] = [0, 0, 0]
+
+    def randomize(self, data: Mapping[str, Any]) -> None:
+        """Draw `low` and `hidden`, the region in its bounds, and `start`, the tile's lower corner."""
+        if data.get("unusable"):
+            raise UserError(f"case {data.get('id')}: {data['unusable']}")
+        shape = list(data[self.keys[0]].shape[1:])
+        if self.regions == "supervoxels":
+            count = len(data["region_boxes"])
+            order = np.random.default_rng([self.seed, count]).permutation(count)
+            region = int(order[data["draw"] % count] if "draw" in data else self.R.randint(count))
+            self.low, high = data["region_boxes"][region].tolist()
+            box = tuple(slice(a, b) for a, b in zip(self.low, high, strict=True))
+            self.hidden = _plain(data["regions"])[0][box] == region + 1
+        else:
+            sides = [int(self.R.randint(self.min_side, min(self.max_side, n) + 1)) for n in shape]
+            first, last = [0, 0, 0], [n - side for n, side in zip(shape, sides, strict=True)]
+            if "foreground" in data:
+                voxel = int(data["foreground"][self.R.randint(len(data["foreground"]))])
+                inside = [int(v) for v in np.unravel_index(voxel, shape)]
+                first = [max(0, v - side + 1) for v, side in zip(inside, sides, strict=True)]
+                last = [min(v, end) for v, end in zip(inside, last, strict=True)]
+            self.low = [int(self.R.randint(a, b + 1)) for a, b in zip(first, last, strict=True)]
+            self.hidden = torch.ones(sides, dtype=torch.bool, device=data[self.keys[0]].device)
+        for axis, (n, size) in enumerate(zip(shape, self.roi_size, strict=True)):
+            counts = torch.zeros(n, dtype=torch.long)
+            others = [a for a in range(3) if a != axis]
+            counts[self.low[axis] : self.low[axis] + self.hidden.shape[axis]] = self.hidden.sum(others).cpu()
+            starts = window_starts(counts, size)
+            central = int((starts - (n - size) // 2).abs().argmin())
+            self.start[axis] = int(starts[self.R.randint(len(starts)) if axis == 2 else central])
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The tile, whole and without the region, and where the region is."""
+        d = dict(data)
+        self.randomize(d)
+        volume = _plain(d[self.keys[0]])
+        d["clean"] = crop_resize(volume, self.start, self.roi_size, self.roi_size)
+        low = [place - start for place, start in zip(self.low, self.start, strict=True)]
+        region = crop_resize(self.hidden[None], [-n for n in low], self.roi_size, self.roi_size)
+        d["mask"] = region > 0
+        d[self.keys[0]] = d["clean"].masked_fill(d["mask"], 0.0)
+        d["crop_start"] = torch.tensor(self.start, dtype=torch.float32)
+        d["crop_size"] = torch.tensor(self.roi_size, dtype=torch.float32)
+        return d
+
+
+def _plain(volume: Tensor) -> Tensor:
+    """Without MONAI's meta data, whose book-keeping costs more than the crop."""
+    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume
