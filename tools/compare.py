@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compare_cells import Arm, Cell, CellRunner, difference, read_json, run_cells, write_json
+from compare_cells import Cell, CellRunner, difference, read_json, run_cells, write_json
 from compare_plan import (
     BUDGET,
+    Arms,
     check_overrides,
     leak,
-    read_arms,
     read_configs,
     read_overrides,
     resolved,
@@ -36,7 +36,8 @@ EXAMPLES = """
 arms
   scratch        random first weights
   restart        trained twice: starts from the finished scratch cell with the same labels and seed
-  NAME=PATH      a pre-trained run, bundle or checkpoint; NAME is yours
+  NAME=PATH      a pre-trained run, bundle or checkpoint; NAME is yours. {num_labelled} and {seed} in PATH
+                 stand for the cell's: NAME='runs/roi_n{num_labelled}_seed{seed}', one pre-training a cell
 
 examples
   python tools/compare.py --dataset_dir ../data/hippocampus --arms scratch restart vectorpose=runs/vp \\
@@ -64,6 +65,11 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
     add("--arms", nargs="+", default=["scratch"], metavar="ARM", help="see below; default: scratch")
     add("--num_labelled", nargs="+", type=int, default=[4], metavar="N", help="labelled cases; default: 4")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
+    add(
+        "--monte_carlo",
+        action="store_true",
+        help="each seed holds out other cases (split_seed = seed); default: the same for all seeds",
+    )
     add("--output_dir", default="runs/compare", help=default)
     add(
         "--bundle",
@@ -89,19 +95,21 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def save_plan(
-    output_dir: Path, arms: Sequence[Arm], warnings: Mapping[str, str], cases: Mapping[str, Any]
+    output_dir: Path, arms: Mapping[str, str], warnings: Mapping[str, str], cases: Mapping[int, Any]
 ) -> None:
-    """Add this call's arms, warnings and cases to comparison.json, beside those of earlier calls."""
+    """Add this call's arms, warnings and cases by seed to comparison.json, beside those of earlier calls."""
     file = output_dir / "comparison.json"
     before = read_json(file) if file.exists() else {}
-    now = {arm.name: arm.pretrained for arm in arms}
-    kept = {name: text for name, text in before.get("warnings", {}).items() if name not in now}
+    kept = {name: text for name, text in before.get("warnings", {}).items() if name not in arms}
     content = {
-        "arms": {**before.get("arms", {}), **now},
+        "arms": {**before.get("arms", {}), **arms},
         "warnings": {**kept, **warnings},
-        "held_out": sorted(case["id"] for case in cases["val"]),
-        "labelled_pool": sorted(case["id"] for case in cases["train"]),
+        "held_out": before.get("held_out", {}),
+        "labelled_pool": before.get("labelled_pool", {}),
     }
+    for seed, found in cases.items():
+        content["held_out"][str(seed)] = sorted(case["id"] for case in found["val"])
+        content["labelled_pool"][str(seed)] = sorted(case["id"] for case in found["train"])
     write_json(file, content)
 
 
@@ -180,21 +188,33 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     configs = Path(options.bundle).resolve() / "configs"
     finetune, evaluate, digest = read_configs(configs)
     check_overrides(given, finetune)
-    arms, encoder = read_arms(options.arms, options.encoder)
+    if options.monte_carlo and "split_seed" in given:
+        raise UserError(
+            "--split_seed: found beside --monte_carlo, which sets it to each seed; expected one of them"
+        )
+    arms = Arms(options.arms, options.num_labelled, options.seeds, options.encoder)
     dataset_dir: Any = read_overrides(["--dataset_dir", options.dataset_dir])["dataset_dir"]
     if isinstance(dataset_dir, str) and dataset_dir:
         dataset_dir = str(Path(dataset_dir).resolve())
     given = {"dataset_dir": dataset_dir, **given}
-    facts = resolved(configs / "finetune.yaml", {**given, "num_labelled": 0}, [*BUDGET, "profiles", "cases"])
-    cases, profiles = facts.pop("cases"), facts.pop("profiles")
-    most, held_out = len(cases["train"]), cases["val"]
+    cases: dict[int, Any] = {}
+    for seed in options.seeds:
+        split = {"split_seed": seed} if options.monte_carlo else {}
+        if split or not cases:
+            wanted = [*BUDGET, "profiles", "cases"]
+            facts = resolved(configs / "finetune.yaml", {**given, **split, "num_labelled": 0}, wanted)
+            cases[seed], profiles = facts.pop("cases"), facts.pop("profiles")
+        cases.setdefault(seed, next(iter(cases.values())))
+    most = min(len(found["train"]) for found in cases.values())
+    held_out = len(next(iter(cases.values()))["val"])
     if max(options.num_labelled) > most:
         raise UserError(
             f"--num_labelled: found {max(options.num_labelled)}, expected at most {most}: the labelled cases "
-            f"beside the {len(held_out)} held-out ones"
+            f"beside the {held_out} held-out ones"
         )
-    encoder = encoder or profiles.get(facts["profile"], {}).get("encoder", "")
+    encoder = arms.encoder or profiles.get(facts["profile"], {}).get("encoder", "")
     tuning = {**given, "encoder": encoder}
+    facts |= {"split_seed": "each cell's seed"} if options.monte_carlo else {}
     # what JSON makes of it, so that it can be compared with what is on disk
     common = json.loads(json.dumps({**tuning, **facts, "configuration": digest}, default=str))
 
@@ -206,19 +226,40 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         replaced = {top_key(key) for key in evaluate} | {"encoder"}
         evaluation = {key: value for key, value in tuning.items() if top_key(key) not in replaced}
         threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
-        runner = CellRunner(output_dir / "cells", configs, common, tuning, evaluation, threads, descriptors)
-        cells = [Cell(arm, n, seed) for seed in options.seeds for n in options.num_labelled for arm in arms]
+        runner = CellRunner(
+            output_dir / "cells",
+            configs,
+            common,
+            tuning,
+            evaluation,
+            threads,
+            descriptors,
+            options.monte_carlo,
+        )
+        cells = [
+            Cell(arms.at(name, n, seed), n, seed)
+            for seed in options.seeds
+            for n in options.num_labelled
+            for name in arms.names
+        ]
         for cell in cells:
             runner.is_done(cell)  # refuses other settings, before anything runs
-        warnings = {arm.name: leak(arm, dataset_dir, held_out) for arm in arms if arm.pretrained}
-        warnings = {name: text for name, text in warnings.items() if text}
+        warnings = {}
+        for name, weights in arms.weights().items():
+            texts = [leak(arm, dataset_dir, cases[seed]["val"]) for arm, seed in weights]
+            if any(texts):
+                warnings[name] = next(text for text in texts if text)
         for text in warnings.values():
             print(f"warning: {text}", file=sys.stderr)
         print(
-            f"{len(held_out)} held-out cases, {most} to choose labelled ones from; encoder {encoder}; cells "
-            f"run {options.jobs} at a time, with {threads} threads each"
+            f"{held_out} held-out cases{' of each seed' * options.monte_carlo}, {most} to choose from "
+            f"for labels; encoder {encoder}; cells run {options.jobs} at a time, with {threads} threads each"
         )
-        save_plan(output_dir, arms, warnings, cases)
+        paths = {
+            name: next(a.pretrained for (n, _, _), a in arms.cells.items() if n == name)
+            for name in arms.names
+        }
+        save_plan(output_dir, paths, warnings, cases)
         return ending(output_dir, run_all(cells, runner, output_dir, options.jobs))
 
 

@@ -106,6 +106,7 @@ class CellRunner:
         evaluation: overrides of the evaluation.
         threads: OMP_NUM_THREADS of each process.
         descriptors: open files that each process keeps open, too (a lock on the comparison's folder).
+        monte_carlo: each seed splits the cases anew.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class CellRunner:
         evaluation: Mapping[str, Any],
         threads: int = 1,
         descriptors: Sequence[int] = (),
+        monte_carlo: bool = False,
     ) -> None:
+        self.monte_carlo = monte_carlo
         self.cells_dir, self.configs = cells_dir, configs
         self.threads, self.descriptors = threads, descriptors
         self.common, self.tuning, self.evaluation = dict(common), dict(tuning), dict(evaluation)
@@ -162,6 +165,7 @@ class CellRunner:
             "subset_seed": cell.seed,
             "output_dir": str(folder),
         }
+        own |= {"split_seed": cell.seed} if self.monte_carlo else {}
         tuning = {**self.tuning, **own, "val_interval": NEVER}
         tuning |= {"pretrained": first} if first else {}
         tuning |= {"keep_head": True} if cell.needs else {}

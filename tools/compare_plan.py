@@ -70,37 +70,76 @@ def check_overrides(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
             raise UserError(f"--{key}: no such option, and no such key in finetune.yaml{hint}")
 
 
-def read_arms(words: Sequence[str], encoder: str) -> tuple[list[Arm], str]:
-    """The arms, and the one encoder of all of them ('' = the profile's)."""
-    from pretext3d.training.handover import read_record, resolve_pretrained
+class Arms:
+    """The arms of a comparison: their names, the one encoder of all, and each one's weights for a cell.
 
-    arms, encoders = [], {}
-    for word in words:
-        name, equals, path = word.partition("=")
-        if not equals and name not in BUILT_IN:
-            raise UserError(f"--arms: found {word}, expected scratch, restart or NAME=PATH of a trained run")
-        if equals and (name in BUILT_IN or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name)):
-            raise UserError(f"--arms: found {word}, expected another NAME: letters, digits, _ . + -")
-        if not equals:
-            arms.append(Arm(name))
-            continue
+    Args:
+        words: `scratch`, `restart` or NAME=PATH; {num_labelled} and {seed} in a path stand for the cell's,
+            where each cell has a pre-training of its own.
+        numbers: of labelled cases.
+        seeds: of the cells.
+        encoder: of all arms; '' = the pre-trained arms'.
+
+    Raises:
+        UserError: an arm that cannot be read, names used twice, different encoders.
+    """
+
+    def __init__(
+        self, words: Sequence[str], numbers: Sequence[int], seeds: Sequence[int], encoder: str = ""
+    ) -> None:
+        paths: dict[str, str] = {}
+        for word in words:
+            name, equals, path = word.partition("=")
+            if not equals and name not in BUILT_IN:
+                raise UserError(
+                    f"--arms: found {word}, expected scratch, restart or NAME=PATH of a trained run"
+                )
+            if equals and not path:
+                raise UserError(f"--arms: found {word}, expected the path of a trained run behind =")
+            if equals and (name in BUILT_IN or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name)):
+                raise UserError(f"--arms: found {word}, expected another NAME: letters, digits, _ . + -")
+            if name in paths:
+                raise UserError(f"--arms: found {name} twice, expected different names")
+            paths[name] = path
+        if "restart" in paths and "scratch" not in paths:
+            paths = {"scratch": "", **paths}  # what restart starts from
+        self.names = list(paths)
+        self.encoders = {"--encoder": encoder} if encoder else {}
+        self.cells = {
+            (name, n, s): self._read(name, paths[name], n, s)
+            for name in paths
+            for n in numbers
+            for s in seeds
+        }
+        if len(set(self.encoders.values())) > 1:
+            listed = ", ".join(f"{name}: {value}" for name, value in self.encoders.items())
+            raise UserError(f"--arms: different encoders cannot be compared ({listed}); expected one for all")
+        self.encoder = next(iter(self.encoders.values()), "")
+
+    def _read(self, name: str, path: str, num_labelled: int, seed: int) -> Arm:
+        from pretext3d.training.handover import read_record, resolve_pretrained
+
+        if not path:
+            return Arm(name)
         try:
-            file = resolve_pretrained(path).resolve()
-            encoders[name] = (read_record(file).get("backbone") or {}).get("encoder", "unknown")
+            filled = path.replace("{num_labelled}", str(num_labelled)).replace("{seed}", str(seed))
+            file = resolve_pretrained(filled).resolve()
+            self.encoders[name] = (read_record(file).get("backbone") or {}).get("encoder", "unknown")
         except UserError as error:
             raise UserError(f"--arms {name}: {error}") from error
-        arms.append(Arm(name, str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16]))
-    names = [arm.name for arm in arms]
-    if len(set(names)) < len(names):
-        raise UserError(f"--arms: found {' '.join(names)}, expected different names")
-    if "restart" in names and "scratch" not in names:
-        arms.insert(0, Arm("scratch"))  # what restart starts from
-    if encoder:
-        encoders["--encoder"] = encoder
-    if len(set(encoders.values())) > 1:
-        listed = ", ".join(f"{name}: {value}" for name, value in encoders.items())
-        raise UserError(f"--arms: different encoders cannot be compared ({listed}); expected one for all")
-    return arms, next(iter(encoders.values()), "")
+        return Arm(name, str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16])
+
+    def at(self, name: str, num_labelled: int, seed: int) -> Arm:
+        """An arm with its weights for one cell."""
+        return self.cells[name, num_labelled, seed]
+
+    def weights(self) -> dict[str, list[tuple[Arm, int]]]:
+        """Each pre-trained arm's different checkpoints, each with a seed that it serves."""
+        found: dict[str, dict[str, tuple[Arm, int]]] = {}
+        for (name, _, seed), arm in self.cells.items():
+            if arm.pretrained:
+                found.setdefault(name, {}).setdefault(arm.pretrained, (arm, seed))
+        return {name: list(each.values()) for name, each in found.items()}
 
 
 def resolved(config: Path, given: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

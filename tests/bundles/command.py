@@ -1,24 +1,26 @@
 """Bundles as their users run them: `python -m monai.bundle run ...` in a process of its own."""
 
+import csv
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BUNDLE = ROOT / "bundles" / "vectorpose"
+BUNDLES = ROOT / "bundles"
 
 # A network and a crop so small that a step takes milliseconds; every other setting is the laptop profile's.
 TINY = {
     "profile": "laptop", "encoder": "unet", "roi_size": 16, "batch_size": 2, "num_workers": 0,
     "steps_per_epoch": 3, "max_epochs": 2,
 }  # fmt: skip
+FINETUNE = {key: value for key, value in TINY.items() if key != "encoder"}
 
 
-def arguments(config: str | list[str], **keys: object) -> list[str]:
+def arguments(config: str | list[str], bundle: str = "vectorpose", **keys: object) -> list[str]:
     """The command line of one run; configuration names are looked up in the bundle unless they are paths."""
     names = [config] if isinstance(config, str) else config
-    files = [name if "/" in name else str(BUNDLE / "configs" / f"{name}.yaml") for name in names]
+    files = [name if "/" in name else str(BUNDLES / bundle / "configs" / f"{name}.yaml") for name in names]
     command = ["-m", "monai.bundle", "run", "--config_file", files[0] if len(files) == 1 else str(files)]
     for key, value in keys.items():
         command += [f"--{key.replace('__', '::')}", str(value)]
@@ -58,3 +60,9 @@ def fail(config: str | list[str], *expected: str, **keys: object) -> str:
         assert text in errors[0], errors[0]
     assert "Traceback" not in done.stderr, output[-4000:]
     return errors[0]
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    """The lines of a run's metrics.csv."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

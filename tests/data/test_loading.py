@@ -51,6 +51,14 @@ def test_percentiles_by_hand() -> None:
     torch.testing.assert_close(volume, torch.arange(101.0).reshape(1, 101, 1, 1))
 
 
+def test_mean_and_maximum_by_hand() -> None:
+    # mean (0 + 1 + 1 + 6) / 4 = 2; the largest distance is 6 - 2 = 4: (0 - 2) / 4 = -0.5, (1 - 2) / 4 = -0.25
+    volume = torch.tensor([[0.0, 1.0, 1.0, 6.0], [3.0, 3.0, 3.0, 3.0]]).reshape(2, 4, 1, 1)
+    got = ScaleToUnitd("image", {"mean_maximum": [-1, 1]})({"image": volume})["image"]
+    torch.testing.assert_close(got[0].flatten(), torch.tensor([-0.5, -0.25, -0.25, 1.0]))
+    assert not got[1].isnan().any()
+
+
 def test_window_by_hand_and_channels_apart() -> None:
     volume = torch.tensor([[-175.0, 37.5], [250.0, 1000.0]]).reshape(2, 2, 1, 1)
     got = ScaleToUnitd("image", {"window": [-175, 250]})({"image": volume})["image"]

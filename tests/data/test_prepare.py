@@ -71,6 +71,29 @@ def test_classes(msd, prepare):
     )
 
 
+def test_classification_holds_out_what_pretraining_did(msd, prepare, tmp_path):
+    folder = msd()
+    before = prepare(folder, split_seed=3)
+    held = ids(before["val"])
+    lines = [f"case{i},{'old' if i % 2 else 'young'}" for i in range(10) if f"case{i}" != held[0]]
+    (tmp_path / "classes.csv").write_text("\n".join(["id,class", *lines]))
+    after = prepare(
+        folder,
+        purpose="classification",
+        split_seed=3,
+        class_file=str(tmp_path / "classes.csv"),
+        num_labelled=4,
+    )
+    assert (after["num_classes"], after["class_names"]) == (2, ["old", "young"])
+    assert ids(after["val"]) == held[1:]
+    assert len(after["train"]) == 4
+    assert set(ids(after["train"])) <= set(ids(before["train"]))
+    assert all(
+        case["class"] == ["old", "young"].index("old" if int(case["id"][-1]) % 2 else "young")
+        for case in after["train"] + after["val"]
+    )
+
+
 def test_bad_cases_are_left_out_of_pretraining_with_a_line_each(msd, prepare, volume, caplog):
     folder = msd()
     held = ids(prepare(folder)["val"])
@@ -107,9 +130,11 @@ def test_nothing_good_is_an_error_with_the_reasons(tmp_path, volume, prepare):
         ({"val_fraction": 1}, "val_fraction: found 1"),
         ({"fold": 7}, "fold: found 7"),
         ({"channels": [0, 0]}, "channels: found"),
-        ({"pixdim": "fine"}, "pixdim: found 'fine', expected 'fit', 'median', 'native'"),
+        ({"pixdim": "fine"}, "pixdim: found 'fine', expected 'fit', {fit: 1.5}, 'median', 'native'"),
         ({"pixdim": [1, 2]}, r"pixdim: found \[1, 2\]"),
         ({"pixdim": -1}, "pixdim: found -1"),
+        ({"pixdim": {"fit": 0}}, r"pixdim: found {'fit': 0}, expected 'fit', {fit: 1.5}"),
+        ({"pixdim": {"median": 2}}, r"pixdim: found {'median': 2}, expected"),
         ({"roi_size": None}, "roi_size: found None, pixdim: fit needs"),
         ({"roi_size": [0, 4, 4]}, "roi_size: found"),
         (
@@ -139,6 +164,11 @@ def test_pixdim(pixdim, expected):
     shapes = [[100, 100, 25], [100, 100, 50], [50, 50, 50]]
     spacings = [[1, 1, 4], [1, 1, 4], [3, 3, 2]]
     assert choose_pixdim(pixdim, shapes, spacings, [32, 32, 32]) == expected
+
+
+def test_pixdim_fit_of_a_number_of_crops():
+    # 100 mm along every axis; 2.5 crops of 16 voxels are 40 voxels: 2.5 mm
+    assert choose_pixdim({"fit": 2.5}, [[100, 100, 25]] * 3, [[1, 1, 4]] * 3, 16) == [2.5, 2.5, 2.5]
 
 
 def test_pixdim_fit_is_never_finer_than_the_volumes():

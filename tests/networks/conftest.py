@@ -8,6 +8,7 @@ SMALL_UNETR = {"feature_size": 8, "hidden_size": 24, "mlp_dim": 24, "num_heads":
 SMALL = {
     "unet": ({}, (12, 8, 4)),
     "unet4": ({}, (24, 16, 8)),
+    "vgg": ({}, (16, 32, 48)),
     "resnet10": ({"width": 8}, (24, 16, 8)),
     "resnet18": ({"width": 8}, (8, 24, 16)),
     "resnet50": ({"width": 8}, (16, 8, 24)),

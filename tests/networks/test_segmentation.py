@@ -38,3 +38,40 @@ def test_two_dimensions():
 def test_num_classes_is_checked(num_classes):
     with pytest.raises(UserError, match=f"num_classes: found {num_classes}"):
         SegmentationNet(small_backbone("unet"), num_classes)
+
+
+def test_duc_by_hand():
+    """A coarsest map of 1 x 1 x 2 voxels at stride 2: each of them fills a block of 2 x 2 x 2 voxels.
+
+    The convolution's channels are taken in the order class, then i, j, k of the block.
+    """
+    net = SegmentationNet(build_backbone("unet", 1, (8, 8, 8), options={"channels": [4, 8]}), 3, "duc").eval()
+    convolution = net.head.conv_block
+    assert (convolution.in_channels, convolution.out_channels) == (8, 3 * 2**3)
+    assert tuple(convolution.kernel_size) == (1, 1, 1)
+    coarsest = torch.randn(1, 8, 1, 1, 2)
+    logits, blocks = net.head(coarsest), convolution(coarsest)
+    assert logits.shape == (1, 3, 2, 2, 4)
+    for voxel in range(2):
+        block = logits[0, :, :, :, 2 * voxel : 2 * voxel + 2].flatten()
+        torch.testing.assert_close(block, blocks[0, :, 0, 0, voxel])
+
+
+def test_duc_reads_the_encoder_alone(encoder):
+    backbone, x = small_case(encoder)
+    if len(set(backbone.axis_strides[-1])) > 1:
+        with pytest.raises(UserError, match=r"decoder: found 'duc', but .* strides \("):
+            SegmentationNet(backbone, 2, "duc")
+        return
+    net = SegmentationNet(backbone, 2, "duc").eval()
+    logits = net(x)
+    assert logits.shape == (1, 2, *x.shape[2:])
+    logits.sum().backward()
+    trained = [name for name, p in net.named_parameters() if p.requires_grad]
+    assert [name for name in trained if net.get_parameter(name).grad is None] == []
+    assert not any(p.grad is not None for p in net.parameters() if not p.requires_grad)
+
+
+def test_unknown_decoder():
+    with pytest.raises(UserError, match="decoder: found 'fcn', expected ''"):
+        SegmentationNet(small_backbone("unet"), 2, "fcn")

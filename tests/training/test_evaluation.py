@@ -142,12 +142,12 @@ def test_tables(tmp_path, caplog) -> None:
     evaluator, _ = evaluate(tmp_path / "new" / "run", CASES)
     folder = tmp_path / "new" / "run"
     assert sorted(path.name for path in folder.iterdir()) == ["evaluation.csv", "evaluation_summary.csv"]
-    names = ("case", "class", "dice", "hd95_mm", "surface_distance_mm")
+    names = ("case", "class", "dice", "iou", "hd95_mm", "surface_distance_mm")
     assert [tuple(row[name] for name in names) for row in table(folder / "evaluation.csv")] == [
-        ("a", "liver", "0.5", "3", "1.5"),
-        ("a", "spleen", "1", "0", "0"),
-        ("b", "liver", "1", "0", "0"),
-        ("b", "spleen", "0", "", ""),
+        ("a", "liver", "0.5", "0.33333", "3", "1.5"),  # Dice d is iou d / (2 - d)
+        ("a", "spleen", "1", "1", "0", "0"),
+        ("b", "liver", "1", "1", "0", "0"),
+        ("b", "spleen", "0", "0", "", ""),
     ]
     liver, spleen, mean = table(folder / "evaluation_summary.csv")
     assert [row["class"] for row in (liver, spleen, mean)] == ["liver", "spleen", "foreground mean"]
@@ -159,8 +159,14 @@ def test_tables(tmp_path, caplog) -> None:
     assert (liver["cases"], liver["no_distance"]) == ("2", "0")
     assert (spleen["cases"], spleen["no_distance"]) == ("2", "1")
     assert (mean["dice"], mean["hd95_mm"], mean["surface_distance_mm"]) == ("0.625", "0.75", "0.375")
+    # iou: liver (1/3 + 1) / 2, spleen (1 + 0) / 2
     assert evaluator.state.metrics == pytest.approx(
-        {"mean_dice": 0.625, "mean_hd95_mm": 0.75, "mean_surface_distance_mm": 0.375}
+        {
+            "mean_dice": 0.625,
+            "mean_iou": (2 / 3 + 1 / 2) / 2,
+            "mean_hd95_mm": 0.75,
+            "mean_surface_distance_mm": 0.375,
+        }
     )
     assert "evaluation of 2 cases" in caplog.text
 

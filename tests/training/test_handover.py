@@ -11,6 +11,8 @@ from pretext3d.training.handover import (
     first_convolution,
     hand_over,
     load_pretrained,
+    load_segmentation,
+    normalisation_of,
     position_embedding,
     read_record,
     resolve_pretrained,
@@ -192,6 +194,20 @@ def test_exclude():
     assert target.backbone.norm.weight.sum() == 0
 
 
+def test_what_pre_training_left_untrained_stays_behind():
+    pretrained, network = (SegmentationNet(build_backbone("unet", 1, (8, 8, 8)), 2) for _ in range(2))
+    pretrained.backbone.train_encoder_only()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    report = hand_over(network, content_of(pretrained))
+    assert {row.name.split(".")[1] for row in report.of("matched")} == {"down"}
+    assert report.fraction == 1.0  # of what is wanted
+    after = network.state_dict()
+    assert all(
+        torch.equal(after[n], before[n]) for n in after if n.startswith(("backbone.up", "backbone.merge"))
+    )
+    assert torch.equal(after["backbone.down.0.0.weight"], pretrained.backbone.down[0][0].weight)
+
+
 def test_keep_head():
     source, target = Net(Toy(), head=nn.Linear(2, 3)), Net(Toy(), head=nn.Linear(2, 3))
     nn.init.zeros_(target.head.weight)
@@ -262,6 +278,26 @@ def test_load_pretrained(run, encoder):
     for name, value in network.backbone.state_dict().items():
         assert torch.equal(value, source[f"backbone.{name}"]), name
     assert network.eval()(torch.zeros(1, 1, *ROI)).shape == (1, 3, *ROI)
+
+
+def test_load_pretrained_with_another_decoder(run, tmp_path):
+    """The whole path of a DUC network: built, handed weights, saved, and loaded to segment."""
+    network = load_pretrained(str(run), "", 1, ROI, 3, decoder="duc")
+    assert network.decoder == "duc"
+    record = {"method": "segmentation", "channels": 1, "num_classes": 3, "decoder": "duc"}
+    record["backbone"] = network.backbone.record
+    save_checkpoint(tmp_path / "x.pt", {"record": record, "network": network.state_dict()})
+    again = load_segmentation(str(tmp_path / "x.pt")).eval()
+    image = torch.randn(1, 1, *ROI)
+    torch.testing.assert_close(again(image), network.eval()(image))
+
+
+def test_normalisation_of_weights(tmp_path):
+    for name, known in (("a", {"window": [-175, 250]}), ("b", None)):
+        record = {"method": "vectorpose", "normalisation": known} if known else {"method": "vectorpose"}
+        save_checkpoint(tmp_path / f"{name}.pt", {"record": record, "network": {}})
+    assert normalisation_of(str(tmp_path / "a.pt")) == {"window": [-175, 250]}
+    assert normalisation_of(str(tmp_path / "b.pt")) == normalisation_of("") == {"percentiles": [0.5, 99.5]}
 
 
 def test_load_pretrained_for_more_channels(run):

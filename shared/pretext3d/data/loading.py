@@ -42,13 +42,15 @@ class SelectChannelsd(MapTransform):
 
 
 class ScaleToUnitd(MapTransform):
-    """Scale each channel linearly to [0, 1] and clip it there.
+    """Scale each channel linearly to [0, 1], or [-1, 1], and clip it there.
 
     Args:
         keys: volumes (c, ...).
         normalisation: what becomes 0 and 1: {"percentiles": [0.5, 99.5]} of the channel's voxels, or
-            {"window": [-175, 250]} in the file's own units (CT). A channel whose two percentiles are equal
-            (almost empty) is scaled from its minimum to its maximum; a constant one becomes 0.
+            {"window": [-175, 250]} in the file's own units (CT). Or {"mean_maximum": [-1, 1]}: the channel's
+            mean becomes 0, and the largest distance from it 1 (Rubik's cube recovery). A channel whose two
+            percentiles are equal (almost empty) is scaled from its minimum to its maximum; a constant one
+            becomes 0.
 
     Raises:
         UserError: for any other description, or limits that do not ascend.
@@ -56,8 +58,8 @@ class ScaleToUnitd(MapTransform):
 
     def __init__(self, keys: Sequence[str] | str, normalisation: Mapping[str, Sequence[int | float]]) -> None:
         super().__init__(keys)
-        expected = "expected {percentiles: [0.5, 99.5]} or {window: [low, high]}"
-        if len(normalisation) != 1 or not set(normalisation) <= {"percentiles", "window"}:
+        expected = "expected {percentiles: [0.5, 99.5]}, {window: [low, high]} or {mean_maximum: [-1, 1]}"
+        if len(normalisation) != 1 or not set(normalisation) <= {"percentiles", "window", "mean_maximum"}:
             raise UserError(f"normalisation: found {dict(normalisation)}, {expected}")
         self.kind, limits = next(iter(normalisation.items()))
         top = 100 if self.kind == "percentiles" else float("inf")
@@ -65,6 +67,7 @@ class ScaleToUnitd(MapTransform):
             len(limits) != 2
             or not limits[0] < limits[1] <= top
             or (self.kind == "percentiles" and limits[0] < 0)
+            or (self.kind == "mean_maximum" and list(limits) != [-1, 1])
         ):
             raise UserError(f"normalisation: found {dict(normalisation)}, {expected}, ascending")
         self.limits = [float(limits[0]), float(limits[1])]
@@ -78,12 +81,17 @@ class ScaleToUnitd(MapTransform):
             shape = (-1, *(1,) * (volume.ndim - 1))
             low = torch.tensor([pair[0] for pair in limits]).reshape(shape)
             span = torch.tensor([pair[1] - pair[0] for pair in limits]).reshape(shape)
-            d[key] = ((volume - low) / torch.where(span > 0, span, 1.0)).clamp(0.0, 1.0)
+            unit = ((volume - low) / torch.where(span > 0, span, 1.0)).clamp(0.0, 1.0)
+            d[key] = 2 * unit - 1 if self.kind == "mean_maximum" else unit
         return d
 
     def _limits(self, channel: torch.Tensor) -> tuple[float, float]:
         if self.kind == "window":
             return self.limits[0], self.limits[1]
+        if self.kind == "mean_maximum":
+            mean = float(channel.mean())
+            reach = float((channel - mean).abs().max())
+            return mean - reach, mean + reach
         low, high = (float(value) for value in percentile(channel, self.limits))
         return (low, high) if low < high else (float(channel.min()), float(channel.max()))
 

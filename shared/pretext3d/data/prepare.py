@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from pretext3d.data.cases import find_cases
 from pretext3d.data.checks import CheckResult, as_channels, check_cases
+from pretext3d.data.classes import classified_cases
 from pretext3d.data.datalists import label_names
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.splits import labelled_subset, split_cases
@@ -29,7 +30,7 @@ def prepare_cases(
     datalist: str = "",
     purpose: str = "pretraining",
     channels: int | Sequence[int] | None = None,
-    pixdim: str | int | float | Sequence[int | float] | None = "fit",
+    pixdim: str | int | float | Sequence[int | float] | Mapping[str, int | float] | None = "fit",
     roi_size: Sequence[int] | int | None = None,
     val_fraction: int | float = 0.2,
     fold: int | None = None,
@@ -39,6 +40,7 @@ def prepare_cases(
     split_seed: int = 0,
     skip_bad: bool = False,
     num_classes: int = 0,
+    class_file: str = "",
     cache_dir: str = "",
 ) -> dict[str, Any]:
     """Find the cases, hold some out, leave out or refuse bad ones, settle channels, spacing and classes.
@@ -51,8 +53,8 @@ def prepare_cases(
             `cache_dir`.
         datalist: a dataset.json; '' = the folder's own; none = every volume in the folder.
         purpose: pretraining (images, bad cases left out with a warning), guided (pre-training that reads
-            labels: cases whose label is bad or missing are left out, too) or finetuning (labelled cases, a
-            bad one is an error unless `skip_bad`).
+            labels: cases whose label is bad or missing are left out, too), finetuning (labelled cases, a bad
+            one is an error unless `skip_bad`) or classification (the same for cases with a class).
         channels: indices of the channels to use; None = all.
         pixdim: the spacing to resample to, mm (see `choose_pixdim`).
         roi_size: the crop, voxels; needed by pixdim: fit.
@@ -64,6 +66,7 @@ def prepare_cases(
         split_seed: of the split.
         skip_bad: leave out bad cases in fine-tuning.
         num_classes: background included; 0 = as many as dataset.json or the label files name.
+        class_file: the cases' classes for classification (see `classified_cases`).
         cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
 
     Returns:
@@ -74,19 +77,24 @@ def prepare_cases(
     Raises:
         UserError: naming the key or file, what was found and what was expected.
     """
-    if purpose not in ("pretraining", "guided", "finetuning"):
-        raise UserError(f"purpose: found {purpose!r}, expected pretraining, guided or finetuning")
-    finetuning, skip_bad = purpose != "pretraining", skip_bad or purpose == "guided"
+    purposes = ("pretraining", "guided", "finetuning", "classification")
+    if purpose not in purposes:
+        raise UserError(f"purpose: found {purpose!r}, expected one of {', '.join(purposes)}")
+    segmenting, labelled = purpose in ("guided", "finetuning"), purpose != "pretraining"
+    skip_bad = skip_bad or purpose == "guided"
     used = as_channels(channels)
     cache = cache_dir or default_cache_dir()
     dataset_dir = dataset_dir or embedded_phantom(cache)
     cache = str(Path(cache).expanduser())
     found = find_cases(dataset_dir, datalist, require_label=purpose == "finetuning", cache_dir=cache)
-    names = label_names(dataset_dir, datalist) if finetuning else {}
     held = {c["id"] for c in split_cases(found, val_fraction, split_seed, fold)[1]}
-    checked = check_cases(found, used, cache, require_label=finetuning, max_label=max(names, default=0))
-    report_bad(checked, len(found), "left out" if skip_bad or not finetuning else "bad")
-    if finetuning and checked.bad and not skip_bad:
+    class_names: list[str] = []
+    if purpose == "classification":
+        found, class_names = classified_cases(found, class_file)
+    names = label_names(dataset_dir, datalist) if segmenting else {}
+    checked = check_cases(found, used, cache, require_label=segmenting, max_label=max(names, default=0))
+    report_bad(checked, len(found), "left out" if skip_bad or not labelled else "bad")
+    if labelled and checked.bad and not skip_bad:
         raise UserError(
             f"{len(checked.bad)} of {len(found)} labelled cases are bad ({listing(checked)}); "
             "mend them, or leave them out by skip_bad: True"
@@ -105,8 +113,8 @@ def prepare_cases(
         [checked.spacings[c["id"]] for c in train],
         roi_size,
     )
-    count, class_names = classes(names, checked)
-    if num_classes and finetuning:
+    count, class_names = (len(class_names), class_names) if class_names else classes(names, checked)
+    if num_classes and segmenting:
         if num_classes < count:
             raise UserError(
                 f"num_classes: found {num_classes}, expected {count} or more: {class_names}, or 0 for these"
@@ -114,7 +122,7 @@ def prepare_cases(
         class_names += [f"label {value}" for value in range(count, num_classes)]
         count = num_classes
     available = len(train)
-    if finetuning:
+    if labelled:
         train = labelled_subset(train, label_fraction, num_labelled, seed)
     logger.info(
         "%s: %d cases to train on%s, %d held out, %d bad; %d channel(s), spacing %s",
@@ -213,7 +221,7 @@ def classes(names: dict[int, str], checked: CheckResult) -> tuple[int, list[str]
 
 
 def choose_pixdim(
-    pixdim: str | int | float | Sequence[int | float] | None,
+    pixdim: str | int | float | Sequence[int | float] | Mapping[str, int | float] | None,
     shapes: Sequence[Sequence[int]],
     spacings: Sequence[Sequence[float]],
     roi_size: Sequence[int] | int | None = None,
@@ -223,9 +231,10 @@ def choose_pixdim(
     - one number or three: these;
     - native (or None): [], no resampling;
     - median: along each axis the median over the cases;
-    - fit: one number for all axes, max(m, e / (1.5 r)), rounded to 2 decimals: m is the median over the cases
-      of their finest spacing, e the geometric mean over the axes of the median extent (mm), r that of
-      `roi_size` (voxels). So a volume is about 1.5 crops long, and never finer than most volumes are.
+    - {fit: n}: one number for all axes, max(m, e / (n r)), rounded to 2 decimals: m is the median over the
+      cases of their finest spacing, e the geometric mean over the axes of the median extent (mm), r that of
+      `roi_size` (voxels). So a volume is about n crops long, and never finer than most volumes are;
+    - fit: the same with n = 1.5.
 
     Args:
         pixdim: what is wanted.
@@ -236,9 +245,15 @@ def choose_pixdim(
     Raises:
         UserError: for anything else.
     """
-    expected = "expected 'fit', 'median', 'native', or one or three positive numbers in mm"
+    expected = "expected 'fit', {fit: 1.5}, 'median', 'native', or one or three positive numbers in mm"
     if pixdim is None or pixdim == "native":
         return []
+    crops = CROPS_PER_VOLUME_LENGTH
+    if isinstance(pixdim, Mapping):
+        crops = pixdim.get("fit", 0)
+        if set(pixdim) != {"fit"} or not isinstance(crops, int | float) or not 0 < crops < math.inf:
+            raise UserError(f"pixdim: found {dict(pixdim)}, {expected}")
+        pixdim = "fit"
     if isinstance(pixdim, str) and pixdim not in ("fit", "median"):
         raise UserError(f"pixdim: found {pixdim!r}, {expected}")
     if not isinstance(pixdim, str):
@@ -258,6 +273,6 @@ def choose_pixdim(
             f"roi_size: found {roi_size!r}, pixdim: fit needs one or three positive numbers of voxels"
         )
     extent = np.median(np.asarray(shapes, dtype=float) * spacing, axis=0)
-    fitted = np.exp(np.log(extent).mean()) / (CROPS_PER_VOLUME_LENGTH * np.exp(np.log(crop).mean()))
+    fitted = np.exp(np.log(extent).mean()) / (crops * np.exp(np.log(crop).mean()))
     value = round(float(max(np.median(spacing.min(axis=1)), fitted)), 2)
     return [value] * 3

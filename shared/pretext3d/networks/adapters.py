@@ -50,6 +50,11 @@ class SwinUNETRBackbone(Backbone):
         UserError: feature_size is no multiple of 12; einops is not installed.
     """
 
+    beside_encoder = (
+        "encoder1", "encoder2", "encoder3", "encoder4",
+        "decoder5", "decoder4", "decoder3", "decoder2", "decoder1",
+    )  # fmt: skip
+
     def __init__(
         self, in_channels: int, feature_size: int = 48, use_checkpoint: bool = False, spatial_dims: int = 3
     ) -> None:
@@ -120,6 +125,9 @@ class UNETRBackbone(Backbone):
     """
 
     position_keys = ("vit.patch_embedding.position_embeddings",)
+    beside_encoder = (
+        "encoder1", "encoder2", "encoder3", "encoder4", "decoder5", "decoder4", "decoder3", "decoder2",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -250,6 +258,8 @@ class DynUNetBackbone(Backbone):
         UserError: see `plan_strides`; strides that make no network.
     """
 
+    beside_encoder = ("upsamples",)
+
     def __init__(
         self,
         in_channels: int,
@@ -310,6 +320,8 @@ class SegResNetBackbone(Backbone):
     Raises:
         UserError: init_filters is no multiple of 8.
     """
+
+    beside_encoder = ("up_samples", "up_layers", "conv_final")
 
     def __init__(self, in_channels: int, init_filters: int = 32, spatial_dims: int = 3) -> None:
         if not isinstance(init_filters, int) or init_filters < 8 or init_filters % 8:

@@ -38,12 +38,14 @@ class Backbone(nn.Module, ABC):
             that `factory.rebuild` takes; empty until `factory.build_backbone` sets it.
         position_keys: parameters that hold one vector for each token of roi_size, as named in the state dict;
             handing weights over to another roi_size resamples them.
+        beside_encoder: submodules that the coarsest map does not depend on: the decoder, blocks of skips.
 
     Raises:
         UserError: in_channels or spatial_dims make no network.
     """
 
     position_keys: tuple[str, ...] = ()
+    beside_encoder: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -86,6 +88,17 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b out *space"]:
         """`decode(encode(x))`."""
         return self.decode(self.encode(x))
+
+    def train_encoder_only(self) -> "Backbone":
+        """Freeze `beside_encoder`, for a task that reads the coarsest map alone, and say so in `record`.
+
+        Several processes then wait for no gradient that never comes, and weights that were never trained are
+        not handed over.
+        """
+        for name in self.beside_encoder:
+            self.get_submodule(name).requires_grad_(False)
+        self.record["untrained"] = list(self.beside_encoder)
+        return self
 
     def map_sizes(self, roi_size: Sequence[int]) -> list[tuple[int, ...]]:
         """Voxels along each axis of each map of `encode`, for inputs of roi_size: ceil(roi_size / stride)."""

@@ -85,6 +85,8 @@ class ResNet(Backbone):
         UserError: another depth, a width or detail that is none.
     """
 
+    beside_encoder = ("detail", "decoder")
+
     def __init__(
         self, in_channels: int, depth: int = 50, width: int = 64, detail: int = 16, spatial_dims: int = 3
     ) -> None:

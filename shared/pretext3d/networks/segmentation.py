@@ -1,5 +1,6 @@
 """The segmentation network that every pretext task hands its weights to."""
 
+from monai.networks.blocks import SubpixelUpsample
 from monai.networks.layers.factories import Conv
 from torch import nn
 
@@ -9,25 +10,57 @@ from pretext3d.shapes import Float, Tensor
 
 __all__ = ["SegmentationNet"]
 
+DECODERS = ("", "duc")
+
 
 class SegmentationNet(nn.Module):
-    """A backbone and a 1x1x1 convolution to one logit for each class.
+    """A backbone and a layer to one logit for each class.
+
+    With the backbone's own decoder that layer is a 1x1x1 convolution of the decoder's map. With `duc` (dense
+    upsampling convolution; Wang et al., "Understanding convolution for semantic segmentation", WACV 2018; in
+    3D Zhuang et al., MICCAI 2019) it reads the encoder's coarsest map alone: a 1x1x1 convolution to
+    num_classes * r^3 channels, r the map's stride, and a pixel shuffle to full resolution. Pre-training that
+    gave the encoder alone then meets few weights that are new; detail finer than r voxels is the price.
 
     Args:
         backbone: see `factory.build_backbone`.
         num_classes: background included; 1 for a single sigmoid output.
+        decoder: '' = the backbone's own, or `duc`.
 
     Raises:
-        UserError: num_classes is no whole number of 1 or more.
+        UserError: num_classes is no whole number of 1 or more; an unknown decoder; `duc` on a backbone whose
+            coarsest map has different strides along different axes.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, decoder: str = "") -> None:
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 1:
             raise UserError(f"num_classes: found {num_classes!r}, expected a whole number of 1 or more")
-        self.backbone = backbone
-        self.head = Conv[Conv.CONV, backbone.spatial_dims](backbone.out_channels, num_classes, kernel_size=1)
+        if decoder not in DECODERS:
+            raise UserError(f"decoder: found {decoder!r}, expected '' (the encoder's own) or 'duc'")
+        self.decoder = decoder
+        dims = backbone.spatial_dims
+        if not decoder:
+            self.backbone = backbone
+            self.head = Conv[Conv.CONV, dims](backbone.out_channels, num_classes, kernel_size=1)
+            return
+        strides = set(backbone.axis_strides[-1])
+        if len(strides) > 1:
+            raise UserError(
+                f"decoder: found 'duc', but the encoder's coarsest map has strides "
+                f"{backbone.axis_strides[-1]}; expected the same along every axis"
+            )
+        self.backbone = backbone.train_encoder_only()
+        stride, deepest = strides.pop(), backbone.feature_channels[-1]
+        convolution = Conv[Conv.CONV, dims](deepest, num_classes * stride**dims, kernel_size=1)
+        self.head = SubpixelUpsample(
+            dims, deepest, num_classes, stride, conv_block=convolution, apply_pad_pool=False
+        )
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b classes *space"]:
         """Logits."""
-        return self.head(self.backbone.decode(self.backbone.encode(x)))
+        features = self.backbone.encode(x)
+        if not self.decoder:
+            return self.head(self.backbone.decode(features))
+        # a coarsest map that was rounded up reaches beyond the input
+        return self.head(features[-1])[(..., *(slice(size) for size in x.shape[2:]))]

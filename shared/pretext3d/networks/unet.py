@@ -31,10 +31,12 @@ NORMS: dict[str, str | tuple[str, dict[str, object]]] = {
 }
 
 
-def double_convolution(spatial_dims: int, source: int, target: int, norm: str) -> nn.Sequential:
-    """Twice: 3x3x3 convolution with zero padding and without bias (the norm has one), norm, ReLU."""
+def convolution_block(
+    spatial_dims: int, source: int, target: int, norm: str, count: int = 2
+) -> nn.Sequential:
+    """`count` times: 3x3x3 convolution with zero padding and without bias (the norm has one), norm, ReLU."""
     layers: list[nn.Module] = []
-    for channels in (source, target):
+    for channels in (source, *(target,) * (count - 1)):
         layers += [
             Conv[Conv.CONV, spatial_dims](channels, target, kernel_size=3, padding=1, bias=False),
             get_norm_layer(name=NORMS[norm], spatial_dims=spatial_dims, channels=target),
@@ -46,17 +48,22 @@ def double_convolution(spatial_dims: int, source: int, target: int, norm: str) -
 class UNet(Backbone):
     """U-Net without an output layer; `decode` gives channels[0] channels.
 
+    With more levels and other numbers of convolutions the encoder is a 3D VGG (see `factory.ENCODERS`).
+
     With one input channel and the default channels it has 339,552 parameters.
 
     Args:
         in_channels: channels of the image.
         channels: of each level, fine to coarse; each level halves the map.
         norm: `batch` (the paper), `instance` or `group` (8 groups).
+        convolutions: of each level on the way down, one number or one for each level; 2 on the way up.
         spatial_dims: 3 or 2.
 
     Raises:
         UserError: fewer than two levels, a channel count that is none, an unknown norm.
     """
+
+    beside_encoder = ("up", "merge")
 
     def __init__(
         self,
@@ -64,8 +71,15 @@ class UNet(Backbone):
         channels: Sequence[int] = (16, 32, 64),
         norm: str = "batch",
         spatial_dims: int = 3,
+        convolutions: int | Sequence[int] = 2,
     ) -> None:
         channels = tuple(channels)
+        counts = (convolutions,) * len(channels) if isinstance(convolutions, int) else tuple(convolutions)
+        if len(counts) != len(channels) or not all(isinstance(n, int) and n > 0 for n in counts):
+            raise UserError(
+                f"convolutions: found {convolutions!r}, expected one whole number, or one for each of the "
+                f"{len(channels)} levels"
+            )
         if len(channels) < 2 or not all(isinstance(c, int) and c > 0 for c in channels):
             raise UserError(f"channels: found {list(channels)}, expected two or more whole numbers")
         if norm not in NORMS:
@@ -84,15 +98,15 @@ class UNet(Backbone):
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2)
         pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList(
-            double_convolution(spatial_dims, source, target, norm)
-            for source, target in [(self.in_channels, channels[0]), *pairs]
+            convolution_block(spatial_dims, source, target, norm, count)
+            for (source, target), count in zip([(self.in_channels, channels[0]), *pairs], counts, strict=True)
         )
         self.up = nn.ModuleList(
             Conv[Conv.CONVTRANS, spatial_dims](coarse, fine, kernel_size=2, stride=2)
             for fine, coarse in pairs
         )
         self.merge = nn.ModuleList(
-            double_convolution(spatial_dims, 2 * fine, fine, norm) for fine in channels[:-1]
+            convolution_block(spatial_dims, 2 * fine, fine, norm) for fine in channels[:-1]
         )
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:

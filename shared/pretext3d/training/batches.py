@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["PrepareTargets"]
+__all__ = ["PrepareClasses", "PrepareTargets"]
 
 
 class PrepareTargets:
@@ -28,3 +28,14 @@ class PrepareTargets:
         """Move what is needed to the device."""
         move = {"device": device, "non_blocking": non_blocking, **kwargs}
         return batch[self.image_key].to(**move), {key: batch[key].to(**move) for key in self.target_keys}
+
+
+class PrepareClasses:
+    """A trainer's and evaluator's `prepare_batch` for classification: (batch["image"], batch["class"])."""
+
+    def __call__(
+        self, batch: dict[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Move both to the device."""
+        move = {"device": device, "non_blocking": non_blocking, **kwargs}
+        return batch["image"].to(**move), torch.as_tensor(batch["class"]).to(**move)

@@ -9,7 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events
-from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_dice,
+    compute_hausdorff_distance,
+    compute_iou,
+)
 from monai.networks.utils import one_hot
 
 from pretext3d.errors import UserError
@@ -28,9 +33,9 @@ def case_metrics(
 ) -> dict[int, dict[str, float]]:
     """Metrics of one case for the classes 1 to num_classes - 1.
 
-    Dice; hd95_mm, the 95th percentile of the symmetric Hausdorff distance; surface_distance_mm, the
-    symmetric average surface distance. A class that neither volume has is NaN in all three; one that only one
-    of them has has Dice 0 and no distance (NaN).
+    Dice; iou, intersection over union (its mean is mIoU); hd95_mm, the 95th percentile of the symmetric
+    Hausdorff distance; surface_distance_mm, the symmetric average surface distance. A class that neither
+    volume has is NaN in all of them; one that only one of them has has Dice and iou 0 and no distance (NaN).
 
     Args:
         pred: class indices.
@@ -41,9 +46,11 @@ def case_metrics(
     a = one_hot(torch.as_tensor(pred)[None].long(), num_classes)
     b = one_hot(torch.as_tensor(label)[None].long(), num_classes)
     dice = compute_dice(a, b, include_background=False)[0]
+    iou = compute_iou(a, b, include_background=False)[0]
     rows = {}
     for c in range(1, num_classes):
-        rows[c] = {"dice": float(dice[c - 1]), "hd95_mm": np.nan, "surface_distance_mm": np.nan}
+        rows[c] = {"dice": float(dice[c - 1]), "iou": float(iou[c - 1])}
+        rows[c] |= {"hd95_mm": np.nan, "surface_distance_mm": np.nan}
         if a[0, c].any() and b[0, c].any():
             # only the box around both, and a margin: distances do not change, the rest need not be looked at
             where = torch.nonzero(a[0, c] + b[0, c])
@@ -54,16 +61,16 @@ def case_metrics(
             rows[c]["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **pair))
             rows[c]["surface_distance_mm"] = float(compute_average_surface_distance(symmetric=True, **pair))
         elif a[0, c].any() != b[0, c].any():
-            rows[c]["dice"] = 0.0
+            rows[c] |= {"dice": 0.0, "iou": 0.0}
     return rows
 
 
 class CaseMetrics:
     """Handler of an evaluator whose output holds class indices `pred` and `label` on the label's grid.
 
-    Writes `evaluation.csv` (case, class, dice, hd95_mm, surface_distance_mm), one line per case and class,
-    and `evaluation_summary.csv`, one line per class and one for their mean; logs the summary, and puts the
-    mean Dice and distances of the foreground in `engine.state.metrics`.
+    Writes `evaluation.csv` (case, class, dice, iou, hd95_mm, surface_distance_mm), one line per case and
+    class, and `evaluation_summary.csv`, one line per class and one for their mean; logs the summary, and puts
+    the mean Dice and distances of the foreground in `engine.state.metrics`.
 
     Args:
         output_dir: where the two files go.
@@ -95,7 +102,7 @@ class CaseMetrics:
     def write(self, engine: Engine) -> None:
         """Write both tables."""
         table = pd.DataFrame(self.rows)
-        columns = ["dice", "hd95_mm", "surface_distance_mm"]
+        columns = ["dice", "iou", "hd95_mm", "surface_distance_mm"]
         classes = table.groupby("class", sort=False)
         summary = classes[columns].mean().join(classes[columns].std().add_suffix("_std"))
         summary["cases"] = classes["dice"].count()

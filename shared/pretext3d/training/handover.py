@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from pretext3d.data.splits import check_unseen
 from pretext3d.errors import UserError
+from pretext3d.networks.backbone import Backbone
+from pretext3d.networks.classification import ClassificationNet
 from pretext3d.networks.factory import build_backbone, rebuild
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.shapes import Float, Tensor
@@ -32,6 +34,7 @@ __all__ = [
     "hand_over",
     "load_pretrained",
     "load_segmentation",
+    "normalisation_of",
     "read_record",
     "resolve_pretrained",
 ]
@@ -131,6 +134,15 @@ def read_record(path: str | Path) -> dict[str, Any]:
     return record
 
 
+def normalisation_of(pretrained: str) -> dict[str, Any]:
+    """How the images were normalised that a checkpoint was trained on; from scratch ('') by percentiles.
+
+    Weights expect the intensities that they were trained on; see `ScaleToUnitd`.
+    """
+    known = read_record(pretrained).get("normalisation") if pretrained else None
+    return dict(known) if known else {"percentiles": [0.5, 99.5]}
+
+
 def first_convolution(
     weight: Float[Tensor, "out source *kernel"], channels: int
 ) -> Float[Tensor, "out target *kernel"]:
@@ -217,7 +229,8 @@ def hand_over(
     network = unwrap(network)
     backbone = network.get_submodule("backbone")
     adapt = _Adapter(record, backbone)
-    excluded = tuple(exclude)
+    untrained = [f"backbone.{name}." for name in (record.get("backbone") or {}).get("untrained", ())]
+    excluded = (*exclude, *untrained)
     parts = ("backbone.", "head.") if keep_head else ("backbone.",)
     rows: list[Row] = []
     values: dict[str, Tensor] = {}
@@ -247,7 +260,10 @@ def hand_over(
         )
     network.load_state_dict(values, strict=False)
     report = HandOver(where, tuple(rows), fraction)
-    logger.info("hand-over of weights\n%s", report)
+    settings = [f"{key} {record[key]}" for key in ("method", "pixdim", "normalisation") if record.get(key)]
+    logger.info(
+        "hand-over of weights, trained with %s\n%s", ", ".join(settings) or "settings unknown", report
+    )
     return report
 
 
@@ -258,19 +274,23 @@ def load_pretrained(
     roi_size: Sequence[int],
     num_classes: int,
     default_encoder: str = "",
+    task: str = "segmentation",
+    decoder: str = "",
     keep_head: bool = False,
     held_out: Sequence[dict[str, Any]] = (),
     exclude: Sequence[str] = (),
-) -> SegmentationNet:
-    """A segmentation network: its backbone rebuilt from a checkpoint's record alone, or from scratch.
+) -> SegmentationNet | ClassificationNet:
+    """A network for a labelled task: its backbone rebuilt from a checkpoint's record alone, or from scratch.
 
     Args:
         pretrained: a checkpoint, a run or a bundle; '' = from scratch.
         encoder: '' = the checkpoint's, or from scratch `default_encoder`; not the checkpoint's is an error.
         in_channels: channels of the images; may differ from the checkpoint's.
         roi_size: voxels of the crops; may differ from the checkpoint's.
-        num_classes: of the new head, background included.
+        num_classes: of the new head, for a segmentation background included.
         default_encoder: the encoder from scratch, where `encoder` is ''.
+        task: segmentation or classification.
+        decoder: of a segmentation, see `SegmentationNet`.
         keep_head: take the head, too, from a segmentation checkpoint with the same classes.
         held_out: cases that will judge the network: a warning where the checkpoint was trained on one.
         exclude: see `hand_over`.
@@ -278,11 +298,16 @@ def load_pretrained(
     Raises:
         UserError: no such checkpoint, one of another encoder, or one that does not fit.
     """
+
+    def network_of(backbone: Backbone) -> SegmentationNet | ClassificationNet:
+        if task == "classification":
+            return ClassificationNet(backbone, num_classes)
+        return SegmentationNet(backbone, num_classes, decoder)
+
     if not pretrained:
         if not (encoder or default_encoder):
             raise UserError("encoder: found '', expected an encoder's name, or a checkpoint in `pretrained`")
-        backbone = build_backbone(encoder or default_encoder, in_channels, roi_size)
-        return SegmentationNet(backbone, num_classes)
+        return network_of(build_backbone(encoder or default_encoder, in_channels, roi_size))
     file = resolve_pretrained(pretrained)
     content = load_checkpoint(file)
     check_unseen(held_out, content["record"], refuse=False)
@@ -293,7 +318,7 @@ def load_pretrained(
         raise UserError(
             f"encoder: found {encoder!r}, expected '' or {record['encoder']!r}, the encoder of {file}"
         )
-    network = SegmentationNet(rebuild(record, in_channels=in_channels, roi_size=roi_size), num_classes)
+    network = network_of(rebuild(record, in_channels=in_channels, roi_size=roi_size))
     hand_over(network, {**content, "file": str(file)}, exclude=exclude, keep_head=keep_head)
     return network
 
@@ -321,7 +346,7 @@ def load_segmentation(pretrained: str, in_channels: int = 0) -> SegmentationNet:
             f"{file}: was trained on {record['channels']} channel(s), the images have {in_channels}; "
             "choose by channels, e.g. [0]"
         )
-    network = SegmentationNet(rebuild(record["backbone"]), record["num_classes"])
+    network = SegmentationNet(rebuild(record["backbone"]), record["num_classes"], record.get("decoder", ""))
     network.load_state_dict(content["network"])
     network.record = record
     return network

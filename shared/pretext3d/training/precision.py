@@ -45,5 +45,7 @@ class AutocastInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """What `inferer` gives, a tensor or a tuple of them, in float32 for loss and metrics."""
         with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.enabled):
-            output = self.inferer(inputs.to(memory_format=torch.channels_last_3d), network, *args, **kwargs)
+            if inputs.ndim == 5:  # sets of cubes have an axis more: their network lays them out itself
+                inputs = inputs.to(memory_format=torch.channels_last_3d)
+            output = self.inferer(inputs, network, *args, **kwargs)
         return tuple(part.float() for part in output) if isinstance(output, tuple) else output.float()

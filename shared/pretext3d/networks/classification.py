@@ -1,0 +1,36 @@
+"""The classification network: the pre-trained encoder, straight (Zhuang et al., MICCAI 2019, section 2.2)."""
+
+from torch import nn
+
+from pretext3d.errors import UserError
+from pretext3d.networks.backbone import Backbone
+from pretext3d.shapes import Float, Tensor
+
+__all__ = ["ClassificationNet"]
+
+
+class ClassificationNet(nn.Module):
+    """A backbone's coarsest map, averaged over space, and a linear layer to one logit for each class.
+
+    Args:
+        backbone: see `factory.build_backbone`; its decoder is not trained.
+        num_classes: 2 or more.
+        dropout: of the averaged features, 0 to below 1.
+
+    Raises:
+        UserError: fewer than two classes, a dropout that is none.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if not isinstance(num_classes, int) or num_classes < 2:
+            raise UserError(f"num_classes: found {num_classes!r}, expected a whole number of 2 or more")
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout: found {dropout!r}, expected a fraction, 0 to below 1")
+        self.backbone = backbone.train_encoder_only()
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.feature_channels[-1], num_classes)
+
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b classes"]:
+        """Logits."""
+        return self.head(self.dropout(self.backbone.encode(x)[-1].flatten(2).mean(-1)))

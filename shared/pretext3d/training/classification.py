@@ -1,0 +1,100 @@
+"""Classification of whole cases, told case by case: accuracy, area under the ROC curve, confusion matrix."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.metrics import compute_roc_auc
+
+__all__ = ["ClassMetrics", "class_metrics"]
+
+logger = logging.getLogger(__name__)
+
+
+def class_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Measures of n cases and c classes.
+
+    accuracy: share of cases whose most probable class is theirs. balanced_accuracy: its mean over the classes
+    that occur. auc: area under the ROC curve of each class against the rest, mean over the classes that occur
+    and are not all cases; NaN where there is none.
+
+    Args:
+        probabilities: (n, c), rows sum to 1.
+        labels: (n,) class numbers.
+    """
+    right = probabilities.argmax(axis=1) == labels
+    classes = np.unique(labels)
+    aucs = [
+        compute_roc_auc(torch.from_numpy(probabilities[:, c]), torch.from_numpy(labels == c).float())
+        for c in classes
+        if (labels != c).any()
+    ]
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(np.mean([right[labels == c].mean() for c in classes])),
+        "auc": float(np.mean(aucs)) if aucs else float("nan"),
+    }
+
+
+class ClassMetrics:
+    """Handler of an evaluator whose output holds logits `pred` (c,) and a class number `label` for each case.
+
+    After each validation it sets accuracy, balanced_accuracy and auc in `engine.state.metrics` and writes
+    `classification.csv` (case, class, predicted, one column of probabilities a class) and
+    `confusion_matrix.csv` (rows: true classes; columns: predicted ones).
+
+    Args:
+        output_dir: where the two files go.
+        class_names: names of all classes.
+    """
+
+    def __init__(self, output_dir: str, class_names: Sequence[str]) -> None:
+        self.output_dir, self.class_names = Path(output_dir), [str(name) for name in class_names]
+        self.cases: list[str] = []
+        self.logits: list[torch.Tensor] = []
+        self.labels: list[int] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the evaluator."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_cases)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def start(self, engine: Engine) -> None:
+        """Forget every case."""
+        self.cases, self.logits, self.labels = [], [], []
+
+    def add_cases(self, engine: Engine) -> None:
+        """Take in one batch."""
+        for output, case in zip(engine.state.output, engine.state.batch, strict=True):
+            self.cases.append(str(case["id"]))
+            self.logits.append(torch.as_tensor(output["pred"]).detach().cpu().float())
+            self.labels.append(int(output["label"]))
+
+    def write(self, engine: Engine) -> None:
+        """Measure, and write both tables."""
+        probabilities = torch.stack(self.logits).softmax(-1).numpy().astype(np.float64)
+        labels = np.asarray(self.labels)
+        engine.state.metrics.update(class_metrics(probabilities, labels))
+        if dist.is_initialized() and dist.get_rank() > 0:
+            return
+        names = pd.Categorical.from_codes(labels, categories=self.class_names)
+        found = pd.Categorical.from_codes(probabilities.argmax(1), categories=self.class_names)
+        table: dict[str, Any] = {"case": self.cases, "class": names, "predicted": found}
+        table |= {f"p_{name}": probabilities[:, c] for c, name in enumerate(self.class_names)}
+        matrix = pd.crosstab(names, found, rownames=["class"], colnames=["predicted"], dropna=False)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        for name, frame, index in (
+            ("classification", pd.DataFrame(table), False),
+            ("confusion_matrix", matrix, True),
+        ):
+            draft = self.output_dir / f".{name}.csv.tmp"
+            frame.to_csv(draft, index=index, float_format="%.5g")
+            draft.replace(self.output_dir / f"{name}.csv")
+        logger.debug("confusion matrix, rows are true classes\n%s", matrix)

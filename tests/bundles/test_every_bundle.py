@@ -1,0 +1,143 @@
+"""What every bundle promises, through the real command line, on the phantom."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from tests.bundles.command import BUNDLES, FINETUNE, ROOT, TINY, arguments, environment, history, succeed
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(
+    scope="module", params=sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/train.yaml"))
+)
+def bundle(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def trained(bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 2 epochs of 3 steps."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    succeed("train", bundle=bundle, output_dir=folder, **TINY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finetuned(bundle: str, trained: Path) -> Path:
+    folder = trained.parent / "finetuned"
+    output = succeed(
+        "finetune",
+        bundle=bundle,
+        output_dir=folder,
+        pretrained=trained,
+        num_labelled=3,
+        val_fraction=0.1,
+        **FINETUNE,
+    )
+    assert "matched" in output
+    return folder
+
+
+def test_checkpoint_is_plain_and_tells_what_it_is(bundle: str, trained: Path) -> None:
+    content = torch.load(trained / "checkpoints" / "best.pt", weights_only=True)
+    assert content["record"]["method"] == bundle
+    assert content["record"]["backbone"]["encoder"] == "unet"
+    assert any(key.startswith("backbone.") for key in content["network"])
+
+
+def test_killed_and_resumed_equals_never_killed(bundle: str, tmp_path: Path) -> None:
+    keys = {**TINY, "max_epochs": 4, "steps_per_epoch": 6, "num_workers": 1}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    succeed("train", bundle=bundle, output_dir=whole, **keys)
+    process = subprocess.Popen(
+        [sys.executable, *arguments("train", bundle=bundle, output_dir=killed, **keys)],
+        cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not (killed / "checkpoints" / "epoch_0002.pt").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "checkpoints" / "final.pt").exists()
+    succeed("train", bundle=bundle, output_dir=killed, resume=True, **keys)
+    a = torch.load(whole / "checkpoints" / "final.pt", weights_only=True)["network"]
+    b = torch.load(killed / "checkpoints" / "final.pt", weights_only=True)["network"]
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    assert [r["train_loss"] for r in history(whole)] == [r["train_loss"] for r in history(killed)]
+    assert [r["val_loss"] for r in history(whole)] == [r["val_loss"] for r in history(killed)]
+
+
+def test_finetune_then_evaluate(bundle: str, finetuned: Path) -> None:
+    succeed(["finetune", "evaluate"], bundle=bundle, output_dir=finetuned, val_fraction=0.1, **FINETUNE)
+    with (finetuned / "evaluation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {"case", "class", "dice", "iou", "hd95_mm", "surface_distance_mm"} <= set(rows[0])
+    assert all(0 <= float(row["dice"]) <= 1 for row in rows)
+
+
+def test_inference_keeps_the_geometry(bundle: str, finetuned: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    affine = np.array([[-2.0, 0.3, 0, 9], [0.3, 2.0, 0, 1], [0, 0, 5.0, 4], [0, 0, 0, 1]])  # oblique, not RAS
+    volume = np.random.default_rng(0).random((30, 28, 21)).astype(np.float32)
+    nib.save(nib.Nifti1Image(volume, affine), scans / "a.nii.gz")
+    succeed("inference", bundle=bundle, dataset_dir=scans, pretrained=finetuned, output_dir=tmp_path / "out")
+    result = nib.load(tmp_path / "out" / "a_seg.nii.gz")
+    assert result.shape == volume.shape
+    np.testing.assert_allclose(result.affine, affine, atol=1e-4)
+    assert result.get_data_dtype() == np.uint8
+
+
+def test_from_another_folder_and_from_inside(bundle: str, tmp_path: Path) -> None:
+    keys = {**TINY, "max_epochs": 1}
+    succeed("train", bundle=bundle, cwd=tmp_path, output_dir="here", **keys)
+    assert (tmp_path / "here" / "checkpoints" / "final.pt").exists()
+    succeed("./configs/train.yaml", cwd=BUNDLES / bundle, output_dir=tmp_path / "inside", **keys)
+
+
+def test_config_workflow_has_every_property(bundle: str, finetuned: Path, tmp_path: Path) -> None:
+    for name, kind in (("train", "train"), ("finetune", "train"), ("inference", "infer")):
+        keys = {"pretrained": str(finetuned)} if name == "inference" else {"profile": "laptop"}
+        workflow = ConfigWorkflow(
+            config_file=str(BUNDLES / bundle / "configs" / f"{name}.yaml"),
+            workflow_type=kind,
+            logging_file=False,
+            output_dir=str(tmp_path / name),
+            **keys,
+        )
+        workflow.initialize()
+        assert not workflow.check_properties(), name
+
+
+def test_two_processes(bundle: str, tmp_path: Path) -> None:
+    keys = {**TINY, "max_epochs": 1, "output_dir": tmp_path / "run", "device": "cpu"}
+    config = arguments(["train", "multi_gpu_train"], bundle=bundle, **keys)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+        *config,
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    content = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)
+    assert not any(key.startswith("module.") for key in content["network"])

@@ -1,0 +1,104 @@
+"""What is Rubik's cube recovery's own, through the real command line, on the phantom."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.bundles.command import FINETUNE, TINY, fail, history, succeed
+
+pytestmark = pytest.mark.slow
+
+BUNDLE = "rubiks_cube"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    succeed("train", bundle=BUNDLE, output_dir=folder, **TINY)
+    return folder
+
+
+def test_a_run_measures_both_tasks(trained: Path) -> None:
+    rows = history(trained)
+    assert all(0 <= float(rows[-1][name]) <= 1 for name in ("ordering_accuracy", "orientation_accuracy"))
+    assert len(list((trained / "pictures").glob("*.png"))) == 4  # two held-out puzzles, two epochs
+
+
+def test_the_encoder_alone_is_handed_over(trained: Path, tmp_path: Path) -> None:
+    keys = {**FINETUNE, "max_epochs": 1, "num_labelled": 3, "val_fraction": 0.1}
+    output = succeed(
+        "finetune", bundle=BUNDLE, pretrained=trained, output_dir=tmp_path / "run", decoder="duc", **keys
+    )
+    matched, new = (next(x for x in output.splitlines() if x.startswith(word)) for word in ("matched", "new"))
+    assert "backbone.down" in matched
+    assert "backbone.up" not in matched
+    assert "backbone.up" in new
+    assert "normalisation {'mean_maximum': [-1, 1]}" in output
+    record = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["record"]
+    assert record["decoder"] == "duc"
+    assert record["normalisation"] == {"mean_maximum": [-1, 1]}
+    succeed(["finetune", "evaluate"], bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
+    assert (tmp_path / "run" / "evaluation.csv").is_file()
+
+
+def test_another_grid_without_turns(tmp_path: Path) -> None:
+    keys = {
+        **TINY,
+        "grid": "[1,2,3]",
+        "roi_size": 8,
+        "gap": "[0,1,2]",
+        "num_permutations": 12,
+        "rotate": False,
+    }
+    succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
+    assert "orientation_accuracy" not in history(tmp_path / "run")[-1]
+    network = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["network"]
+    assert network["permutations"].shape == (12, 6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"grid": 0}, ["grid", "0"]),
+        ({"num_permutations": 100000}, ["num_permutations", "100000", "8 cells"]),
+        ({"orientation": "guess"}, ["orientation", "guess", "given_order"]),
+        ({"rotate_prob": 7}, ["rotate_prob", "7"]),
+        ({"rotation_axes": "[0,3]"}, ["axes", "[0, 3]"]),
+    ],
+)
+def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: list[str]) -> None:
+    fail("train", *expected, bundle=BUNDLE, output_dir=tmp_path / "run", **{**TINY, **keys})
+
+
+def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
+    keys = {
+        "profile": "paper",
+        "batch_size": 1,
+        "max_epochs": 1,
+        "steps_per_epoch": 1,
+        "val_crops": 1,
+        "num_workers": 0,
+    }
+    keys |= {"roi_size": 32}  # of the paper's 64: the phantom is no larger
+    succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", timeout=600, val_fraction=0.05, **keys)
+    record = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["record"]
+    assert record["backbone"]["encoder"] == "vgg"
+
+
+def test_classification(trained: Path, tmp_path: Path) -> None:
+    keys = {key: value for key, value in FINETUNE.items() if key != "roi_size"}
+    lines = ["id,class", *(f"phantom_{i:03d},{'odd' if i % 2 else 'even'}" for i in range(24))]
+    (tmp_path / "classes.csv").write_text("\n".join(lines))
+    output = succeed(
+        "finetune_classification", bundle=BUNDLE, pretrained=trained, class_file=tmp_path / "classes.csv",
+        output_dir=tmp_path / "run", roi_size=24, **keys,
+    )  # fmt: skip
+    assert "backbone.down" in output
+    last = history(tmp_path / "run")[-1]
+    assert 0 <= float(last["accuracy"]) <= 1
+    assert np.isfinite(float(last["auc"]))
+    with (tmp_path / "run" / "classification.csv").open(newline="") as file:
+        assert {"case", "class", "predicted", "p_even", "p_odd"} == set(next(csv.DictReader(file)))

@@ -1,0 +1,57 @@
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from pretext3d.training.classification import ClassMetrics, class_metrics
+
+
+def test_metrics_by_hand():
+    """Classes 0, 0, 1, 1 with p(1) = .1, .6, .4, .9.
+
+    Predicted 0, 1, 0, 1: half is right, in each class too. Of the four pairs of a 1 and a 0 three are in
+    order: .4 > .1, .9 > .1, .9 > .6; the area under the curve is 3/4.
+    """
+    second = np.array([0.1, 0.6, 0.4, 0.9])
+    got = class_metrics(np.stack([1 - second, second], axis=1), np.array([0, 0, 1, 1]))
+    assert got == pytest.approx({"accuracy": 0.5, "balanced_accuracy": 0.5, "auc": 0.75})
+
+
+def test_balanced_accuracy_weighs_classes():
+    """Three of class 0, all right; one of class 1, wrong: 3/4 and (1 + 0) / 2; class 2 does not occur."""
+    got = class_metrics(np.eye(3)[[0, 0, 0, 0]], np.array([0, 0, 0, 1]))
+    assert (got["accuracy"], got["balanced_accuracy"], got["auc"]) == pytest.approx((0.75, 0.5, 0.5))
+
+
+def test_one_class_alone_has_no_curve():
+    got = class_metrics(np.array([[0.9, 0.1]]), np.array([0]))
+    assert got["accuracy"] == 1.0
+    assert math.isnan(got["auc"])
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables(tmp_path):
+    logits = {"a": [0.0, math.log(3), -50.0], "b": [math.log(4), 0.0, -50.0]}
+    labels = {"a": 1, "b": 2}
+
+    def step(engine, batch):
+        return [
+            {"pred": torch.tensor(logits[c["id"]]), "label": torch.tensor(labels[c["id"]])} for c in batch
+        ]
+
+    evaluator = Engine(step)
+    ClassMetrics(str(tmp_path / "run"), ["x", "y", "z"]).attach(evaluator)
+    evaluator.run([[{"id": "a"}], [{"id": "b"}]])
+    evaluator.run([[{"id": "a"}], [{"id": "b"}]])  # a second validation starts anew
+    rows = table(tmp_path / "run" / "classification.csv")
+    assert [(r["case"], r["class"], r["predicted"]) for r in rows] == [("a", "y", "y"), ("b", "z", "x")]
+    assert [float(rows[0][f"p_{n}"]) for n in "xyz"] == pytest.approx([0.25, 0.75, 0], abs=1e-4)
+    matrix = table(tmp_path / "run" / "confusion_matrix.csv")
+    assert [[row[n] for n in "xyz"] for row in matrix] == [["0"] * 3, ["0", "1", "0"], ["1", "0", "0"]]
+    assert evaluator.state.metrics["accuracy"] == 0.5
