@@ -46,7 +46,7 @@ def kept_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
 
 def _read(path: Path) -> NDArray[Any] | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             array: NDArray[Any] = file["array"]
             return array
     except FileNotFoundError:

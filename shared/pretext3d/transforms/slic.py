@@ -8,15 +8,15 @@ Deviates, from scikit-image: the centres lie in the middle of equal cells, as ma
 which leaves what is over at the far end; a centre starts with its cell's mean colours, which is what the
 first pass there computes; a voxel chooses among the centres of its cell and of the 26 cells around it, not
 among those that have come near; centres are means over every second voxel along an axis where cells are eight
-voxels long or more, odd and even voxels in turn; with a mask the cells lie over its bounding box, where
-k-means on random voxels spreads the centres there; and a region too small joins the neighbour most like it,
-not the one met last.
+voxels long or more, odd and even voxels in turn; with a mask the cells lie over its bounding box, and those
+at least half in it have centres, where k-means on random voxels spreads the centres there; a region too small
+joins the neighbour most like it, not the one met last, and stays if it has none.
 """
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from skimage.util import regular_grid
@@ -60,7 +60,8 @@ def slic(
             voxels. A volume (or mask) with fewer voxels gets one supervoxel a voxel.
         compactness: above 0; the higher, the more the supervoxels are cubes. A constant image gives a grid.
         spacing: length of a voxel along i, j, k; only together with `compactness` does its unit matter.
-        mask: True where there are supervoxels; `n_segments` of them share these voxels. None: everywhere.
+        mask: True where there are supervoxels; `n_segments` of them share these voxels, but each of its parts
+            that do not touch has at least one of its own. None: everywhere.
         max_iterations: assignments of voxels to centres; with a mask, as many more in space alone come first.
         enforce_connectivity: make every supervoxel one connected region, of bounded size.
         min_size_factor: a region below so many times the mean size (voxels / centres) joins a neighbour.
@@ -138,20 +139,27 @@ class _Cells:
 
     `values` (n, c, a, b, d): colours, float32; `inside` (n, a, b, d): False for padding and outside the mask;
     `axes`: voxel coordinates along i, j, k, (n, a), (n, b), (n, d); `near` (n, m): numbers of the candidate
-    centres of each cell, its own and the cells' around it, in increasing order; n = none there.
+    centres of each cell, its own and the cells' around it, in increasing order; n = none there; `lengths`
+    (n, 3): a cell's voxels along i, j, k without padding; `shift` (n, 3): from the middle of the voxels that
+    are left in a cell to the middle of all its voxels.
     """
 
     values: Tensor
     inside: Tensor
     axes: tuple[Tensor, Tensor, Tensor]
     near: Tensor
+    lengths: Tensor
+    shift: Tensor
 
     def every_second(self, phase: int) -> "_Cells":
         """The cells with every second voxel along the axes where they are long enough."""
-        cut = [slice(phase % 2, None, 2) if n >= COARSE else slice(None) for n in self.inside.shape[1:]]
+        halved = [n >= COARSE for n in self.inside.shape[1:]]
+        cut = [slice(phase % 2, None, 2) if half else slice(None) for half in halved]
         i, j, k = (axis[:, c].contiguous() for axis, c in zip(self.axes, cut, strict=True))
         values, inside = self.values[(..., *cut)].contiguous(), self.inside[(..., *cut)].contiguous()
-        return _Cells(values, inside, (i, j, k), self.near)
+        # of 0 1 2 3 the voxels 0 2 or 1 3 are left, half a voxel off; of 0 1 2 3 4 all is even
+        even = (self.lengths % 2 == 0) & torch.tensor(halved, device=inside.device)
+        return replace(self, values=values, inside=inside, axes=(i, j, k), shift=even * (0.5 - phase % 2))
 
     def parts(self) -> Iterator[tuple[slice, slice]]:
         """Cells, and planes along i in them, that are worked on at a time."""
@@ -197,11 +205,14 @@ def _cut(values: Tensor, inside: Tensor, counts: Sequence[int]) -> tuple[_Cells,
     around = cell[:, None] + torch.tensor(list(offsets), device=device)
     exists = ((around >= 0) & (around < torch.tensor(counts, device=device))).all(-1)
     near = number[tuple(around.clamp(min=0).minimum(torch.tensor(counts, device=device) - 1).unbind(-1))]
+    lengths = torch.stack([one.sum(1)[cell[:, axis]] for axis, one in enumerate(valid)], 1)
     cells = _Cells(
         values.view(-1, *grid).permute(1, 3, 5, 0, 2, 4, 6).reshape(len(cell), -1, *sizes),
         inside.permute(0, 2, 4, 1, 3, 5).reshape(-1, *sizes),
         (i, j, k),
         torch.where(exists, near, len(cell)),
+        lengths,
+        torch.zeros_like(lengths, dtype=torch.float32),
     )
     return cells, places
 
@@ -223,13 +234,18 @@ def _cluster(
     centres = torch.full((len(own) + 1, 3 + len(values)), math.inf, device=values.device)
     centres[:, 3:] = 0
     _update(cells, own, centres)
+    # of a cell that the mask hardly enters, the cells around take the voxels; if they can
+    filled = cells.inside.flatten(1).sum(1)
+    kept = filled * 2 >= cells.lengths.prod(1)
+    kept |= (filled > 0) & ~torch.cat([kept, kept.new_zeros(1)])[cells.near].any(1)
+    centres[:-1][~kept] = math.inf
     coarse = [cells.every_second(0), cells.every_second(1)]
     if share < 1:
         for n in range(max_iterations):
             _update(coarse[n % 2], _assign(coarse[n % 2], centres, scale, colours=False), centres)
     for n in range(max_iterations - 2):
         _update(coarse[n % 2], _assign(coarse[n % 2], centres, scale), centres)
-    labels = _assign(cells, centres, scale) if max_iterations > 1 else own
+    labels = _assign(cells, centres, scale) if max_iterations > 1 or share < 1 else own
     labels = torch.where(cells.inside, labels + 1, 0).view(*counts, *cells.inside.shape[1:])
     labels = labels.permute(0, 3, 1, 4, 2, 5).reshape(
         [n * m for n, m in zip(counts, labels.shape[3:], strict=True)]
@@ -281,7 +297,10 @@ def _update(cells: _Cells, labels: Tensor, centres: Tensor) -> None:
     labels = torch.where(cells.inside, labels, n - 1).reshape(-1)
     counts = torch.bincount(labels, minlength=n).to(torch.float64)
     shapes = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
-    axes = [x.view(len(x), *s).expand_as(cells.inside) for x, s in zip(cells.axes, shapes, strict=True)]
+    axes = [
+        (x + cells.shift[:, a, None]).view(len(x), *shapes[a]).expand_as(cells.inside)
+        for a, x in enumerate(cells.axes)
+    ]
     moved = counts > 0
     moved[-1] = False
     for feature, column in enumerate([*axes, *cells.values.unbind(1)]):
