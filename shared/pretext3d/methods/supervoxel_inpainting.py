@@ -54,7 +54,7 @@ def choose_arm(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     Raises:
         UserError: no such arm, or a row that lacks task, regions or roi.
     """
-    if arm not in arms:
+    if str(arm) not in arms:
         raise UserError(f"arm: found {arm!r}, expected one of {', '.join(arms)}")
     row = {"untrained": False, **arms[arm]}
     tasks = ("inpainting", "segmentation")

@@ -56,7 +56,7 @@ def draw(
     for line, text in enumerate(describe(volume, sample, place, channel)):
         figure.text(0.02, 0.925 - 0.029 * line, text, color=FAINT, size=10.5, va="center")
     above = whole_panels(volume, place)
-    for rectangle, (heading, overlay, labels) in zip(rectangles(len(above), 0.47), above, strict=True):
+    for rectangle, (heading, overlay, labels) in zip(rectangles(len(above), 0.485), above, strict=True):
         axes = figure.add_axes(rectangle)
         slab = volume["image"][channel, :, :, place.slice]
         place.show(axes, slab, (0, 0), cmap="gray", vmin=0, vmax=1)
@@ -70,7 +70,7 @@ def draw(
         frame(axes, np.zeros(2), place.extent[:2])
         mark_edges(axes, [*LETTERS[0], *LETTERS[1]])
     below = tile_panels(sample, pred, place, channel)
-    for rectangle, (heading, note, tile, colours) in zip(rectangles(len(below), 0.07), below, strict=True):
+    for rectangle, (heading, note, tile, colours) in zip(rectangles(len(below), 0.06), below, strict=True):
         axes = figure.add_axes(rectangle)
         limits = {"cmap": "gray", "vmax": 1.0} if colours == "gray" else {"cmap": colours, "vmax": 0.5}
         place.show(axes, tile, place.start[:2], vmin=0.0, **limits)
@@ -154,7 +154,7 @@ def whole_panels(
         panels.append((f"{int(volume['supervoxels'].max())} supervoxels", None, slab("supervoxels")))
     if "regions" in volume:
         panels.append(("Regions that may be hidden", tinted(slab("regions")), None))
-    elif "label" in volume:
+    elif isinstance(volume.get("label"), torch.Tensor):  # a file's name where the arm does not read it
         panels.append(("Foreground: cuboids overlap it", tinted((slab("label") > 0).astype(int)), None))
     panels.append(("Hidden now, and the tile", None, None))
     return panels
@@ -177,10 +177,10 @@ def tile_panels(
         output = as_output(sample, pred)
         error, fill = (float(f(output)) for f in (inpainting.masked_mse, inpainting.mean_fill_mse))
         likeness = float(inpainting.masked_ssim(output))
-        told = f"in the region: MSE {error:.4f}, {error / max(fill, 1e-10):.2f} of its border's mean value's"
+        told = f"there: MSE {error:.4f}, {error / max(fill, 1e-10):.2f} of a flat fill's"
         restored = output["pred"][0]
         panels += [
-            ("The network's in-painting", f"in the region: SSIM {likeness:.2f}", slab(restored), "gray"),
+            ("The network's in-painting", f"there: similarity (SSIM) {likeness:.2f}", slab(restored), "gray"),
             ("Error", told, (slab(restored) - slab(clean)).abs(), "magma"),
         ]
     return panels

@@ -67,9 +67,9 @@ class Regionsd(Transform):
     Args:
         regions: supervoxels or cuboids.
         roi: only where the label is above 0.
-        min_region_voxels: of a region of supervoxels (the paper: 1500).
-        min_region_mm3: its volume instead, for other resolutions; None: `min_region_voxels` holds.
-        min_side: voxels of a cuboid's shortest edge (the paper: 12).
+        min_region_voxels: that a region of supervoxels has at least (the paper: 1500).
+        min_region_mm3: the volume that it has at least, which means the same at every resolution; 0: any.
+        cuboid_sides: a cuboid's shortest and longest edge, voxels (the paper: 12 or more).
 
     Raises:
         UserError: for a value out of its range; when called, for a case without a label where `roi` is set.
@@ -80,25 +80,21 @@ class Regionsd(Transform):
         regions: str = "supervoxels",
         roi: bool = True,
         min_region_voxels: int = 1500,
-        min_region_mm3: float | None = None,
-        min_side: int = 12,
+        min_region_mm3: float = 0,
+        cuboid_sides: Sequence[int] = (12, 32),
         image_key: str = "image",
         label_key: str = "label",
         supervoxel_key: str = "supervoxels",
     ) -> None:
         if regions not in KINDS:
             raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
-        for name, value in (("min_region_voxels", min_region_voxels), ("min_side", min_side)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{name}: found {value!r}, expected a whole number of voxels from 1")
-        if min_region_mm3 is not None and not 0 < min_region_mm3 < math.inf:
-            raise UserError(f"min_region_mm3: found {min_region_mm3}, expected a volume above 0, or null")
+        if not _is_whole(min_region_voxels) or min_region_voxels < 1:
+            raise UserError(f"min_region_voxels: found {min_region_voxels!r}, expected a whole number from 1")
+        if not 0 <= min_region_mm3 < math.inf:
+            raise UserError(f"min_region_mm3: found {min_region_mm3}, expected a volume, or 0 for any")
         self.regions, self.roi = regions, bool(roi)
-        self.min_region_voxels, self.min_region_mm3, self.min_side = (
-            min_region_voxels,
-            min_region_mm3,
-            min_side,
-        )
+        self.min_region_voxels, self.min_region_mm3 = min_region_voxels, float(min_region_mm3)
+        self.sides = _two_sides(cuboid_sides)
         self.image_key, self.label_key, self.supervoxel_key = image_key, label_key, supervoxel_key
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -118,21 +114,19 @@ class Regionsd(Transform):
         if self.regions == "supervoxels":
             self._supervoxels(d, roi)
         else:
-            if min(image.shape[1:]) < self.min_side:
-                d["unusable"] = f"{list(image.shape[1:])} voxels hold no cuboid with sides of {self.min_side}"
+            if min(image.shape[1:]) < self.sides[0]:
+                d["unusable"] = f"{list(image.shape[1:])} voxels hold no cuboid with sides of {self.sides[0]}"
             if roi is not None:
                 d["foreground"] = torch.nonzero(roi.flatten())[:, 0].int()
         return d
 
     def _supervoxels(self, d: dict[str, Any], roi: Bool[Tensor, "1 i j k"] | None) -> None:
-        least, said = self.min_region_voxels, f"{self.min_region_voxels} voxels"
-        if self.min_region_mm3 is not None:
-            least = math.ceil(self.min_region_mm3 / float(d["spacing"].double().prod()) - 1e-6)
-            said = f"{self.min_region_mm3:g} mm3 = {least} voxels"
+        volume_in_voxels = math.ceil(self.min_region_mm3 / float(d["spacing"].double().prod()) - 1e-6)
+        least = max(self.min_region_voxels, volume_in_voxels)
         supervoxels = torch.as_tensor(d[self.supervoxel_key]).as_subclass(torch.Tensor)
         d["regions"], d["region_boxes"], largest = region_map(supervoxels, roi, least)
         if not d["unusable"] and not len(d["region_boxes"]):
-            d["unusable"] = f"no region of {said} or more, the largest has {largest}"
+            d["unusable"] = f"no region of {least} voxels or more, the largest has {largest}"
 
 
 def window_starts(counts: Int[Tensor, "n"], size: int) -> Int[Tensor, "s"]:
@@ -156,7 +150,7 @@ class RandHideRegiond(MapTransform, Randomizable):
 
     Region of supervoxels: number `draw` of a fixed random order of all m, and so on round, so that any m
     consecutive draws of a case hide m different regions; drawn where the sample has no `draw`. Cuboid: each
-    edge uniform in [`min_side`, `max_side`] and within the volume, its place uniform, or, with `foreground`,
+    edge uniform between `cuboid_sides` and within the volume, its place uniform, or, with `foreground`,
     over those places that hold a voxel of it, itself drawn uniformly. Tile: along i and j the most central,
     along k a random one, of those that hold the whole region, or most of it. Smaller volumes lie in its
     middle, with zeros around.
@@ -165,8 +159,7 @@ class RandHideRegiond(MapTransform, Randomizable):
         keys: the volume, one key.
         roi_size: voxels of the tile.
         regions: as in `Regionsd`, whose results are needed.
-        min_side: voxels of a cuboid's shortest edge.
-        max_side: voxels of its longest.
+        cuboid_sides: a cuboid's shortest and longest edge, voxels.
         seed: of the order of regions.
 
     Raises:
@@ -178,8 +171,7 @@ class RandHideRegiond(MapTransform, Randomizable):
         keys: Sequence[str] | str,
         roi_size: Sequence[int],
         regions: str = "supervoxels",
-        min_side: int = 12,
-        max_side: int = 32,
+        cuboid_sides: Sequence[int] = (12, 32),
         seed: int = 0,
     ) -> None:
         MapTransform.__init__(self, keys)
@@ -187,15 +179,8 @@ class RandHideRegiond(MapTransform, Randomizable):
             raise UserError(f"roi_size: found {list(roi_size)}, expected three sizes in voxels of 1 or more")
         if regions not in KINDS:
             raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
-        if not 1 <= min_side <= max_side:
-            raise UserError(f"max_side: found {max_side}, expected {min_side}, the min_side, or more")
         self.roi_size = tuple(int(n) for n in roi_size)
-        self.regions, self.min_side, self.max_side, self.seed = (
-            regions,
-            int(min_side),
-            int(max_side),
-            int(seed),
-        )
+        self.regions, self.sides, self.seed = regions, _two_sides(cuboid_sides), int(seed)
         self.low: list[int] = [0, 0, 0]
         self.hidden: Tensor = torch.zeros(0, 0, 0, dtype=torch.bool)
         self.start: list[int] = [0, 0, 0]
@@ -213,7 +198,7 @@ class RandHideRegiond(MapTransform, Randomizable):
             box = tuple(slice(a, b) for a, b in zip(self.low, high, strict=True))
             self.hidden = _plain(data["regions"])[0][box] == region + 1
         else:
-            sides = [int(self.R.randint(self.min_side, min(self.max_side, n) + 1)) for n in shape]
+            sides = [int(self.R.randint(self.sides[0], min(self.sides[1], n) + 1)) for n in shape]
             first, last = [0, 0, 0], [n - side for n, side in zip(shape, sides, strict=True)]
             if "foreground" in data:
                 voxel = int(data["foreground"][self.R.randint(len(data["foreground"]))])
@@ -243,6 +228,20 @@ class RandHideRegiond(MapTransform, Randomizable):
         d["crop_start"] = torch.tensor(self.start, dtype=torch.float32)
         d["crop_size"] = torch.tensor(self.roi_size, dtype=torch.float32)
         return d
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _two_sides(sides: Any) -> tuple[int, int]:
+    """The shortest and the longest edge of a cuboid."""
+    two = list(sides) if isinstance(sides, Sequence) else [sides]
+    if len(two) != 2 or not all(map(_is_whole, two)) or not 1 <= two[0] <= two[1]:
+        raise UserError(
+            f"cuboid_sides: found {sides!r}, expected the shortest and the longest edge in voxels, as [12,32]"
+        )
+    return two[0], two[1]
 
 
 def _plain(volume: Tensor) -> Tensor:
