@@ -34,9 +34,11 @@ COMMON_IN_TRAINING = {
     "train::trainer", "validate::preprocessing", "validate::dataloader", "validate::inferer",
     "validate::evaluator",
 }  # fmt: skip
+# What one bundle needs otherwise: labels guide supervoxel in-painting, which reads them with the cases.
+OWN_IN_TRAINING = {"supervoxel_inpainting": {"cases"}}
 # The other files: everything but these, which name the method or hold its numbers.
 OWN = {
-    "finetune.yaml": {"output_dir", "profiles"},
+    "finetune.yaml": {"output_dir", "profiles", "loss"},
     "evaluate.yaml": set(),
     "inference.yaml": {"output_dir"},
     "multi_gpu_train.yaml": set(),
@@ -313,6 +315,8 @@ def test_common_blocks_are_the_same_in_all_bundles(bundle: Path, config: str) ->
     reference = yaml_blocks((ROOT / "bundles" / "vectorpose" / "configs" / config).read_text())
     blocks = yaml_blocks((bundle / "configs" / config).read_text())
     ids = common_ids(config, reference, blocks)
+    if config == "train.yaml":
+        ids = ids - OWN_IN_TRAINING.get(bundle.name, set())
     assert sorted(ids - set(blocks)) == []
     assert differing(reference, blocks, ids) == []
 

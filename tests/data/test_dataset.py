@@ -1,6 +1,7 @@
 """The cache of volumes and the sampler: same keys same samples, whoever asks."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader
-from monai.transforms import Compose, Lambdad, LoadImaged, RandShiftIntensityd, ScaleIntensityd
-from pretext3d.data.dataset import CachedVolumes, EpochSampler, describe
+from monai.transforms import Compose, Lambdad, LoadImaged, RandShiftIntensityd, ScaleIntensityd, Transform
+from pretext3d.data.dataset import CachedVolumes, EpochSampler, UsableVolumes, describe
 from pretext3d.errors import UserError
 
 
@@ -137,6 +138,51 @@ def test_sampler_visits_every_case_equally_with_new_draws(cases: list[dict], tmp
     assert len(set(keys)) == 36  # no draw is ever repeated
     sampler.set_epoch(2)
     assert list(sampler) == keys[12:24]  # a function of the epoch alone
+
+
+def test_a_case_has_consecutive_draws_in_an_epoch(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    sampler = EpochSampler(data, num_samples=8, seed=1)  # 3 passes over 3 cases, the last one of 2 cases
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        for case in range(3):
+            draws = [key // 3 for key in sampler if key % 3 == case]
+            assert draws == list(range(3 * epoch, 3 * epoch + 3))[: len(draws)]
+
+
+def nothing_in_case1(sample: dict) -> dict:
+    return {**sample, "unusable": "too small" if sample["id"] == "case1" else ""}
+
+
+def nothing_anywhere(sample: dict) -> dict:
+    return {**sample, "unusable": "too small"}
+
+
+class Judge(Transform):
+    def __init__(self, function: Callable[[dict], dict]) -> None:
+        self.function = function
+
+    def __call__(self, data: dict) -> dict:
+        return self.function(data)
+
+
+def test_unusable_cases_are_left_out_by_name(
+    cases: list[dict], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = Compose([*pipeline().transforms[:2], Judge(nothing_in_case1), *pipeline().transforms[2:]])
+    data = UsableVolumes(cases, steps, cache_dir=str(tmp_path / "cache"), crops_per_volume=2)
+    assert "left out: case1: too small" in caplog.text
+    assert [data[key]["id"] for key in range(len(data))] == ["case0", "case2", "case0", "case2"]
+    assert [data[key]["draw"] for key in range(len(data))] == [0, 0, 1, 1]
+    whole = CachedVolumes([cases[0], cases[2]], steps, cache_dir=str(tmp_path / "cache"))
+    for key in range(4):
+        assert torch.equal(data[key]["image"], whole[key]["image"])  # the same draws as without the bad one
+
+
+def test_no_usable_case_is_an_error(cases: list[dict], tmp_path: Path) -> None:
+    steps = Compose([*pipeline().transforms[:2], Judge(nothing_anywhere)])
+    with pytest.raises(UserError, match="none of 3 cases can be used: case0: too small; case1: too small"):
+        UsableVolumes(cases, steps, cache_dir=str(tmp_path / "cache"))
 
 
 def test_ranks_together_are_one_process(cases: list[dict], tmp_path: Path) -> None:

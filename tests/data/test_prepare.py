@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +47,21 @@ def test_pretraining(msd, prepare):
     assert ready["pixdim"] == [1.8, 1.8, 1.8]
     assert (ready["num_classes"], ready["class_names"]) == (0, [])
     assert json.loads(json.dumps(ready)) == ready  # plain values alone
+
+
+def test_guided_pretraining_takes_the_labelled_cases_alone(msd, prepare, volume, caplog):
+    folder = msd({"0": "background", "2": "tumour"})
+    volume("msd/imagesTr/plain.nii.gz")
+    listed = json.loads((Path(folder) / "dataset.json").read_text())
+    listed["training"].append({"image": "imagesTr/plain.nii.gz"})
+    (Path(folder) / "dataset.json").write_text(json.dumps(listed))
+    guided = prepare(folder, purpose="guided", label_fraction=0.5)
+    assert "left out: plain: no label" in caplog.text
+    tuned = prepare(folder, purpose="finetuning", label_fraction=0.5)
+    assert ids(guided["train"]) == ids(tuned["train"])
+    assert ids(guided["val"]) == ids(tuned["val"])
+    assert (guided["num_classes"], guided["class_names"]) == (3, ["background", "label 1", "tumour"])
+    assert "plain" in ids(prepare(folder)["train"] + prepare(folder)["val"])
 
 
 def test_finetuning_holds_out_what_pretraining_did(msd, prepare):

@@ -196,6 +196,8 @@ def test_check_same_run_lists_each_difference():
     expected = "channels is 1 there, 4 here; backbone encoder is 'unet' there, 'resnet10' here"
     with pytest.raises(UserError, match=expected):
         check_same_run(Path("x.pt"), record, other)
+    with pytest.raises(UserError, match="arm is 'roi-grid' there, 'noroi-grid' here"):
+        check_same_run(Path("x.pt"), {**record, "arm": "roi-grid"}, {**record, "arm": "noroi-grid"})
 
 
 def test_format_is_written(tmp_path):
