@@ -56,7 +56,7 @@ def draw(
     for line, text in enumerate(describe(volume, sample, place, channel)):
         figure.text(0.02, 0.925 - 0.029 * line, text, color=FAINT, size=10.5, va="center")
     above = whole_panels(volume, place)
-    for rectangle, (heading, overlay, labels) in zip(rectangles(len(above), 0.485), above, strict=True):
+    for rectangle, (heading, overlay, labels) in zip(rectangles(len(above), 0.472), above, strict=True):
         axes = figure.add_axes(rectangle)
         slab = volume["image"][channel, :, :, place.slice]
         place.show(axes, slab, (0, 0), cmap="gray", vmin=0, vmax=1)
