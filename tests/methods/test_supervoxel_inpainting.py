@@ -97,6 +97,11 @@ def test_loss_is_over_the_whole_tile() -> None:
     made = by_hand()
     # (0.4 + 1) / (2 * 420)
     torch.testing.assert_close(si.InpaintingLoss()(made["pred"], made["label"]), torch.tensor(1.4 / 840))
+    # in the regions (0.1 + 0) / 2
+    weighted = si.InpaintingLoss(region_weight=2.0)(made["pred"], made["label"])
+    torch.testing.assert_close(weighted, torch.tensor(1.4 / 840 + 2 * 0.05))
+    with pytest.raises(UserError, match="region_weight"):
+        si.InpaintingLoss(region_weight=-1)
 
 
 def test_restart_loss_by_hand() -> None:
