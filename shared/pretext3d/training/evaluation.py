@@ -69,8 +69,8 @@ class CaseMetrics:
     """Handler of an evaluator whose output holds class indices `pred` and `label` on the label's grid.
 
     Writes `evaluation.csv` (case, class, dice, iou, hd95_mm, surface_distance_mm), one line per case and
-    class, and `evaluation_summary.csv`, one line per class and one for their mean; logs the summary, and puts
-    the mean Dice and distances of the foreground in `engine.state.metrics`.
+    class, and `evaluation_summary.csv`, one line per class and one for the mean over cases of each case's
+    mean; logs the summary, and puts the mean Dice and distances of the foreground in `engine.state.metrics`.
 
     Args:
         output_dir: where the two files go.
@@ -109,7 +109,11 @@ class CaseMetrics:
         missing = table["hd95_mm"].isna() & table["dice"].notna()
         summary["no_distance"] = missing.groupby(table["class"], sort=False).sum()
         summary = summary.astype(float)  # the counts, too: their mean is a row like the others
-        summary.loc["foreground mean", columns] = summary[columns].mean()
+        cases = table.groupby("case")[columns].mean()  # of each case's classes
+        summary.loc["foreground mean", columns] = cases.mean()
+        for name in columns:
+            summary.loc["foreground mean", f"{name}_std"] = cases[name].std()
+        summary.loc["foreground mean", "cases"] = len(cases)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, frame, index in (("evaluation", table, False), ("evaluation_summary", summary, True)):
             draft = self.output_dir / f".{name}.csv.tmp"
