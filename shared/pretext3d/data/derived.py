@@ -1,0 +1,103 @@
+"""Arrays that are computed once and kept on disk, for all workers, runs and processes of a machine."""
+
+import contextlib
+import logging
+import os
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretext3d.errors import UserError
+
+__all__: list[str] = []
+
+logger = logging.getLogger(__name__)
+
+
+def kept_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """The array in the file `path` (.npz); where there is none, or a damaged one, computed and kept there.
+
+    Processes that ask for one file at a time wait for the first, which computes, and read what it wrote; if
+    it is killed, the next one computes. A file is written under another name and renamed, so a part of one is
+    never seen. Whole numbers from 0 are kept in the smallest type that holds them, which is the one returned.
+
+    Raises:
+        UserError: where the folder cannot be written.
+    """
+    array = _read(path)
+    if array is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path.with_suffix(".lock")):
+                array = _read(path)
+                if array is None:
+                    array = _smallest(compute())
+                    _write(path, array)
+        except OSError as error:
+            raise UserError(f"cache_dir: {path.parent} cannot be written: {error}") from error
+    return array
+
+
+def _read(path: Path) -> NDArray[Any] | None:
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            array: NDArray[Any] = file["array"]
+            return array
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        logger.warning("%s is damaged and computed anew: %s", path, error)
+        return None
+
+
+def _write(path: Path, array: NDArray[Any]) -> None:
+    draft = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
+    try:
+        with draft.open("wb") as file:
+            np.savez_compressed(file, array=array)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _smallest(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind in "iu" and array.size and array.min() >= 0:
+        return array.astype(np.min_scalar_type(int(array.max())))
+    return array
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which is removed at the end; the system lets go of it if the process dies.
+
+    Without locks (Windows, some network drives) two processes may both do the work; the result is the same.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            logger.debug("no locks in %s", path.parent)
+            break
+        try:
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                break
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # who held it before has removed it: another file is the lock now
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)

@@ -1,0 +1,156 @@
+"""Supervoxels of each volume, computed once and kept on disk.
+
+Kayal S, Chen S, de Bruijne M. Region-of-Interest Guided Supervoxel Inpainting for Self-supervision. MICCAI
+2020, section 3.3: SLIC with compactness 0.15 and at most 400 segments. `slic` says what is computed and how
+it differs from scikit-image's, which the backend `skimage` calls.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage.segmentation
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import convert_to_tensor
+
+from pretext3d.data.dataset import default_cache_dir
+from pretext3d.data.derived import kept_array
+from pretext3d.errors import UserError
+from pretext3d.shapes import Tensor
+from pretext3d.transforms.slic import check_settings, check_volume, slic
+
+__all__ = ["Supervoxelsd"]
+
+FORMAT = 1  # of the kept labels: a change of what either backend computes raises it
+BACKENDS = ("torch", "skimage")
+
+
+class Supervoxelsd(MapTransform):
+    """Deterministic: adds the supervoxels of a volume (c, i, j, k), all channels together.
+
+    Labels are int32 (1, i, j, k), 1..n, each one connected region; 0 outside the mask. Of a MetaTensor they
+    keep the affine and the device. The volume is left as it is. A constant volume is cut into a regular grid;
+    one with fewer voxels than `n_segments` into single voxels.
+
+    The spacing along the axes comes from the affine, divided by its geometric mean, so that `compactness`
+    means the same at every resolution, and what it means to `slic` with voxels of 1 mm. A plain tensor has
+    cubic voxels.
+
+    Labels are kept in `cache_dir`, found by the content of volume and mask, the spacing and the settings, and
+    shared by all processes: each volume is cut once.
+
+    Args:
+        keys: volumes with floating-point values; channels in like ranges, as they share one scale.
+        output_key: where the labels go: one name per key.
+        n_segments: about how many supervoxels.
+        compactness: above 0; the higher, the more they are cubes, see `slic`.
+        backend: `torch` (`slic`, on the volume's device) or `skimage` (about 5 times slower, on the CPU).
+        mask_key: a mask (1, i, j, k), above 0 where there are to be supervoxels; None: everywhere.
+        cache_dir: where; '' = `default_cache_dir()`. Labels are kept in its sub-folder `supervoxels`.
+        allow_missing_keys: pass over keys that a sample lacks.
+
+    Raises:
+        UserError: for an argument outside its range; when called, for a volume that is not (c, i, j, k) or
+            has NaN or infinite values (within the mask), an empty mask or one of another shape, or a
+            `cache_dir` that cannot be written.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        output_key: str | Sequence[str] = "supervoxels",
+        n_segments: int = 400,
+        compactness: float = 0.15,
+        backend: str = "torch",
+        mask_key: str | None = None,
+        cache_dir: str = "",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_keys = (output_key,) if isinstance(output_key, str) else tuple(output_key)
+        if len(self.output_keys) != len(self.keys):
+            found, keys_ = list(self.output_keys), list(self.keys)
+            raise UserError(f"output_key: found {found}, expected one name for each of {keys_}")
+        check_settings(n_segments, compactness)
+        if backend not in BACKENDS:
+            raise UserError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
+        self.n_segments, self.compactness = int(n_segments), float(compactness)
+        self.backend, self.mask_key, self.cache_dir = backend, mask_key, str(cache_dir)
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The sample with the supervoxels of its volumes."""
+        d = dict(data)
+        for key, output_key in self.key_iterator(d, self.output_keys):
+            volume = convert_to_tensor(d[key], track_meta=False).detach()
+            mask = self._mask(d)
+            check_volume(volume, mask, key, str(self.mask_key))
+            spacing = _relative_spacing(d[key])
+            path = self._path(volume, mask, spacing)
+            array = kept_array(path, lambda: self._compute(volume, mask, spacing))  # noqa: B023  called at once
+            labels = torch.from_numpy(array.astype(np.int32))[None].to(volume.device)
+            d[output_key] = MetaTensor(labels, meta=d[key].meta) if isinstance(d[key], MetaTensor) else labels
+        return d
+
+    def _mask(self, d: dict[str, Any]) -> Tensor | None:
+        if self.mask_key is None:
+            return None
+        if self.mask_key not in d:
+            raise UserError(f"mask_key: the sample has no {self.mask_key!r}, found {', '.join(map(str, d))}")
+        mask = convert_to_tensor(d[self.mask_key], track_meta=False) > 0
+        if mask.ndim != 4 or len(mask) != 1:
+            raise UserError(f"{self.mask_key}: found shape {list(mask.shape)}, expected (1, i, j, k)")
+        return mask[0]
+
+    def _path(self, volume: Tensor, mask: Tensor | None, spacing: Sequence[float]) -> Path:
+        """The file of the labels: a hash of all that they depend on."""
+        version = metadata.version("scikit-image") if self.backend == "skimage" else ""
+        settings = [FORMAT, self.backend, version, self.n_segments, self.compactness, list(spacing)]
+        content = hashlib.sha256()
+        for array in [volume.cpu().numpy()] + ([] if mask is None else [mask.cpu().numpy()]):
+            settings.append([str(array.dtype), list(array.shape)])
+            content.update(np.ascontiguousarray(array).data)
+        content.update(json.dumps(settings).encode())
+        folder = Path(self.cache_dir or default_cache_dir()) / "supervoxels"
+        return folder / f"{content.hexdigest()[:32]}.npz"
+
+    def _compute(self, volume: Tensor, mask: Tensor | None, spacing: Sequence[float]) -> Any:
+        if self.backend == "torch":
+            labels = slic(volume, self.n_segments, self.compactness, spacing, mask)
+            return labels.cpu().numpy()
+        return plain_slic(volume, self.n_segments, self.compactness, spacing, mask)
+
+
+def plain_slic(
+    volume: Tensor, n_segments: int, compactness: float, spacing: Sequence[float], mask: Tensor | None
+) -> Any:
+    """The labels of scikit-image's SLIC, 1..n without gaps, 0 outside the mask."""
+    labels = skimage.segmentation.slic(
+        volume.float().cpu().numpy(),
+        n_segments=n_segments,
+        compactness=compactness,
+        sigma=0,
+        spacing=spacing,
+        convert2lab=False,
+        start_label=1,
+        mask=None if mask is None else mask.cpu().numpy(),
+        channel_axis=0,
+    )
+    return skimage.segmentation.relabel_sequential(labels)[0]
+
+
+def _relative_spacing(image: Any) -> tuple[float, float, float]:
+    """Lengths of a voxel along i, j, k over their geometric mean, to six digits; (1, 1, 1) without affine."""
+    if not isinstance(image, MetaTensor):
+        return (1.0, 1.0, 1.0)
+    lengths = image.affine[:3, :3].to(torch.float64).norm(dim=0)
+    if not (lengths > 0).all():
+        raise UserError(f"affine: found spacing {lengths.tolist()}, expected three lengths above 0")
+    i, j, k = (lengths / lengths.log().mean().exp()).tolist()
+    return (round(i, 6), round(j, 6), round(k, 6))
