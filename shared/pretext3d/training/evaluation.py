@@ -1,6 +1,7 @@
 """Segmentation quality per case and class, in the label's own grid and in millimetres."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,12 @@ def case_metrics(
             box = (slice(None), slice(None), *(slice(int(s), int(e)) for s, e in zip(low, high, strict=True)))
             pair = {"y_pred": a[:, c : c + 1][box], "y": b[:, c : c + 1][box], "include_background": True}
             pair["spacing"] = [float(s) for s in spacing]
-            rows[c]["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **pair))
-            rows[c]["surface_distance_mm"] = float(compute_average_surface_distance(symmetric=True, **pair))
+            with warnings.catch_warnings():  # MONAI calls a deprecated argument of its own
+                warnings.filterwarnings("ignore", message=".*always_return_as_numpy")
+                rows[c]["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **pair))
+                rows[c]["surface_distance_mm"] = float(
+                    compute_average_surface_distance(symmetric=True, **pair)
+                )
         elif a[0, c].any() != b[0, c].any():
             rows[c] |= {"dice": 0.0, "iou": 0.0}
     return rows
