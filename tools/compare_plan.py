@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -182,10 +183,15 @@ def leak(arm: Arm, dataset_dir: Any, held_out: Sequence[Mapping[str, Any]]) -> s
             f"arm {arm.name}: it is not known whether its pre-training (on {trained_on}) saw cases that are "
             f"held out here, for {config} is not there"
         )
+    log = logging.getLogger("pretext3d.data.prepare")  # what it tells is of the pre-training's data
+    before = log.disabled
+    log.disabled = True
     try:
         seen = files_of(resolved(config, {}, ["cases"])["cases"]["train"])
     except UserError as error:
         return f"arm {arm.name}: it is not known whether it saw cases that are held out here: {error}"
+    finally:
+        log.disabled = before
     both = [case["id"] for case in held_out if files_of([case]) & seen]
     if not both:
         return ""

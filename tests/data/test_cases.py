@@ -1,6 +1,7 @@
 """Tests of finding cases: each kind of folder, and each way to get it wrong."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ def write_json(path: Path, content) -> Path:
     return path
 
 
-def test_msd_folder(tmp_path, volume, label):
+def test_msd_folder(tmp_path, volume, label, caplog):
+    caplog.set_level(logging.INFO)
     volume("imagesTr/a.nii.gz"), volume("imagesTr/b.nii.gz"), volume("imagesTr/not_listed.nii.gz")
+    volume("imagesTs/c.nii.gz")
     label("labelsTr/a.nii.gz")
     entry = {
         "fold": 1,
@@ -42,6 +45,7 @@ def test_msd_folder(tmp_path, volume, label):
     )
     cases = by_id(find_cases(str(tmp_path)))
     assert list(cases) == ["a", "b"]
+    assert "2 volumes of the folder are not in it" in caplog.text
     assert cases["a"]["image"] == str(tmp_path / "imagesTr/a.nii.gz")
     assert cases["a"]["landmark_mask"] == cases["a"]["label"] == str(tmp_path / "labelsTr/a.nii.gz")
     assert (cases["a"]["fold"], cases["a"]["landmark"], cases["a"]["age"]) == (1, [1.5, -2, 3], 61)

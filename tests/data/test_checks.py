@@ -1,6 +1,6 @@
 """Tests of the checks of cases: every named reason, channels, labels, and speed on long lists."""
 
-import time
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,8 @@ def test_one_file_a_channel(volume):
     }
 
 
-def test_every_reason_of_labels(volume, label, tmp_path):
+def test_every_reason_of_labels(volume, label, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     image = volume("image.nii.gz")
     half, cut = np.zeros((5, 6, 7), np.float32), Path(label("cut.nii.gz", shape=(40, 40, 40)))
     half[2, 2, 2] = 0.5
@@ -129,8 +130,9 @@ def test_every_reason_of_labels(volume, label, tmp_path):
     cases = [case(name, image, label=path) for name, path in labels.items()] + [case("unlabelled", image)]
     assert not check_cases(cases).bad  # labels are not looked at in pre-training
     result = check_cases(cases, require_label=True, max_label=2)
-    assert [c["id"] for c in result.good] == ["good"]
-    assert result.values == {"good": [0, 2]}
+    assert [c["id"] for c in result.good] == ["good", "none"]
+    assert result.values == {"good": [0, 2], "none": [0]}  # a healthy control
+    assert "none: no foreground: every voxel of its label is 0" in caplog.text
     found = reasons(result)
     assert found.pop("cut").startswith("unreadable: label, ")
     assert found == {
@@ -142,7 +144,6 @@ def test_every_reason_of_labels(volume, label, tmp_path):
         "spacing": "label geometry: RAS [1.0, 2.0, 4.0] mm, the image's is RAS [1.0, 2.0, 3.0] mm",
         "half": "label values: 0.5, expected whole numbers",
         "seven": "label values: 7, expected at most 2 (dataset.json's labels)",
-        "none": "no foreground: every voxel of the label is 0",
         "unlabelled": "no label",
     }
 
@@ -153,11 +154,9 @@ def test_many_entries_of_few_files_read_each_file_once(volume, label, tmp_path, 
     read = []
     examine = volumes.examine
     monkeypatch.setattr(volumes, "examine", lambda *a: read.append(a) or examine(*a))
-    start = time.perf_counter()
     result = check_cases(cases, require_label=True, cache_dir=str(tmp_path / "cache"))
     assert len(result.good) == 10_000
     assert len(read) == 12  # header, voxels and label of four
-    assert time.perf_counter() - start < 10  # about 0.5 s: a wide margin for a busy machine
     read.clear()
     check_cases(cases, require_label=True, cache_dir=str(tmp_path / "cache"))
     assert len(read) == 4  # the headers; the rest from disk

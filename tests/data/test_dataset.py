@@ -1,6 +1,7 @@
 """The cache of volumes and the sampler: same keys same samples, whoever asks."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, LoadImaged, RandShiftIntensityd, ScaleIntensityd, Transform
-from pretext3d.data.dataset import CachedVolumes, EpochSampler, UsableVolumes, describe
+from pretext3d.data.dataset import CachedVolumes, EpochSampler, UsableVolumes, describe, remove_old_drafts
 from pretext3d.errors import UserError
 
 
@@ -227,3 +228,15 @@ def test_full_disk_is_one_line(cases: list[dict], tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="cache_dir"):
         CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+
+
+def test_what_killed_processes_left_is_removed_in_time(cases: list[dict], tmp_path: Path) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    kept = set(data.folder.iterdir())
+    old, new = data.folder / "0123.draft", data.folder / "4567.draft"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "image.npy").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    remove_old_drafts(data.folder)
+    assert set(data.folder.iterdir()) == kept | {new}

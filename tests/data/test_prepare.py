@@ -129,6 +129,18 @@ def test_bad_cases_are_left_out_of_pretraining_with_a_line_each(msd, prepare, vo
     assert len(prepare(folder, purpose="finetuning", skip_bad=True)["train"]) == 7
 
 
+def test_labels_without_any_foreground(msd, prepare, label):
+    folder = msd()
+    for i in range(10):
+        label(f"msd/labelsTr/case{i}.nii.gz", 0)
+    with pytest.raises(UserError, match="every voxel of the labels of all 8 training cases is 0"):
+        prepare(folder, purpose="finetuning")
+    label("msd/labelsTr/case0.nii.gz", 1)
+    label("msd/labelsTr/case1.nii.gz", 1)
+    label("msd/labelsTr/case2.nii.gz", 1)
+    assert prepare(folder, purpose="finetuning")["num_classes"] == 2  # the others are healthy controls
+
+
 def test_nothing_good_is_an_error_with_the_reasons(tmp_path, volume, prepare):
     volume("x/a.nii.gz", np.zeros((5, 6, 7), np.int16)), volume("x/b.nii.gz")
     with pytest.raises(

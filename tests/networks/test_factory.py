@@ -2,6 +2,7 @@ import pytest
 import torch
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone, rebuild
+from pretext3d.networks.unet import UNet
 
 
 def test_record():
@@ -50,13 +51,13 @@ def test_rebuilt_for_other_channels_and_sizes():
 )
 def test_unknown_encoder(name, near):
     with pytest.raises(
-        UserError, match=f"encoder: found '{name}', expected one of unet, unet4, .*; did you mean {near}"
+        UserError, match=f"encoder: found '{name}', expected one of unet, unet4, .*; did you mean {near}\\?"
     ):
         build_backbone(name, 1, (32, 32, 32))
 
 
 def test_unknown_encoder_far_from_all():
-    with pytest.raises(UserError, match=r"segresnet$"):
+    with pytest.raises(UserError, match=r"segresnet, or the dotted name of a class derived from .*Backbone$"):
         build_backbone("transformer_xl", 1, (32, 32, 32))
 
 
@@ -74,3 +75,33 @@ def test_record_with_an_entry_missing():
         UserError, match=r"backbone record: found \['encoder', 'spatial_dims'\], expected in_channels"
     ):
         rebuild({"encoder": "unet", "spatial_dims": 3})
+
+
+class OwnBackbone(UNet):
+    """A user's network, with an option of its own."""
+
+    def __init__(self, in_channels: int, spatial_dims: int = 3, width: int = 4) -> None:
+        super().__init__(in_channels, (width, 2 * width), spatial_dims=spatial_dims)
+
+
+def test_a_class_of_ones_own_is_rebuilt_from_its_record():
+    name = f"{__name__}.OwnBackbone"
+    backbone = build_backbone(name, 1, (4, 4, 4), options={"width": 6})
+    assert backbone.record["encoder"] == name
+    again = rebuild(backbone.record, in_channels=2)
+    assert isinstance(again, OwnBackbone)
+    assert again.feature_channels == (6, 12)
+    again.load_state_dict(rebuild(backbone.record, in_channels=2).state_dict())
+
+
+@pytest.mark.parametrize("name", ["torch.nn.Linear", "os.system", "pretext3d.networks.unet.NoSuch"])
+def test_only_backbones_are_built(name):
+    with pytest.raises(UserError, match=f"encoder: found '{name}', expected one of"):
+        build_backbone(name, 1, (4, 4, 4))
+
+
+def test_a_class_that_cannot_be_imported():
+    with pytest.raises(
+        UserError, match=r"encoder: found 'no\.such\.Net', which cannot be imported: No module"
+    ):
+        build_backbone("no.such.Net", 1, (4, 4, 4))

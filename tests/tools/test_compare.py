@@ -317,52 +317,12 @@ def test_mistakes_are_one_line(
     assert re.search(message, error)
 
 
-def test_arms_of_different_encoders_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    handover = pytest.importorskip("pretext3d.training.handover")
-    monkeypatch.setattr(handover, "read_record", lambda path: {"backbone": {"encoder": Path(path).stem}})
-    for name in ("unet4", "resnet10"):
-        (tmp_path / f"{name}.pt").write_text(name)
-    arms = plan.Arms(["restart", f"a={tmp_path / 'unet4.pt'}"], [4], [0])
-    assert arms.encoder == "unet4"
-    assert arms.names == ["scratch", "restart", "a"]  # restart starts from scratch cells
-    with pytest.raises(UserError, match=r"different encoders cannot be compared .a: unet4, b: resnet10"):
-        plan.Arms([f"a={tmp_path / 'unet4.pt'}", f"b={tmp_path / 'resnet10.pt'}"], [4], [0])
-    with pytest.raises(UserError, match="--encoder: unet"):
-        plan.Arms([f"a={tmp_path / 'unet4.pt'}"], [4], [0], "unet")
-
-
-def test_an_arm_with_a_pre_training_for_each_cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    handover = pytest.importorskip("pretext3d.training.handover")
-    monkeypatch.setattr(handover, "read_record", lambda path: {"backbone": {"encoder": "unet"}})
-    for number, seed in ((4, 0), (4, 1), (8, 0), (8, 1)):
-        (tmp_path / f"n{number}_s{seed}.pt").write_text(f"{number} {seed}")
-    arms = plan.Arms(["scratch", f"roi={tmp_path}/n{{num_labelled}}_s{{seed}}.pt"], [4, 8], [0, 1])
-    assert Path(arms.at("roi", 8, 1).pretrained).name == "n8_s1.pt"
-    assert len({arms.at("roi", n, s).digest for n in (4, 8) for s in (0, 1)}) == 4
-    assert arms.at("scratch", 8, 1) == Arm("scratch")
-    served = sorted((Path(arm.pretrained).name, seed) for arm, seed in arms.weights()["roi"])
-    assert served == [("n4_s0.pt", 0), ("n4_s1.pt", 1), ("n8_s0.pt", 0), ("n8_s1.pt", 1)]
-    with pytest.raises(UserError, match=r"--arms roi: .*n16_s0\.pt"):
-        plan.Arms([f"roi={tmp_path}/n{{num_labelled}}_s{{seed}}.pt"], [16], [0])
-
-
 def test_each_seed_of_a_monte_carlo_comparison_splits_anew(tmp_path: Path) -> None:
     for monte_carlo in (False, True):
         runner = cells.CellRunner(tmp_path, tmp_path, {}, {"batch_size": 2}, {}, monte_carlo=monte_carlo)
         job = runner.job(Cell(SCRATCH, 4, 7))
         for part in ("finetune", "evaluate"):  # the cases that are held out are the ones that are measured
             assert job[part].get("split_seed") == (7 if monte_carlo else None)
-
-
-def test_a_pretraining_that_saw_the_held_out_cases_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    content = "cases: {train: [{id: x, image: x.nii}, {id: y, image: [y0.nii, y1.nii]}]}"
-    (tmp_path / "config.yaml").write_text(content)
-    arm = Arm("vp", str(tmp_path / "checkpoints" / "best.pt"), "d1")
-    held_out = [{"id": "y", "image": "y1.nii"}, {"id": "z", "image": "z.nii"}]
-    assert "saw 1 of the 2 held-out cases (y ...)" in plan.leak(arm, "", held_out)
-    assert plan.leak(arm, "", held_out[1:]) == ""
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

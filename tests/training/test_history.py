@@ -59,8 +59,8 @@ def test_a_line_an_epoch(tmp_path, caplog) -> None:
     }
     assert (second["epoch"], second["step"], second["train_loss"]) == ("2", "6", "21.0")
     assert second["learning_rate"] == "0.5"
-    assert "epoch 2, " in caplog.text
-    assert "train_loss 21, learning_rate 0.5, val_loss 0.5 of 2" in caplog.text
+    assert "epoch 2 of 2: seconds " in caplog.text
+    assert "train_loss 21, learning_rate 0.5, val_loss 0.5\n" in caplog.text
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.csv"]
 
 

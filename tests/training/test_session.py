@@ -13,7 +13,7 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from pretext3d.errors import UserError, find_user_error
 from pretext3d.training import session
-from pretext3d.training.session import begin, finish, three_sizes
+from pretext3d.training.session import begin, check_launched, finish, three_sizes
 
 # MONAI says at each run that a configuration is code
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -28,12 +28,16 @@ profiles: {small: {epochs: 1, rate: 0.1}, large: {epochs: 9, rate: 0.2}}
 stages: [{name: first}, {name: second}]
 options: {_target_: builtins.dict, depth: {width: 2}}
 resume: false
+ckpt_dir: "$@output_dir + '/checkpoints'"
 initialize:
+- {_target_: pretext3d.training.session.check_profile, profile: '@profile', profiles: '@profiles'}
 - _target_: pretext3d.training.session.begin
   output_dir: '@output_dir'
   seed: '@seed'
   profile: '@profile'
-  profiles: '@profiles'
+  ckpt_dir: '@ckpt_dir'
+  resume: '@resume'
+  counts: {max_epochs: "$@max_epochs * @profiles[@profile]['epochs']"}
 run:
 - "$pathlib.Path(@output_dir, 'result.txt').write_text(str(@max_epochs))"
 finalize:
@@ -139,6 +143,33 @@ def test_unknown_key_without_the_command_line(config, tmp_path) -> None:
 # --------------------------------------------------------------------------------- profile, seed, folder
 def test_unknown_profile(config) -> None:
     assert refusal(config, profile="medium") == "profile: found 'medium', expected one of small, large"
+
+
+def test_an_earlier_run_is_refused_before_anything_is_written(config, tmp_path) -> None:
+    folder = tmp_path / "run"
+    run(config, output_dir=str(folder))
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "final.pt").write_bytes(b"")
+    before = {p.name: p.read_bytes() for p in folder.glob("*.*")}
+    message = refusal(config, output_dir=str(folder), max_epochs=9)
+    assert message.endswith("holds a run already (final.pt); use --resume True or another --output_dir")
+    assert {p.name: p.read_bytes() for p in folder.glob("*.*")} == before
+
+
+def test_a_resumed_run_keeps_the_configuration_it_began_with(config, tmp_path) -> None:
+    folder = tmp_path / "run"
+    run(config, output_dir=str(folder), max_epochs=3)
+    run(config, output_dir=str(folder), max_epochs=5, resume=True)
+    kept, resumed = (yaml.safe_load((folder / f"config{x}.yaml").read_text()) for x in ("", "_resume"))
+    assert (kept["max_epochs"], resumed["max_epochs"]) == (3, 5)
+
+
+def test_several_processes_are_started_by_torchrun(monkeypatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UserError, match="start it by torchrun"):
+        check_launched()
+    monkeypatch.setenv("RANK", "1")
+    check_launched()
 
 
 @pytest.mark.parametrize("seed", [-1, True])

@@ -72,6 +72,8 @@ def find_cases(
         content = read_json(listed) if listed else {}
         if listed and "training" in content:
             found = name_cases(listed_cases(listed, content, folder), folder)
+            if not datalist:
+                tell_unlisted(folder, listed, found)
         elif listed and "channel_names" not in content and "file_ending" not in content:
             raise UserError(
                 f"{listed}: found the keys {sorted(content)}, expected 'training' (a list of entries with "
@@ -90,6 +92,21 @@ def find_cases(
             )
         cases = labelled
     return cases
+
+
+def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case]) -> None:
+    """Log how many volumes of a folder its own datalist does not name: unlabelled ones, or forgotten ones."""
+    known = {os.path.realpath(path) for case in cases for path in paths_of(case["image"])}
+    marks = ("label", "landmark_mask")
+    known |= {os.path.realpath(case[key]) for case in cases for key in marks if key in case}
+    files = (path for _, found in walk(folder) for path in found)
+    volumes = {os.path.realpath(path) for path in files if path.name.lower().endswith(EXTENSIONS)}
+    if volumes - known:
+        logger.info(
+            "%s: %d volumes of the folder are not in it; datalist: none takes every volume instead",
+            listed,
+            len(volumes - known),
+        )
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:

@@ -34,7 +34,6 @@ NO_LABEL = "no label"
 LABEL_SHAPE = "label shape"
 LABEL_GEOMETRY = "label geometry"
 LABEL_VALUES = "label values"
-NO_FOREGROUND = "no foreground"
 
 
 class CheckResult(NamedTuple):
@@ -89,7 +88,8 @@ def check_cases(
     i, j or k), bad geometry, channels of different shapes, wrong number of channels, NaN, inf (or beyond
     float32), empty (every voxel of every used channel the same). For labels: no label, missing file,
     unreadable, label shape, label geometry (spacing or orientation other than the image's), label values (not
-    whole, negative, above `max_label`), no foreground.
+    whole, negative, above `max_label`). A label without foreground is good: healthy controls are told in the
+    log.
 
     Args:
         cases: with `id`, `image` and, for labels, `label`.
@@ -213,5 +213,5 @@ def label_fault(case: Case, cache: VerdictCache, image: VolumeFacts, max_label: 
     if max_label and facts.values[-1] > max_label:
         return f"{LABEL_VALUES}: {facts.values[-1]}, expected at most {max_label} (dataset.json's labels)", []
     if facts.values == [0]:
-        return f"{NO_FOREGROUND}: every voxel of the label is 0", []
+        logger.info("%s: no foreground: every voxel of its label is 0 (a healthy control?)", case["id"])
     return "", facts.values

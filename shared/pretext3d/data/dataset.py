@@ -8,6 +8,7 @@ Every random draw is a function of (seed, key): the key that `EpochSampler` yiel
 draw, so samples do not depend on the number of workers or ranks, nor on whether a run was interrupted.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -15,6 +16,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -180,11 +182,15 @@ class CachedVolumes(Dataset):
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         distinct = {self.entry(case): case for case in range(len(self.data))}
         missing = [case for folder, case in distinct.items() if not folder.is_dir()][rank::world]
+        if rank == 0:
+            remove_old_drafts(self.folder)
         if missing:
             logger.info("reading %d of %d volumes into %s", len(missing), len(self.data), self.folder)
             with ThreadPool(max(1, num_workers)) as pool:
                 done = pool.imap_unordered(self._fill, missing)
                 list(tqdm(done, total=len(missing), desc="reading volumes", unit="volume", disable=rank > 0))
+            size = sum(file.stat().st_size for folder in distinct for file in folder.glob("*"))
+            logger.info("these volumes take %.1f GB there; the folder may be removed at any time", size / 1e9)
         if world > 1:
             dist.barrier()
 
@@ -235,6 +241,14 @@ class UsableVolumes(CachedVolumes):
         draw, case = divmod(int(key), len(self.data))
         self._seed(draw, case)
         return self.random({**self.volume(case), "draw": draw})
+
+
+def remove_old_drafts(folder: Path, age: float = 86400.0) -> None:
+    """Remove what killed processes began to write more than `age` seconds ago."""
+    for draft in folder.glob("*.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - draft.stat().st_mtime > age:
+                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_entry(folder: Path, result: dict[str, Any]) -> None:

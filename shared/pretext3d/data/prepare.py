@@ -107,6 +107,11 @@ def prepare_cases(
             f"dataset_dir: {len(found)} cases found in {dataset_dir}, of them {len(train)} good ones to "
             f"train on and {len(val)} held out; expected at least one of each{bad}"
         )
+    if segmenting and all(checked.values[c["id"]] == [0] for c in train):
+        raise UserError(
+            f"dataset_dir: every voxel of the labels of all {len(train)} training cases is 0; expected some "
+            "foreground"
+        )
     spacing = choose_pixdim(
         pixdim,
         [checked.shapes[c["id"]] for c in train],

@@ -17,7 +17,7 @@ from pretext3d.transforms.grids import check_grid
 
 __all__ = ["draw"]
 
-SIZE = (12.0, 4.6)  # inches
+WIDTH, HEIGHTS = 12.0, (4.6, 3.7)  # inches; heights without and with a solution
 BOX, RIGHT, WRONG = "#ffd54a", "#5fd38d", "#ff5f57"
 SEAM = 2  # voxels between the cubes of a mosaic
 NOTE = np.asarray([0.95, 0.93])  # where a cube's note begins, of its size
@@ -54,7 +54,7 @@ def draw(
     from matplotlib.figure import Figure
 
     cells = check_grid("grid", grid)
-    figure = Figure(figsize=SIZE, facecolor=BACK)
+    figure = Figure(figsize=(WIDTH, HEIGHTS[pred is not None]), facecolor=BACK)
     figure.text(
         0.02, 0.935, title or str(volume.get("id", "")), color=TEXT, size=15, weight="bold", va="center"
     )

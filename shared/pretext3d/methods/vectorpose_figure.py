@@ -143,7 +143,7 @@ def crop_panels(
     clean, image = sample["clean"], sample["image"]
     panels = [
         ("Middle slice of the crop", "must be reconstructed", clean[0]),
-        ("What the network sees", f"corrupted: mean change {mean_change(image, clean):.3f}", image[0]),
+        ("What the network sees", corrupted(image, clean), image[0]),
     ]
     channels = len(clean)
     if pred is not None:
@@ -160,6 +160,12 @@ def crop_panels(
                 ("The network's boundaries", f"mean error {mean_change(edges, boundary):.3f}", edges[0])
             )
     return panels
+
+
+def corrupted(image: Tensor, clean: Tensor) -> str:
+    """How much of the crop is changed, in words; the corruption leaves some crops as they are."""
+    change = mean_change(image, clean)
+    return f"corrupted: mean change {change:.3f}" if change > 0 else "this one was left uncorrupted"
 
 
 def mean_change(one: Tensor, other: Tensor) -> float:

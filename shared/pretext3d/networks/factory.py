@@ -1,6 +1,7 @@
 """Backbones by name, and again from a checkpoint's record."""
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,6 +35,29 @@ def closest(name: object, names: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def find_builder(encoder: str) -> Callable[..., Backbone]:
+    """What makes the backbone of a name: an entry of ENCODERS, or a class by its dotted name.
+
+    Raises:
+        UserError: no such name; a class that is no `Backbone`.
+    """
+    if encoder in ENCODERS:
+        return ENCODERS[encoder]
+    found = None
+    if "." in str(encoder):
+        module, _, name = str(encoder).rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ImportError as error:
+            raise UserError(f"encoder: found {encoder!r}, which cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Backbone)):
+        raise UserError(
+            f"encoder: found {encoder!r}, expected one of {', '.join(ENCODERS)}, or the dotted name of a "
+            f"class derived from {Backbone.__module__}.Backbone{closest(encoder, list(ENCODERS))}"
+        )
+    return found
+
+
 def build_backbone(
     encoder: str,
     in_channels: int,
@@ -44,7 +68,8 @@ def build_backbone(
     """A backbone with fresh weights.
 
     Args:
-        encoder: a key of ENCODERS.
+        encoder: a key of ENCODERS, or the dotted name of a class of your own, derived from `Backbone`, whose
+            arguments are in_channels, spatial_dims, where it asks for it roi_size, and options.
         in_channels: channels of the image.
         roi_size: voxels of the crops that it will be fed with.
         spatial_dims: 3 for volumes, 2 for pictures.
@@ -57,12 +82,7 @@ def build_backbone(
     Raises:
         UserError: no such encoder or option; a roi_size that the encoder cannot process.
     """
-    if encoder not in ENCODERS:
-        raise UserError(
-            f"encoder: found {encoder!r}, expected one of {', '.join(ENCODERS)}"
-            f"{closest(encoder, list(ENCODERS))}"
-        )
-    builder = ENCODERS[encoder]
+    builder = find_builder(encoder)
     known = set(inspect.signature(builder).parameters) - {"in_channels", "roi_size", "spatial_dims"}
     preset = set(builder.keywords) if isinstance(builder, partial) else set()
     extra = dict(options or {})

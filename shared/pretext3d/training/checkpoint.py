@@ -114,11 +114,8 @@ class RunCheckpointer:
         if self.parts["scaler"] is None:
             self.parts["scaler"] = getattr(engine, "scaler", None)  # MONAI's trainer makes it in run()
         epochs = epoch_files(self.ckpt_dir)
-        present = [*epochs, *(p for p in map(self.ckpt_dir.joinpath, ("best.pt", "final.pt")) if p.exists())]
-        if present and not self.resume:
-            names = ", ".join(p.name for p in present)
-            message = f"{self.ckpt_dir}: holds a run already ({names})"
-            raise UserError(f"{message}; use --resume True or another --output_dir")
+        if not self.resume:
+            refuse_earlier_run(self.ckpt_dir)
         if self.resume and not epochs:
             if (self.ckpt_dir / "final.pt").exists():
                 raise UserError(f"{self.ckpt_dir}: holds final.pt, but no epoch checkpoint to resume from")
@@ -218,6 +215,19 @@ class RunCheckpointer:
 def epoch_files(folder: Path) -> list[Path]:
     """The epoch checkpoints in a folder, oldest first."""
     return sorted((p for p in folder.glob("epoch_*.pt") if EPOCH_FILE.fullmatch(p.name)), key=_epoch_of)
+
+
+def refuse_earlier_run(ckpt_dir: str | Path) -> None:
+    """Make sure that a new run overwrites none.
+
+    Raises:
+        UserError: there are checkpoints in the folder.
+    """
+    folder = Path(ckpt_dir)
+    present = [*epoch_files(folder), *(p for p in (folder / "best.pt", folder / "final.pt") if p.exists())]
+    if present:
+        names = ", ".join(p.name for p in present)
+        raise UserError(f"{folder}: holds a run already ({names}); use --resume True or another --output_dir")
 
 
 def newest_good(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Segmentation quality per case and class, in the label's own grid and in millimetres."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,12 @@ def case_metrics(
             box = (slice(None), slice(None), *(slice(int(s), int(e)) for s, e in zip(low, high, strict=True)))
             pair = {"y_pred": a[:, c : c + 1][box], "y": b[:, c : c + 1][box], "include_background": True}
             pair["spacing"] = [float(s) for s in spacing]
-            rows[c]["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **pair))
-            rows[c]["surface_distance_mm"] = float(compute_average_surface_distance(symmetric=True, **pair))
+            with warnings.catch_warnings():  # MONAI calls a deprecated argument of its own
+                warnings.filterwarnings("ignore", message=".*always_return_as_numpy")
+                rows[c]["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **pair))
+                rows[c]["surface_distance_mm"] = float(
+                    compute_average_surface_distance(symmetric=True, **pair)
+                )
         elif a[0, c].any() != b[0, c].any():
             rows[c] |= {"dice": 0.0, "iou": 0.0}
     return rows
@@ -69,8 +74,8 @@ class CaseMetrics:
     """Handler of an evaluator whose output holds class indices `pred` and `label` on the label's grid.
 
     Writes `evaluation.csv` (case, class, dice, iou, hd95_mm, surface_distance_mm), one line per case and
-    class, and `evaluation_summary.csv`, one line per class and one for their mean; logs the summary, and puts
-    the mean Dice and distances of the foreground in `engine.state.metrics`.
+    class, and `evaluation_summary.csv`, one line per class and one for the mean over cases of each case's
+    mean; logs the summary, and puts the mean Dice and distances of the foreground in `engine.state.metrics`.
 
     Args:
         output_dir: where the two files go.
@@ -109,7 +114,11 @@ class CaseMetrics:
         missing = table["hd95_mm"].isna() & table["dice"].notna()
         summary["no_distance"] = missing.groupby(table["class"], sort=False).sum()
         summary = summary.astype(float)  # the counts, too: their mean is a row like the others
-        summary.loc["foreground mean", columns] = summary[columns].mean()
+        cases = table.groupby("case")[columns].mean()  # of each case's classes
+        summary.loc["foreground mean", columns] = cases.mean()
+        for name in columns:
+            summary.loc["foreground mean", f"{name}_std"] = cases[name].std()
+        summary.loc["foreground mean", "cases"] = len(cases)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, frame, index in (("evaluation", table, False), ("evaluation_summary", summary, True)):
             draft = self.output_dir / f".{name}.csv.tmp"

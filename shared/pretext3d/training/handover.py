@@ -103,15 +103,18 @@ def _places(rows: Sequence[Row]) -> str:
     return ", ".join(f"{place} {count}" for place, count in counts.items())
 
 
-def resolve_pretrained(path: str | Path) -> Path:
+def resolve_pretrained(path: str | Path, weights: str = "best") -> Path:
     """The checkpoint that a user means by a file or by the folder of a run, its checkpoints or a bundle.
 
-    In a folder the first of these is taken: best.pt, final.pt, the newest epoch_XXXX.pt, model.pt; each in
-    `checkpoints`, then in `models`, then in the folder itself.
+    In a folder the first of these is taken: best.pt, final.pt (the other way round with `weights` final), the
+    newest epoch_XXXX.pt, model.pt; each in `checkpoints`, then in `models`, then in the folder itself.
 
     Raises:
         UserError: nothing there; says what was looked for.
     """
+    if weights not in ("best", "final"):
+        raise UserError(f"weights: found {weights!r}, expected final or best")
+    first, second = ("best.pt", "final.pt") if weights == "best" else ("final.pt", "best.pt")
     path = Path(path).expanduser()
     if path.is_file():
         return path
@@ -119,7 +122,7 @@ def resolve_pretrained(path: str | Path) -> Path:
         raise UserError(f"pretrained: {path}: not found; expected a checkpoint, a run or a bundle")
     for folder in (path / "checkpoints", path / "models", path):
         epochs = reversed(epoch_files(folder))
-        for file in (folder / "best.pt", folder / "final.pt", *epochs, folder / "model.pt"):
+        for file in (folder / first, folder / second, *epochs, folder / "model.pt"):
             if file.is_file():
                 return file
     raise UserError(
@@ -323,17 +326,19 @@ def load_pretrained(
     return network
 
 
-def load_segmentation(pretrained: str, in_channels: int = 0) -> SegmentationNet:
+def load_segmentation(pretrained: str, in_channels: int = 0, weights: str = "final") -> SegmentationNet:
     """The whole network of a fine-tuned checkpoint, ready to segment; its record is the attribute `record`.
 
     Args:
         pretrained: a fine-tuned run, a bundle that holds one, or a checkpoint.
         in_channels: channels of the images; 0 = not checked.
+        weights: of a folder: final (the last step) or best (on the held-out cases).
 
     Raises:
         UserError: the checkpoint is of pre-training, or of another number of channels.
     """
-    file = resolve_pretrained(pretrained)
+    file = resolve_pretrained(pretrained, weights)
+    logger.info("weights: %s", file)
     content = load_checkpoint(file)
     record = content["record"]
     if record.get("method") != "segmentation":

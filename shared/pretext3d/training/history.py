@@ -22,7 +22,8 @@ class History:
     """Handler of a trainer: one line an epoch with its numbers.
 
     They are epoch, steps, seconds, mean training loss, learning rate and the validation's metrics. List it
-    behind the validation handler. After a resume the lines of epochs that are trained again are dropped.
+    behind the progress bar, which then ends first, and the validation handler. After a resume the lines of
+    epochs that are trained again are dropped.
 
     Args:
         path: the CSV file.
@@ -70,8 +71,10 @@ class History:
             row |= {name: float(value) for name, value in self.evaluator.state.metrics.items()}
         if dist.is_initialized() and dist.get_rank() > 0:
             return
-        text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
-        logger.info("%s of %s", text, engine.state.max_epochs)
+        text = ", ".join(
+            f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step")
+        )
+        logger.info("epoch %d of %d: %s", engine.state.epoch, engine.state.max_epochs, text)
         earlier = self._rows_before(engine.state.epoch)
         names = list(dict.fromkeys(name for line in [*earlier, row] for name in line))
         draft = self.path.with_suffix(".tmp")

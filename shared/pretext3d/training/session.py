@@ -23,8 +23,9 @@ from monai.utils import set_determinism
 
 import pretext3d
 from pretext3d.errors import UserError, install_excepthook
+from pretext3d.training.checkpoint import refuse_earlier_run
 
-__all__ = ["begin", "finish", "three_sizes"]
+__all__ = ["begin", "check_launched", "check_profile", "finish", "three_sizes"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +41,11 @@ def begin(
     output_dir: str,
     seed: int,
     profile: str = "",
-    profiles: Mapping[str, Any] | None = None,
     save_config: str = "config.yaml",
     counts: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
+    ckpt_dir: str = "",
+    resume: bool = False,
 ) -> None:
     """Check the overrides, open the log, seed everything, save the merged configuration in `output_dir`.
 
@@ -51,14 +53,16 @@ def begin(
         output_dir: the run's folder; made if it is not there.
         seed: of the network's initial weights and, with the rank added, of everything drawn later.
         profile: the name that runs, shown in the log; '' for a configuration without profiles.
-        profiles: the table it comes from.
         save_config: file name of the merged configuration.
         counts: keys whose value must be a whole number from 1; num_workers may be 0, steps_per_epoch None.
         device: must be there.
+        ckpt_dir: of a training: holds no run yet, or `resume` is set; '' = not looked at.
+        resume: the run goes on: an earlier one's configuration is kept, this one's goes to
+            config_resume.yaml.
 
     Raises:
-        UserError: for an override that no configuration file has, an unknown profile, a bad seed, or an
-            `output_dir` that cannot be written.
+        UserError: for an override that no configuration file has, a bad seed, an earlier run in the way, or
+            an `output_dir` that cannot be written. Nothing has been written then.
     """
     workflow = _running_workflow()
     resumable = workflow is not None and "resume" in workflow.parser.config
@@ -70,13 +74,13 @@ def begin(
         handler.addFilter(_shown)
     if workflow is not None:
         _check_overrides(workflow)
-    if profiles is not None and profile not in profiles:
-        raise UserError(f"profile: found {profile!r}, expected one of {', '.join(profiles)}")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed: found {seed!r}, expected a whole number from 0")
     _check_counts(counts or {})
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device: found {device}, but torch sees no GPU; expected cpu")
+    if ckpt_dir and not resume:
+        refuse_earlier_run(ckpt_dir)
     rank = dist.get_rank() if dist.is_initialized() else 0
     if rank > 0:  # one process tells
         for handler in logging.getLogger().handlers:
@@ -88,6 +92,8 @@ def begin(
             _open_log(folder / "log.txt")
         except OSError as error:
             raise UserError(f"output_dir: {folder} cannot be written: {error}") from error
+        if resume and (folder / save_config).exists():
+            save_config = "config_resume.yaml"
         if workflow is not None:
             ConfigParser.export_config_file(
                 _plain(workflow.parser.config), str(folder / save_config), fmt="yaml", sort_keys=False
@@ -97,6 +103,31 @@ def begin(
     random.seed(seed)
     versions = f"pretext3d {pretext3d.__version__}, MONAI {monai.__version__}, torch {torch.__version__}"
     logger.info("%s; run in %s%s", versions, output_dir, f"; profile {profile}" if profile else "")
+
+
+def check_profile(profile: str, profiles: Mapping[str, Any]) -> None:
+    """Refuse a profile that is not in the table; called before anything is looked up there.
+
+    Raises:
+        UserError: names the ones that are.
+    """
+    install_excepthook()
+    if profile not in profiles:
+        raise UserError(f"profile: found {profile!r}, expected one of {', '.join(profiles)}")
+
+
+def check_launched() -> None:
+    """Refuse a run of several processes that torchrun has not started.
+
+    Raises:
+        UserError: says how to start it.
+    """
+    install_excepthook()
+    if "RANK" not in os.environ:
+        raise UserError(
+            "multi_gpu_train.yaml is for several processes; start it by torchrun --nproc_per_node 2 -m "
+            "monai.bundle run ..., or leave it out"
+        )
 
 
 def three_sizes(value: int | Sequence[int], key: str) -> tuple[int, int, int]:
