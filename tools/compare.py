@@ -205,6 +205,12 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
             facts = resolved(configs / "finetune.yaml", {**given, **split, "num_labelled": 0}, wanted)
             cases[seed], profiles = facts.pop("cases"), facts.pop("profiles")
         cases.setdefault(seed, next(iter(cases.values())))
+    splits = {tuple(sorted(case["id"] for case in found["val"])) for found in cases.values()}
+    if options.monte_carlo and len(splits) < len(cases):
+        raise UserError(
+            "--monte_carlo: seeds hold out the same cases (the data list or --fold decides); expected a "
+            "split by seed"
+        )
     most = min(len(found["train"]) for found in cases.values())
     held_out = len(next(iter(cases.values()))["val"])
     if max(options.num_labelled) > most:

@@ -17,7 +17,7 @@ RESERVED = {
     "pretrained", "keep_head", "num_labelled", "label_fraction", "seed", "subset_seed", "output_dir",
     "ckpt_dir", "val_interval", "resume", "weights",
 }  # fmt: skip
-OPTIONS = ("arms", "seeds", "jobs", "threads", "bundle", "report_only")
+OPTIONS = ("arms", "seeds", "monte_carlo", "jobs", "threads", "bundle", "report_only")
 # what the summary says of the budget, as finetune.yaml resolves it
 BUDGET = ("profile", "max_epochs", "steps_per_epoch", "batch_size", "roi_size", "val_fraction", "split_seed")
 
@@ -135,11 +135,11 @@ class Arms:
         return self.cells[name, num_labelled, seed]
 
     def weights(self) -> dict[str, list[tuple[Arm, int]]]:
-        """Each pre-trained arm's different checkpoints, each with a seed that it serves."""
-        found: dict[str, dict[str, tuple[Arm, int]]] = {}
+        """Each pre-trained arm's different checkpoints, each with every seed that it serves."""
+        found: dict[str, dict[tuple[str, int], tuple[Arm, int]]] = {}
         for (name, _, seed), arm in self.cells.items():
             if arm.pretrained:
-                found.setdefault(name, {}).setdefault(arm.pretrained, (arm, seed))
+                found.setdefault(name, {})[arm.pretrained, seed] = (arm, seed)
         return {name: list(each.values()) for name, each in found.items()}
 
 

@@ -6,7 +6,8 @@ Of a cell: the mean over its cases. In the table: mean and standard deviation (n
 Paired difference to the baseline arm, with the same number of labels: d[s, c] = Dice of the arm - Dice of the
 baseline for seed s and case c, averaged over all pairs. Every seed is evaluated on the same held-out cases,
 so seeds and cases are crossed; the 95 % interval is a percentile bootstrap that draws seeds and cases, both
-with replacement and independently of each other (the pigeonhole bootstrap).
+with replacement and independently of each other (the pigeonhole bootstrap). With --monte_carlo each seed has
+cases of its own: seeds are drawn, and for each of them its cases.
 Source: Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2).
 """
 
@@ -19,9 +20,11 @@ import pandas as pd
 from compare_cells import difference, read_json
 from pretext3d.errors import UserError
 
-COLUMNS = ["arm", "num_labelled", "seed", "case", "class", "dice", "hd95_mm", "surface_distance_mm"]
+COLUMNS = ["arm", "num_labelled", "seed", "case", "class", "dice", "iou", "hd95_mm", "surface_distance_mm"]
 DRAWS, LEVEL = 10_000, 0.95
 
+CROSSED = "independent of each other, since the cases are the same for every seed"
+NESTED = "each seed's cases are drawn for it alone, since each seed holds out cases of its own"
 NOTES = """Dice: the mean over the foreground classes of a case, then over the held-out cases; mean ±
 standard deviation over the seeds. A seed sets the first weights, the order of the data and which cases
 are labelled, the same ones for every arm. HD95: the mean over the classes that both label and
@@ -29,9 +32,10 @@ prediction have; *no distance* counts the (case, class) pairs that only one of t
 distance and count 0 in the Dice, so an arm with more of them looks better in HD95 than it is.
 
 Difference: arm - {baseline}, paired by (seed, case); the 95 % interval is a percentile bootstrap of
-{draws:,} draws of seeds and of cases, both with replacement and independent of each other, since the
-cases are the same for every seed. With three seeds or fewer it is rough; with one seed it tells of the
-cases only. *restart* is scratch trained twice: what more training gives without any pre-training."""
+{draws:,} draws of seeds and of cases with replacement:
+{crossing}.
+With three seeds or fewer it is rough; with one seed it tells of the cases only. *restart* is scratch
+trained twice: what more training gives without any pre-training."""
 
 
 def read_cells(output_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -53,8 +57,8 @@ def read_cells(output_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         for key in ("seed", "num_labelled", "arm"):
             table.insert(0, key, settings[key])
         tables.append(table)
-    results = pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
-    return results, common or {}
+    results = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return results.reindex(columns=COLUMNS), common or {}
 
 
 def per_case(results: pd.DataFrame) -> pd.DataFrame:
@@ -66,20 +70,21 @@ def per_case(results: pd.DataFrame) -> pd.DataFrame:
         pairs=results["dice"].notna(), no_distance=results["dice"].notna() & results["hd95_mm"].isna()
     )
     groups = table.groupby(["arm", "num_labelled", "seed", "case"], sort=False)
-    means = groups[["dice", "hd95_mm"]].mean()
+    means = groups[["dice", "iou", "hd95_mm"]].mean()
     return means.join(groups[["pairs", "no_distance"]].sum()).reset_index()
 
 
 def bootstrap(
-    pairs: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
+    pairs: np.ndarray, nested: bool = False, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean of a matrix, and the percentile interval of its pigeonhole bootstrap.
 
     mean = sum_sc u_s v_c d_sc / sum_sc u_s v_c over the entries that are there, with u and v the multinomial
-    counts of how often seed s and case c are drawn.
+    counts of how often seed s and case c are drawn; nested: v_sc are counts of each seed's own cases.
 
     Args:
         pairs: (seeds, cases), NaN where there is no pair.
+        nested: each seed has cases of its own.
         draws: number of bootstrap draws.
         level: of the interval, 0 to 1.
         seed: of the draws.
@@ -92,16 +97,23 @@ def bootstrap(
     random = np.random.default_rng(seed)
     rows, columns = pairs.shape
     u = random.multinomial(rows, np.full(rows, 1 / rows), draws).astype(float)
-    v = random.multinomial(columns, np.full(columns, 1 / columns), draws).astype(float)
-    weights = np.einsum("bs,sc,bc->b", u, there.astype(float), v, optimize=True)
-    sums = np.einsum("bs,sc,bc->b", u, values, v, optimize=True)
+    if nested:
+        shares = there / np.maximum(1, there.sum(axis=1, keepdims=True))
+        drawn = (random.multinomial(int(n.sum()), p, draws) for n, p in zip(there, shares, strict=True))
+        v = np.stack(list(drawn), axis=1)
+        weights = np.einsum("bs,bsc->b", u, v)
+        sums = np.einsum("bs,sc,bsc->b", u, values, v, optimize=True)
+    else:
+        v = random.multinomial(columns, np.full(columns, 1 / columns), draws).astype(float)
+        weights = np.einsum("bs,sc,bc->b", u, there.astype(float), v, optimize=True)
+        sums = np.einsum("bs,sc,bc->b", u, values, v, optimize=True)
     means = sums[weights > 0] / weights[weights > 0]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(values.sum() / there.sum()), float(low), float(high)
 
 
 def paired_difference(
-    cases: pd.DataFrame, arm: str, baseline: str, num_labelled: int
+    cases: pd.DataFrame, arm: str, baseline: str, num_labelled: int, nested: bool = False
 ) -> dict[str, Any] | None:
     """Difference in foreground Dice, arm - baseline, over the pairs (seed, case) of both, or None."""
     tables = []
@@ -111,11 +123,18 @@ def paired_difference(
     pairs = (tables[0] - tables[1]).dropna(how="all").dropna(how="all", axis=1)
     if pairs.empty:
         return None
-    mean, low, high = bootstrap(pairs.to_numpy(dtype=float))
+    mean, low, high = bootstrap(pairs.to_numpy(dtype=float), nested)
     return {"mean": mean, "low": low, "high": high, "seeds": len(pairs), "cases": pairs.shape[1]}
 
 
-def summarise(results: pd.DataFrame, arms: Sequence[str], baseline: str = "scratch") -> pd.DataFrame:
+def each_seed_splits(common: Mapping[str, Any]) -> bool:
+    """Whether the cells are of a comparison with --monte_carlo."""
+    return isinstance(common.get("split_seed"), str)
+
+
+def summarise(
+    results: pd.DataFrame, arms: Sequence[str], baseline: str = "scratch", nested: bool = False
+) -> pd.DataFrame:
     """One line per number of labels and arm (in the order of `arms`): Dice, HD95, difference, cells."""
     cases = per_case(results)
     rows = []
@@ -124,16 +143,17 @@ def summarise(results: pd.DataFrame, arms: Sequence[str], baseline: str = "scrat
             chosen = cases[(cases["arm"] == arm) & (cases["num_labelled"] == n)]
             if chosen.empty:
                 continue
-            seeds = chosen.groupby("seed")[["dice", "hd95_mm"]].mean()
+            seeds = chosen.groupby("seed")[["dice", "iou", "hd95_mm"]].mean()
             row = {
                 "num_labelled": int(n),
                 "arm": arm,
                 "dice": seeds["dice"].mean(),
                 "dice_std": seeds["dice"].std(),
+                "iou": seeds["iou"].mean(),
             }
             row |= {"hd95_mm": seeds["hd95_mm"].mean(), "hd95_std": seeds["hd95_mm"].std()}
             row |= {"no_distance": int(chosen["no_distance"].sum()), "pairs": int(chosen["pairs"].sum())}
-            pair = paired_difference(cases, arm, baseline, int(n)) if arm != baseline else None
+            pair = paired_difference(cases, arm, baseline, int(n), nested) if arm != baseline else None
             row |= {
                 f"difference_{key}": (pair or {}).get(key, np.nan) for key in ("mean", "low", "high", "seeds")
             }
@@ -163,7 +183,7 @@ def summary_text(
 ) -> str:
     """The content of summary.md."""
     cells = results[["arm", "num_labelled", "seed"]].drop_duplicates()
-    table = summarise(results, arms, baseline)
+    table = summarise(results, arms, baseline, each_seed_splits(common))
     count = f"{len(cells)} of {planned}" if planned > len(cells) else str(len(cells))
     lines = ["# Comparison", "", f"{count} cells, {results['case'].nunique()} held-out cases."]
     shown = {**common, "dataset_dir": common.get("dataset_dir") or "(the embedded phantom)"}
@@ -174,6 +194,7 @@ def summary_text(
         "labelled",
         "arm",
         "Dice",
+        "mIoU",
         "HD95, mm",
         "no distance",
         f"Dice difference to {baseline} [95 %]",
@@ -186,7 +207,8 @@ def summary_text(
         )  # fmt: skip
         dice, distance = spread(row.dice, row.dice_std, 3), spread(row.hd95_mm, row.hd95_std, 2)
         missing = f"{row.no_distance} of {row.pairs}"
-        rows.append([str(row.num_labelled), row.arm, dice, distance, missing, cut, str(row.cells)])
+        iou = "" if np.isnan(row.iou) else f"{row.iou:.3f}"
+        rows.append([str(row.num_labelled), row.arm, dice, iou, distance, missing, cut, str(row.cells)])
     lines += [*markdown(header, rows), ""]
     names = list(results["class"].unique())
     if len(names) > 1:
@@ -197,7 +219,8 @@ def summary_text(
             [str(n), arm, *(f"{means.get((n, arm, name), np.nan):.3f}" for name in names)] for n, arm in keys
         ]
         lines += [*markdown(header, body), ""]
-    lines += [NOTES.format(baseline=baseline, draws=DRAWS)]
+    crossing = NESTED if each_seed_splits(common) else CROSSED
+    lines += [NOTES.format(baseline=baseline, draws=DRAWS, crossing=crossing)]
     return "\n".join(lines) + "\n"
 
 
@@ -260,4 +283,4 @@ def write_report(output_dir: Path, planned: int = 0) -> pd.DataFrame:
     draft = output_dir / ".label_efficiency.png"
     draw(results, arms, draft)
     draft.replace(output_dir / "label_efficiency.png")
-    return summarise(results, arms, baseline)
+    return summarise(results, arms, baseline, each_seed_splits(common))

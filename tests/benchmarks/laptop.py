@@ -1,4 +1,4 @@
-"""What the benchmarks share: the laptop pipeline of VectorPOSE's train.yaml, and timing in turn."""
+"""What the benchmarks share: the laptop pipeline of a bundle's train.yaml, and timing in turn."""
 
 import time
 import warnings
@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "vectorpose"
+BUNDLES = Path(__file__).parents[2] / "bundles"
 
 
-def laptop_parser(**overrides: Any) -> ConfigParser:
+def laptop_parser(bundle: str = "vectorpose", **overrides: Any) -> ConfigParser:
     """The configuration with the laptop profile on a CPU, one thread."""
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     torch.set_num_threads(1)
     parser = ConfigParser()
-    parser.read_config(str(BUNDLE / "configs" / "train.yaml"))
+    parser.read_config(str(BUNDLES / bundle / "configs" / "train.yaml"))
     device = "$torch.device('cpu')"
-    parser.update({"profile": "laptop", "device": device, "bundle_root": str(BUNDLE), **overrides})
+    parser.update({"profile": "laptop", "device": device, "bundle_root": str(BUNDLES / bundle), **overrides})
     return parser
 
 

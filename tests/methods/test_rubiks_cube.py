@@ -188,6 +188,14 @@ def test_loss_by_hand():
     assert RubiksCubeLoss()((ordering, far), target).item() == pytest.approx(0.5 * order + 0.5 * turn)
 
 
+@pytest.mark.parametrize("orientation", ["given_order", "independent"])
+def test_without_turns_every_parameter_still_has_a_gradient(orientation):
+    network = RubiksCubeNet(build_backbone("unet", 1, (8, 8, 8)), PERMUTATIONS, 4, 6, 1, orientation)
+    target = {"permutation": torch.tensor([3, 4]), "order": PERMUTATIONS[[3, 4]]}
+    RubiksCubeLoss(beta=0.0)(network(torch.randn(2, 8, 1, 8, 8, 8)), target).backward()
+    assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 @pytest.mark.parametrize(("alpha", "beta"), [(-1, 1), (0, 0), (1, -0.1)])
 def test_weights_that_make_no_loss(alpha, beta):
     with pytest.raises(UserError, match="alpha, beta: found"):

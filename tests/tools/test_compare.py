@@ -30,8 +30,8 @@ COMMON = {"dataset_dir": "data", "max_epochs": 10}
 
 def table(dice: dict[str, float], hd95: float = 2.0) -> pd.DataFrame:
     """An evaluation.csv: `{"a/left": 0.5}` is case a, class left; a Dice of 0 has no distance."""
-    rows = [[*key.split("/"), d, np.nan if d == 0 else hd95, 1.0] for key, d in dice.items()]
-    return pd.DataFrame(rows, columns=["case", "class", "dice", "hd95_mm", "surface_distance_mm"])
+    rows = [[*key.split("/"), d, d / (2 - d), np.nan if d == 0 else hd95, 1.0] for key, d in dice.items()]
+    return pd.DataFrame(rows, columns=["case", "class", "dice", "iou", "hd95_mm", "surface_distance_mm"])
 
 
 class FakeRunner(cells.CellRunner):
@@ -80,6 +80,10 @@ def test_bootstrap_of_two_seeds_by_hand() -> None:
     pairs = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
     assert report.bootstrap(pairs) == (0.5, 0.0, 1.0)
     assert report.bootstrap(pairs, level=0.4) == (0.5, 0.5, 0.5)
+    # two seeds with one case each: the same draws of seeds decide, whatever is drawn of their one case
+    own = np.array([[0.0, np.nan], [np.nan, 1.0]])
+    assert report.bootstrap(own, nested=True) == (0.5, 0.0, 1.0)
+    assert report.bootstrap(own, nested=True, level=0.4) == (0.5, 0.5, 0.5)
 
 
 def test_bootstrap_over_cases_of_one_seed_has_the_width_of_theory() -> None:
@@ -128,9 +132,10 @@ def test_summary_by_hand() -> None:
     assert "**Warning**: beware" in text
     rows = [line for line in text.splitlines() if line.startswith("|")][2:]
     assert rows == [
-        "| 4 | scratch | 0.700 ± 0.141 | 2.00 ± 0.00 | 0 of 2 |  | 2 |",
-        "| 4 | vp | 0.900 ± 0.000 | 2.00 ± 0.00 | 0 of 2 | +0.200 [+0.100, +0.300] | 2 |",
-        "| 12 | vp | 0.000 | none | 1 of 1 |  | 1 |",
+        # iou: (0.6 / 1.4 + 0.8 / 1.2) / 2 = 0.548, 0.9 / 1.1 = 0.818
+        "| 4 | scratch | 0.700 ± 0.141 | 0.548 | 2.00 ± 0.00 | 0 of 2 |  | 2 |",
+        "| 4 | vp | 0.900 ± 0.000 | 0.818 | 2.00 ± 0.00 | 0 of 2 | +0.200 [+0.100, +0.300] | 2 |",
+        "| 12 | vp | 0.000 | 0.000 | none | 1 of 1 |  | 1 |",
     ]
 
 

@@ -38,6 +38,8 @@ def test_an_arm_with_a_pre_training_for_each_cell(monkeypatch: pytest.MonkeyPatc
     assert arms.at("scratch", 8, 1) == Arm("scratch")
     served = sorted((Path(arm.pretrained).name, seed) for arm, seed in arms.weights()["roi"])
     assert served == [("n4_s0.pt", 0), ("n4_s1.pt", 1), ("n8_s0.pt", 0), ("n8_s1.pt", 1)]
+    one = plan.Arms([f"roi={tmp_path}/n4_s0.pt"], [4, 8], [0, 1])
+    assert sorted(seed for _, seed in one.weights()["roi"]) == [0, 1]  # each seed may hold out other cases
     with pytest.raises(UserError, match=r"--arms roi: .*n16_s0\.pt"):
         plan.Arms([f"roi={tmp_path}/n{{num_labelled}}_s{{seed}}.pt"], [16], [0])
 

@@ -12,7 +12,6 @@ from pretext3d.training.handover import (
     hand_over,
     load_pretrained,
     load_segmentation,
-    normalisation_of,
     position_embedding,
     read_record,
     resolve_pretrained,
@@ -290,14 +289,6 @@ def test_load_pretrained_with_another_decoder(run, tmp_path):
     again = load_segmentation(str(tmp_path / "x.pt")).eval()
     image = torch.randn(1, 1, *ROI)
     torch.testing.assert_close(again(image), network.eval()(image))
-
-
-def test_normalisation_of_weights(tmp_path):
-    for name, known in (("a", {"window": [-175, 250]}), ("b", None)):
-        record = {"method": "vectorpose", "normalisation": known} if known else {"method": "vectorpose"}
-        save_checkpoint(tmp_path / f"{name}.pt", {"record": record, "network": {}})
-    assert normalisation_of(str(tmp_path / "a.pt")) == {"window": [-175, 250]}
-    assert normalisation_of(str(tmp_path / "b.pt")) == normalisation_of("") == {"percentiles": [0.5, 99.5]}
 
 
 def test_load_pretrained_for_more_channels(run):

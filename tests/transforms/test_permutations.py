@@ -96,8 +96,7 @@ def test_laws(cells, count, seed):
     np.testing.assert_array_equal(found, far_permutations(cells, count, seed))
     fewer = max(1, count - 3)  # greedy: a smaller choice is the beginning of a larger one, from the same pool
     if cells <= 6:
-        first = far_permutations(cells, fewer, seed)
-        assert (first[0] == found[0]).all()
+        np.testing.assert_array_equal(far_permutations(cells, fewer, seed), found[:fewer])
 
 
 def test_greedy_takes_the_farthest_candidate():
@@ -128,9 +127,12 @@ def test_impossible(cells, count, message):
 def test_file(tmp_path):
     path = tmp_path / "permutations.json"
     path.write_text(json.dumps({"permutations": [[2, 0, 1], [1, 2, 0]]}))
-    assert load_permutations(str(path), 3, 2).tolist() == [[2, 0, 1], [1, 2, 0]]
-    assert load_permutations(str(path), 8, 4).tolist() == far_permutations(8, 4).tolist()  # another grid
-    assert load_permutations(str(tmp_path / "none.json"), 8, 4).tolist() == far_permutations(8, 4).tolist()
+    assert load_permutations(str(path), [1, 1, 3], 2).tolist() == [[2, 0, 1], [1, 2, 0]]
+    assert load_permutations(str(path), 2, 4).tolist() == far_permutations(8, 4).tolist()  # another grid
+    assert (
+        load_permutations(str(tmp_path / "none.json"), [2, 2, 2], 4).tolist()
+        == far_permutations(8, 4).tolist()
+    )
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"permutations": [[0, 0]]}', '{"permutations": [[0.5, 1]]}'])
@@ -138,7 +140,7 @@ def test_file_of_something_else(tmp_path, text):
     path = tmp_path / "permutations.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"permutations\.json: expected"):
-        load_permutations(str(path), 2, 1)
+        load_permutations(str(path), [1, 1, 2], 1)
 
 
 def test_the_bundles_files_are_what_the_code_chooses():
@@ -149,3 +151,9 @@ def test_the_bundles_files_are_what_the_code_chooses():
         chosen = far_permutations(stored["cells"], stored["count"], stored["seed"])
         assert stored["permutations"] == chosen.tolist(), path
         assert stored["minimum_distance"] == minimum_distance(chosen)
+
+
+def test_no_class_twice():
+    """Of 7 cells, a prime plus 0, 5,040 random draws repeat some: refused, not given as different classes."""
+    with pytest.raises(UserError, match=r"num_permutations: found 5040, but among 20000 random .* only \d+"):
+        far_permutations(7, 5040)

@@ -1,6 +1,8 @@
 """Classes of whole cases, for classification: from a CSV file, or from the datalist's entries."""
 
 import csv
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 
 __all__ = ["classified_cases"]
+
+logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
@@ -47,13 +51,15 @@ def classified_cases(cases: Sequence[Case], class_file: str = "") -> tuple[list[
             f"there are {', '.join(repr(case['name']) for case in cases[:3])} ..."
         )
     classes = {name for _, name in found}
-    whole = all(name.lstrip("-").isdigit() for name in classes)
-    ordered = sorted(classes, key=int if whole else str)
+    whole = all(re.fullmatch(r"-?[0-9]+", name) for name in classes)
+    ordered = sorted(classes, key=lambda name: (int(name) if whole else 0, name))
     if len(ordered) < 2:
         source = class_file or "the datalist's field 'class' (or a CSV under class_file)"
         raise UserError(
             f"class_file: found {len(found)} cases of {len(ordered)} classes in {source}, expected two"
         )
+    if len(found) < len(cases):
+        logger.info("%d of %d cases have no class and are left out", len(cases) - len(found), len(cases))
     return [{**case, "class": ordered.index(name)} for case, name in found], ordered
 
 

@@ -181,7 +181,8 @@ class RubiksCubeNet(nn.Module):
     another corner, so what is right under one permutation is wrong under another, and the logits stay at
     chance for long. Orientation `given_order` (default): a linear layer on each cube's features gives its two
     logits for each of the m cells that it may come from. Training reads those of the cell that it does come
-    from, validation weights them by the permutation head's own probabilities: nothing of the label is used.
+    from, `OrientationAccuracy` weights them by the permutation head's own probabilities: nothing of the label
+    is used. The validation loss, which chooses best.pt, is the training's.
 
     Args:
         backbone: any network with `encode`; its decoder is left out.
@@ -263,7 +264,7 @@ class RubiksCubeLoss(nn.Module):
         ordering, turns = pred
         loss = self.alpha * F.cross_entropy(ordering, target["permutation"])
         if self.beta == 0:
-            return loss
+            return loss + 0.0 * turns.sum()  # every parameter has a gradient: several processes wait for it
         if turns.ndim == 4:
             turns = at_cells(turns, target["order"])
         return loss + self.beta * F.binary_cross_entropy_with_logits(turns, target["turned"].to(turns))

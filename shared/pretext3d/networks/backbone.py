@@ -95,6 +95,11 @@ class Backbone(nn.Module, ABC):
         Several processes then wait for no gradient that never comes, and weights that were never trained are
         not handed over.
         """
+        if not self.beside_encoder:
+            raise UserError(
+                f"encoder: {type(self).__name__} does not say what is `beside_encoder`; expected the names "
+                "of the submodules that its coarsest map does not depend on (its decoder)"
+            )
         for name in self.beside_encoder:
             self.get_submodule(name).requires_grad_(False)
         self.record["untrained"] = list(self.beside_encoder)

@@ -15,22 +15,18 @@ class ClassificationNet(nn.Module):
     Args:
         backbone: see `factory.build_backbone`; its decoder is not trained.
         num_classes: 2 or more.
-        dropout: of the averaged features, 0 to below 1.
 
     Raises:
-        UserError: fewer than two classes, a dropout that is none.
+        UserError: fewer than two classes.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 2:
             raise UserError(f"num_classes: found {num_classes!r}, expected a whole number of 2 or more")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout: found {dropout!r}, expected a fraction, 0 to below 1")
         self.backbone = backbone.train_encoder_only()
-        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.feature_channels[-1], num_classes)
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b classes"]:
         """Logits."""
-        return self.head(self.dropout(self.backbone.encode(x)[-1].flatten(2).mean(-1)))
+        return self.head(self.backbone.encode(x)[-1].flatten(2).mean(-1))

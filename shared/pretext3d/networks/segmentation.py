@@ -19,8 +19,10 @@ class SegmentationNet(nn.Module):
     With the backbone's own decoder that layer is a 1x1x1 convolution of the decoder's map. With `duc` (dense
     upsampling convolution; Wang et al., "Understanding convolution for semantic segmentation", WACV 2018; in
     3D Zhuang et al., MICCAI 2019) it reads the encoder's coarsest map alone: a 1x1x1 convolution to
-    num_classes * r^3 channels, r the map's stride, and a pixel shuffle to full resolution. Pre-training that
-    gave the encoder alone then meets few weights that are new; detail finer than r voxels is the price.
+    num_classes * r^3 channels, r the map's stride, and a pixel shuffle to full resolution. Nothing but
+    that layer, c * num_classes * r^3 weights for c channels, is then new to pre-training that gave the
+    encoder alone. That is few for small r; at r = 8 and 8 classes it is as many as a U-Net's own decoder has.
+    Detail finer than r voxels is the price.
 
     Args:
         backbone: see `factory.build_backbone`.

@@ -34,7 +34,6 @@ __all__ = [
     "hand_over",
     "load_pretrained",
     "load_segmentation",
-    "normalisation_of",
     "read_record",
     "resolve_pretrained",
 ]
@@ -135,15 +134,6 @@ def read_record(path: str | Path) -> dict[str, Any]:
     """The record of a checkpoint, run or bundle: method, backbone, channels, spacing, ...; see `state`."""
     record: dict[str, Any] = load_checkpoint(resolve_pretrained(path))["record"]
     return record
-
-
-def normalisation_of(pretrained: str) -> dict[str, Any]:
-    """How the images were normalised that a checkpoint was trained on; from scratch ('') by percentiles.
-
-    Weights expect the intensities that they were trained on; see `ScaleToUnitd`.
-    """
-    known = read_record(pretrained).get("normalisation") if pretrained else None
-    return dict(known) if known else {"percentiles": [0.5, 99.5]}
 
 
 def first_convolution(

@@ -25,13 +25,14 @@ __all__ = [
 ]
 
 
-def check_grid(name: str, value: int | Sequence[int], least: int = 1) -> tuple[int, int, int]:
+def check_grid(name: str, value: Any, least: int = 1) -> tuple[int, int, int]:
     """One whole number, or three, as three.
 
     Raises:
         UserError: anything else, or a number below `least`; names the key.
     """
-    given = [value] * 3 if isinstance(value, int) else list(value)
+    single = isinstance(value, int) or not isinstance(value, Sequence) or isinstance(value, str)
+    given = [value] * 3 if single else list(value)
     if len(given) != 3 or not all(
         isinstance(n, int) and not isinstance(n, bool) and n >= least for n in given
     ):

@@ -9,12 +9,14 @@ gives a whole group of permutations with a large minimum distance, and elsewhere
     n - 1 a power of a prime    PGL(2, n - 1), x -> (a x + b) / (c x + d) with a point at infinity:
                                 n (n - 1) (n - 2) permutations with minimum distance n - 2 (8 cells: 336 at 6)
 
-Two group elements agree in as many points as their quotient fixes, at most 1 or 2: hence the distances.
+Powers of a prime up to the third are known here. Two group elements agree in as many points as their quotient
+fixes, at most 1 or 2: hence the distances.
 """
 
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,24 +24,26 @@ import torch
 
 from pretext3d.errors import UserError
 from pretext3d.shapes import Int, Shaped, Tensor
+from pretext3d.transforms.grids import check_grid
 
 __all__ = ["far_permutations", "load_permutations", "minimum_distance"]
 
 POOL = 20_000  # random candidates, where there is no group
 
 
-def load_permutations(path: str, cells: int, count: int, seed: int = 0) -> Int[Tensor, "k m"]:
-    """The permutations in a file, if they are `count` of `cells` cells; else `far_permutations`.
+def load_permutations(path: str, grid: int | Sequence[int], count: int, seed: int = 0) -> Int[Tensor, "k m"]:
+    """The permutations in a file, if they are `count` of the grid's cells; else `far_permutations`.
 
     Args:
         path: JSON: {"permutations": [[...], ...], ...}; it need not exist.
-        cells: number m of cells.
+        grid: cells along each axis, one number or three; m in all.
         count: number k of permutations.
         seed: of the choice, where the file does not serve.
 
     Raises:
         UserError: the file holds something else than permutations.
     """
+    cells = math.prod(check_grid("grid", grid))
     file = Path(path)
     if file.is_file():
         try:
@@ -65,13 +69,18 @@ def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray
     """
     if cells < 2:
         raise UserError(f"grid: found {cells} cell(s), expected 2 or more")
-    if not 1 <= count <= min(POOL, math.factorial(min(cells, 20))):
+    if not isinstance(count, int) or not 1 <= count <= min(POOL, math.factorial(min(cells, 20))):
         most = min(POOL, math.factorial(min(cells, 20)))
         raise UserError(
             f"num_permutations: found {count}, expected 1 to {most} permutations of {cells} cells"
         )
     rng = np.random.default_rng([seed, cells])
     pool = _candidates(cells, count, rng)
+    if len(pool) < count:
+        raise UserError(
+            f"num_permutations: found {count}, but among {POOL} random permutations of {cells} cells only "
+            f"{len(pool)} are different; expected fewer"
+        )
     chosen = [int(rng.integers(len(pool)))]
     nearest, total = np.full(len(pool), cells), np.zeros(len(pool), dtype=np.int64)
     while len(chosen) < count:
