@@ -47,7 +47,7 @@ def test_another_grid_without_turns(tmp_path: Path) -> None:
     keys = {
         **TINY,
         "grid": "[1,2,3]",
-        "roi_size": 8,
+        "roi_size": "[9,8,5]",
         "gap": "[0,1,2]",
         "num_permutations": 12,
         "rotate": False,

@@ -166,3 +166,19 @@ def test_in_channels_are_checked(channels):
 def test_spatial_dims_are_checked():
     with pytest.raises(UserError, match="spatial_dims: found 4, expected 2 or 3"):
         build_backbone("unet", 1, (8, 8, 8, 8), spatial_dims=4)
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name.startswith(("unet4", "vgg", "resnet"))])
+def test_an_encoder_alone_takes_any_size(name):
+    """The paper's cube for CT, a quarter of it: 16 x 16 x 3 voxels; maps round up, as `map_sizes` says."""
+    options = {"width": 8} if name.startswith("resnet") else {}
+    backbone = build_backbone(name, 1, (16, 16, 3), options=options, encoder_only=True)
+    sizes = [tuple(feature.shape[2:]) for feature in backbone.encode(torch.randn(2, 1, 16, 16, 3))]
+    assert sizes == backbone.map_sizes((16, 16, 3))
+    with pytest.raises(UserError, match=r"roi_size: found \[16, 16, 3\]"):
+        build_backbone(name, 1, (16, 16, 3), options=options)
+
+
+def test_not_every_encoder_takes_any_size():
+    with pytest.raises(UserError, match="roi_size"):
+        build_backbone("unetr", 1, (16, 16, 3), encoder_only=True)

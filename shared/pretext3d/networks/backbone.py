@@ -38,6 +38,7 @@ class Backbone(nn.Module, ABC):
             that `factory.rebuild` takes; empty until `factory.build_backbone` sets it.
         position_keys: parameters that hold one vector for each token of roi_size, as named in the state dict;
             handing weights over to another roi_size resamples them.
+        encodes_any_size: `encode` takes sizes that are no multiples of the strides, too; its maps round up.
         beside_encoder: submodules that the coarsest map does not depend on: the decoder, blocks of skips.
 
     Raises:
@@ -46,6 +47,7 @@ class Backbone(nn.Module, ABC):
 
     position_keys: tuple[str, ...] = ()
     beside_encoder: tuple[str, ...] = ()
+    encodes_any_size: bool = False
 
     def __init__(
         self,

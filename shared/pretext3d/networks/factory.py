@@ -64,6 +64,7 @@ def build_backbone(
     roi_size: Sequence[int],
     spatial_dims: int = 3,
     options: Mapping[str, Any] | None = None,
+    encoder_only: bool = False,
 ) -> Backbone:
     """A backbone with fresh weights.
 
@@ -74,6 +75,7 @@ def build_backbone(
         roi_size: voxels of the crops that it will be fed with.
         spatial_dims: 3 for volumes, 2 for pictures.
         options: further arguments of the encoder's class, e.g. {"feature_size": 24} for `swin_unetr`.
+        encoder_only: `decode` will not be called: where the encoder takes any size, roi_size may be any.
 
     Returns:
         The backbone, its `record` set: encoder, in_channels, spatial_dims, roi_size, and options where
@@ -95,7 +97,8 @@ def build_backbone(
     sizes = check_sizes(roi_size, spatial_dims)
     place = {"roi_size": sizes} if "roi_size" in inspect.signature(builder).parameters else {}
     backbone = builder(in_channels=in_channels, spatial_dims=spatial_dims, **place, **extra)
-    backbone.check_roi_size(sizes)
+    if not (encoder_only and backbone.encodes_any_size):
+        backbone.check_roi_size(sizes)
     backbone.record = {
         "encoder": encoder,
         "in_channels": backbone.in_channels,

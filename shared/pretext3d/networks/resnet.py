@@ -86,6 +86,7 @@ class ResNet(Backbone):
     """
 
     beside_encoder = ("detail", "decoder")
+    encodes_any_size = True
 
     def __init__(
         self, in_channels: int, depth: int = 50, width: int = 64, detail: int = 16, spatial_dims: int = 3

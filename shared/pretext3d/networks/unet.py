@@ -64,6 +64,7 @@ class UNet(Backbone):
     """
 
     beside_encoder = ("up", "merge")
+    encodes_any_size = True
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class UNet(Backbone):
             min_voxels=2 if norm == "instance" else 1,
         )
         self.batch_statistics = norm == "batch"
-        self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2)
+        self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2, ceil_mode=True)
         pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList(
             convolution_block(spatial_dims, source, target, norm, count)
