@@ -14,6 +14,11 @@ TINY = {
     "profile": "laptop", "encoder": "unet", "roi_size": 16, "batch_size": 2, "num_workers": 0,
     "steps_per_epoch": 3, "max_epochs": 2,
 }  # fmt: skip
+# One step of the paper's profile, as short as it can be.
+PAPER_STEP = {
+    "profile": "paper", "batch_size": 1, "max_epochs": 1, "steps_per_epoch": 1, "val_crops": 1,
+    "num_workers": 0, "val_fraction": 0.05, "timeout": 600,
+}  # fmt: skip
 FINETUNE = {key: value for key, value in TINY.items() if key != "encoder"}
 
 

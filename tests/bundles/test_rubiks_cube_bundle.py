@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles.command import FINETUNE, TINY, fail, history, succeed
+from tests.bundles.command import FINETUNE, PAPER_STEP, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -75,16 +75,8 @@ def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: li
 
 
 def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
-    keys = {
-        "profile": "paper",
-        "batch_size": 1,
-        "max_epochs": 1,
-        "steps_per_epoch": 1,
-        "val_crops": 1,
-        "num_workers": 0,
-    }
-    keys |= {"roi_size": 32}  # of the paper's 64: the phantom is no larger
-    succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", timeout=600, val_fraction=0.05, **keys)
+    keys = {**PAPER_STEP, "roi_size": 32}  # of the paper's 64: the phantom is no larger
+    succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     record = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["record"]
     assert record["backbone"]["encoder"] == "vgg"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles.command import FINETUNE, TINY, fail, history, succeed
+from tests.bundles.command import FINETUNE, PAPER_STEP, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -89,15 +89,7 @@ def test_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
-    keys = {
-        "profile": "paper",
-        "batch_size": 1,
-        "max_epochs": 1,
-        "steps_per_epoch": 1,
-        "val_crops": 1,
-        "num_workers": 0,
-    }
-    succeed("train", output_dir=tmp_path / "run", timeout=600, val_fraction=0.05, **keys)
+    succeed("train", output_dir=tmp_path / "run", **PAPER_STEP)
     record = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["record"]
     assert record["backbone"]["encoder"] == "resnet50"
 

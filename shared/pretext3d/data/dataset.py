@@ -137,20 +137,22 @@ class CachedVolumes(Dataset):
         return len(self.data) * self.crops_per_volume
 
     def __getitem__(self, key: int) -> Any:
-        draw, case = divmod(int(key), len(self.data))
-        self._seed(draw, case)
-        return self.random(self.volume(case))
+        return self.random(self._begin(key))
 
     def until(self, key: int, wanted: str) -> Any:
         """The value `wanted` of sample `key`, without the random transforms behind the one that makes it."""
-        draw, case = divmod(int(key), len(self.data))
-        self._seed(draw, case)
-        sample = self.volume(case)
+        sample = self._begin(key)
         for transform in self.random.transforms:
             if wanted in sample:
                 break
             sample = transform(sample)
         return sample[wanted]
+
+    def _begin(self, key: int) -> dict[str, Any]:
+        """What the random transforms of sample `key` start from; they are seeded for it."""
+        draw, case = divmod(int(key), len(self.data))
+        self._seed(draw, case)
+        return self.volume(case)
 
     def _seed(self, draw: int, case: int) -> None:
         state = np.random.SeedSequence([self.seed, draw, case]).generate_state(1)[0]
@@ -237,10 +239,8 @@ class UsableVolumes(CachedVolumes):
         self.data = [item for item, reason in zip(cases, reasons, strict=True) if not reason]
         self.entries = {}
 
-    def __getitem__(self, key: int) -> Any:
-        draw, case = divmod(int(key), len(self.data))
-        self._seed(draw, case)
-        return self.random({**self.volume(case), "draw": draw})
+    def _begin(self, key: int) -> dict[str, Any]:
+        return {**super()._begin(key), "draw": int(key) // len(self.data)}
 
 
 def remove_old_drafts(folder: Path, age: float = 86400.0) -> None:

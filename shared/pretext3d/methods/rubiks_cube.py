@@ -50,6 +50,14 @@ HEADS = ("given_order", "independent")
 
 
 # ------------------------------------------------------------------------------------------- 2.1 the puzzle
+def reorder(
+    cubes: Shaped[Tensor, "*b m c i j k"], order: Int[Tensor, "*b m"]
+) -> Shaped[Tensor, "*b m c i j k"]:
+    """Position s gets cube order[s]."""
+    places = order.to(cubes.device).reshape(*order.shape, 1, 1, 1, 1).expand_as(cubes)
+    return torch.gather(cubes, cubes.ndim - 5, places)
+
+
 def scramble(
     cubes: Shaped[Tensor, "*b m c i j k"],
     order: Int[Tensor, "*b m"],
@@ -64,8 +72,7 @@ def scramble(
         turned: of each position: half a turn about axes[0] (horizontal), about axes[1] (vertical).
         axes: two spatial axes, 0 to 2.
     """
-    places = order.to(cubes.device).reshape(*order.shape, 1, 1, 1, 1).expand_as(cubes)
-    moved = torch.gather(cubes, cubes.ndim - 5, places)
+    moved = reorder(cubes, order)
     for number, axis in enumerate(axes):
         moved = half_turns(moved, turned[..., number], axis)
     return moved
@@ -80,8 +87,7 @@ def solve(
     """The inverse of `scramble`: the cubes upright and in the order of their cells."""
     for number, axis in enumerate(axes):
         cubes = half_turns(cubes, turned[..., number], axis)
-    back = order.argsort(dim=-1).to(cubes.device)
-    return torch.gather(cubes, cubes.ndim - 5, back.reshape(*back.shape, 1, 1, 1, 1).expand_as(cubes))
+    return reorder(cubes, order.argsort(dim=-1))
 
 
 class RandRubiksCubed(Randomizable, Transform):

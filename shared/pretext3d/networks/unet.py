@@ -12,6 +12,7 @@ longer; instance norm 9 % longer than batch norm, group norm 10 % less.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv, Pool
@@ -72,7 +73,7 @@ class UNet(Backbone):
         channels: Sequence[int] = (16, 32, 64),
         norm: str = "batch",
         spatial_dims: int = 3,
-        convolutions: int | Sequence[int] = 2,
+        convolutions: int | Sequence[Any] = 2,
     ) -> None:
         channels = tuple(channels)
         counts = (convolutions,) * len(channels) if isinstance(convolutions, int) else tuple(convolutions)

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
 from pretext3d.errors import UserError
 from pretext3d.shapes import Float, Tensor
 from pretext3d.transforms.medians import median_exact, median_separable
+from pretext3d.transforms.outputs import like, output_names
 
 __all__ = ["BoundaryTargetsd"]
 
@@ -134,10 +134,7 @@ class BoundaryTargetsd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_keys = (output_key,) if isinstance(output_key, str) else tuple(output_key)
-        if len(self.output_keys) != len(self.keys):
-            found, keys_ = list(self.output_keys), list(self.keys)
-            raise UserError(f"output_key: found {found}, expected one name for each of {keys_}")
+        self.output_keys = output_names(self.keys, output_key)
         if median_size not in (1, 3, 5, 7):
             raise UserError(f"median_size: found {median_size}, expected 1 (no median), 3, 5 or 7 voxels")
         if not gain > 0:
@@ -158,5 +155,5 @@ class BoundaryTargetsd(MapTransform):
                 found = f"shape {list(volume.shape)} of {volume.dtype}"
                 raise UserError(f"{key}: found {found}, expected floating-point (c, i, j, k)")
             target = boundary_target(volume, self.median_size, self.offset, self.gain, self.median)
-            d[output_key] = MetaTensor(target, meta=d[key].meta) if isinstance(d[key], MetaTensor) else target
+            d[output_key] = like(target, d[key])
         return d

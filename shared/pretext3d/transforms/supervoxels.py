@@ -24,6 +24,7 @@ from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.derived import kept_array
 from pretext3d.errors import UserError
 from pretext3d.shapes import Tensor
+from pretext3d.transforms.outputs import like, output_names
 from pretext3d.transforms.slic import check_settings, check_volume, slic
 
 __all__ = ["Supervoxelsd"]
@@ -74,10 +75,7 @@ class Supervoxelsd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_keys = (output_key,) if isinstance(output_key, str) else tuple(output_key)
-        if len(self.output_keys) != len(self.keys):
-            found, keys_ = list(self.output_keys), list(self.keys)
-            raise UserError(f"output_key: found {found}, expected one name for each of {keys_}")
+        self.output_keys = output_names(self.keys, output_key)
         check_settings(n_segments, compactness)
         if backend not in BACKENDS:
             raise UserError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
@@ -95,7 +93,7 @@ class Supervoxelsd(MapTransform):
             path = self._path(volume, mask, spacing)
             array = kept_array(path, lambda: self._compute(volume, mask, spacing))  # noqa: B023  called at once
             labels = torch.from_numpy(array.astype(np.int32))[None].to(volume.device)
-            d[output_key] = MetaTensor(labels, meta=d[key].meta) if isinstance(d[key], MetaTensor) else labels
+            d[output_key] = like(labels, d[key])
         return d
 
     def _mask(self, d: dict[str, Any]) -> Tensor | None:

@@ -1,0 +1,28 @@
+"""Where a transform that adds something to a sample puts it, and in what form."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from monai.data import MetaTensor
+
+from pretext3d.errors import UserError
+from pretext3d.shapes import Tensor
+
+__all__ = ["like", "output_names"]
+
+
+def output_names(keys: Sequence[Any], output_key: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of a transform's results, one for each of its keys.
+
+    Raises:
+        UserError: there are more or fewer.
+    """
+    names = (output_key,) if isinstance(output_key, str) else tuple(output_key)
+    if len(names) != len(keys):
+        raise UserError(f"output_key: found {list(names)}, expected one name for each of {list(keys)}")
+    return names
+
+
+def like(result: Tensor, volume: Any) -> Tensor:
+    """The result with the meta data of the volume that it was made of, where that has some."""
+    return MetaTensor(result, meta=volume.meta) if isinstance(volume, MetaTensor) else result
