@@ -1,4 +1,4 @@
-"""Fixtures for every test: where the real volumes are, and one thread for torch."""
+"""For every test: where the real volumes are, one thread for torch, and which tests share a process."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,13 @@ import tests.typecheck  # noqa: F401  the import hook asks for it by name
 settings.register_profile("project", derandomize=True, deadline=None, max_examples=20)
 settings.load_profile("project")
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests of one bundle run in one process, in turn: they share their fixtures."""
+    for item in items:
+        bundle = getattr(item, "callspec", None) and item.callspec.params.get("bundle", "")
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {bundle or ''}"))
 
 
 @pytest.fixture(scope="session")
