@@ -1,0 +1,93 @@
+"""Tests of the tool that puts a run's weights into its bundle, and of the weights that the bundles hold."""
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pretext3d.errors import UserError
+from pretext3d.networks.factory import build_backbone, rebuild
+from pretext3d.networks.segmentation import SegmentationNet
+from pretext3d.training.handover import hand_over
+from pretext3d.training.state import load_checkpoint, save_checkpoint
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/train.yaml"))
+SAYS = ["--data", "made-up bodies", "--licence", "CC0", "--command", "train it"]
+
+spec = importlib.util.spec_from_file_location("ship_weights", ROOT / "tools" / "ship_weights.py")
+assert spec is not None
+assert spec.loader is not None
+ship_weights = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ship_weights)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of method `jigsaw` whose best epoch is the first of two."""
+    backbone = build_backbone("unet", 1, (8, 8, 8))
+    record = {"method": "jigsaw", "backbone": backbone.record, "channels": 1, "pixdim": [2.0] * 3, "seed": 3}
+    record["data"] = {"name": "bodies", "train": ["a", "b"]}
+    content = {"record": record, "network": nn.ModuleDict({"backbone": backbone}).state_dict(), "epoch": 1}
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    save_checkpoint(
+        tmp_path / "run" / "checkpoints" / "best.pt", {**content, "best_metric": 0.5, "best_epoch": 1}
+    )
+    (tmp_path / "run" / "metrics.csv").write_text(
+        "epoch,step,seconds,train_loss,learning_rate,val_loss,accuracy\n"
+        "1,10,2.0,0.7,0.1,0.5,0.75\n2,20,2.0,0.6,0.1,0.9,0.5\n"
+    )
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "jigsaw" / "configs").mkdir(parents=True)
+    (tmp_path / "jigsaw" / "configs" / "metadata.json").write_text('{"version": "1.2.3"}')
+    return tmp_path / "jigsaw"
+
+
+def test_weights_and_their_card(run: Path, bundle: Path) -> None:
+    ship_weights.main([str(run), str(bundle), *SAYS])
+    story = json.loads((bundle / "models" / "provenance.json").read_text())
+    assert story["sha256"] == hashlib.sha256((bundle / "models" / "model.pt").read_bytes()).hexdigest()
+    assert story["held_out"] == {"val_loss": 0.5, "accuracy": 0.75}
+    assert {key: story[key] for key in ("steps", "epochs", "seed", "training_cases", "bundle_version")} == {
+        "steps": 10, "epochs": 1, "seed": 3, "training_cases": 2, "bundle_version": "1.2.3"
+    }  # fmt: skip
+    card = (bundle / "models" / "README.md").read_text()
+    for text in ("made-up bodies", "CC0", "train it", story["sha256"], "| accuracy | 0.75 |"):
+        assert text in card
+
+
+def test_mistakes(run: Path, bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"found no configs/metadata\.json"):
+        ship_weights.main([str(run), str(tmp_path), *SAYS])
+    other = bundle.rename(tmp_path / "rotation")
+    with pytest.raises(UserError, match="found method 'jigsaw', expected 'rotation'"):
+        ship_weights.main([str(run), str(other), *SAYS])
+    bundle = other.rename(tmp_path / "jigsaw")
+    ship_weights.main([str(run), str(bundle), *SAYS])
+    with pytest.raises(UserError, match=r"found models/model\.pt already"):
+        ship_weights.main([str(run), str(bundle), *SAYS])
+    ship_weights.main([str(run), str(bundle), *SAYS, "--force"])
+
+
+@pytest.mark.parametrize("shipped", BUNDLES, ids=lambda path: path.name)
+def test_shipped_weights(shipped: Path) -> None:
+    """They are the ones that their card tells of, load as plain data, and are handed over whole."""
+    file = shipped / "models" / "model.pt"
+    story = json.loads((shipped / "models" / "provenance.json").read_text())
+    assert file.stat().st_size < 25e6
+    assert story["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert story["sha256"] in (shipped / "models" / "README.md").read_text()
+    assert {"data", "licence", "seed", "steps", "held_out", "bundle_version"} <= set(story)
+    torch.load(file, weights_only=True)
+    content = load_checkpoint(file)
+    assert content["record"]["method"] == shipped.name
+    network = SegmentationNet(rebuild(content["record"]["backbone"]), num_classes=2)
+    report = hand_over(network, content)
+    assert report.fraction == 1.0
