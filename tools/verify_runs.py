@@ -124,7 +124,8 @@ class Runs:
 
     def run(self, names: list[str], folder: str, **keys: object) -> tuple[str, float]:
         """The last line of a run that failed, or '', and its seconds."""
-        files = [f"../{self.bundle.name}/configs/{name}.yaml" for name in names]
+        configs = os.path.relpath(self.bundle / "configs", self.output)
+        files = [f"{configs}/{name}.yaml" for name in names]
         words = ["-m", "monai.bundle", "run", "--config_file", files[0] if len(files) == 1 else str(files)]
         given = {**keys, "output_dir": folder}
         if self.dataset_dir:
