@@ -37,40 +37,39 @@ class Inside:
         """Whether the bundle has that configuration."""
         return (self.bundle / "configs" / f"{config}.yaml").is_file()
 
-    def weights(self) -> Path | None:
-        """What inference.yaml is to segment with, if it is not the bundle's own: the fine-tuned run."""
-        run = self.output / "finetune"
-        return run if (run / "checkpoints").is_dir() else None
-
-    def workflow(self, config: str) -> Any:
-        """The initialised workflow of a configuration."""
+    def workflow(self, config: str, pretrained: Path | None = None) -> Any:
+        """The initialised workflow of a configuration, with these weights or its default ones."""
         from monai.bundle import ConfigWorkflow
 
-        if config not in self.workflows:
-            keys: dict[str, Any] = {"output_dir": str(self.output / f"inside_{config}")}
+        key = f"{config} {pretrained or ''}"
+        if key not in self.workflows:
+            keys: dict[str, Any] = {"output_dir": str(self.output / f"inside_{len(self.workflows)}")}
+            keys |= {"pretrained": str(pretrained)} if pretrained else {}
             made = ConfigWorkflow(
                 config_file=str(self.bundle / "configs" / f"{config}.yaml"),
                 workflow_type="infer" if config == "inference" else "train",
                 logging_file=False,
-                **{**keys, **self.overrides(config)},
+                **{**keys, **self.small(config)},
             )
             made.initialize()
-            self.workflows[config] = made
-        return self.workflows[config]
+            self.workflows[key] = made
+        return self.workflows[key]
 
-    def overrides(self, config: str) -> dict[str, Any]:
-        """What takes the place of a configuration's defaults: small settings, the weights of the runs."""
-        if config == "inference":
-            return {"pretrained": str(self.weights())} if self.weights() else {}
+    def small(self, config: str) -> dict[str, Any]:
+        """The laptop profile, where a configuration has one."""
         from monai.bundle import ConfigParser
 
         found = ConfigParser.load_config_file(str(self.bundle / "configs" / f"{config}.yaml"))
-        keys = {"profile": "laptop"} if "laptop" in found.get("profiles", {}) else {}
-        return {**keys, "pretrained": str(self.output / "train")} if config == "finetune" else keys
+        return {"profile": "laptop"} if "laptop" in found.get("profiles", {}) else {}
+
+    def inference(self) -> Any:
+        """The workflow of inference.yaml, with the weights that its run had."""
+        own = (self.output / "inference" / "own_weights").is_file()
+        return self.workflow("inference", None if own else self.output / "finetune")
 
     def network(self) -> Any:
         """The network that metadata.json describes: the one of inference.yaml."""
-        return self.workflow("inference").network_def.to("cpu").eval()
+        return self.inference().network_def.to("cpu").eval()
 
     def fake_input(self) -> Any:
         """Noise as metadata.json describes the image: (1, num_channels, *spatial_shape) in value_range."""
@@ -119,15 +118,13 @@ def versions(inside: Inside) -> Verdict:
 
 def properties(inside: Inside) -> Verdict:
     """MONAI finds what it looks for in each configuration."""
-    names = [name for name in ("train", "finetune", "inference") if inside.has(name)]
-    wrong = [
-        f"{name}: {', '.join(missing)}"
-        for name in names
-        if (missing := inside.workflow(name).check_properties())
-    ]
+    names = [name for name in ("train", "finetune") if inside.has(name)]
+    workflows = {name: inside.workflow(name) for name in names} | {"inference": inside.inference()}
+    found = {name: workflow.check_properties() for name, workflow in workflows.items()}
+    wrong = [f"{name}: {', '.join(missing)}" for name, missing in found.items() if missing]
     if wrong:
         return "failed", f"found none or wrong ids in {'; '.join(wrong)}; expected every property of MONAI's"
-    return "passed", ", ".join(names)
+    return "passed", ", ".join(found)
 
 
 def in_and_out(inside: Inside) -> Verdict:
@@ -158,28 +155,35 @@ def handover(inside: Inside) -> Verdict:
     """Every weight of the pre-trained encoder is in the network that finetune.yaml makes."""
     if not inside.has("finetune"):
         return "skipped", "no finetune.yaml: this bundle is trained on labels"
+    told = []
+    own = [inside.bundle] if (inside.bundle / "models" / "model.pt").is_file() else []
+    for source in [inside.output / "train", *own]:
+        files = [source / "checkpoints" / "best.pt", source / "checkpoints" / "final.pt"]
+        file = next((one for one in files if one.is_file()), source / "models" / "model.pt")
+        status, text = handed_over(file, inside.workflow("finetune", source).network_def)
+        if status == "failed":
+            return status, f"{file.name}: {text}"
+        told.append(f"{text} from {'models/' if source in own else 'two iterations of pre-training'}")
+    return "passed", "; ".join(told)
+
+
+def handed_over(file: Path, network: Any) -> Verdict:
+    """Whether a network holds every encoder tensor of a checkpoint, and no other."""
     import torch
 
-    files = [inside.output / "train" / "checkpoints" / name for name in ("best.pt", "final.pt")]
-    source = torch.load(next(file for file in files if file.is_file()), weights_only=True)["network"]
-    network = inside.workflow("finetune").network_def
+    source = torch.load(file, map_location="cpu", weights_only=True)["network"]
     beside = tuple(f"backbone.{name}." for name in getattr(network.backbone, "beside_encoder", ()))
-    there = {
-        k: v for k, v in source.items() if k.startswith("backbone.") and not k.startswith(beside or ("\0",))
-    }
-    here = network.state_dict()
-    lost = [
-        name for name, value in there.items() if name not in here or not torch.equal(here[name].cpu(), value)
-    ]
-    new = [
-        k
-        for k in here
-        if k.startswith("backbone.") and not k.startswith(beside or ("\0",)) and k not in there
-    ]
+
+    def encoder(state: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in state.items() if k.startswith("backbone.") and not k.startswith(beside)}
+
+    there, here = encoder(source), encoder(network.state_dict())
+    lost = [k for k, v in there.items() if k not in here or not torch.equal(here[k].cpu(), v)]
+    new = [k for k in here if k not in there]
     if lost or new or not there:
         found = f"{len(there) - len(lost)} of {len(there)} encoder tensors handed over, {len(new)} new"
-        return "failed", f"found {found} ({(lost + new + ['none there'])[0]}); expected all"
-    return "passed", f"all {len(there)} tensors of the encoder"
+        return "failed", f"found {found} ({[*lost, *new, 'none there'][0]}); expected all"
+    return "passed", f"all {len(there)} encoder tensors"
 
 
 def weights(inside: Inside) -> Verdict:

@@ -187,7 +187,11 @@ class Runs:
         if not found:
             return Result("run: inference", "failed", f"found no images*/*.nii.gz in {folder}; expected some")
         keys: dict[str, object] = {"dataset_dir": "scans"}
-        keys |= {} if own_weights else {"pretrained": "finetune"}
+        if own_weights:
+            (self.output / "inference").mkdir()
+            (self.output / "inference" / "own_weights").touch()  # for the checks inside
+        else:
+            keys["pretrained"] = "finetune"
         failed, seconds = self.run(["inference"], "inference", **keys)
         made = len(list((self.output / "inference").glob("*_seg.nii.gz")))
         expected = len(list(scans.iterdir()))
@@ -196,6 +200,19 @@ class Runs:
                 "run: inference", "failed", f"{failed or f'found {made}'}; expected {expected} volumes"
             )
         return Result("run: inference", "passed", f"{made} volumes in {seconds:.0f} s")
+
+    def segments(self) -> bool:
+        """Whether the bundle's own weights are of a segmentation; others are only pre-trained."""
+        file = self.bundle / "models" / "model.pt"
+        if not file.is_file():
+            return False
+        import torch
+
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            return bool(content["record"]["method"] == "segmentation")
+        except Exception:  # the check of the weights says what is wrong with it
+            return False
 
     def inside(self) -> list[Result]:
         """The checks that look at networks and weights from inside."""
@@ -210,12 +227,8 @@ class Runs:
     def all(self) -> Iterator[Result]:
         """Every check, in the order in which a user would run it."""
         yield self.trained("train")
-        own = (self.bundle / "models" / "model.pt").is_file()
         if (self.bundle / "configs" / "finetune.yaml").is_file():
-            tuned = self.trained("finetune", pretrained="train")
-            yield tuned
-            if tuned.status == "passed":
-                own = False
-                yield self.evaluated()
-        yield self.segmented(own)
+            yield self.trained("finetune", pretrained="train")
+            yield self.evaluated()
+        yield self.segmented(self.segments())
         yield from self.inside()

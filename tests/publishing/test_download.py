@@ -1,5 +1,6 @@
 """pretext3d/publishing: downloads from a real HTTP server that breaks, lies and dies."""
 
+import fcntl
 import json
 import socket
 import subprocess
@@ -228,6 +229,15 @@ def test_index_without_sizes_is_refused(server: FolderServer, folder: Path, tmp_
 
 
 # ----------------------------------------------------------------------------------- what is there already
+def test_two_at_once(server: FolderServer, tmp_path: Path) -> None:
+    with (tmp_path / ".tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another download of tiny is under way"):
+            get(server, tmp_path)
+    get(server, tmp_path)
+    assert leftovers(tmp_path) == []
+
+
 def test_files_of_the_users_are_not_destroyed(server: FolderServer, folder: Path, tmp_path: Path) -> None:
     get(server, tmp_path)
     mine = tmp_path / "tiny" / "runs" / "mine.txt"
@@ -313,6 +323,8 @@ def test_command_tells_mistakes_in_one_line(server: FolderServer, tmp_path: Path
         (["tinny", "--source", server.url], "did you mean tiny?"),
         (["tiny", "--source", server.url, "--version", "7"], "version: found '7', expected three numbers"),
         (["tiny", "--source", tmp_path / "nothing"], f"has no {INDEX}"),
+        (["tiny", "--source", "http:/" + "/[x"], f"has no {INDEX}"),
+        (["tiny", "--source", f"{server.url}/näh re"], "cannot be read: Not Found"),
     ):
         done = command(*words, "--output_dir", tmp_path / "there")
         assert done.returncode == 1

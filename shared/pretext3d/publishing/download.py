@@ -1,12 +1,14 @@
 """Downloads of packed bundles: checked against the index, and either whole or not there at all.
 
 In the folder that a bundle is downloaded into, `.<name>_v<version>.<digits>.part` is what has arrived of a
-broken transfer, `.<name>.draft` what is being unpacked, and `.<name>.old` the one that is being replaced.
+broken transfer, `.<name>.draft` what is being unpacked, `.<name>.old` the one that is being replaced, and
+`.<name>.lock` is there while a process is at it.
 """
 
 import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -57,18 +59,41 @@ def download(
         check_version(version)
     index = _index_of(str(source))
     entry = choose(read_index(read_small(index), index), name, version, index)
-    folder = Path(output_dir)
+    folder = Path(output_dir).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _recover(folder, name)
-        if _is_there(folder / name, entry, force):
-            return folder / name
-        part = folder / f".{name}_v{entry.version}.{entry.sha256[:12]}.part"
-        _bring(_location(index, entry), part, entry, progress)
-        _install(part, folder, entry)
+        with _alone(folder, name):
+            _recover(folder, name)
+            if not _is_there(folder / name, entry, force):
+                part = folder / f".{name}_v{entry.version}.{entry.sha256[:12]}.part"
+                _bring(_location(index, entry), part, entry, progress)
+                _install(part, folder, entry)
     except OSError as error:
         raise UserError(f"output_dir: {folder} cannot be written: {error}") from error
     return folder / name
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Keep other processes from downloading the same bundle to the same place meanwhile.
+
+    Raises:
+        UserError: one is at it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with (folder / f".{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"output_dir: {folder}: another download of {name} is under way there") from error
+        try:
+            yield
+        finally:
+            Path(lock.name).unlink(missing_ok=True)
 
 
 def _index_of(source: str) -> str:

@@ -7,7 +7,7 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pretext3d.errors import UserError
 
@@ -22,7 +22,10 @@ MOST_SMALL = 16 * 2**20
 
 def is_url(source: str) -> bool:
     """Whether it is to be read over HTTP."""
-    return urlsplit(source).scheme in ("http", "https")
+    try:
+        return urlsplit(source).scheme in ("http", "https")
+    except ValueError:  # brackets that are no address
+        return False
 
 
 def read_small(source: str) -> bytes:
@@ -98,7 +101,8 @@ def _reason(error: Exception) -> str:
 
 def _open(url: str, start: int) -> Any:
     """The response to a request of all bytes from `start` on."""
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    address = quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # spaces and letters beyond ASCII
+    request = urllib.request.Request(address, headers={"Range": f"bytes={start}-"} if start else {})
     return urllib.request.urlopen(request, timeout=TIMEOUT)
 
 
