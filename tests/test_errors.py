@@ -61,6 +61,27 @@ def test_interruption_while_a_mistake_is_handled(tmp_path: Path) -> None:
     assert end_of_program(tmp_path, *lines)[1].strip() == "stopped"
 
 
+def test_sigterm_is_one_line(tmp_path: Path) -> None:
+    code, shown = end_of_program(
+        tmp_path, "import os, signal, time", "os.kill(os.getpid(), signal.SIGTERM)", "time.sleep(9)"
+    )
+    assert code == 143
+    assert shown.strip() == "stopped"
+
+
+def test_a_lost_process_is_one_line(tmp_path: Path) -> None:
+    """As gloo tells it, inside what MONAI makes of it."""
+    code, shown = end_of_program(
+        tmp_path,
+        "try:",
+        "    raise RuntimeError('[/gloo/transport/tcp/pair.cc:1] Read error: Connection reset by peer')",
+        "except RuntimeError as error:",
+        "    raise RuntimeError('Failed to evaluate') from error",
+    )
+    assert code == 1
+    assert shown.strip() == "error: another process of this run has ended, and so it is stopped"
+
+
 def test_outermost_mistake_is_found() -> None:
     inner, outer = UserError("inner"), UserError("outer")
     outer.__cause__ = ValueError("between")

@@ -34,9 +34,11 @@ COMMON_IN_TRAINING = {
     "train::trainer", "validate::preprocessing", "validate::dataloader", "validate::inferer",
     "validate::evaluator",
 }  # fmt: skip
-# What one bundle needs otherwise: labels guide supervoxel in-painting, which reads them with the cases; the
-# cubes of a puzzle meet the encoder alone.
-OWN_IN_TRAINING = {"supervoxel_inpainting": {"cases"}, "rubiks_cube": {"backbone"}}
+# What one bundle needs otherwise: labels guide supervoxel in-painting, which reads them with the cases and
+# augments in training alone; the cubes of a puzzle meet the encoder alone.
+OWN_IN_TRAINING = {
+    "supervoxel_inpainting": {"cases", "validate::preprocessing"}, "rubiks_cube": {"backbone"}
+}  # fmt: skip
 # The other files: everything but these, which name the method or hold its numbers.
 OWN = {
     "finetune.yaml": {"output_dir", "profiles", "loss"},

@@ -1,9 +1,14 @@
 """The one exception for a user's mistake, and how a run shows it: one message, no stack trace."""
 
+import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 __all__ = ["UserError", "install_excepthook"]
 
@@ -17,6 +22,13 @@ class UserError(ValueError):
 
 # torch raises a worker's exception again in the main process, with the whole traceback there as its message
 _IN_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+
+
+# what the others of a distributed run see when one process dies: gloo tells it by words, NCCL by a type
+_PEER_LOST = re.compile(
+    r"gloo.*(reset by peer|closed by peer|timed out|broken pipe)", re.IGNORECASE | re.DOTALL
+)
+_PEER_LOST_TYPES = ("DistBackendError", "DistNetworkError")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -45,8 +57,15 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
+def peer_lost(error: BaseException | None) -> bool:
+    """Whether a distributed run ends here because another of its processes has ended."""
+    return any(
+        type(each).__name__ in _PEER_LOST_TYPES or _PEER_LOST.search(str(each)) for each in _chain(error)
+    )
+
+
 class _Hook:
-    """A `sys.excepthook` that shows a user's mistake as one message, an interruption as one line."""
+    """A `sys.excepthook`: a user's mistake is one message, an interruption or a lost process one line."""
 
     def __init__(self) -> None:
         self.previous = sys.excepthook
@@ -59,6 +78,10 @@ class _Hook:
             sys.stderr.write(f"\n{self.interrupted}\n")
         elif mistake is not None:
             sys.stderr.write(f"\nerror: {mistake}\n")
+        elif peer_lost(error):
+            sys.stderr.write(
+                f"\nerror: another process of this run has ended, and so it is {self.interrupted}\n"
+            )
         else:
             self.previous(kind, error, trace)
 
@@ -66,11 +89,22 @@ class _Hook:
 def install_excepthook(interrupted: str = "stopped") -> None:
     """Let an uncaught `UserError`, also a wrapped one, end the program with its message alone, exit code 1.
 
-    Ctrl-C ends it with one line, too; the exit code is then that of the signal, 130 in a shell.
+    Ctrl-C, and SIGTERM, by which a cluster or torchrun ends a process, end it with one line, too; the exit
+    code is then that of the signal, 130 and 143 in a shell.
 
     Args:
-        interrupted: what is said after Ctrl-C; a second call changes it.
+        interrupted: what is said then; a second call changes it.
     """
     hook = sys.excepthook if isinstance(sys.excepthook, _Hook) else _Hook()
     hook.interrupted = interrupted
     sys.excepthook = hook
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
+
+
+def _terminate(owner: int, signum: int, frame: Any) -> None:
+    """End as a program does that gets SIGTERM; the data loader's workers, which inherit this, say nothing."""
+    if os.getpid() == owner and isinstance(sys.excepthook, _Hook):
+        sys.stderr.write(f"\n{sys.excepthook.interrupted}\n")
+        sys.stderr.flush()
+    raise SystemExit(128 + signum)

@@ -112,4 +112,9 @@ def test_tracking_by_mlflow(tmp_path: Path) -> None:
     succeed("train", output_dir=tmp_path / "run", tracking="mlflow", **{**TINY, "max_epochs": 1})
     with sqlite3.connect(tmp_path / "run" / "mlruns.db") as store:
         names = {name for (name,) in store.execute("select key from latest_metrics")}
+        params = dict(store.execute("select key, value from params"))
     assert {"train_loss", "val_loss", "vector_error_mm", "relative_vector_error"} <= names
+    assert params["profile"] == "laptop"
+    assert params["batch_size"] == "2"
+    assert params["record.backbone.encoder"] == "unet"
+    assert len(list((tmp_path / "run" / "mlruns").rglob("pictures/epoch_0001_*.png"))) == 2

@@ -141,6 +141,24 @@ def test_labels_without_any_foreground(msd, prepare, label):
     assert prepare(folder, purpose="finetuning")["num_classes"] == 2  # the others are healthy controls
 
 
+def test_landmarks_of_some_cases_only_are_told(msd, prepare, caplog):
+    folder = Path(msd())
+    content = json.loads((folder / "dataset.json").read_text())
+    for entry in content["training"]:
+        entry["landmark"] = [1.0, 2.0, 3.0]
+    (folder / "dataset.json").write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        lacks = prepare(str(folder))["train"][0]["id"]
+    assert not caplog.records
+    del content["training"][int(lacks.removeprefix("case"))]["landmark"]
+    (folder / "dataset.json").write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        prepare(str(folder))
+    assert [r.getMessage() for r in caplog.records] == [
+        f"landmark: 1 of 8 training cases have none ({lacks}): their volume's centre is taken instead"
+    ]
+
+
 def test_nothing_good_is_an_error_with_the_reasons(tmp_path, volume, prepare):
     volume("x/a.nii.gz", np.zeros((5, 6, 7), np.int16)), volume("x/b.nii.gz")
     with pytest.raises(
@@ -167,7 +185,7 @@ def test_nothing_good_is_an_error_with_the_reasons(tmp_path, volume, prepare):
         ({"roi_size": [0, 4, 4]}, "roi_size: found"),
         (
             {"channels": [1]},
-            "10 cases found .*case0, case1, case2 and 7 more: wrong number of channels: 1, expected 2",
+            r"channels: found \[1\], but no volume has more than 1 channel.s.; expected indices from 0 to 0",
         ),
     ],
 )

@@ -44,6 +44,13 @@ def test_maps_attributes_and_gradients(encoder):
     assert all(torch.isfinite(p.grad).all() for p in backbone.parameters())
 
 
+def test_the_coarsest_map_alone_is_the_same(encoder):
+    backbone, x = small_case(encoder)
+    backbone.eval()
+    with torch.no_grad():
+        assert torch.equal(backbone.encode_coarsest(x), backbone.encode(x)[-1])
+
+
 def test_every_map_matters_to_decode(encoder):
     """A decoder that ignored a map would be a skip that is not connected."""
     backbone, x = small_case(encoder)

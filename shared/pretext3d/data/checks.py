@@ -99,6 +99,9 @@ def check_cases(
         require_label: check labels too.
         max_label: the largest value a label may hold; 0 = any.
         progress: show a bar when it takes long (on rank 0 only).
+
+    Raises:
+        UserError: `channels` is none, or no case has so many.
     """
     used = as_channels(channels)
     cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "")
@@ -110,6 +113,11 @@ def check_cases(
     counts = Counter(headers[i].channels for i, reason in reasons.items() if not reason)
     common = max(counts, key=lambda n: (counts[n], -n)) if counts else 1
     needed = max(used) + 1 if used else common
+    if used and counts and max(counts) < needed:
+        raise UserError(
+            f"channels: found {used}, but no volume has more than {max(counts)} channel(s); expected indices "
+            f"from 0 to {max(counts) - 1}, or null for all channels"
+        )
     values: dict[str, list[int]] = {}
     for case in tqdm(cases, desc="checking volumes", disable=hidden, delay=2, leave=False):
         name = case["id"]

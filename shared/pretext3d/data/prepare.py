@@ -126,6 +126,12 @@ def prepare_cases(
             )
         class_names += [f"label {value}" for value in range(count, num_classes)]
         count = num_classes
+    bare = [c["id"] for c in train if "landmark" not in c and "landmark_mask" not in c]
+    if 0 < len(bare) < len(train):
+        logger.warning(
+            "landmark: %d of %d training cases have none (%s%s): their volume's centre is taken instead",
+            len(bare), len(train), ", ".join(bare[:3]), ", ..." if len(bare) > 3 else "",
+        )  # fmt: skip
     available = len(train)
     if labelled:
         train = labelled_subset(train, label_fraction, num_labelled, seed)

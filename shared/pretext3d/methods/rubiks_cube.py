@@ -237,7 +237,7 @@ class RubiksCubeNet(nn.Module):
         The latter are of the cube at each position, if it came from each cell.
         """
         batch, cells = x.shape[:2]
-        deepest = self.backbone.encode(x.flatten(0, 1).to(memory_format=torch.channels_last_3d))[-1]
+        deepest = self.backbone.encode_coarsest(x.flatten(0, 1).to(memory_format=torch.channels_last_3d))
         features = self.branch(F.adaptive_avg_pool3d(deepest, self.pool_size).flatten(1))
         joined = features.view(batch, -1)
         if self.given_order:

@@ -94,6 +94,10 @@ class SwinUNETRBackbone(Backbone):
             self.encoder10(hidden[4]),
         ]
 
+    def encode_coarsest(self, x: Float[Tensor, "b c *space"]) -> Tensor:
+        """The transformer's last map, without the blocks of the skips."""
+        return self.encoder10(self.swinViT(x, True)[4])
+
     def decode(self, features: list[Tensor]) -> Float[Tensor, "b out *space"]:
         """The map before MONAI's `out`."""
         *skips, x = features
@@ -182,13 +186,7 @@ class UNETRBackbone(Backbone):
         Raises:
             UserError: x is not of roi_size.
         """
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if not tracing and tuple(x.shape[2:]) != self.roi_size:
-            raise UserError(
-                f"roi_size: found an input of {list(x.shape[2:])}, expected {list(self.roi_size)}: UNETR has "
-                "a position embedding for each token of the roi_size that it was built for"
-            )
-        last, hidden = self.vit(x)
+        last, hidden = self._tokens(x)
         return [
             self.encoder1(x),
             self.encoder2(self._to_map(hidden[3])),
@@ -196,6 +194,20 @@ class UNETRBackbone(Backbone):
             self.encoder4(self._to_map(hidden[9])),
             self._to_map(last),
         ]
+
+    def encode_coarsest(self, x: Float[Tensor, "b c *space"]) -> Tensor:
+        """The transformer's tokens as a map, without the blocks of the skips."""
+        return self._to_map(self._tokens(x)[0])
+
+    def _tokens(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if not tracing and tuple(x.shape[2:]) != self.roi_size:
+            raise UserError(
+                f"roi_size: found an input of {list(x.shape[2:])}, expected {list(self.roi_size)}: UNETR has "
+                "a position embedding for each token of the roi_size that it was built for"
+            )
+        last, hidden = self.vit(x)
+        return last, hidden
 
     def decode(self, features: list[Tensor]) -> Float[Tensor, "b out *space"]:
         """The map before MONAI's `out`."""

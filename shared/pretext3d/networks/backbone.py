@@ -87,6 +87,10 @@ class Backbone(nn.Module, ABC):
     def decode(self, features: list[Tensor]) -> Float[Tensor, "b out *space"]:
         """The map (b, out_channels, *space) at input resolution, from what `encode` gave."""
 
+    def encode_coarsest(self, x: Float[Tensor, "b c *space"]) -> Tensor:
+        """`encode(x)[-1]`; where finer maps have branches of their own, without these."""
+        return self.encode(x)[-1]
+
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b out *space"]:
         """`decode(encode(x))`."""
         return self.decode(self.encode(x))

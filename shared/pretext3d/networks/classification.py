@@ -29,4 +29,4 @@ class ClassificationNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b classes"]:
         """Logits."""
-        return self.head(self.backbone.encode(x)[-1].flatten(2).mean(-1))
+        return self.head(self.backbone.encode_coarsest(x).flatten(2).mean(-1))

@@ -130,10 +130,16 @@ class ResNet(Backbone):
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
         """The full-resolution branch, the stem, and the four stages."""
+        return [self.detail(x), *self._stages(x)]
+
+    def encode_coarsest(self, x: Float[Tensor, "b c *space"]) -> Tensor:
+        """The last stage."""
+        return self._stages(x)[-1]
+
+    def _stages(self, x: Tensor) -> list[Tensor]:
         self.check_batch(x)
-        stem = self.act(self.bn1(self.conv1(x)))
-        features = [self.detail(x), stem]
-        x = self.maxpool(stem)
+        features = [self.act(self.bn1(self.conv1(x)))]
+        x = self.maxpool(features[0])
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
             features.append(x)

@@ -61,8 +61,7 @@ class SegmentationNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b classes *space"]:
         """Logits."""
-        features = self.backbone.encode(x)
         if not self.decoder:
-            return self.head(self.backbone.decode(features))
+            return self.head(self.backbone(x))
         # a coarsest map that was rounded up reaches beyond the input
-        return self.head(features[-1])[(..., *(slice(size) for size in x.shape[2:]))]
+        return self.head(self.backbone.encode_coarsest(x))[(..., *(slice(size) for size in x.shape[2:]))]

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from pretext3d.errors import UserError
@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 class History:
     """Handler of a trainer: one line an epoch with its numbers.
 
-    They are epoch, steps, seconds, mean training loss, learning rate and the validation's metrics. List it
+    They are epoch, steps, seconds, mean training loss over all processes, learning rate and the validation's
+    metrics. List it
     behind the progress bar, which then ends first, and the validation handler. After a resume the lines of
     epochs that are trained again are dropped.
 
@@ -59,7 +60,8 @@ class History:
             "epoch": engine.state.epoch,
             "step": engine.state.iteration,
             "seconds": round(time.perf_counter() - self.begun, 2),
-            "train_loss": float(self.loss_sum) / max(1, self.steps),
+            "train_loss": float(idist.all_reduce(self.loss_sum / max(1, self.steps)))
+            / idist.get_world_size(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
         if not math.isfinite(row["train_loss"]):
@@ -69,7 +71,7 @@ class History:
             )
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             row |= {name: float(value) for name, value in self.evaluator.state.metrics.items()}
-        if dist.is_initialized() and dist.get_rank() > 0:
+        if idist.get_rank() > 0:
             return
         text = ", ".join(
             f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step")

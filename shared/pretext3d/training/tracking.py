@@ -1,0 +1,63 @@
+"""What `--tracking mlflow` lacks: the run's parameters and its pictures beside MONAI's metrics."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.handlers import MLFlowHandler
+
+__all__ = ["MLflowDetails"]
+
+LONGEST = 500  # characters of a parameter's value: what every MLflow store takes
+
+
+class MLflowDetails:
+    """Handler of a trainer: adds to the MLflow run that MONAI's handler opens; does nothing without one.
+
+    At the end of the first epoch the parameters, nested ones as `backbone.encoder`; at the end of the run the
+    pictures, as artifacts in `pictures`.
+
+    Args:
+        params: what the run is; of longer values the first 500 characters are kept.
+        output_dir: the run's folder, with pictures/*.png.
+    """
+
+    def __init__(self, params: Mapping[str, Any], output_dir: str) -> None:
+        self.params, self.pictures = dict(leaves(params)), Path(output_dir) / "pictures"
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(once=1), self.log_params)
+        engine.add_event_handler(Events.COMPLETED, self.log_pictures)
+
+    def log_params(self, engine: Engine) -> None:
+        """Write the parameters that the run does not have yet."""
+        for client, run in runs(engine):
+            known = client.get_run(run).data.params
+            for name, value in self.params.items():
+                if name not in known:  # a resumed run has them
+                    client.log_param(run, name, value)
+
+    def log_pictures(self, engine: Engine) -> None:
+        """Copy every picture into the store."""
+        for client, run in runs(engine):
+            for path in sorted(self.pictures.glob("*.png")):
+                client.log_artifact(run, str(path), "pictures")
+
+
+def runs(engine: Engine) -> Iterator[tuple[Any, str]]:
+    """Client and identifier of each MLflow run that a handler of the trainer has open."""
+    for handler, *_ in engine._event_handlers[Events.COMPLETED]:
+        owner = getattr(handler, "__self__", None)
+        if isinstance(owner, MLFlowHandler) and owner.cur_run is not None:
+            yield owner.client, owner.cur_run.info.run_id
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names, nested ones joined by dots, and values as text."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)[:LONGEST]

@@ -1,0 +1,73 @@
+"""Training in several processes under torchrun: the same result as one, and what happens when one dies."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.bundles.command import ROOT, TINY, arguments, environment, history, succeed
+
+pytestmark = pytest.mark.slow
+
+# Group norm: a batch norm's statistics are of each process's own part of the batch on CPUs.
+SAME = {**TINY, "encoder": "segresnet", "precision": "fp32", "device": "cpu", "pictures": 0}
+
+
+def torchrun(**keys: object) -> list[str]:
+    """The command line of a pre-training in two processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    return [*launcher, *arguments(["train", "multi_gpu_train"], **keys)]
+
+
+def finish(command: list[str]) -> None:
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(run / "checkpoints" / "final.pt", weights_only=True)["network"])
+
+
+def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
+    """Twelve samples an epoch either way: three steps of four, or of two in each of two processes."""
+    succeed("train", output_dir=tmp_path / "one", **{**SAME, "batch_size": 4, "steps_per_epoch": 3})
+    finish(torchrun(output_dir=tmp_path / "two", **{**SAME, "batch_size": 2, "steps_per_epoch": 6}))
+    one, two = history(tmp_path / "one"), history(tmp_path / "two")
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for a, b in zip(one, two, strict=True):
+        assert float(b["train_loss"]) == pytest.approx(float(a["train_loss"]), rel=1e-3)
+        assert float(b["val_loss"]) == pytest.approx(float(a["val_loss"]), rel=1e-2)
+
+
+def test_a_killed_process_ends_the_run_and_resume_goes_on(tmp_path: Path) -> None:
+    keys = {**SAME, "max_epochs": 4, "steps_per_epoch": 8}
+    finish(torchrun(output_dir=tmp_path / "whole", **keys))
+    command = torchrun(output_dir=tmp_path / "killed", **keys)
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=log, stderr=log)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "killed" / "checkpoints" / "epoch_0001.pt").exists():
+        assert run.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    ranks = {child.environ().get("RANK"): child for child in psutil.Process(run.pid).children()}
+    ranks["1"].send_signal(signal.SIGKILL)
+    assert run.wait(timeout=120) != 0
+    output = (tmp_path / "log").read_text()
+    assert "stopped; the same command with --resume True goes on" in output
+    assert "signal 9" in output.lower()  # torchrun's own table names the one that was killed
+    assert not (tmp_path / "killed" / "checkpoints" / "final.pt").exists()
+    finish([*command, "--resume", "True"])
+    assert [row["train_loss"] for row in history(tmp_path / "killed")] == [
+        row["train_loss"] for row in history(tmp_path / "whole")
+    ]
+    whole = weights(tmp_path / "whole")
+    for name, value in weights(tmp_path / "killed").items():
+        assert torch.equal(value, whole[name]), name

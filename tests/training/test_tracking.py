@@ -1,0 +1,23 @@
+"""Tests of what is added to an MLflow run; with a real store: tests/bundles/test_vectorpose_bundle.py."""
+
+from pathlib import Path
+
+from ignite.engine import Engine
+from pretext3d.training.tracking import MLflowDetails, leaves
+
+
+def test_nested_parameters_have_dotted_names_and_short_values() -> None:
+    values = {
+        "profile": "laptop",
+        "record": {"backbone": {"encoder": "unet"}, "data": {"train": ["x" * 999]}},
+    }
+    found = dict(leaves(values))
+    assert list(found) == ["profile", "record.backbone.encoder", "record.data.train"]
+    assert found["record.backbone.encoder"] == "unet"
+    assert len(found["record.data.train"]) == 500
+
+
+def test_a_run_that_is_not_tracked_goes_on(tmp_path: Path) -> None:
+    trainer = Engine(lambda engine, batch: batch)
+    MLflowDetails({"profile": "laptop"}, str(tmp_path)).attach(trainer)
+    assert trainer.run([1, 2], max_epochs=2).epoch == 2
