@@ -1,9 +1,9 @@
 """Pack bundles for others: one zip each with the package inside, its SHA-256 beside it, an index of them all.
 
 The zip holds LICENSE, configs (train.json and inference.json beside the YAML: `monai.bundle.load` reads JSON
-only), docs, models and the package `pretext3d`, so that it runs where only MONAI and what metadata.json
-requires is installed. The same files give the same zip, byte for byte: nothing in it is compressed (that
-depends on the zlib at hand), and times, order and permissions are fixed.
+only), docs, models, requirements.txt with what metadata.json asks for, and the package `pretext3d`: with
+those packages installed, it runs. The same files give the same zip, byte for byte: nothing in it is
+compressed (that depends on the zlib at hand), and times, order and permissions are fixed.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pretext3d.publishing.archive import (
     check_name,
     check_version,
     read_metadata,
+    requirements,
     sha256_of,
 )
 from pretext3d.publishing.index import INDEX, make_index
@@ -171,6 +172,7 @@ def pack(bundle: Path, output_dir: Path, force: bool = False, package: Path | No
             f"{', '.join(changelog) or 'it is empty'}"
         )
     files, left_out = collect(bundle, package)
+    files["requirements.txt"] = "".join(f"{line}\n" for line in requirements(metadata)).encode()
     content = zip_of(name, files)
     path = output_dir / archive_name(name, version)
     state = "written"

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pretext3d.errors import UserError
-from pretext3d.publishing.archive import read_metadata, split_archive_name, unpack
+from pretext3d.publishing.archive import read_metadata, requirements, split_archive_name, unpack
 from rich.console import Console
 from rich.table import Table
-from verify_files import Result, check_archive, check_files, requirements
+from verify_files import Result, check_archive, check_files
 from verify_runs import Runs, clean_environment, current_environment
 
 EXAMPLES = """examples:

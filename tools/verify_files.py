@@ -14,6 +14,7 @@ from pretext3d.errors import UserError
 from pretext3d.publishing.archive import (
     check_members,
     read_metadata,
+    requirements,
     sha256_of,
     split_archive_name,
 )
@@ -22,8 +23,9 @@ SCHEMA = Path(__file__).resolve().parent / "schema" / "meta_schema_20240725.json
 REQUIRED = (
     "LICENSE", "configs/metadata.json", "configs/train.yaml", "configs/train.json", "configs/inference.yaml",
     "configs/inference.json", "configs/logging.conf", "docs/README.md", "pretext3d/__init__.py",
+    "requirements.txt",
 )  # fmt: skip
-TOP = {"LICENSE", "README.md", "configs", "docs", "models", "scripts", "pretext3d"}
+TOP = {"LICENSE", "README.md", "requirements.txt", "configs", "docs", "models", "scripts", "pretext3d"}
 TOP |= {"large_files.yml", "large_files.yaml", "large_files.json", ".download.json"}
 UNWANTED = re.compile(
     r"(^|/)(__pycache__|runs|mlruns|previews)/|\.(pyc|pth|tmp|part|log)$|(^|/)epoch_\d+\.pt$"
@@ -128,7 +130,7 @@ def check_metadata(metadata: dict[str, Any]) -> Result:
     return judge("metadata schema", wrong, f"what {SCHEMA.name} asks", f"valid by {SCHEMA.name}")
 
 
-def check_version(metadata: dict[str, Any], source: str) -> Result:
+def check_version(bundle: Path, metadata: dict[str, Any], source: str) -> Result:
     """The version is in the changelog and in the zip's name; the required packages have exact versions."""
     version, changelog = metadata.get("version"), metadata.get("changelog") or {}
     wrong = [] if version in changelog else [f"version {version}, changelog of {_listed(list(changelog))}"]
@@ -137,6 +139,9 @@ def check_version(metadata: dict[str, Any], source: str) -> Result:
         wrong.append(f"version {version} in {source}")
     pins = dict(line.split("==") for line in requirements(metadata))
     wrong += [f"{name} {pin}" for name, pin in pins.items() if not re.fullmatch(r"\d+(\.\d+)+", pin)]
+    file = bundle / "requirements.txt"
+    if file.is_file() and file.read_text(encoding="utf-8").split() != requirements(metadata):
+        wrong.append("a requirements.txt that says something else than metadata.json")
     expected = "the version in changelog and name, and exact versions"
     return judge("versions", wrong, expected, f"{version}; {len(pins)} packages pinned")
 
@@ -164,15 +169,4 @@ def check_files(bundle: Path, source: Path) -> Iterator[Result]:
         yield Result("metadata schema", "failed", str(error))
         return
     yield check_metadata(metadata)
-    yield check_version(metadata, source.name)
-
-
-def requirements(metadata: dict[str, Any]) -> list[str]:
-    """What metadata.json asks for, as pip takes it."""
-    pins = {
-        "monai": metadata.get("monai_version"),
-        "torch": metadata.get("pytorch_version"),
-        "numpy": metadata.get("numpy_version"),
-        **(metadata.get("required_packages_version") or {}),
-    }
-    return [f"{name}=={version}" for name, version in sorted(pins.items())]
+    yield check_version(bundle, metadata, source.name)

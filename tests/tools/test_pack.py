@@ -59,6 +59,7 @@ def test_zip_has_the_bundle_and_the_package(bundle: Path, tmp_path: Path) -> Non
     names = members(packed(bundle, tmp_path / "dist"))
     expected = {f"vectorpose/{p.relative_to(bundle).as_posix()}" for p in bundle.rglob("*") if p.is_file()}
     expected |= {"vectorpose/configs/train.json", "vectorpose/configs/inference.json"}
+    expected.add("vectorpose/requirements.txt")
     package = ROOT / "shared" / "pretext3d"
     expected |= {f"vectorpose/pretext3d/{p.relative_to(package).as_posix()}" for p in package.rglob("*.py")}
     assert names == expected
@@ -69,6 +70,15 @@ def test_json_says_what_the_yaml_says(bundle: Path, tmp_path: Path) -> None:
     for name in ("train", "inference"):
         written = json.loads((tmp_path / "new" / "configs" / f"{name}.json").read_text())
         assert written == yaml.safe_load((bundle / "configs" / f"{name}.yaml").read_text())
+
+
+def test_requirements_are_the_metadata_ones(bundle: Path, tmp_path: Path) -> None:
+    unpack(packed(bundle, tmp_path / "dist"), tmp_path / "new", "vectorpose", "0.1.0")
+    lines = (tmp_path / "new" / "requirements.txt").read_text().splitlines()
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert f"torch=={metadata['pytorch_version']}" in lines
+    assert f"nibabel=={metadata['required_packages_version']['nibabel']}" in lines
+    assert len(lines) == 3 + len(metadata["required_packages_version"])
 
 
 def test_same_files_give_the_same_bytes(bundle: Path, tmp_path: Path) -> None:

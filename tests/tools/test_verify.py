@@ -87,6 +87,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "other schema": (lambda b: change(b, schema="https://x.org/y.json"), "metadata schema", "schema: found"),
     "no json at all": (lambda b: append(b, "configs/metadata.json", "}"), "metadata schema", "is no JSON"),
     "changelog": (lambda b: change(b, version="9.0.0"), "versions", "version 9.0.0, changelog of 0.1.0"),
+    "requirements": (lambda b: append(b, "requirements.txt", "x==1\n"), "versions", "a requirements.txt"),
     "range": (lambda b: change(b, monai_version=">=1.6"), "versions", "monai >=1.6"),
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ __all__ = [
     "check_version",
     "differing_files",
     "read_metadata",
+    "requirements",
     "sha256_of",
     "split_archive_name",
     "unpack",
@@ -111,6 +112,17 @@ def read_metadata(path: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise UserError(f"{path}: found {type(metadata).__name__}, expected a JSON object")
     return metadata
+
+
+def requirements(metadata: Mapping[str, Any]) -> list[str]:
+    """What a bundle's metadata.json asks for, as pip takes it, in the order of the names."""
+    pins = {
+        "monai": metadata.get("monai_version"),
+        "torch": metadata.get("pytorch_version"),
+        "numpy": metadata.get("numpy_version"),
+        **(metadata.get("required_packages_version") or {}),
+    }
+    return [f"{name}=={version}" for name, version in sorted(pins.items())]
 
 
 def _complaint(member: zipfile.ZipInfo, name: str) -> str:
