@@ -3,8 +3,10 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from monai.bundle import scripts
 from pretext3d.errors import UserError
 from pretext3d.publishing.index import Entry, choose, make_index, read_index
 
@@ -35,6 +37,18 @@ def test_base_url_stands_before_the_file_name(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     source = make_index(tmp_path, "https://example.org/bundles/")["tiny_v0.1.0"]["source"]
     assert source == "https://example.org/bundles/tiny_v0.1.0.zip"
+
+
+def test_monai_reads_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bundle(tmp_path, "rubiks_cube")
+    write_bundle(tmp_path, "tiny", "0.2.0")
+    text = json.dumps(make_index(tmp_path, "https://example.org"))
+    reply = SimpleNamespace(text=text, raise_for_status=lambda: None)
+    monkeypatch.setattr(scripts, "requests", SimpleNamespace(get=lambda url: reply))
+    monkeypatch.setattr(scripts, "has_requests", True)
+    assert scripts.get_all_bundles_list() == [("rubiks_cube", "0.1.0"), ("tiny", "0.2.0")]
+    info = scripts.get_bundle_info("tiny", "0.2.0", tag="dev")
+    assert info["browser_download_url"] == "https://example.org/tiny_v0.2.0.zip"
 
 
 @pytest.mark.parametrize(
