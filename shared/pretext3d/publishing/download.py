@@ -184,7 +184,8 @@ def _install(part: Path, folder: Path, entry: Entry) -> None:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    part.unlink(missing_ok=True)
+    for one in folder.glob(f".{entry.name}_v*.part"):  # this transfer's, and those of versions never finished
+        one.unlink()
 
 
 def _recover(folder: Path, name: str) -> None:
