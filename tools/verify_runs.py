@@ -166,11 +166,10 @@ class Runs:
             return Result(check, "failed", "found no checkpoint; expected one")
         return Result(check, "passed", f"{ITERATIONS} iterations in {seconds:.0f} s, loss {losses[0]:.3g}")
 
-    def evaluated(self) -> Result:
-        """The fine-tuned run on its held-out cases."""
-        keys = {**self.small("finetune")}
-        failed, seconds = self.run(["finetune", "evaluate"], "finetune", **keys)
-        table = self.output / "finetune" / "evaluation.csv"
+    def evaluated(self, base: str) -> Result:
+        """The run that `base` has trained, on its held-out cases."""
+        failed, seconds = self.run([base, "evaluate"], base, **self.small(base))
+        table = self.output / base / "evaluation.csv"
         if failed or not table.is_file():
             return Result("run: evaluate", "failed", f"{failed or 'no evaluation.csv'}; expected a table")
         lines = len(table.read_text(encoding="utf-8").splitlines()) - 1
@@ -227,8 +226,10 @@ class Runs:
     def all(self) -> Iterator[Result]:
         """Every check, in the order in which a user would run it."""
         yield self.trained("train")
-        if (self.bundle / "configs" / "finetune.yaml").is_file():
+        pretrains = (self.bundle / "configs" / "finetune.yaml").is_file()
+        if pretrains:
             yield self.trained("finetune", pretrained="train")
-            yield self.evaluated()
+        if (self.bundle / "configs" / "evaluate.yaml").is_file():
+            yield self.evaluated("finetune" if pretrains else "train")
         yield self.segmented(self.segments())
         yield from self.inside()
