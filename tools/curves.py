@@ -45,7 +45,7 @@ def draw(histories: dict[str, pd.DataFrame], metrics: Sequence[str] = ()) -> Fig
                 axes.plot(values["step"], values[shown], marker=".", label=label or None)
         axes.set(title="loss" if len(pair) > 1 else name.replace("_", " "), xlabel="step")
         axes.grid(alpha=0.3)
-        if name == "relative_vector_error":  # 1 is the mean predictor
+        if name.startswith("relative_"):  # 1 is what needs no learning
             axes.axhline(1, color="black", linestyle=":", linewidth=1)
         if len(pair) > 1 or len(histories) > 1:
             axes.legend(fontsize=7)

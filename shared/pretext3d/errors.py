@@ -98,7 +98,9 @@ def install_excepthook(interrupted: str = "stopped") -> None:
     hook = sys.excepthook if isinstance(sys.excepthook, _Hook) else _Hook()
     hook.interrupted = interrupted
     sys.excepthook = hook
-    if threading.current_thread() is threading.main_thread():
+    # a program around this one that has its own way to end keeps it
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
 
 

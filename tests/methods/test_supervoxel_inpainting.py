@@ -63,6 +63,8 @@ def test_border_is_near_and_visible_alone() -> None:
     mask = torch.zeros(1, 1, 1, 1, 7, dtype=torch.bool)
     mask[..., 5] = True
     torch.testing.assert_close(si.mean_fill_mse(output(clean, clean, mask)), torch.tensor([16.0]))
+    # the mean of all that is visible, 1 1 3 3 3 3, is 7 / 3
+    torch.testing.assert_close(si.tile_fill_mse(output(clean, clean, mask)), torch.tensor([(14 / 3) ** 2]))
 
 
 def test_a_tile_hidden_as_a_whole_has_finite_errors() -> None:
@@ -122,7 +124,8 @@ def test_metrics_of_a_validation() -> None:
     assert got["mean_fill_mse"] == pytest.approx(0.1)
     assert got["relative_masked_error"] == pytest.approx(0.5)
     assert set(got) == {
-        "masked_mse", "mean_fill_mse", "relative_masked_error", "mse", "masked_psnr_db", "masked_ssim"
+        "masked_mse", "tile_fill_mse", "mean_fill_mse", "relative_masked_error", "mse", "masked_psnr_db",
+        "masked_ssim",
     }  # fmt: skip
     assert si.validation_metrics("segmentation") == {}
 

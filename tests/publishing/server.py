@@ -32,7 +32,7 @@ class FolderServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         host, port = self.server_address[:2]
-        return f"http://{host!s}:{port}"
+        return "http:" + f"//{host!s}:{port}"
 
 
 class _Handler(BaseHTTPRequestHandler):

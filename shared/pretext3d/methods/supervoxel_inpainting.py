@@ -40,6 +40,7 @@ __all__ = [
     "masked_ssim",
     "mean_fill_mse",
     "mse",
+    "tile_fill_mse",
     "validation_metrics",
 ]
 
@@ -193,24 +194,33 @@ def masked_ssim(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
     return masked_mean(similarity, output["label"]["mask"])
 
 
+def flat_fill_mse(output: Mapping[str, Any], source: Bool[Tensor, "b 1 i j k"]) -> Float[Tensor, "b"]:
+    """`masked_mse` of a region filled with one value a channel, the mean where `source` is True."""
+    clean, mask = output["label"]["clean"], output["label"]["mask"]
+    fill = (clean * source).flatten(2).sum(2) / source.flatten(2).sum(2).clamp(min=1)
+    return masked_mean((clean - fill[..., None, None, None]).square(), mask)
+
+
 def mean_fill_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
-    """The yardstick: `masked_mse` of a region filled with one value a channel, the mean of its border.
+    """The yardstick: `masked_mse` of a region filled with the mean of its border, a value a channel.
 
     The border is every visible voxel within 3 voxels of the region along each axis.
     """
-    clean, mask = output["label"]["clean"], output["label"]["mask"]
+    mask = output["label"]["mask"]
     near = F.max_pool3d(mask.float(), 2 * BORDER + 1, stride=1, padding=BORDER) > 0
-    border = near & ~mask
-    count = border.flatten(2).sum(2).clamp(min=1)
-    fill = (clean * border).flatten(2).sum(2) / count
-    return masked_mean((clean - fill[..., None, None, None]).square(), mask)
+    return flat_fill_mse(output, near & ~mask)
+
+
+def tile_fill_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
+    """Chance: `masked_mse` of a region filled with the mean of all visible voxels, a value a channel."""
+    return flat_fill_mse(output, ~output["label"]["mask"])
 
 
 def validation_metrics(task: str = "inpainting") -> dict[str, Metric]:
     """The metrics of a validation, by name: the mean over all held-out tiles of the errors above.
 
-    `mean_fill_mse` is the yardstick's error, `relative_masked_error` is `masked_mse` / `mean_fill_mse`: 1 is
-    no better than a region filled with the mean of its border, 0 is perfect.
+    `tile_fill_mse` is chance, `mean_fill_mse` the yardstick's error; `relative_masked_error`, `masked_mse` /
+    `mean_fill_mse`, is 1 for a network that is no better than a flat fill with the mean of the border.
 
     Args:
         task: segmentation, which is measured after fine-tuning, has none.
@@ -220,6 +230,7 @@ def validation_metrics(task: str = "inpainting") -> dict[str, Metric]:
     error, yardstick = SampleMean(masked_mse), SampleMean(mean_fill_mse)
     return {
         "masked_mse": error,
+        "tile_fill_mse": SampleMean(tile_fill_mse),
         "mean_fill_mse": yardstick,
         "relative_masked_error": error / yardstick,
         "mse": SampleMean(mse),

@@ -110,7 +110,9 @@ class RunCheckpointer:
         engine.add_event_handler(Events.COMPLETED, self.end_run)
 
     def start_run(self, engine: Engine) -> None:
-        """Resume, or make sure that nothing is overwritten."""
+        """Resume, or make sure that nothing is overwritten; a trainer that runs once more just goes on."""
+        if self.done_epoch >= 0:  # the next round of a federated training
+            return
         if self.parts["scaler"] is None:
             self.parts["scaler"] = getattr(engine, "scaler", None)  # MONAI's trainer makes it in run()
         epochs = epoch_files(self.ckpt_dir)
