@@ -73,15 +73,18 @@ def clean_environment(folder: Path, packages: list[str], work: Path) -> Environm
         UserError: the folder is something else, or pip cannot install.
     """
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = folder / "requirements.txt"
+    stamp = folder / "verify_requirements.txt"  # what is installed; nothing in it = not finished
     wanted = "\n".join(packages) + "\n"
-    if folder.exists() and not (folder / "pyvenv.cfg").is_file() and any(folder.iterdir()):
-        raise UserError(f"environment: {folder}: is no virtual environment; expected one, or a new folder")
+    if folder.exists() and not stamp.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"environment: {folder}: is none that this tool has made; expected one, or a new folder"
+        )
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         print(f"installing {len(packages)} packages in {folder}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp.write_text("", encoding="utf-8")
         if not python.is_file():
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        stamp.unlink(missing_ok=True)
         made = Environment(python, clean_variables(work)).run(
             ["-m", "pip", "install", "--quiet", *packages], work, 3600
         )

@@ -153,7 +153,7 @@ def test_mistakes_on_the_command_line(
     for words, expected in (
         ([tmp_path / "x.zip"], "x.zip: found no bundle"),
         ([packed, "--dataset_dir", tmp_path / "x"], "dataset_dir: "),
-        ([packed, "--environment", ROOT / "bundles"], "bundles: is no virtual environment"),
+        ([packed, "--environment", ROOT / "bundles"], "bundles: is none that this tool has made"),
     ):
         assert verify.main([str(word) for word in words]) == 1
         error = capsys.readouterr().err
@@ -169,10 +169,11 @@ def test_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return subprocess.CompletedProcess(words, len(calls) == 3, "", "noise\nERROR: no such version\n")
 
     monkeypatch.setattr(runs.Environment, "run", fake)
-    monkeypatch.setattr(runs.subprocess, "run", lambda words, check: Path(words[-1]).mkdir(exist_ok=True))
     folder = tmp_path / "clean"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "verify_requirements.txt").touch()  # of a call that was stopped
+    monkeypatch.setattr(runs.subprocess, "run", lambda words, check: (folder / "bin" / "python").touch())
     runs.clean_environment(folder, ["a==1"], tmp_path)
-    (folder / "pyvenv.cfg").touch()
     made = runs.clean_environment(folder, ["a==1"], tmp_path)
     assert made.python.is_relative_to(folder)
     assert "PYTHONPATH" not in made.variables
@@ -180,7 +181,13 @@ def test_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert calls == [["-m", "pip", "install", "--quiet", f"a=={version}"] for version in (1, 2)]
     with pytest.raises(UserError, match="pip: ERROR: no such version"):
         runs.clean_environment(folder, ["a==3"], tmp_path)
-    assert not (folder / "requirements.txt").exists()  # the next call tries again
+    runs.clean_environment(folder, ["a==3"], tmp_path)  # the next call tries again
+    assert calls[-1] == calls[-2]
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "pyvenv.cfg").touch()
+    with pytest.raises(UserError, match="none that this tool has made"):
+        runs.clean_environment(foreign, ["a==1"], tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------- runs
