@@ -279,7 +279,7 @@ def test_bundle_has_its_files(bundle: Path) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_metadata_is_valid(bundle: Path) -> None:
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
-    schema = json.loads((ROOT / "tests" / "schema" / "meta_schema_20240725.json").read_text())
+    schema = json.loads((ROOT / "tools" / "schema" / "meta_schema_20240725.json").read_text())
     jsonschema.validate(metadata, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**metadata, "version": 1}, schema)

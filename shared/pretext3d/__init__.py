@@ -1,3 +1,17 @@
 """Pretext tasks that pre-train 3D medical-imaging networks without labels, as MONAI components."""
 
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pretext3d.publishing.download import download as download
+else:
+
+    def __getattr__(name: str) -> object:
+        """`pretext3d.download`, imported when it is asked for: `import pretext3d` alone stays light."""
+        if name == "download":
+            from pretext3d.publishing.download import download
+
+            return download
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Packed bundles: their archives, the index of a folder of them, and their download."""

@@ -1,0 +1,199 @@
+"""Downloads of packed bundles: checked against the index, and either whole or not there at all.
+
+In the folder that a bundle is downloaded into, `.<name>_v<version>.<digits>.part` is what has arrived of a
+broken transfer, `.<name>.draft` what is being unpacked, `.<name>.old` the one that is being replaced, and
+`.<name>.lock` is there while a process is at it.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+from pretext3d.errors import UserError
+from pretext3d.publishing.archive import check_name, check_version, differing_files, sha256_of, unpack
+from pretext3d.publishing.index import INDEX, Entry, choose, read_index
+from pretext3d.publishing.transfer import fetch, is_url, read_small
+
+__all__ = ["download"]
+
+RECORD = (
+    ".download.json"  # in the bundle's folder: version, sha256, and the files that the download put there
+)
+SLACK = 2**20  # bytes that an archive may have more than the index tells
+
+
+def download(
+    name: str,
+    source: str | Path,
+    output_dir: str | Path = ".",
+    version: str | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Download a packed bundle and unpack it.
+
+    The zip is checked against the SHA-256 and the size in the index, and unpacked beside its place; only
+    then it takes that place. Whatever fails, an earlier version stays. A broken transfer is resumed by the
+    next call. A bundle that is there already, in the same version and unchanged, is left alone.
+
+    Args:
+        name: of the bundle, e.g. vectorpose.
+        source: URL or folder of the packed bundles and their index, or the index itself.
+        output_dir: the bundle becomes `output_dir/name`.
+        version: three numbers; None = the newest.
+        force: replace a folder `output_dir/name` even if it has files that no download has put there.
+        progress: show a bar.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        UserError: no such bundle or version, a transfer that broke, a file that is not the index's or that
+            holds what no bundle holds, or a folder in the way.
+    """
+    check_name(name)
+    if version is not None:
+        check_version(version)
+    index = _index_of(str(source))
+    entry = choose(read_index(read_small(index), index), name, version, index)
+    folder = Path(output_dir).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder, name):
+            _recover(folder, name)
+            if not _is_there(folder / name, entry, force):
+                part = folder / f".{name}_v{entry.version}.{entry.sha256[:12]}.part"
+                _bring(_location(index, entry), part, entry, progress)
+                _install(part, folder, entry)
+    except OSError as error:
+        raise UserError(f"output_dir: {folder} cannot be written: {error}") from error
+    return folder / name
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Keep other processes from downloading the same bundle to the same place meanwhile.
+
+    Raises:
+        UserError: one is at it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with (folder / f".{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"output_dir: {folder}: another download of {name} is under way there") from error
+        try:
+            yield
+        finally:
+            Path(lock.name).unlink(missing_ok=True)
+
+
+def _index_of(source: str) -> str:
+    """Path or URL of the index that a user means."""
+    if source.endswith(".json"):
+        return source
+    if is_url(source):
+        return source.rstrip("/") + "/" + INDEX
+    folder = Path(source).expanduser()
+    if not (folder / INDEX).is_file():
+        raise UserError(f"source: {source}: has no {INDEX}; expected a folder or URL of packed bundles")
+    return str(folder / INDEX)
+
+
+def _location(index: str, entry: Entry) -> str:
+    """Path or URL of an entry's zip; one without scheme lies beside the index."""
+    if is_url(entry.source):
+        return entry.source
+    return urljoin(index, entry.source) if is_url(index) else str(Path(index).with_name(entry.source))
+
+
+def _bring(location: str, part: Path, entry: Entry, progress: bool) -> None:
+    """Fill `part`, and be sure that it is what the index says."""
+    if not entry.size:
+        raise UserError(
+            f"{entry.name}_v{entry.version}: size: found none in the index, expected a number of bytes"
+        )
+    for _ in range(2):
+        resumed = part.is_file() and part.stat().st_size > 0
+        fetch(location, part, entry.size, progress)
+        found = sha256_of(part)
+        if found == entry.sha256:
+            return
+        part.unlink()
+        if not resumed:  # what was left of an earlier transfer may have been the damage
+            break
+    raise UserError(f"{location}: sha256: found {found}, expected {entry.sha256} as the index says")
+
+
+def _is_there(place: Path, entry: Entry, force: bool) -> bool:
+    """Whether that very bundle is there and unchanged.
+
+    Raises:
+        UserError: something is there that a replacement would destroy.
+    """
+    if not place.exists() and not place.is_symlink():
+        return False
+    if place.is_symlink() or not place.is_dir():
+        raise UserError(f"output_dir: {place} is no folder; expected a bundle or nothing")
+    record: dict[str, object] = {}
+    with contextlib.suppress(OSError, ValueError):
+        read = json.loads((place / RECORD).read_text(encoding="utf-8"))
+        record = read if isinstance(read, dict) else {}
+    files = record.get("files")
+    known = {str(key): str(value) for key, value in files.items()} if isinstance(files, dict) else {}
+    others = [one for one in differing_files(place, known) if one != RECORD]
+    if not others:
+        return record.get("sha256") == entry.sha256
+    lost = [one for one in others if (place / one).exists()]  # files that are missing are no loss
+    if lost and not force:
+        raise UserError(
+            f"output_dir: {place}: found {len(lost)} files that no download has put there ({lost[0]}), "
+            "expected none; move them elsewhere, or give force"
+        )
+    return False
+
+
+def _install(part: Path, folder: Path, entry: Entry) -> None:
+    """Unpack beside the bundle's place, then take that place; the old one is back if that fails."""
+    place, draft, old = (folder / one for one in (entry.name, f".{entry.name}.draft", f".{entry.name}.old"))
+    try:
+        draft.mkdir()
+        most = entry.unpacked_size + SLACK if entry.unpacked_size else 0
+        files = unpack(part, draft, entry.name, entry.version, most)
+        record = {"version": entry.version, "sha256": entry.sha256, "files": files}
+        (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if place.exists():
+            place.rename(old)
+        try:
+            draft.rename(place)
+        except OSError:
+            if old.exists():
+                old.rename(place)
+            raise
+    except UserError:
+        part.unlink(missing_ok=True)  # whole and yet refused: nothing to go on from
+        raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    for one in folder.glob(f".{entry.name}_v*.part"):  # this transfer's, and those of versions never finished
+        one.unlink()
+
+
+def _recover(folder: Path, name: str) -> None:
+    """What a call that was killed has left: its draft goes, the old bundle is put back."""
+    place, draft, old = (folder / one for one in (name, f".{name}.draft", f".{name}.old"))
+    if draft.exists():
+        shutil.rmtree(draft)
+    if old.exists() and place.exists():
+        shutil.rmtree(old)
+    elif old.exists():
+        old.rename(place)

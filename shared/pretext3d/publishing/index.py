@@ -1,0 +1,136 @@
+"""The index of a folder of packed bundles: `model_info.json`, as in MONAI's model zoo.
+
+    {"vectorpose_v0.1.0": {"checksum": ..., "source": ..., "sha256": ..., "size": ..., "unpacked_size": ...}}
+
+`checksum` (SHA-1) and `source` are what the model zoo's entries have. `source` is a file name beside the
+index, or a URL. Sizes are in bytes. What this package downloads is checked against `sha256` and the sizes.
+"""
+
+import hashlib
+import json
+import re
+import zipfile
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pretext3d.errors import UserError
+from pretext3d.publishing.archive import sha256_of, split_archive_name, version_order
+
+__all__ = ["INDEX", "Entry", "choose", "make_index", "read_index"]
+
+INDEX = "model_info.json"
+_FILE_NAME = re.compile(r"[\w.-]+\.zip", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One packed bundle of an index.
+
+    Attributes:
+        name: of the bundle.
+        version: three numbers.
+        source: a file name beside the index, or an http(s) URL.
+        sha256: of the zip, in hexadecimal.
+        size: of the zip in bytes; 0 = not told.
+        unpacked_size: of its files in bytes; 0 = not told.
+    """
+
+    name: str
+    version: str
+    source: str
+    sha256: str
+    size: int = 0
+    unpacked_size: int = 0
+
+
+def make_index(folder: Path, base_url: str = "") -> dict[str, dict[str, Any]]:
+    """The index of every packed bundle in a folder, by name and version.
+
+    Args:
+        folder: of the zips.
+        base_url: where they will be served from; '' = beside the index.
+
+    Raises:
+        UserError: a zip that cannot be read.
+    """
+    index: dict[str, dict[str, Any]] = {}
+    zips = [(split_archive_name(path.name), path) for path in folder.glob("*.zip")]
+    for key, path in sorted((key, path) for key, path in zips if key is not None):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            with path.open("rb") as file:
+                sha1 = hashlib.file_digest(file, "sha1").hexdigest()
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: is no zip that can be read: {error}") from error
+        index[f"{key[0]}_v{key[1]}"] = {
+            "checksum": sha1,
+            "source": f"{base_url.rstrip('/')}/{path.name}" if base_url else path.name,
+            "sha256": sha256_of(path),
+            "size": path.stat().st_size,
+            "unpacked_size": unpacked,
+        }
+    return index
+
+
+def read_index(text: bytes, where: str) -> list[Entry]:
+    """The entries of an index.
+
+    Args:
+        text: what the file holds.
+        where: its path or URL, for messages.
+
+    Raises:
+        UserError: no JSON, or an entry that is none.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: found {type(content).__name__}, expected an object with an entry a bundle")
+    return [_entry(key, value, where) for key, value in content.items()]
+
+
+def _entry(key: str, value: Any, where: str) -> Entry:
+    known = split_archive_name(f"{key}.zip")
+    if known is None:
+        raise UserError(f"{where}: found the key {key!r}, expected <name>_v<version>")
+    value = value if isinstance(value, dict) else {}
+    source, sha256 = value.get("source"), value.get("sha256")
+    sizes = [value.get(name, 0) for name in ("size", "unpacked_size")]
+    if not isinstance(source, str) or not (
+        _FILE_NAME.fullmatch(source) or (urlsplit(source).scheme in ("http", "https"))
+    ):
+        raise UserError(
+            f"{where}: {key}: source: found {source!r}, expected a file name beside the index, or an "
+            "http(s) URL"
+        )
+    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise UserError(f"{where}: {key}: sha256: found {sha256!r}, expected 64 hexadecimal digits")
+    for name, size in zip(("size", "unpacked_size"), sizes, strict=True):
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise UserError(f"{where}: {key}: {name}: found {size!r}, expected a number of bytes")
+    return Entry(*known, source, sha256, *sizes)
+
+
+def choose(entries: list[Entry], name: str, version: str | None, where: str) -> Entry:
+    """The entry of a bundle: of that version, or the newest.
+
+    Raises:
+        UserError: no such bundle or version; says what there is.
+    """
+    versions = {entry.version: entry for entry in entries if entry.name == name}
+    if not versions:
+        names = sorted({entry.name for entry in entries})
+        close = get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names) or 'none'}"
+        raise UserError(f"name: found {name!r}, which {where} does not have; {hint}")
+    newest = max(versions, key=version_order)
+    if (version or newest) not in versions:
+        there = ", ".join(sorted(versions, key=version_order))
+        raise UserError(f"version: found {version!r}, expected one of {there} for {name} in {where}")
+    return versions[version or newest]

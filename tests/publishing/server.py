@@ -1,0 +1,84 @@
+"""A real HTTP server on the loopback device that serves a folder, and misbehaves as a test wants it to."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class FolderServer(ThreadingHTTPServer):
+    """Serves the files of a folder, with ranges.
+
+    Attributes:
+        requests: path and Range header of each request.
+        ranges: answer requests of a part with that part.
+        dies_after: of each zip's body, send so many bytes, then close the connection; None = all of them.
+        deaths: how many times it does so.
+        status: what every request of a zip is answered with; 200 = as it should be.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), partial(_Handler, folder))
+        self.requests: list[tuple[str, str]] = []
+        self.ranges = True
+        self.dies_after: int | None = None
+        self.deaths = 1_000
+        self.status = 200
+
+    @property
+    def url(self) -> str:
+        host, port = self.server_address[:2]
+        return "http:" + f"//{host!s}:{port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FolderServer
+
+    def __init__(self, folder: Path, *arguments: object) -> None:
+        self.folder = folder
+        super().__init__(*arguments)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range", "")
+        self.server.requests.append((self.path, asked))
+        path = self.folder / self.path.lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        body = path.read_bytes()
+        is_zip = path.suffix == ".zip"
+        if is_zip and self.server.status != 200:
+            self.send_error(self.server.status)
+            return
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        part = body[start:]
+        if is_zip and self.server.dies_after is not None and self.server.deaths > 0:
+            self.server.deaths -= 1
+            part = part[: self.server.dies_after]
+            self.close_connection = True
+        self.wfile.write(part)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[FolderServer]:
+    """The server, up while the block runs."""
+    with FolderServer(folder) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

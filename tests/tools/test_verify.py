@@ -1,0 +1,266 @@
+"""tools/verify.py: a good bundle passes, and each thing that is wrong with a bad one is named."""
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pretext3d.errors import UserError
+from pretext3d.publishing.archive import unpack
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))  # as when the tool is run
+
+import pack  # noqa: E402
+import verify  # noqa: E402
+import verify_files as files  # noqa: E402
+import verify_runs as runs  # noqa: E402
+
+CURRENT = argparse.Namespace(environment="current", dataset_dir="", files_only=False)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle's zip."""
+    folder = tmp_path_factory.mktemp("dist")
+    return pack.pack(ROOT / "bundles" / "vectorpose", folder).path
+
+
+@pytest.fixture
+def bundle(packed: Path, tmp_path: Path) -> Path:
+    """The same, unpacked."""
+    unpack(packed, tmp_path / "vectorpose", "vectorpose")
+    return tmp_path / "vectorpose"
+
+
+def failed(bundle: Path, source: Path | None = None) -> dict[str, str]:
+    """The checks of the files that fail, and what they say."""
+    results = files.check_files(bundle, source or bundle)
+    return {result.check: result.text for result in results if result.status == "failed"}
+
+
+def change(bundle: Path, **changes: Any) -> None:
+    file = bundle / "configs" / "metadata.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+# -------------------------------------------------------------------------------------------------- files
+def test_good_bundle_passes(packed: Path, bundle: Path) -> None:
+    assert failed(bundle, packed) == {}
+    assert failed(bundle) == {}
+
+
+def append(bundle: Path, name: str, text: str) -> None:
+    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+    with (bundle / name).open("a") as file:
+        file.write(text)
+
+
+SLASH = "/"
+BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
+    "no licence": (lambda b: (b / "LICENSE").unlink(), "files", "no LICENSE"),
+    "empty licence": (lambda b: (b / "LICENSE").write_text(" \n"), "files", "an empty LICENSE"),
+    "no json": (lambda b: (b / "configs" / "train.json").unlink(), "files", "no configs/train.json"),
+    "old json": (lambda b: append(b, "configs/train.yaml", "\nmore: 1\n"), "files", "train.json that says"),
+    "no package": (lambda b: shutil.rmtree(b / "pretext3d"), "files", "no pretext3d/__init__.py"),
+    "runs": (lambda b: append(b, "runs/log.txt", "x"), "leftovers, sizes", "runs/log.txt"),
+    "bytecode": (lambda b: append(b, "pretext3d/a.pyc", "x"), "leftovers, sizes", "pretext3d/a.pyc"),
+    "draft": (lambda b: append(b, "models/epoch_0002.pt", "x"), "leftovers, sizes", "models/epoch_0002.pt"),
+    "hidden": (lambda b: append(b, "docs/.x", "x"), "leftovers, sizes", "docs/.x"),
+    "large": (lambda b: append(b, "models/model.pt", "x" * 26 * 10**6), "leftovers, sizes", "(26 MB)"),
+    "home": (lambda b: append(b, "docs/a.md", f"in {SLASH}home/me/x"), "machine paths", f"{SLASH}home/me/x"),
+    "windows": (lambda b: append(b, "docs/a.md", "C:" + r"\Users\me"), "machine paths", r"\Users\me in docs"),
+    "weights": (
+        lambda b: torch.save({"data": f"{SLASH}tmp/run/x"}, b / "models" / "model.pt"),
+        "machine paths",
+        "in models/model.pt",
+    ),
+    "schema": (lambda b: change(b, task=None), "metadata schema", "task: None is not of type 'string'"),
+    "other schema": (lambda b: change(b, schema="https://x.org/y.json"), "metadata schema", "schema: found"),
+    "no json at all": (lambda b: append(b, "configs/metadata.json", "}"), "metadata schema", "is no JSON"),
+    "changelog": (lambda b: change(b, version="9.0.0"), "versions", "version 9.0.0, changelog of 0.1.0"),
+    "requirements": (lambda b: append(b, "requirements.txt", "x==1\n"), "versions", "a requirements.txt"),
+    "range": (lambda b: change(b, monai_version=">=1.6"), "versions", "monai >=1.6"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_wrong_with_the_files_is_named(bundle: Path, name: str) -> None:
+    spoil, check, expected = BROKEN[name]
+    spoil(bundle)
+    found = failed(bundle)
+    assert list(found) == [check]
+    assert expected in found[check]
+    assert "expected" in found[check] or check == "metadata schema"
+
+
+def test_paths_that_are_relative_are_none(bundle: Path) -> None:
+    append(bundle, "docs/a.md", "data/home/x ./tmp/y $HOME/work/z https://example.org/home/x ~/tmp/x C:\\n")
+    assert failed(bundle) == {}
+
+
+def test_zip_of_another_version_or_digest(packed: Path, bundle: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copy(packed, tmp_path / "vectorpose_v0.2.0.zip"))
+    assert set(failed(bundle, other)) == {"archive", "versions"}  # no digest beside it
+    (tmp_path / f"{other.name}.sha256").write_text(f"{'0' * 64}  {other.name}\n")
+    assert hashlib.sha256(packed.read_bytes()).hexdigest() in failed(bundle, other)["archive"]
+
+
+# ------------------------------------------------------------------------------------------------ the command
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "verify.py"), *map(str, words)],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def test_exit_code_and_table(packed: Path, bundle: Path) -> None:
+    done = command(packed, "--files_only")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 passed, 0 failed, 0 skipped" in done.stdout
+    (bundle / "LICENSE").unlink()
+    done = command(bundle, packed, "--files_only")
+    assert done.returncode == 1
+    assert "10 passed, 1 failed, 0 skipped" in done.stdout
+    assert "found no LICENSE; expected what tools/pack.py writes" in done.stdout
+
+
+def test_code_of_a_bad_zip_is_not_run(packed: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(packed, tmp_path / packed.name))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../evil.py", "x")
+    found = list(verify.verify(path, tmp_path / "work", CURRENT))
+    assert [(one.check, one.status) for one in found] == [("archive", "failed")]
+    assert "../evil.py" in found[0].text
+    with zipfile.ZipFile(path := Path(shutil.copy(packed, tmp_path / packed.name)), "a") as archive:
+        archive.writestr("vectorpose/runs/x.txt", "x")
+    (tmp_path / "work").mkdir(exist_ok=True)
+    found = list(verify.verify(path, tmp_path / "work", CURRENT))
+    assert found[-1] == files.Result("runs", "skipped", "its files failed")
+
+
+def test_mistakes_on_the_command_line(
+    tmp_path: Path, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, expected in (
+        ([tmp_path / "x.zip"], "x.zip: found no bundle"),
+        ([packed, "--dataset_dir", tmp_path / "x"], "dataset_dir: "),
+        ([packed, "--environment", ROOT / "bundles"], "bundles: is none that this tool has made"),
+    ):
+        assert verify.main([str(word) for word in words]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert expected in error
+
+
+def test_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def fake(self: runs.Environment, words: list[str], cwd: Path, timeout: int) -> Any:
+        calls.append(words)
+        return subprocess.CompletedProcess(words, len(calls) == 3, "", "noise\nERROR: no such version\n")
+
+    monkeypatch.setattr(runs.Environment, "run", fake)
+    folder = tmp_path / "clean"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "verify_requirements.txt").touch()  # of a call that was stopped
+    monkeypatch.setattr(runs.subprocess, "run", lambda words, check: (folder / "bin" / "python").touch())
+    runs.clean_environment(folder, ["a==1"], tmp_path)
+    made = runs.clean_environment(folder, ["a==1"], tmp_path)
+    assert made.python.is_relative_to(folder)
+    assert "PYTHONPATH" not in made.variables
+    runs.clean_environment(folder, ["a==2"], tmp_path)
+    assert calls == [["-m", "pip", "install", "--quiet", f"a=={version}"] for version in (1, 2)]
+    with pytest.raises(UserError, match="pip: ERROR: no such version"):
+        runs.clean_environment(folder, ["a==3"], tmp_path)
+    runs.clean_environment(folder, ["a==3"], tmp_path)  # the next call tries again
+    assert calls[-1] == calls[-2]
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "pyvenv.cfg").touch()
+    with pytest.raises(UserError, match="none that this tool has made"):
+        runs.clean_environment(foreign, ["a==1"], tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------- runs
+@pytest.fixture(scope="module")
+def verified(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[files.Result]]:
+    """The folder in which a good bundle was tried out, and every result."""
+    work = tmp_path_factory.mktemp("work")
+    return work, list(verify.verify(packed, work, CURRENT))
+
+
+def inside(
+    verified: tuple[Path, list[files.Result]], tmp_path: Path, spoil: Callable[[Path], Any]
+) -> dict[str, str]:
+    """What fails within a spoilt copy of a bundle that has run."""
+    work = verified[0]
+    bundle = Path(shutil.copytree(work / "vectorpose", tmp_path / "vectorpose"))
+    spoil(bundle)
+    trial = runs.Runs(bundle, runs.current_environment(work), tmp_path)
+    trial.output.rmdir()
+    shutil.copytree(work / "vectorpose_runs", trial.output)
+    (trial.output / "report.json").unlink()
+    return {one.check: one.text for one in trial.inside() if one.status == "failed"}
+
+
+@pytest.mark.slow
+def test_good_bundle_runs_elsewhere(verified: tuple[Path, list[files.Result]]) -> None:
+    found = {one.check: one.status for one in verified[1]}
+    assert len(found) == 18
+    onnx = found.pop("ONNX")
+    assert onnx in ("passed", "skipped")
+    assert set(found.values()) == {"passed"}, verified[1]
+
+
+@pytest.mark.slow
+def test_what_is_wrong_inside_is_named(verified: tuple[Path, list[files.Result]], tmp_path: Path) -> None:
+    def spoil(bundle: Path) -> None:
+        metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+        metadata["network_data_format"]["outputs"]["pred"]["num_channels"] = 9
+        metadata["required_packages_version"]["nibabel"] = "1.0.0"
+        change(bundle, **metadata)
+        train = bundle / "configs" / "train.yaml"
+        train.write_text(train.read_text().replace("  inferer: {", "  inferrer: {", 1))
+        torch.save(torch.nn.Linear(1, 1), bundle / "models" / "model.pt")
+        handover = bundle / "pretext3d" / "training" / "handover.py"
+        handover.write_text(
+            handover.read_text().replace('return "matched", source', 'return "matched", source * 2')
+        )
+
+    found = inside(verified, tmp_path, spoil)
+    assert (
+        "pred: found ((1, 8, 40, 56, 40), 'torch.float32'), expected ((1, 9, 40"
+        in found["network in and out"]
+    )
+    assert "nibabel 5." in found["installed versions"]
+    assert "instead of 1.0.0" in found["installed versions"]
+    assert "weights_only" in found["weights"]
+    assert "encoder tensors handed over" in found["hand-over"]
+    assert "package" in found or "properties" in found  # the train.yaml without an inferer
+
+
+@pytest.mark.slow
+def test_package_of_the_bundle_is_what_runs(
+    verified: tuple[Path, list[files.Result]], tmp_path: Path
+) -> None:
+    found = inside(verified, tmp_path, lambda bundle: shutil.rmtree(bundle / "pretext3d"))
+    assert "Cannot locate class or function path: 'pretext3d." in found["package"]
+
+
+@pytest.mark.slow
+def test_run_that_fails_says_why(verified: tuple[Path, list[files.Result]], tmp_path: Path) -> None:
+    work = verified[0]
+    trial = runs.Runs(work / "vectorpose", runs.current_environment(work), tmp_path)
+    result = trial.trained("train", encoder="unnet")
+    assert result.status == "failed"
+    assert "unnet" in result.text
+    assert "expected 2 iterations" in result.text

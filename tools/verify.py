@@ -1,0 +1,138 @@
+"""Check packed bundles before others get them: what MONAI's model zoo asks, and that they run elsewhere.
+
+Files: the archive and its SHA-256, required files, leftovers, sizes, machine paths, metadata and versions.
+Runs, in an environment with MONAI and what metadata.json requires, from another folder: two iterations of
+pre-training, fine-tuning from them, evaluation and inference; then MONAI's properties, the network's input
+and output, the hand-over of every encoder weight, checkpoints with weights_only=True, TorchScript, ONNX.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pretext3d.errors import UserError
+from pretext3d.publishing.archive import read_metadata, requirements, split_archive_name, unpack
+from rich.console import Console
+from rich.table import Table
+from verify_files import Result, check_archive, check_files
+from verify_runs import Runs, clean_environment, current_environment
+
+EXAMPLES = """examples:
+  python tools/verify.py dist/*.zip
+  python tools/verify.py dist/vectorpose_v0.1.0.zip --environment ../clean      made once, then reused
+  python tools/verify.py bundles/vectorpose --environment current --files_only
+"""
+COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+
+
+def unpacked(source: Path, work: Path) -> Path:
+    """A copy of the bundle in `work`.
+
+    Raises:
+        UserError: neither a zip nor a folder, or a zip that must not be unpacked.
+    """
+    if source.is_dir():
+        name = source.resolve().name
+        return Path(
+            shutil.copytree(source, work / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        )
+    named = split_archive_name(source.name)
+    if not source.is_file() or named is None:
+        raise UserError(f"{source}: found no bundle; expected <name>_v<version>.zip or a folder")
+    unpack(source, work / named[0], named[0])
+    return work / named[0]
+
+
+def verify(source: Path, work: Path, known: argparse.Namespace) -> Iterator[Result]:
+    """Every check of one bundle.
+
+    Args:
+        source: the zip or folder.
+        work: a folder for this call.
+        known: the command's options.
+    """
+    try:
+        bundle = unpacked(source, work)
+    except UserError as error:
+        if source.is_file() and split_archive_name(source.name):
+            found = check_archive(source)
+            yield found if found.status == "failed" else Result("archive", "failed", str(error))
+            return
+        raise
+    failed = False
+    for result in check_files(bundle, source):
+        failed = failed or result.status == "failed"
+        yield result
+    if known.files_only:
+        return
+    if failed:  # code of a bundle that is not what it says is not run
+        yield Result("runs", "skipped", "its files failed")
+        return
+    if known.environment == "current":
+        environment = current_environment(work)
+    else:
+        packages = requirements(read_metadata(bundle / "configs" / "metadata.json"))
+        environment = clean_environment(environment_folder(known.environment), packages, work)
+    yield from Runs(bundle, environment, work, known.dataset_dir).all()
+
+
+def environment_folder(given: str) -> Path:
+    """The virtual environment's folder; by default beside the other things that are made once."""
+    if given:
+        return Path(given).expanduser().absolute()
+    from pretext3d.data.dataset import default_cache_dir
+
+    return Path(default_cache_dir()) / "verify_environment"
+
+
+def run(known: argparse.Namespace) -> int:
+    """Check every bundle; a table of all; how many checks failed."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if known.dataset_dir and not Path(known.dataset_dir).is_dir():
+        raise UserError(f"dataset_dir: {known.dataset_dir}: not found; expected a folder of labelled volumes")
+    known.dataset_dir = str(Path(known.dataset_dir).resolve()) if known.dataset_dir else ""
+    table = Table("bundle", "check", "", "found")
+    counts = dict.fromkeys(COLOURS, 0)
+    with tempfile.TemporaryDirectory(prefix="verify_") as folder:
+        for source in [Path(one) for one in known.bundles]:
+            for result in verify(source, Path(folder).resolve(), known):
+                print(f"{source.name}: {result.check}: {result.status}", flush=True)
+                counts[result.status] += 1
+                status = f"[{COLOURS[result.status]}]{result.status}"
+                table.add_row(source.name, result.check, status, result.text.replace("[", "\\["))
+            table.add_section()
+            for left in Path(folder).iterdir():  # the phantom stays for the next
+                if left.name != "cache":
+                    shutil.rmtree(left)
+    console.print(table)
+    print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    return counts["failed"]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("bundles", nargs="+", help="zips, as tools/pack.py writes them, or folders that were unpacked")
+    add(
+        "--environment",
+        default="",
+        help="folder of the virtual environment that they run in, made if it is not there; `current`: the "
+        "Python that runs this, with its own pretext3d hidden; default: in the cache folder",
+    )
+    add("--dataset_dir", default="", help="labelled volumes to run on; default: the embedded phantom")
+    add("--files_only", action="store_true", help="run nothing")
+    try:
+        return 1 if run(parser.parse_args(words)) else 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
