@@ -1,0 +1,1 @@
+"""Stands in for torchvision where none fits the installed torch; MONAI Label asks for no more than `utils`."""
