@@ -205,7 +205,12 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
         document.edit(key, lambda entry: entry.replace("@max_epochs", "@train#trainer#max_epochs"))
     validation = "{_target_: ValidationHandler,"
     document.replace({validation: validation + ' _disabled_: "$not @validate#dataset#data",'})
-    document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS)
+    check = (
+        "\n- {_target_: pretext3d.training.deployment.check_annotated, in_channels: '@in_channels', "
+        "num_classes: '@num_classes', channels: '@channels',\n"
+        "   cache_dir: '@cache_dir', cases: \"$@train#dataset#data + @validate#dataset#data\"}"
+    )
+    document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS + check)
     document.set(
         "finalize",
         "\n- {_target_: pretext3d.training.deployment.publish, ckpt_dir: '@ckpt_dir', weights: '@weights',"
@@ -232,6 +237,8 @@ def inference_yaml(file: Path, run: "Run", name: str) -> str:
     kept = {"pixdim": record["pixdim"] or []} | {key: record[key] for key in ("normalisation", "roi_size")}
     document.set("record", dump(kept), "as in training: spacing in mm, intensities, voxels of a window")
     document.replace({"{_target_: Spacingd,": "{_target_: pretext3d.data.loading.PlainSpacingd,"})
+    argmax = "\n  - {_target_: AsDiscreted, keys: pred, argmax: true}"
+    document.replace({argmax: argmax + "\n  - {_target_: CastToTyped, keys: pred, dtype: $torch.uint8}"})
     check = (
         "\n- {_target_: pretext3d.training.deployment.check_channels, found: \"$@cases['channels']\", "
         f"expected: {record['channels']}}}"

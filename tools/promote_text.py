@@ -82,6 +82,7 @@ def metadata(
 def readme(story: dict[str, Any], record: dict[str, Any], classes: Sequence[str]) -> str:
     """docs/README.md."""
     spacing = " x ".join(f"{edge:g}" for edge in record["pixdim"] or []) or "that of each volume,"
+    shape = [1, record["channels"], *record["roi_size"]]
     values = "\n".join(f"| {value} | {name} |" for value, name in enumerate(classes))
     return f"""# {story["name"]}
 
@@ -94,14 +95,17 @@ of {" x ".join(map(str, record["roi_size"]))} voxels. Research; not for clinical
 
 ## Use
 
-In the bundle's folder, with MONAI {"and the packages that configs/metadata.json names"} installed:
+In the bundle's folder, with MONAI and the packages that configs/metadata.json names installed:
 
     python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir scans --output_dir segmentations
     python -m monai.bundle run --config_file "['configs/train.yaml','configs/evaluate.yaml']" --dataset_dir labelled
     python -m monai.bundle run --config_file configs/train.yaml --dataset_dir labelled
 
-The third trains on: models/model.pt is then the new training's, model_previous.pt the one before. MONAI Label
-takes the folder as it is.
+The third trains on, as MONAI Label does with the labels that it has saved: models/model.pt is then the new training's, model_previous.pt the one before.
+TorchScript is made by tracing:
+
+    python -m monai.bundle ckpt_export network_def --filepath models/model.ts --ckpt_file models/model.pt \\
+        --meta_file configs/metadata.json --config_file configs/inference.yaml --use_trace True --input_shape "{shape}"
 
 ## Where the weights come from
 

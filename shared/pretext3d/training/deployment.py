@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ import torch.distributed as dist
 from torch import nn
 
 import pretext3d
+from pretext3d.data.checks import check_cases
+from pretext3d.data.prepare import listing
+from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 from pretext3d.training.state import load_checkpoint, one_line
 
-__all__ = ["check_channels", "load_weights", "provenance_of", "publish", "read_provenance", "seen_cases", "write_weights"]
+__all__ = ["check_annotated", "check_channels", "load_weights", "provenance_of", "publish", "read_provenance", "seen_cases", "write_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +55,42 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def check_channels(found: int, expected: int) -> None:
-    """Make sure that the images have the channels that the network takes.
+    """Make sure that the images have as many channels as the network takes.
 
     Raises:
         UserError: they have more or fewer.
     """
     if found != expected:
         raise UserError(f"channels: found images of {found}, expected {expected}; choose by channels, e.g. [0]")
+
+
+def check_annotated(
+    cases: Sequence[Mapping[str, Any]],
+    in_channels: int,
+    num_classes: int,
+    channels: int | Sequence[int] | None = None,
+    cache_dir: str = "",
+) -> None:
+    """Check the images and labels that a training was given from outside, as `prepare_cases` does its own.
+
+    Args:
+        cases: with `image` and `label`; a case without `id` is called after its image.
+        in_channels: of the network.
+        num_classes: of the network, background included.
+        channels: indices of the channels to use; None = all.
+        cache_dir: verdicts are kept there.
+
+    Raises:
+        UserError: no case, or bad ones, with the reason for each; images of another number of channels.
+    """
+    named = [{"id": strip_extension(Path(str(case["image"])).name), **case} for case in cases]
+    if not named:
+        raise UserError("found no labelled case to train on, expected one or more")
+    cache = str(Path(cache_dir).expanduser()) if cache_dir else ""
+    checked = check_cases(named, channels, cache, require_label=True, max_label=num_classes - 1)
+    if checked.bad:
+        raise UserError(f"{len(checked.bad)} of {len(named)} labelled cases are bad: {listing(checked)}")
+    check_channels(checked.channels, in_channels)
 
 
 def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
