@@ -71,12 +71,14 @@ def read_run(folder: Path, weights: str) -> Run:
     checkpoint = folder / "checkpoints" / f"{weights}.pt"
     if not checkpoint.is_file():
         found = resolve_pretrained(folder).name if (folder / "checkpoints").is_dir() else "nothing"
-        raise UserError(f"run: {folder}: found {found}, expected a finished run with checkpoints/{weights}.pt")
+        raise UserError(
+            f"run: {folder}: found {found}, expected a finished run with checkpoints/{weights}.pt"
+        )
     content = load_checkpoint(checkpoint)
     method = content["record"].get("method")
     if method != "segmentation":
         raise UserError(f"run: {folder}: found method {method!r}, expected a run of a finetune.yaml")
-    config = yaml.safe_load(saved.read_text())
+    config = as_saved(yaml.safe_load(saved.read_text()))
     return Run(config, checkpoint, content, bundle_of(config), profile_of(config, folder))
 
 
@@ -98,7 +100,9 @@ def profile_of(config: dict[str, Any], folder: Path) -> str:
         said = re.findall(r"; profile (\w+)$", log.read_text(), re.MULTILINE)
         profile = said[0] if said else profile
     if profile not in config.get("profiles", {}):
-        raise UserError(f"run: {folder}: found profile {profile!r}, expected one of its config.yaml's profiles")
+        raise UserError(
+            f"run: {folder}: found profile {profile!r}, expected one of its config.yaml's profiles"
+        )
     return profile
 
 

@@ -31,7 +31,7 @@ FOUND = {
 LOAD_WEIGHTS = (
     "\n- {_target_: pretext3d.training.deployment.load_weights, network: '@network_def', path: '@pretrained'}"
 )
-MODEL = '"$@bundle_root + \'/models/model.pt\'"'
+MODEL = "\"$@bundle_root + '/models/model.pt'\""
 
 
 def dump(value: Any) -> str:

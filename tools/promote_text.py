@@ -10,9 +10,7 @@ def training_of(story: dict[str, Any]) -> list[tuple[str, str]]:
     """Where the weights come from, as names and values for a table."""
     steps = "" if story["steps"] is None else f"{story['steps']} steps, "
     best = story["best_mean_dice"]
-    dice = (
-        "none was measured" if best is None else f"mean Dice {best:.4f} after epoch {story['best_epoch']}"
-    )
+    dice = "none was measured" if best is None else f"mean Dice {best:.4f} after epoch {story['best_epoch']}"
     return [
         ("data", f"{story['data'] or 'not named'}, {story['training_cases']} labelled cases"),
         ("first weights", story["pretrained"] or "random"),

@@ -25,7 +25,16 @@ from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 from pretext3d.training.state import load_checkpoint, one_line
 
-__all__ = ["check_annotated", "check_channels", "load_weights", "provenance_of", "publish", "read_provenance", "seen_cases", "write_weights"]
+__all__ = [
+    "check_annotated",
+    "check_channels",
+    "load_weights",
+    "provenance_of",
+    "publish",
+    "read_provenance",
+    "seen_cases",
+    "write_weights",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +70,9 @@ def check_channels(found: int, expected: int) -> None:
         UserError: they have more or fewer.
     """
     if found != expected:
-        raise UserError(f"channels: found images of {found}, expected {expected}; choose by channels, e.g. [0]")
+        raise UserError(
+            f"channels: found images of {found}, expected {expected}; choose by channels, e.g. [0]"
+        )
 
 
 def check_annotated(

@@ -11,7 +11,9 @@ def make_grid(*args: Any, **kwargs: Any) -> NoReturn:
     Raises:
         RuntimeError: always.
     """
-    raise RuntimeError("make_grid needs torchvision, which does not fit the installed torch; install both anew")
+    raise RuntimeError(
+        "make_grid needs torchvision, which does not fit the installed torch; install both anew"
+    )
 
 
 def save_image(*args: Any, **kwargs: Any) -> NoReturn:
@@ -20,4 +22,6 @@ def save_image(*args: Any, **kwargs: Any) -> NoReturn:
     Raises:
         RuntimeError: always.
     """
-    raise RuntimeError("save_image needs torchvision, which does not fit the installed torch; install both anew")
+    raise RuntimeError(
+        "save_image needs torchvision, which does not fit the installed torch; install both anew"
+    )
