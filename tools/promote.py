@@ -138,8 +138,8 @@ def check_labels(labels: Sequence[str], class_names: Sequence[str]) -> None:
     own = list(class_names[1:])
     if len(labels) != len(own):
         raise UserError(
-            f"--labels: found {len(labels)} ({', '.join(labels)}), expected {len(own)}, for the run's classes "
-            f"{', '.join(own)}"
+            f"--labels: found {len(labels)} ({', '.join(labels)}), expected {len(own)}, for the run's "
+            f"classes {', '.join(own)}"
         )
 
 
@@ -224,8 +224,8 @@ def main(words: Sequence[str] | None = None) -> None:
     folder = promote(run, options.name, options.labels, options.version, options.output_dir)
     print(f"wrote {folder}: {', '.join(options.labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
     print(
-        f"next: python -m monai.bundle run --config_file {folder}/configs/inference.yaml --dataset_dir SCANS, "
-        "or docs/monai-label.md"
+        f"next: python -m monai.bundle run --config_file {folder}/configs/inference.yaml --dataset_dir "
+        "SCANS, or docs/monai-label.md"
     )
 
 

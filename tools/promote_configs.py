@@ -1,8 +1,8 @@
 """The configurations of a promoted bundle: those of the bundle that was fine-tuned, with this run's settings.
 
-What a run finds in its data (channels, spacing, classes) are constants here, so that no data set is asked for:
-MONAI Label gives its own lists of cases. The text of the bundle's files is edited, not written anew, so that
-their comments stay.
+What a run finds in its data (channels, spacing, classes) are constants here, and no data set is asked for:
+MONAI Label gives its own lists of cases. The text of the bundle's files is edited, not written anew: their
+comments stay.
 """
 
 import re
@@ -192,7 +192,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
         f"spacing: {dump(record['pixdim'] or [])}    # mm; [] = as the volumes are\n"
         f"in_channels: {record['channels']}\n"
         f"class_names: {dump(list(classes))}\n"
-        "weights: best    # what models/model.pt becomes: best (of the validations) or final (the last step)\n\n",
+        "weights: best    # what models/model.pt becomes: best (by its validations) or final (the last)\n\n",
     )
     document.set("network_def", network(record))
     document.set(
@@ -251,7 +251,7 @@ def evaluate_yaml(file: Path, name: str) -> str:
     """The bundle's evaluate.yaml, over the new train.yaml."""
     document = Document(
         file.read_text(),
-        f"# {name}: evaluation of models/model.pt on the held-out cases of a labelled folder, over train.yaml:\n"
+        f"# {name}: evaluation of models/model.pt on a labelled folder's held-out cases, over train.yaml:\n"
         "# `python -m monai.bundle run --config_file \"['configs/train.yaml','configs/evaluate.yaml']\" "
         "--dataset_dir labelled`\n"
         "# Predictions are brought back to each label's own grid; writes evaluation.csv (a line per case and "

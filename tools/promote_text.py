@@ -79,13 +79,15 @@ def metadata(
 
 def readme(story: dict[str, Any], record: dict[str, Any], classes: Sequence[str]) -> str:
     """docs/README.md."""
-    spacing = " x ".join(f"{edge:g}" for edge in record["pixdim"] or []) or "that of each volume,"
+    spacing = " x ".join(f"{edge:g}" for edge in record["pixdim"] or []) or ""
+    grid = f"at a spacing of {spacing} mm" if spacing else "at each volume's own spacing"
     shape = [1, record["channels"], *record["roi_size"]]
     values = "\n".join(f"| {value} | {name} |" for value, name in enumerate(classes))
+    run = "python -m monai.bundle run --config_file"
     return f"""# {story["name"]}
 
-Segments {", ".join(classes[1:])} in volumes of {record["channels"]} channel(s), at a spacing of {spacing} mm, with windows
-of {" x ".join(map(str, record["roi_size"]))} voxels. Research; not for clinical use.
+Segments {", ".join(classes[1:])} in volumes of {record["channels"]} channel(s),
+{grid}, with windows of {" x ".join(map(str, record["roi_size"]))} voxels. Research; not for clinical use.
 
 | value | class |
 |---|---|
@@ -95,23 +97,24 @@ of {" x ".join(map(str, record["roi_size"]))} voxels. Research; not for clinical
 
 In the bundle's folder, with MONAI and the packages that configs/metadata.json names installed:
 
-    python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir scans --output_dir segmentations
-    python -m monai.bundle run --config_file "['configs/train.yaml','configs/evaluate.yaml']" --dataset_dir labelled
-    python -m monai.bundle run --config_file configs/train.yaml --dataset_dir labelled
+    {run} configs/inference.yaml --dataset_dir scans
+    {run} "['configs/train.yaml','configs/evaluate.yaml']" --dataset_dir labelled
+    {run} configs/train.yaml --dataset_dir labelled
 
-The third trains on, as MONAI Label does with the labels that it has saved: models/model.pt is then the new training's, model_previous.pt the one before.
-TorchScript is made by tracing:
+The third trains on, as MONAI Label does with the labels that it has saved: models/model.pt is then the new
+training's, model_previous.pt the one before. TorchScript is made by tracing:
 
-    python -m monai.bundle ckpt_export network_def --filepath models/model.ts --ckpt_file models/model.pt \\
-        --meta_file configs/metadata.json --config_file configs/inference.yaml --use_trace True --input_shape "{shape}"
+    python -m monai.bundle ckpt_export network_def --filepath models/model.ts \\
+        --ckpt_file models/model.pt --meta_file configs/metadata.json \\
+        --config_file configs/inference.yaml --use_trace True --input_shape "{shape}"
 
 ## Where the weights come from
 
 {table(training_of(story))}
 
-The best validation is on cases that were held out of the training, but it also chose the epoch: an evaluation on
-cases that played no part says more. Weights inherit the terms of the data that they were trained on: look them up before you pass
-this bundle on.
+The best validation is on cases that were held out of the training, but it also chose the epoch: an
+evaluation on cases that played no part says more. Weights inherit the terms of the data that they were
+trained on: look them up before you pass this bundle on.
 """
 
 
@@ -119,8 +122,8 @@ def models_readme(story: dict[str, Any]) -> str:
     """models/README.md."""
     return f"""# Weights
 
-`model.pt` is the state dict of `network_def` in `configs/inference.yaml`. `provenance.json` says where it comes from, and is
-written anew when `train.yaml` replaces the weights. At first they were:
+`model.pt` is the state dict of `network_def` in `configs/inference.yaml`. `provenance.json` says where it
+comes from, and is written anew when `train.yaml` replaces the weights. At first they were:
 
 {table(training_of(story))}
 """

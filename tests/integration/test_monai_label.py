@@ -107,7 +107,7 @@ def dice(pred: np.ndarray, label: np.ndarray) -> list[float]:
 
 
 def check_result(content: bytes, image: Path, label: np.ndarray, folder: Path) -> None:
-    """On the image's own grid, values of the classes alone, and near the truth: no axis swapped or flipped."""
+    """On the image's own grid, of the classes' values alone, near the truth: no axis swapped or flipped."""
     file = folder / "result.nii.gz"
     file.write_bytes(content)
     result, original = nib.load(file), nib.load(image)
@@ -124,13 +124,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if not given:
         pytest.skip("PRETEXT3D_MONAI_LABEL is not set: no environment of MONAI Label here")
     scripts = Path(given).resolve() / "bin"
-    assert (scripts / "monailabel").is_file(), (
-        f"PRETEXT3D_MONAI_LABEL: {given} is no environment of MONAI Label"
-    )
+    assert (scripts / "monailabel").is_file(), f"PRETEXT3D_MONAI_LABEL: no MONAI Label in {given}"
     folder = tmp_path_factory.mktemp("monai_label")
     keys = {
-        "profile": "laptop", "encoder": "unet", "roi_size": 16, "batch_size": 4, "num_workers": 0, "max_epochs": 8,
-        "steps_per_epoch": 20, "learning_rate": 0.01, "cache_dir": folder / "cache", "val_fraction": 0.25,
+        "profile": "laptop", "encoder": "unet", "roi_size": 16, "batch_size": 4, "num_workers": 0,
+        "max_epochs": 8, "steps_per_epoch": 20, "learning_rate": 0.01, "val_fraction": 0.25,
+        "cache_dir": folder / "cache",
     }  # fmt: skip
     succeed("finetune", dataset_dir=write_labelled(folder / "data"), output_dir=folder / "run", **keys)
     promoted = [

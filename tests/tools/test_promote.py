@@ -69,7 +69,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "two_sides"
 
 
-# ------------------------------------------------------------------------------------------------ what is there
+# ---------------------------------------------------------------------------------------------- what is there
 def test_files(bundle: Path) -> None:
     expected = {
         "LICENSE", "configs/evaluate.yaml", "configs/inference.yaml", "configs/logging.conf",
@@ -80,7 +80,7 @@ def test_files(bundle: Path) -> None:
     assert {name for name in found if not name.startswith("pretext3d/")} == expected
     assert "pretext3d/training/deployment.py" in found
     assert not any("__pycache__" in name for name in found)
-    assert os.stat(bundle).st_mode & 0o077 == 0o055  # others may read it
+    assert bundle.stat().st_mode & 0o077 == 0o055  # others may read it
 
 
 def test_metadata_is_valid_and_names_the_labels(bundle: Path) -> None:
@@ -169,7 +169,7 @@ def test_monai_finds_every_property(bundle: Path, tmp_path: Path, name: str, kin
     assert not workflow.check_properties()
 
 
-# --------------------------------------------------------------------------------------------- the user's mistakes
+# ---------------------------------------------------------------------------------------- the user's mistakes
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -218,7 +218,7 @@ def test_profile_comes_from_the_log_where_the_machine_decided(tmp_path: Path) ->
         promote.profile_of(config, tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------------- parts
+# ------------------------------------------------------------------------------------------------------ parts
 def test_document_is_edited_where_it_stands() -> None:
     document = Document("# old\na: 1   # why\nb:\n  c: [1]\n  d: 2\n# end\n", "# new\n")
     document.set("a", "3")
@@ -263,7 +263,7 @@ def test_publish_keeps_the_weights_before(bundle: Path, tmp_path: Path) -> None:
     assert story["train"] == ["0123456789abcdef", "f" * 16]  # of both trainings: neither may judge it
 
 
-# ------------------------------------------------------------------------------------------- through the command line
+# ----------------------------------------------------------------------------------- through the command line
 @pytest.mark.slow
 def test_the_bundle_runs_alone(bundle: Path, tmp_path: Path) -> None:
     """Segmentation, and the export to TorchScript, with the vendored package and from another folder."""

@@ -1,4 +1,4 @@
-"""The weights of a deployable bundle: a plain state dict in `models/model.pt`, and where it comes from beside it.
+"""The weights of a deployable bundle: a plain state dict in `models/model.pt`, its provenance beside it.
 
 Other programs read that file (MONAI Label, `monai.bundle.load`, the exports), so it holds the tensors of
 `network_def` and nothing else. What a checkpoint's record tells is in the bundle's configuration and in

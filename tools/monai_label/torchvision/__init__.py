@@ -1,1 +1,1 @@
-"""Stands in for torchvision where none fits the installed torch; MONAI Label asks for no more than `utils`."""
+"""Stands in for torchvision where none fits the torch that is there; MONAI Label needs `utils` alone."""
