@@ -197,11 +197,11 @@ def test_readme_commands_name_files_and_keys_that_exist() -> None:
     assert seen >= 5  # train, fine-tune, evaluate, infer, several processes
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/monai-label.md"])
 def test_relative_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
         if not urlsplit(target).scheme:
-            assert (ROOT / target).exists(), f"{document}: {target}"
+            assert (ROOT / document).parent.joinpath(target).exists(), f"{document}: {target}"
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)

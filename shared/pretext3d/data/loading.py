@@ -4,13 +4,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, Spacingd
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from pretext3d.data.checks import as_channels
 from pretext3d.errors import UserError
 
-__all__ = ["NameByCased", "ScaleToUnitd", "SelectChannelsd"]
+__all__ = ["NameByCased", "PlainSpacingd", "ScaleToUnitd", "SelectChannelsd"]
 
 
 class SelectChannelsd(MapTransform):
@@ -96,8 +96,23 @@ class ScaleToUnitd(MapTransform):
         return (low, high) if low < high else (float(channel.min()), float(channel.max()))
 
 
+class PlainSpacingd(Spacingd):
+    """MONAI's `Spacingd` on its own keys alone; its arguments, and its inverse.
+
+    MONAI's takes every other key that begins with `image_` for meta data and updates it. MONAI Label keeps
+    the file's name under `image_path`, a text, and MONAI 1.6 then ends with an AttributeError.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        """The dictionary with its volumes resampled."""
+        own = {key: data[key] for key in self.key_iterator(dict(data))}
+        return {**data, **super().__call__(own, lazy)}
+
+
 class NameByCased(MapTransform):
     """Let `SaveImaged` name a case's results after its id, which is unique, as its file's name may not be.
+
+    A case without an id (of MONAI Label, which saves by itself) stays as it is.
 
     Args:
         keys: what will be saved, with meta data.
@@ -111,6 +126,6 @@ class NameByCased(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with the names changed."""
         d = dict(data)
-        for key in self.key_iterator(d):
+        for key in self.key_iterator(d) if self.id_key in d else ():
             d[key].meta["filename_or_obj"] = str(d[self.id_key]).replace("/", "_") + ".nii.gz"
         return d
