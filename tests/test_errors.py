@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from monai.data import Dataset
 from monai.transforms import Compose
-from pretext3d.errors import UserError, find_user_error
+from pretext3d.errors import UserError, find_user_error, peer_lost
 from torch.utils.data import DataLoader
 
 
@@ -80,6 +80,13 @@ def test_a_lost_process_is_one_line(tmp_path: Path) -> None:
     )
     assert code == 1
     assert shown.strip() == "error: another process of this run has ended, and so it is stopped"
+
+
+@pytest.mark.parametrize(
+    "text", ["gloo: Address already in use", "NCCL: Duplicate GPU detected", "timed out"]
+)
+def test_other_errors_of_the_network_keep_their_cause(text: str) -> None:
+    assert not peer_lost(RuntimeError(text))
 
 
 def test_outermost_mistake_is_found() -> None:

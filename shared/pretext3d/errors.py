@@ -24,11 +24,11 @@ class UserError(ValueError):
 _IN_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
-# what the others of a distributed run see when one process dies: gloo tells it by words, NCCL by a type
+# what the others of a distributed run see when one process dies, in gloo's and NCCL's words
 _PEER_LOST = re.compile(
-    r"gloo.*(reset by peer|closed by peer|timed out|broken pipe)", re.IGNORECASE | re.DOTALL
+    r"gloo.*(reset by peer|closed by peer|broken pipe)|remote process exited|connection closed by remote",
+    re.IGNORECASE | re.DOTALL,
 )
-_PEER_LOST_TYPES = ("DistBackendError", "DistNetworkError")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -59,9 +59,7 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 
 def peer_lost(error: BaseException | None) -> bool:
     """Whether a distributed run ends here because another of its processes has ended."""
-    return any(
-        type(each).__name__ in _PEER_LOST_TYPES or _PEER_LOST.search(str(each)) for each in _chain(error)
-    )
+    return any(_PEER_LOST.search(str(each)) for each in _chain(error))
 
 
 class _Hook:

@@ -64,6 +64,10 @@ def test_vanilla_hands_over_the_initial_weights(tmp_path: Path) -> None:
     network = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["network"]
     counts = {int(value) for name, value in network.items() if name.endswith("num_batches_tracked")}
     assert counts == {0}  # no batch has been seen
+    again = succeed(
+        "train", bundle=BUNDLE, arm="vanilla-unet", output_dir=tmp_path / "run", resume=True, **ONE
+    )
+    assert "holds initial weights, which is all of this run" in again
     keys = {**FINETUNE, "max_epochs": 1, "num_labelled": 3}
     output = succeed(
         "finetune", bundle=BUNDLE, pretrained=tmp_path / "run", output_dir=tmp_path / "fine", **keys

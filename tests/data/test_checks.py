@@ -126,6 +126,7 @@ def test_every_reason_of_labels(volume, label, tmp_path, caplog):
         "half": volume("half.nii.gz", half),
         "seven": label("seven.nii.gz", 7),
         "none": label("none.nii.gz", 0),
+        "many": volume("many.nii.gz", np.full((5, 6, 7), 1024, np.int16)),
     }
     cases = [case(name, image, label=path) for name, path in labels.items()] + [case("unlabelled", image)]
     assert not check_cases(cases).bad  # labels are not looked at in pre-training
@@ -144,6 +145,7 @@ def test_every_reason_of_labels(volume, label, tmp_path, caplog):
         "spacing": "label geometry: RAS [1.0, 2.0, 4.0] mm, the image's is RAS [1.0, 2.0, 3.0] mm",
         "half": "label values: 0.5, expected whole numbers",
         "seven": "label values: 7, expected at most 2 (dataset.json's labels)",
+        "many": "label values: 1024, expected at most 255; renumber the classes",
         "unlabelled": "no label",
     }
 

@@ -23,7 +23,7 @@ ARMS = {
 
 
 def output(pred: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> dict[str, Any]:
-    return {"pred": pred, "label": {"clean": clean, "mask": mask}}
+    return {"pred": pred, "label": {"clean": clean, "mask": mask, "inside": torch.ones_like(mask)}}
 
 
 def by_hand() -> dict[str, Any]:
@@ -65,6 +65,20 @@ def test_border_is_near_and_visible_alone() -> None:
     torch.testing.assert_close(si.mean_fill_mse(output(clean, clean, mask)), torch.tensor([16.0]))
     # the mean of all that is visible, 1 1 3 3 3 3, is 7 / 3
     torch.testing.assert_close(si.tile_fill_mse(output(clean, clean, mask)), torch.tensor([(14 / 3) ** 2]))
+
+
+def test_what_lies_beyond_the_volume_is_not_visible() -> None:
+    one = output(torch.zeros(1, 1, 1, 1, 7), torch.zeros(1, 1, 1, 1, 7), torch.zeros(1, 1, 1, 1, 7) > 0)
+    one["label"]["clean"][..., :5] = 0.5
+    one["label"]["mask"][..., 2] = True
+    one["label"]["inside"][..., 5:] = False
+    for flat in (si.mean_fill_mse, si.tile_fill_mse):
+        torch.testing.assert_close(flat(one), torch.tensor([0.0]))
+
+
+def test_flat_regions_alone_have_no_relative_error() -> None:
+    assert math.isnan(si.relative(0.1, 0.0))
+    assert si.relative(0.1, 0.2) == 0.5
 
 
 def test_a_tile_hidden_as_a_whole_has_finite_errors() -> None:

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from monai.data import MetaTensor
 from pretext3d.errors import UserError
 from pretext3d.methods.drawing import times
-from pretext3d.methods.supervoxel_inpainting_figure import Place, borders, draw, tinted
+from pretext3d.methods.supervoxel_inpainting_figure import Place, as_in_volume, borders, draw, tinted
 from pretext3d.training.pictures import render
 from pretext3d.transforms.regions import RandHideRegiond, Regionsd
 
@@ -92,6 +92,18 @@ def test_tile_lies_where_it_was_taken() -> None:
     place = Place(volume, sample)
     assert sample["mask"][0, :, :, place.tile_slice].sum() == sample["mask"].sum((0, 1, 2)).max()
     assert place.slice == start[2] + place.tile_slice
+
+
+def test_a_mirrored_tile_is_drawn_as_it_lies() -> None:
+    _, sample = example()
+    pred = torch.rand_like(sample["clean"])
+    mirrored = {key: sample[key].flip(1) for key in ("image", "clean", "mask", "inside")}
+    back, pred_back = as_in_volume(
+        {**sample, **mirrored, "orientation": torch.diag(torch.tensor([-1.0, 1.0, 1.0]))}, pred.flip(1)
+    )
+    assert all(torch.equal(torch.as_tensor(back[key]), torch.as_tensor(sample[key])) for key in mirrored)
+    assert torch.equal(pred_back, pred)
+    assert as_in_volume(sample, None) == (sample, None)
 
 
 def test_borders_by_hand() -> None:

@@ -17,6 +17,16 @@ def test_nested_parameters_have_dotted_names_and_short_values() -> None:
     assert len(found["record.data.train"]) == 500
 
 
+def test_parameters_of_a_resumed_run_are_written_once(tmp_path: Path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("pretext3d.training.tracking.runs", lambda engine: asked.append(engine) or [])
+    trainer = Engine(lambda engine, batch: batch)
+    MLflowDetails({"profile": "laptop"}, str(tmp_path)).attach(trainer)
+    trainer.load_state_dict({"epoch_length": 2, "max_epochs": 5, "iteration": 6})
+    trainer.run([1, 2])
+    assert len(asked) == 2  # parameters after epoch 4, pictures at the end
+
+
 def test_a_run_that_is_not_tracked_goes_on(tmp_path: Path) -> None:
     trainer = Engine(lambda engine, batch: batch)
     MLflowDetails({"profile": "laptop"}, str(tmp_path)).attach(trainer)

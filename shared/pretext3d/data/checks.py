@@ -35,6 +35,8 @@ LABEL_SHAPE = "label shape"
 LABEL_GEOMETRY = "label geometry"
 LABEL_VALUES = "label values"
 
+MAX_LABEL = 255  # labels are read as one byte a voxel
+
 
 class CheckResult(NamedTuple):
     """What the checks found.
@@ -218,6 +220,8 @@ def label_fault(case: Case, cache: VerdictCache, image: VolumeFacts, max_label: 
     fault = facts.states[0][1]
     if fault:
         return f"{LABEL_VALUES}: {fault}", []
+    if facts.values[-1] > MAX_LABEL:
+        return f"{LABEL_VALUES}: {facts.values[-1]}, expected at most {MAX_LABEL}; renumber the classes", []
     if max_label and facts.values[-1] > max_label:
         return f"{LABEL_VALUES}: {facts.values[-1]}, expected at most {max_label} (dataset.json's labels)", []
     if facts.values == [0]:

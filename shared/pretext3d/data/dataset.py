@@ -231,7 +231,7 @@ class UsableVolumes(CachedVolumes):
         found = [f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason]
         for line in found:
             logger.warning("left out: %s", line)
-        if len(found) == len(cases):
+        if found and len(found) == len(cases):
             more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
             raise UserError(
                 f"dataset_dir: none of {len(found)} cases can be used: {'; '.join(found[:4])}{more}"

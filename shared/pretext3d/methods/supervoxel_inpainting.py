@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from ignite.engine import Engine, Events
-from ignite.metrics import Metric
+from ignite.metrics import Metric, MetricsLambda
 from monai.losses import DiceLoss
 from monai.metrics.regression import KernelType, compute_ssim_and_cs
 from torch import nn
@@ -103,8 +103,8 @@ class InpaintingLoss(nn.Module):
 
     def __init__(self, region_weight: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= region_weight < math.inf:
-            raise UserError(f"region_weight: found {region_weight}, expected 0 or more")
+        if not isinstance(region_weight, int | float) or not 0 <= region_weight < math.inf:
+            raise UserError(f"region_weight: found {region_weight!r}, expected 0 or more")
         self.region_weight = float(region_weight)
 
     def forward(self, pred: Tensor, target: Mapping[str, Tensor]) -> Tensor:
@@ -194,9 +194,10 @@ def masked_ssim(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
     return masked_mean(similarity, output["label"]["mask"])
 
 
-def flat_fill_mse(output: Mapping[str, Any], source: Bool[Tensor, "b 1 i j k"]) -> Float[Tensor, "b"]:
-    """`masked_mse` of a region filled with one value a channel, the mean where `source` is True."""
+def flat_fill_mse(output: Mapping[str, Any], near: Bool[Tensor, "b 1 i j k"] | bool) -> Float[Tensor, "b"]:
+    """`masked_mse` of a region filled with one value a channel, the mean of what is visible where `near`."""
     clean, mask = output["label"]["clean"], output["label"]["mask"]
+    source = near & ~mask & output["label"]["inside"]  # a tile may reach beyond its volume
     fill = (clean * source).flatten(2).sum(2) / source.flatten(2).sum(2).clamp(min=1)
     return masked_mean((clean - fill[..., None, None, None]).square(), mask)
 
@@ -208,12 +209,17 @@ def mean_fill_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
     """
     mask = output["label"]["mask"]
     near = F.max_pool3d(mask.float(), 2 * BORDER + 1, stride=1, padding=BORDER) > 0
-    return flat_fill_mse(output, near & ~mask)
+    return flat_fill_mse(output, near)
 
 
 def tile_fill_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
     """Chance: `masked_mse` of a region filled with the mean of all visible voxels, a value a channel."""
-    return flat_fill_mse(output, ~output["label"]["mask"])
+    return flat_fill_mse(output, True)
+
+
+def relative(error: float, yardstick: float) -> float:
+    """Their ratio; NaN where every region is flat, so that the yardstick makes no error."""
+    return error / yardstick if yardstick else math.nan
 
 
 def validation_metrics(task: str = "inpainting") -> dict[str, Metric]:
@@ -232,7 +238,7 @@ def validation_metrics(task: str = "inpainting") -> dict[str, Metric]:
         "masked_mse": error,
         "tile_fill_mse": SampleMean(tile_fill_mse),
         "mean_fill_mse": yardstick,
-        "relative_masked_error": error / yardstick,
+        "relative_masked_error": MetricsLambda(relative, error, yardstick),
         "mse": SampleMean(mse),
         "masked_psnr_db": SampleMean(masked_psnr),
         "masked_ssim": SampleMean(masked_ssim),

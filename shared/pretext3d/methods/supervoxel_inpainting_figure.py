@@ -34,8 +34,9 @@ def draw(
     Args:
         volume: `image` (c, i, j, k) in RAS order, [0, 1], `spacing` (3,), mm; `supervoxels` and `regions` (1,
             i, j, k), or `label`, where the arm has them.
-        sample: what the pipeline gives for one tile: `image`, `clean` (c, a, b, d), `mask` (1, a, b, d),
-            `crop_start` (3,), voxels of the volume.
+        sample: what the pipeline gives for one tile: `image`, `clean` (c, a, b, d), `mask`, `inside` (1, a, b,
+            d), `crop_start` (3,), voxels of the volume; `orientation` (3, 3) where it was mirrored: it is
+            drawn as it lies in the volume.
         pred: the network's output for this sample without the batch axis, (c, a, b, d).
         title: the first line.
         channel: the one that is shown.
@@ -44,6 +45,8 @@ def draw(
         UserError: an arm that hides nothing, or a channel that is not there.
     """
     from matplotlib.figure import Figure
+
+    sample, pred = as_in_volume(sample, pred)
 
     if "mask" not in sample:
         raise UserError("arm: restart-unet hides nothing, so there is no picture of it; expected another arm")
@@ -79,6 +82,15 @@ def draw(
         axes.text(0.5, -0.05, note, color=FAINT, size=9.5, ha="center", va="top", transform=axes.transAxes)
         frame(axes, place.start[:2] * place.spacing[:2], place.end[:2] * place.spacing[:2])
     return figure
+
+
+def as_in_volume(sample: Mapping[str, Any], pred: Tensor | None) -> tuple[Mapping[str, Any], Tensor | None]:
+    """The tile, and what the network makes of it, mirrored back."""
+    if "orientation" not in sample:
+        return sample, pred
+    axes = [axis + 1 for axis in range(3) if float(sample["orientation"][axis][axis]) < 0]
+    tiles = {key: torch.as_tensor(sample[key]).flip(axes) for key in ("image", "clean", "mask", "inside")}
+    return {**sample, **tiles}, None if pred is None else pred.flip(axes)
 
 
 class Place:
@@ -154,7 +166,7 @@ def whole_panels(
         panels.append((f"{int(volume['supervoxels'].max())} supervoxels", None, slab("supervoxels")))
     if "regions" in volume:
         panels.append(("Regions that may be hidden", tinted(slab("regions")), None))
-    elif isinstance(volume.get("label"), torch.Tensor):  # a file's name where the arm does not read it
+    elif "foreground" in volume:
         panels.append(("Foreground: cuboids overlap it", tinted((slab("label") > 0).astype(int)), None))
     panels.append(("Hidden now, and the tile", None, None))
     return panels
@@ -188,7 +200,8 @@ def tile_panels(
 
 def as_output(sample: Mapping[str, Any], pred: Float[Tensor, "c a b d"]) -> dict[str, Any]:
     """A sample and its prediction as a batch of one, which the method's errors take."""
-    label = {"clean": torch.as_tensor(sample["clean"]).float()[None], "mask": sample["mask"][None]}
+    label = {key: torch.as_tensor(sample[key])[None] for key in ("clean", "mask", "inside")}
+    label["clean"] = label["clean"].float()
     return {"pred": pred.detach().cpu().float()[None], "label": label}
 
 

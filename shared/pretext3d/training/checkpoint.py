@@ -119,7 +119,12 @@ class RunCheckpointer:
         if not self.resume:
             refuse_earlier_run(self.ckpt_dir)
         if self.resume and not epochs:
-            if (self.ckpt_dir / "final.pt").exists():
+            final = self.ckpt_dir / "final.pt"
+            if final.exists() and load_checkpoint(final)["epoch"] == 0:
+                logger.warning("%s: holds initial weights, which is all of this run", final)
+                engine.terminate()
+                return
+            if final.exists():
                 raise UserError(f"{self.ckpt_dir}: holds final.pt, but no epoch checkpoint to resume from")
             logger.warning("nothing to resume in %s, starting from the beginning", self.ckpt_dir)
         elif self.resume:

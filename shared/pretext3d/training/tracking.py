@@ -15,8 +15,8 @@ LONGEST = 500  # characters of a parameter's value: what every MLflow store take
 class MLflowDetails:
     """Handler of a trainer: adds to the MLflow run that MONAI's handler opens; does nothing without one.
 
-    At the end of the first epoch the parameters, nested ones as `backbone.encoder`; at the end of the run the
-    pictures, as artifacts in `pictures`.
+    At the end of the first epoch that it sees the parameters, nested ones as `backbone.encoder`; at the end
+    of the run the pictures, as artifacts in `pictures`.
 
     Args:
         params: what the run is; of longer values the first 500 characters are kept.
@@ -25,18 +25,22 @@ class MLflowDetails:
 
     def __init__(self, params: Mapping[str, Any], output_dir: str) -> None:
         self.params, self.pictures = dict(leaves(params)), Path(output_dir) / "pictures"
+        self.logged = False
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED(once=1), self.log_params)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_params)
         engine.add_event_handler(Events.COMPLETED, self.log_pictures)
 
     def log_params(self, engine: Engine) -> None:
         """Write the parameters that the run does not have yet."""
+        if self.logged:
+            return
+        self.logged = True
         for client, run in runs(engine):
             known = client.get_run(run).data.params
             for name, value in self.params.items():
-                if name not in known:  # a resumed run has them
+                if name not in known:  # MONAI goes on with a run of the same name
                     client.log_param(run, name, value)
 
     def log_pictures(self, engine: Engine) -> None:

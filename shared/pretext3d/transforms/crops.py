@@ -169,8 +169,8 @@ class RandFlipRotate90d(MapTransform, Randomizable):
     ) -> None:
         MapTransform.__init__(self, keys)
         for name, axes in (("flip_axes", flip_axes), ("rotate_axes", rotate_axes)):
-            if not set(axes) <= {0, 1, 2}:
-                raise UserError(f"{name}: found {list(axes)}, expected axes out of 0, 1, 2")
+            if not isinstance(axes, Sequence) or not set(axes) <= {0, 1, 2}:
+                raise UserError(f"{name}: found {axes!r}, expected a list of axes out of 0, 1, 2")
         for name, prob in (("flip_prob", flip_prob), ("rotate_prob", rotate_prob)):
             if not 0 <= prob <= 1:
                 raise UserError(f"{name}: found {prob}, expected a probability from 0 to 1")

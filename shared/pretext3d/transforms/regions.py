@@ -24,6 +24,7 @@ from pretext3d.transforms.crops import crop_resize
 __all__ = ["KINDS", "RandHideRegiond", "Regionsd"]
 
 KINDS = ("supervoxels", "cuboids")
+FORMAT = 1  # of what `Regionsd` finds: a change of it raises this, and cached volumes are made anew
 
 
 def region_map(
@@ -90,8 +91,9 @@ class Regionsd(Transform):
             raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
         if not _is_whole(min_region_voxels) or min_region_voxels < 1:
             raise UserError(f"min_region_voxels: found {min_region_voxels!r}, expected a whole number from 1")
-        if not 0 <= min_region_mm3 < math.inf:
-            raise UserError(f"min_region_mm3: found {min_region_mm3}, expected a volume, or 0 for any")
+        if not isinstance(min_region_mm3, int | float) or not 0 <= min_region_mm3 < math.inf:
+            raise UserError(f"min_region_mm3: found {min_region_mm3!r}, expected a volume, or 0 for any")
+        self.version = FORMAT
         self.regions, self.roi = regions, bool(roi)
         self.min_region_voxels, self.min_region_mm3 = min_region_voxels, float(min_region_mm3)
         self.sides = _two_sides(cuboid_sides)
@@ -146,10 +148,11 @@ class RandHideRegiond(MapTransform, Randomizable):
     """Draws one region and a tile round it, and hides the region: zero in all channels.
 
     Gives `image` (c, a, b, d), the tile without the region; `clean`, the tile; `mask` (1, a, b, d), True
-    where hidden; `crop_start` and `crop_size`, float tensors (3,), the tile in voxels of the volume.
+    where hidden; `inside` (1, a, b, d), True where the volume is; `crop_start` and `crop_size`, float tensors
+    (3,), the tile in voxels of the volume.
 
-    Region of supervoxels: number `draw` of a fixed random order of all m, and so on round, so that any m
-    consecutive draws of a case hide m different regions; drawn where the sample has no `draw`. Cuboid: each
+    Region of supervoxels: all m come in a random order, then all in another one, and so on: draw d of a case
+    is number d mod m of order floor(d / m). Drawn at random where the sample has no `draw`. Cuboid: each
     edge uniform between `cuboid_sides` and within the volume, its place uniform, or, with `foreground`,
     over those places that hold a voxel of it, itself drawn uniformly. Tile: along i and j the most central,
     along k a random one, of those that hold the whole region, or most of it. Smaller volumes lie in its
@@ -192,8 +195,8 @@ class RandHideRegiond(MapTransform, Randomizable):
         shape = list(data[self.keys[0]].shape[1:])
         if self.regions == "supervoxels":
             count = len(data["region_boxes"])
-            order = np.random.default_rng([self.seed, count]).permutation(count)
-            region = int(order[data["draw"] % count] if "draw" in data else self.R.randint(count))
+            turn, place = divmod(data["draw"], count) if "draw" in data else (0, self.R.randint(count))
+            region = int(np.random.default_rng([self.seed, count, turn]).permutation(count)[place])
             self.low, high = data["region_boxes"][region].tolist()
             box = tuple(slice(a, b) for a, b in zip(self.low, high, strict=True))
             self.hidden = _plain(data["regions"])[0][box] == region + 1
@@ -207,13 +210,17 @@ class RandHideRegiond(MapTransform, Randomizable):
                 last = [min(v, end) for v, end in zip(inside, last, strict=True)]
             self.low = [int(self.R.randint(a, b + 1)) for a, b in zip(first, last, strict=True)]
             self.hidden = torch.ones(sides, dtype=torch.bool, device=data[self.keys[0]].device)
+        held = self.hidden  # what of it lies in the tile as far as that is chosen
         for axis, (n, size) in enumerate(zip(shape, self.roi_size, strict=True)):
+            low, length = int(self.low[axis]), held.shape[axis]
             counts = torch.zeros(n, dtype=torch.long)
-            others = [a for a in range(3) if a != axis]
-            counts[self.low[axis] : self.low[axis] + self.hidden.shape[axis]] = self.hidden.sum(others).cpu()
+            counts[low : low + length] = held.sum([a for a in range(3) if a != axis]).cpu()
             starts = window_starts(counts, size)
             central = int((starts - (n - size) // 2).abs().argmin())
-            self.start[axis] = int(starts[self.R.randint(len(starts)) if axis == 2 else central])
+            start = int(starts[self.R.randint(len(starts)) if axis == 2 else central])
+            begin, end = max(0, start - low), min(length, start + size - low)
+            held = held.narrow(axis, begin, end - begin)
+            self.start[axis] = start
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """The tile, whole and without the region, and where the region is."""
@@ -224,6 +231,8 @@ class RandHideRegiond(MapTransform, Randomizable):
         low = [place - start for place, start in zip(self.low, self.start, strict=True)]
         region = crop_resize(self.hidden[None], [-n for n in low], self.roi_size, self.roi_size)
         d["mask"] = region > 0
+        whole = volume.new_ones(()).expand(1, *volume.shape[1:])
+        d["inside"] = crop_resize(whole, self.start, self.roi_size, self.roi_size) > 0
         d[self.keys[0]] = d["clean"].masked_fill(d["mask"], 0.0)
         d["crop_start"] = torch.tensor(self.start, dtype=torch.float32)
         d["crop_size"] = torch.tensor(self.roi_size, dtype=torch.float32)

@@ -105,10 +105,10 @@ def check_settings(
 ) -> None:
     """Raise a `UserError` for a setting outside its range."""
     for name, number in (("n_segments", n_segments), ("max_iterations", max_iterations)):
-        if isinstance(number, bool) or not number >= 1 or number != int(number):
-            raise UserError(f"{name}: found {number}, expected a whole number of 1 or more")
-    if not 0 < compactness < math.inf:
-        raise UserError(f"compactness: found {compactness}, expected a number above 0")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise UserError(f"{name}: found {number!r}, expected a whole number of 1 or more")
+    if not isinstance(compactness, int | float) or not 0 < compactness < math.inf:
+        raise UserError(f"compactness: found {compactness!r}, expected a number above 0")
     if len(spacing) != 3 or not all(0 < s < math.inf for s in spacing):
         raise UserError(f"spacing: found {list(spacing)}, expected three lengths above 0")
 

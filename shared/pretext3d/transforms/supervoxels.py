@@ -78,7 +78,9 @@ class Supervoxelsd(MapTransform):
         self.output_keys = output_names(self.keys, output_key)
         check_settings(n_segments, compactness)
         if backend not in BACKENDS:
-            raise UserError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
+            raise UserError(f"slic_backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
+        # attributes are what the cache of volumes knows a transform by: a change of these makes them anew
+        self.version = [FORMAT, metadata.version("scikit-image") if backend == "skimage" else ""]
         self.n_segments, self.compactness = int(n_segments), float(compactness)
         self.backend, self.mask_key, self.cache_dir = backend, mask_key, str(cache_dir)
 
@@ -108,8 +110,7 @@ class Supervoxelsd(MapTransform):
 
     def _path(self, volume: Tensor, mask: Tensor | None, spacing: Sequence[float]) -> Path:
         """The file of the labels: a hash of all that they depend on."""
-        version = metadata.version("scikit-image") if self.backend == "skimage" else ""
-        settings = [FORMAT, self.backend, version, self.n_segments, self.compactness, list(spacing)]
+        settings = [*self.version, self.backend, self.n_segments, self.compactness, list(spacing)]
         content = hashlib.sha256()
         for array in [volume.cpu().numpy()] + ([] if mask is None else [mask.cpu().numpy()]):
             settings.append([str(array.dtype), list(array.shape)])

@@ -1,0 +1,70 @@
+"""Random brightness and gamma, the same for an image and for what was cut out of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable
+
+from pretext3d.errors import UserError
+
+__all__ = ["RandBrightnessGammad"]
+
+
+class RandBrightnessGammad(MapTransform, Randomizable):
+    """x -> f_c * x^g for volumes (c, ...) scaled to [0, 1], with one draw for all keys.
+
+    f_c is uniform in [1 - `brightness`, 1 + `brightness`], one a channel, with probability `prob`, else 1;
+    g is uniform in `gamma`, with probability `prob`, else 1. A function of each voxel's value alone, which
+    keeps 0: so a region that is 0 in one of the keys stays hidden, and elsewhere the keys stay equal. MONAI's
+    `RandAdjustContrastd` scales each key by its own minimum and maximum, which the region changes.
+
+    Args:
+        keys: volumes of as many channels.
+        brightness: largest relative change, in [0, 1).
+        gamma: lowest and highest exponent, above 0.
+        prob: of each of the two.
+
+    Raises:
+        UserError: for a value out of its range.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        brightness: float = 0.3,
+        gamma: Sequence[float] = (0.7, 1.5),
+        prob: float = 0.5,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        if not _is_number(prob) or not 0 <= prob <= 1:
+            raise UserError(f"augment_prob: found {prob!r}, expected a probability from 0 to 1")
+        if not _is_number(brightness) or not 0 <= brightness < 1:
+            raise UserError(f"brightness: found {brightness!r}, expected a number from 0 to below 1")
+        limits = list(gamma) if isinstance(gamma, Sequence) and not isinstance(gamma, str) else [gamma]
+        if len(limits) != 2 or not all(map(_is_number, limits)) or not 0 < limits[0] <= limits[1]:
+            raise UserError(f"gamma: found {gamma!r}, expected two exponents above 0, as [0.7,1.5]")
+        self.brightness, self.limits, self.prob = float(brightness), (limits[0], limits[1]), float(prob)
+        self.factors, self.exponent = [1.0], 1.0
+
+    def randomize(self, channels: int) -> None:
+        """Draw `factors`, one a channel, and `exponent`."""
+        changed = self.R.rand(2) < self.prob
+        factors = 1 + self.brightness * self.R.uniform(-1, 1, channels)
+        exponent = self.R.uniform(*self.limits)
+        self.factors = factors.tolist() if changed[0] else [1.0] * channels
+        self.exponent = float(exponent) if changed[1] else 1.0
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The sample with its volumes changed alike."""
+        d = dict(data)
+        self.randomize(len(d[self.keys[0]]))
+        for key in self.key_iterator(d):
+            factors = torch.tensor(self.factors, dtype=d[key].dtype, device=d[key].device)
+            d[key] = factors.reshape(-1, *(1,) * (d[key].ndim - 1)) * d[key] ** self.exponent
+        return d
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
