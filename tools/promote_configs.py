@@ -269,7 +269,7 @@ def evaluate_yaml(file: Path, name: str) -> str:
 def multi_gpu_yaml(file: Path, name: str) -> str:
     """The bundle's multi_gpu_train.yaml, over the new train.yaml.
 
-    On a machine of several GPUs MONAI Label asks for it; without it, it does not train, which only its log tells.
+    On a machine of several GPUs MONAI Label asks for it; without it, it does not train and only logs so.
     """
     document = Document(
         file.read_text(),
