@@ -22,7 +22,7 @@ from pretext3d.errors import UserError, install_excepthook
 from pretext3d.training.deployment import provenance_of, write_provenance, write_weights
 from pretext3d.training.handover import load_segmentation, resolve_pretrained
 from pretext3d.training.state import load_checkpoint
-from promote_configs import as_saved, evaluate_yaml, inference_yaml, train_yaml
+from promote_configs import as_saved, evaluate_yaml, inference_yaml, multi_gpu_yaml, train_yaml
 from promote_text import metadata, models_readme, readme
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,6 +180,7 @@ def fill(folder: Path, run: Run, name: str, classes: Sequence[str], version: str
         "train.yaml": train_yaml(templates / "finetune.yaml", run, name, classes),
         "evaluate.yaml": evaluate_yaml(templates / "evaluate.yaml", name),
         "inference.yaml": inference_yaml(templates / "inference.yaml", run, name),
+        "multi_gpu_train.yaml": multi_gpu_yaml(templates / "multi_gpu_train.yaml", name),
     }
     for file, text in configs.items():
         (folder / "configs" / file).write_text(text)

@@ -31,6 +31,11 @@ FOUND = {
 LOAD_WEIGHTS = (
     "\n- {_target_: pretext3d.training.deployment.load_weights, network: '@network_def', path: '@pretrained'}"
 )
+CHECK_CASES = (
+    "\n- {_target_: pretext3d.training.deployment.check_annotated, in_channels: '@in_channels', "
+    "num_classes: '@num_classes', channels: '@channels',\n"
+    "   cache_dir: '@cache_dir', cases: \"$@train#dataset#data + @validate#dataset#data\"}"
+)
 MODEL = "\"$@bundle_root + '/models/model.pt'\""
 
 
@@ -205,12 +210,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
         document.edit(key, lambda entry: entry.replace("@max_epochs", "@train#trainer#max_epochs"))
     validation = "{_target_: ValidationHandler,"
     document.replace({validation: validation + ' _disabled_: "$not @validate#dataset#data",'})
-    check = (
-        "\n- {_target_: pretext3d.training.deployment.check_annotated, in_channels: '@in_channels', "
-        "num_classes: '@num_classes', channels: '@channels',\n"
-        "   cache_dir: '@cache_dir', cases: \"$@train#dataset#data + @validate#dataset#data\"}"
-    )
-    document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS + check)
+    document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS + CHECK_CASES)
     document.set(
         "finalize",
         "\n- {_target_: pretext3d.training.deployment.publish, ckpt_dir: '@ckpt_dir', weights: '@weights',"
@@ -263,4 +263,19 @@ def evaluate_yaml(file: Path, name: str) -> str:
     changes = {"record: $@network_def.record}": f"record: {seen}}}", "@network_def.record": "@record"}
     document.replace({**changes, **FOUND})
     document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS)
+    return document.text
+
+
+def multi_gpu_yaml(file: Path, name: str) -> str:
+    """The bundle's multi_gpu_train.yaml, over the new train.yaml.
+
+    On a machine of several GPUs MONAI Label asks for it; without it, it does not train and only logs so.
+    """
+    document = Document(
+        file.read_text(),
+        f"# {name}: training on in several processes, over train.yaml:\n"
+        "# `torchrun --nproc_per_node 2 -m monai.bundle run --config_file "
+        "\"['configs/train.yaml','configs/multi_gpu_train.yaml']\" --dataset_dir labelled`\n",
+    )
+    document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS + CHECK_CASES)
     return document.text

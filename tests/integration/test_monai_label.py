@@ -27,7 +27,7 @@ from tests.labelled import save, volume, write_labelled
 
 pytestmark = pytest.mark.slow
 
-NAME, DEADLINE = "two_boxes", 180  # seconds until the server answers, or a training ends
+NAME, DEADLINE = "two_boxes", 300  # seconds until the server answers, or a training ends
 # beyond the four cases of the training; each test compares with the truth
 CASES = {"new_0": 10, "new_1": 11, "new_2": 12}
 
@@ -142,7 +142,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "grey",
         "white",
     ]
-    subprocess.run([*promoted, "--output_dir", folder], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([*promoted, "--output_dir", folder], cwd=ROOT, check=True, timeout=DEADLINE)
     # the server's own Python, home folder and package: nothing of this process
     env = environment(
         PATH=f"{scripts}{os.pathsep}{os.environ['PATH']}",
@@ -151,7 +151,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     env.pop("PYTHONPATH", None)
     apps = ["bash", scripts / "monailabel", "apps", "--download", "--name", "monaibundle", "--output", "apps"]
-    subprocess.run(apps, cwd=folder, env=env, check=True, timeout=120)
+    subprocess.run(apps, cwd=folder, env=env, check=True, timeout=DEADLINE)
     bundle = folder / "apps" / "monaibundle" / "model" / NAME
     shutil.copytree(folder / NAME, bundle)
     for name, seed in CASES.items():

@@ -29,7 +29,8 @@ def example(kind: str = "supervoxels", channels: int = 2) -> tuple[dict[str, Any
     volume = Regionsd(kind, min_region_voxels=1, cuboid_sides=[2, 3])(case)
     hide = RandHideRegiond("image", roi_size=[4, 4, 4], regions=kind, cuboid_sides=[2, 3])
     sample = hide.set_random_state(seed=0)({**volume, "draw": 0})
-    return volume, {key: sample[key] for key in ("image", "clean", "mask", "crop_start", "crop_size")}
+    kept = ("image", "clean", "mask", "inside", "crop_start", "crop_size")
+    return volume, {key: sample[key] for key in kept}
 
 
 def titles(figure: Any) -> list[str]:

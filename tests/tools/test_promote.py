@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,16 @@ ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "tools" / "schema" / "meta_schema_20240725.json"
 
 
-def finished_run(folder: Path, changes: Mapping[str, Any] | None = None, **record: Any) -> Path:
+def finished_run(
+    folder: Path, bundle: str = "rubiks_cube", encoder: str = "unet", decoder: str = "", **record: Any
+) -> Path:
     """What a finetune.yaml leaves behind, without training: three classes, one epoch of four steps."""
-    backbone = build_backbone("unet", 1, (16, 16, 24))
-    network = SegmentationNet(backbone, len(CLASSES))
+    backbone = build_backbone(encoder, 1, (16, 16, 24))
+    network = SegmentationNet(backbone, len(CLASSES), decoder)
     content = {
         "record": {
             "method": "segmentation", "backbone": backbone.record, "channels": 1, "pixdim": [2.0, 2.0, 3.0],
-            "normalisation": {"window": [-100, 300]}, "seed": 7, "roi_size": [16, 16, 24], "decoder": "",
+            "normalisation": {"window": [-100, 300]}, "seed": 7, "roi_size": [16, 16, 24], "decoder": decoder,
             "num_classes": 3, "class_names": CLASSES,
             "data": {"name": "scans", "train": ["0123456789abcdef"], "pretrained": "vp"}, **record,
         },
@@ -48,11 +49,11 @@ def finished_run(folder: Path, changes: Mapping[str, Any] | None = None, **recor
     }  # fmt: skip
     save_checkpoint(folder / "checkpoints" / "final.pt", content)
     (folder / "metrics.csv").write_text("epoch,step,val_mean_dice\n1,4,0.5\n")
-    config = yaml.safe_load((ROOT / "bundles" / "rubiks_cube" / "configs" / "finetune.yaml").read_text())
+    config = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "finetune.yaml").read_text())
     config |= {"profile": "laptop", "dataset_dir": str(folder), "output_dir": str(folder)}
     config |= {"normalisation": {"window": [-100, 300]}, "batch_size": 3, "num_labelled": 2}
     config["optimizer"]["lr"] = 0.25
-    (folder / "config.yaml").write_text(yaml.safe_dump({**config, **(changes or {})}))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 
 
@@ -73,7 +74,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files(bundle: Path) -> None:
     expected = {
         "LICENSE", "configs/evaluate.yaml", "configs/inference.yaml", "configs/logging.conf",
-        "configs/metadata.json", "configs/train.yaml", "docs/README.md", "models/README.md",
+        "configs/metadata.json", "configs/multi_gpu_train.yaml",
+        "configs/train.yaml", "docs/README.md", "models/README.md",
         "models/model.pt", "models/provenance.json",
     }  # fmt: skip
     found = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
@@ -134,6 +136,23 @@ def test_settings_of_the_run_are_kept_and_its_experiment_is_not(bundle: Path) ->
     assert record == {
         "pixdim": [2.0, 2.0, 3.0], "normalisation": {"window": [-100, 300]}, "roi_size": [16, 16, 24]
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bundle", "encoder", "decoder"),
+    [("vectorpose", "segresnet", ""), ("supervoxel_inpainting", "unet4", ""), ("rubiks_cube", "unet", "duc")],
+)
+def test_runs_of_every_bundle(tmp_path: Path, bundle: str, encoder: str, decoder: str) -> None:
+    run = finished_run(tmp_path / "run", bundle, encoder, decoder)
+    promote.main([str(run), "--name", "x", "--labels", "a", "b", "--output_dir", str(tmp_path)])
+    weights = torch.load(tmp_path / "x" / "models" / "model.pt", weights_only=True)
+    own = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "finetune.yaml").read_text())
+    for name in ("inference.yaml", "train.yaml"):
+        parser = ConfigParser()
+        parser.read_config(tmp_path / "x" / "configs" / name)
+        parser.get_parsed_content("network_def").load_state_dict(weights)
+    assert parser["loss"] == own["loss"]
+    assert read_provenance(tmp_path / "x" / "models")["method"] == bundle
 
 
 def test_comments_stay_and_nothing_asks_for_a_data_set(bundle: Path) -> None:
