@@ -175,7 +175,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
     document = Document(text, header)
     document.replace(FOUND)
     take_over(document, run, yaml.safe_load(text))
-    document.edit("imports", lambda entry: entry + "\n- $import time")
+    document.edit("imports", lambda entry: entry.removesuffix("]") + ", $import time]")
     document.set("dataset_dir", "''", "MSD or nnU-Net folder with labels; MONAI Label gives its own lists")
     document.set(
         "output_dir",
@@ -202,9 +202,9 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
     document.set("network_def", network(record))
     document.set(
         "record::data",
-        "\n    name: \"$os.path.basename(str(@dataset_dir).rstrip('/')) or 'annotated cases'\""
-        "\n    train: {_target_: pretext3d.data.splits.fingerprints, cases: '@train#dataset#data'}"
-        f"\n    pretrained: {name}",
+        "{name: \"$os.path.basename(str(@dataset_dir).rstrip('/')) or 'annotated cases'\",\n"
+        "    train: {_target_: pretext3d.data.splits.fingerprints, cases: '@train#dataset#data'}, "
+        f"pretrained: {name}}}",
     )
     for key in ("lr_scheduler", "val_interval"):  # MONAI Label sets the trainer's
         document.edit(key, lambda entry: entry.replace("@max_epochs", "@train#trainer#max_epochs"))

@@ -34,8 +34,8 @@ def draw(
     Args:
         volume: `image` (c, i, j, k) in RAS order, [0, 1], `spacing` (3,), mm; `supervoxels` and `regions` (1,
             i, j, k), or `label`, where the arm has them.
-        sample: what the pipeline gives for one tile: `image`, `clean` (c, a, b, d), `mask`, `inside` (1, a, b,
-            d), `crop_start` (3,), voxels of the volume; `orientation` (3, 3) where it was mirrored: it is
+        sample: what the pipeline gives for one tile: `image`, `clean` (c, a, b, d), `mask`, `inside` (1, a,
+            b, d), `crop_start` (3,), voxels of the volume; `orientation` (3, 3) where it was mirrored: it is
             drawn as it lies in the volume.
         pred: the network's output for this sample without the batch axis, (c, a, b, d).
         title: the first line.
