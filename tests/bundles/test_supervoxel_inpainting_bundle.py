@@ -7,8 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from tests.bundles.command import FINETUNE, TINY, fail, history, succeed
+from tests.bundles.command import BUNDLES, FINETUNE, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +29,15 @@ METRICS = (
 def record_of(folder: Path, file: str = "final.pt") -> dict:
     content = torch.load(folder / "checkpoints" / file, weights_only=True)
     return dict(content["record"])
+
+
+def test_augmentation_is_of_the_training_alone_and_not_the_papers() -> None:
+    config = yaml.safe_load((BUNDLES / BUNDLE / "configs" / "train.yaml").read_text())
+    assert "@train#augment" in config["train"]["preprocessing"]["transforms"]
+    assert "augment" not in config["validate"]["preprocessing"]["transforms"]
+    paper, laptop = config["profiles"]["paper"], config["profiles"]["laptop"]
+    assert (paper["augment_prob"], paper["flip_axes"], paper["region_weight"]) == (0, [], 0)
+    assert laptop["augment_prob"] > 0
 
 
 @pytest.mark.parametrize("arm", ["noroi-supervoxel", "roi-grid"])

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.transforms import LoadImage, LoadImaged
 from pretext3d.data.loading import PlainSpacingd
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
@@ -321,3 +322,29 @@ def test_the_bundle_runs_alone(bundle: Path, tmp_path: Path) -> None:
     assert result.shape == (20, 12, 18)
     np.testing.assert_allclose(result.affine, affine, atol=1e-5)
     assert torch.jit.load(tmp_path / "model.ts")(torch.zeros(1, 1, 16, 16, 24)).shape == (1, 3, 16, 16, 24)
+    check_what_monai_deploy_reads(tmp_path / "model.ts", scans / "a.nii.gz")
+
+
+def check_what_monai_deploy_reads(model: Path, scan: Path) -> None:
+    """MONAI Deploy's bundle operator has the TorchScript file alone: network, metadata, configuration.
+
+    It loads the image by itself, leaves loading and saving out of the transforms, and takes the first input
+    and output of the metadata.
+    """
+    inside = {"metadata.json": "", "inference.json": ""}
+    network = torch.jit.load(model, _extra_files=inside)
+    parser = ConfigParser(json.loads(inside["inference.json"]))
+    formats = json.loads(inside["metadata.json"])["network_data_format"]
+    assert next(iter(formats["inputs"])) == "image"
+    assert next(iter(formats["outputs"])) == "pred"
+    preprocessing, postprocessing = (
+        parser.get_parsed_content(f"{part}processing").transforms for part in ("pre", "post")
+    )
+    sample = {"image": LoadImage(ensure_channel_first=True)(scan)}
+    for transform in preprocessing:
+        if not isinstance(transform, LoadImaged):
+            sample = transform(sample)
+    assert sample["image"].shape[0] == formats["inputs"]["image"]["num_channels"]
+    sample["pred"] = parser.get_parsed_content("inferer")(sample["image"].as_tensor()[None], network)[0]
+    assert sample["pred"].shape[0] == formats["outputs"]["pred"]["num_channels"]
+    assert {"AsDiscreted", "Invertd"} <= {type(transform).__name__ for transform in postprocessing}
