@@ -26,10 +26,11 @@ class Inside:
     Args:
         bundle: the unpacked bundle.
         output: the folder of the runs.
+        dataset_dir: what they ran on; '' = the embedded phantom.
     """
 
-    def __init__(self, bundle: Path, output: Path) -> None:
-        self.bundle, self.output = bundle, output
+    def __init__(self, bundle: Path, output: Path, dataset_dir: str = "") -> None:
+        self.bundle, self.output, self.dataset_dir = bundle, output, dataset_dir
         self.metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
         self.workflows: dict[str, Any] = {}
 
@@ -56,11 +57,13 @@ class Inside:
         return self.workflows[key]
 
     def small(self, config: str) -> dict[str, Any]:
-        """The laptop profile, where a configuration has one."""
+        """The laptop profile, where a configuration has one, and the data of the runs."""
         from monai.bundle import ConfigParser
 
         found = ConfigParser.load_config_file(str(self.bundle / "configs" / f"{config}.yaml"))
-        return {"profile": "laptop"} if "laptop" in found.get("profiles", {}) else {}
+        keys = {"profile": "laptop"} if "laptop" in found.get("profiles", {}) else {}
+        folder = str(self.output / "scans") if config == "inference" else self.dataset_dir
+        return {**keys, "dataset_dir": folder} if self.dataset_dir else keys
 
     def inference(self) -> Any:
         """The workflow of inference.yaml, with the weights that its run had."""
@@ -252,9 +255,9 @@ CHECKS: dict[str, Callable[[Inside], Verdict]] = {
 
 def main() -> None:
     """Run every check; one that raises has failed."""
-    bundle, output, report = map(Path, sys.argv[1:])
+    bundle, output, report = map(Path, sys.argv[1:4])
     warnings.simplefilter("ignore")
-    inside = Inside(bundle, output)
+    inside = Inside(bundle, output, *sys.argv[4:])
     results = []
     for name, check in CHECKS.items():
         try:

@@ -204,10 +204,15 @@ class Runs:
         return Result("run: inference", "passed", f"{made} volumes in {seconds:.0f} s")
 
     def segments(self) -> bool:
-        """Whether the bundle's own weights are of a segmentation; others are only pre-trained."""
+        """Whether the bundle's own weights are of a segmentation; others are only pre-trained.
+
+        A promoted bundle has nothing else: its train.yaml is a fine-tuning, and its weights a state dict.
+        """
         file = self.bundle / "models" / "model.pt"
         if not file.is_file():
             return False
+        if not (self.bundle / "configs" / "finetune.yaml").is_file():
+            return True
         import torch
 
         try:
@@ -220,6 +225,7 @@ class Runs:
         """The checks that look at networks and weights from inside."""
         report = self.output / "report.json"
         words = ["-P", str(HERE / "verify_inside.py"), str(self.bundle), str(self.output), str(report)]
+        words.append(self.dataset_dir)
         done = self.environment.run(words, self.output, self.timeout)
         if not report.is_file():
             return [Result("inside", "failed", f"exit code {done.returncode}: {last_line(done.stderr)}")]
