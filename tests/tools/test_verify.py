@@ -75,7 +75,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "bytecode": (lambda b: append(b, "pretext3d/a.pyc", "x"), "leftovers, sizes", "pretext3d/a.pyc"),
     "draft": (lambda b: append(b, "models/epoch_0002.pt", "x"), "leftovers, sizes", "models/epoch_0002.pt"),
     "hidden": (lambda b: append(b, "docs/.x", "x"), "leftovers, sizes", "docs/.x"),
-    "large": (lambda b: append(b, "models/model.pt", "x" * 26 * 10**6), "leftovers, sizes", "(26 MB)"),
+    "large": (lambda b: append(b, "models/large.pt", "x" * 26 * 10**6), "leftovers, sizes", "(26 MB)"),
     "home": (lambda b: append(b, "docs/a.md", f"in {SLASH}home/me/x"), "machine paths", f"{SLASH}home/me/x"),
     "windows": (lambda b: append(b, "docs/a.md", "C:" + r"\Users\me"), "machine paths", r"\Users\me in docs"),
     "weights": (
