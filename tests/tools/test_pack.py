@@ -104,8 +104,8 @@ def test_leftovers_stay_out(bundle: Path, tmp_path: Path, capsys: pytest.Capture
     ):  # fmt: skip
         (bundle / name).parent.mkdir(parents=True, exist_ok=True)
         (bundle / name).write_bytes(b"x")
-    (bundle / "models" / "model.pt").write_bytes(b"weights")
-    assert members(packed(bundle, tmp_path / "b")) - clean == {"vectorpose/models/model.pt"}
+    (bundle / "models" / "more.pt").write_bytes(b"weights")
+    assert members(packed(bundle, tmp_path / "b")) - clean == {"vectorpose/models/more.pt"}
     output = capsys.readouterr().out
     assert "left out: models/draft.pth, models/epoch_0003.pt, notes.txt, runs" in output
 
