@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from pretext3d.errors import UserError
 from pretext3d.methods import vectorpose as vp
 from pretext3d.networks.factory import build_backbone
@@ -226,6 +227,13 @@ def test_targets_radius_and_jitter() -> None:
     limit = torch.tensor([0.5, 2.0, 4.5])  # 5 % of 10, 40 and 90 mm
     assert (widest <= limit + 1e-4).all()
     assert (widest > 0.9 * limit).all()
+
+
+def test_validation_measures_to_the_landmark_itself() -> None:
+    training = Compose([vp.VectorTargetsd(num_vectors=3, jitter=0.05)])
+    held_out = vp.without_jitter(training)(sample())
+    torch.testing.assert_close(held_out["vectors"], vp.VectorTargetsd(3, jitter=0.0)(sample())["vectors"])
+    assert training.transforms[0].jitter == 0.05
 
 
 @pytest.mark.parametrize(

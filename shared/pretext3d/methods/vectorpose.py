@@ -13,6 +13,7 @@ target's scaling, which the paper does not give, is a parameter.
 """
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from ignite.metrics import Metric
 from monai.data import MetaTensor
-from monai.transforms import Randomizable, Transform
+from monai.transforms import Compose, Randomizable, Transform
 from torch import nn
 
 from pretext3d.data.dataset import CachedVolumes
@@ -42,6 +43,7 @@ __all__ = [
     "vector_error_mm",
     "voxel_l1",
     "voxel_psnr",
+    "without_jitter",
 ]
 
 # Origins in the crop's unit cube, in the order in which a smaller number of vectors takes them: the centre, a
@@ -176,6 +178,18 @@ class VectorTargetsd(Randomizable, Transform):
         d["vectors"] = landmark_vectors(landmark, *place, self.num_vectors)
         d["radius"] = (d["volume_size"] * d["spacing"]).norm()[None] / 2
         return d
+
+
+def without_jitter(preprocessing: Compose) -> Compose:
+    """A copy of the training's transforms whose vectors lead to the landmark itself, as validation measures.
+
+    With jitter, held-out errors could not fall under the mean length of the jitter.
+    """
+    copied = deepcopy(preprocessing)
+    for transform in copied.transforms:
+        if isinstance(transform, VectorTargetsd):
+            transform.jitter = 0.0
+    return copied
 
 
 # ---------------------------------------------------------------------------------------- 2.1 Eq. 1, Eq. 2, 3
