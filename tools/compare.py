@@ -252,7 +252,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
             runner.is_done(cell)  # refuses other settings, before anything runs
         warnings = {}
         for name, weights in arms.weights().items():
-            texts = [leak(arm, dataset_dir, cases[seed]["val"]) for arm, seed in weights]
+            texts = [leak(arm, cases[seed]["val"]) for arm, seed in weights]
             if any(texts):
                 warnings[name] = next(text for text in texts if text)
         for text in warnings.values():

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -159,40 +158,19 @@ def resolved(config: Path, given: Mapping[str, Any], keys: Sequence[str]) -> dic
         raise mistake from error
 
 
-def files_of(cases: Sequence[Mapping[str, Any]]) -> set[Path]:
-    """The image files of cases."""
-    images = (case["image"] for case in cases)
-    return {Path(p).resolve() for image in images for p in ([image] if isinstance(image, str) else image)}
-
-
-def leak(arm: Arm, dataset_dir: Any, held_out: Sequence[Mapping[str, Any]]) -> str:
+def leak(arm: Arm, held_out: Sequence[Mapping[str, Any]]) -> str:
     """Whether an arm's pre-training saw images that are held out here: a warning, or ''.
 
-    A run says so by its config.yaml, from which its training cases are found again. A checkpoint without one
-    is suspicious where its record names this data set, or no folder that is here.
+    A checkpoint's record has the fingerprints of the cases that it was trained on.
     """
+    from pretext3d.data.splits import fingerprints
     from pretext3d.training.handover import read_record
 
-    config = Path(arm.pretrained).parent.parent / "config.yaml"
-    if not config.is_file():
-        trained_on = str((read_record(arm.pretrained).get("data") or {}).get("dataset_dir", "unknown"))
-        same = not isinstance(dataset_dir, str) or Path(trained_on).resolve() == Path(dataset_dir).resolve()
-        if Path(trained_on).is_dir() and not same:
-            return ""
-        return (
-            f"arm {arm.name}: it is not known whether its pre-training (on {trained_on}) saw cases that are "
-            f"held out here, for {config} is not there"
-        )
-    log = logging.getLogger("pretext3d.data.prepare")  # what it tells is of the pre-training's data
-    before = log.disabled
-    log.disabled = True
-    try:
-        seen = files_of(resolved(config, {}, ["cases"])["cases"]["train"])
-    except UserError as error:
-        return f"arm {arm.name}: it is not known whether it saw cases that are held out here: {error}"
-    finally:
-        log.disabled = before
-    both = [case["id"] for case in held_out if files_of([case]) & seen]
+    trained = set((read_record(arm.pretrained).get("data") or {}).get("train") or ())
+    if not trained:
+        return f"arm {arm.name}: its record does not say what it was trained on: cases held out here, perhaps"
+    prints = fingerprints([dict(case) for case in held_out])
+    both = [case["id"] for case, one in zip(held_out, prints, strict=True) if one in trained]
     if not both:
         return ""
     return (

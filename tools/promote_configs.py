@@ -28,6 +28,11 @@ FOUND = {
     "@cases['class_names']": "@class_names",
     "@cases['channels']": "@in_channels",
 }
+# what evaluate.yaml takes from a run, and what the new train.yaml has
+EVALUATED = (
+    "weights", "record", "channels", "val_fraction", "split_seed", "fold", "pixdim", "roi_size",
+    "network_def",
+)  # fmt: skip
 LOAD_WEIGHTS = (
     "\n- {_target_: pretext3d.training.deployment.load_weights, network: '@network_def', path: '@pretrained'}"
 )
@@ -257,11 +262,10 @@ def evaluate_yaml(file: Path, name: str) -> str:
         "# Predictions are brought back to each label's own grid; writes evaluation.csv (a line per case and "
         "class) and evaluation_summary.csv.\n",
     )
-    for key in ("weights", "network_def", "pixdim", "roi_size"):
+    for key in EVALUATED:
         document.remove(key)
     seen = "{_target_: pretext3d.training.deployment.seen_cases, models_dir: \"$@bundle_root + '/models'\"}"
-    changes = {"record: $@network_def.record}": f"record: {seen}}}", "@network_def.record": "@record"}
-    document.replace({**changes, **FOUND})
+    document.replace({"record: '@record'}": f"record: {seen}}}", **FOUND})
     document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS)
     return document.text
 

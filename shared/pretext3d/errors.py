@@ -62,6 +62,12 @@ def peer_lost(error: BaseException | None) -> bool:
     return any(_PEER_LOST.search(str(each)) for each in _chain(error))
 
 
+def memory_short(error: BaseException | None) -> bool:
+    """Whether a GPU's memory, or the machine's, was too small."""
+    kinds = ("OutOfMemoryError", "MemoryError")
+    return any(type(each).__name__ in kinds or "can't allocate memory" in str(each) for each in _chain(error))
+
+
 class _Hook:
     """A `sys.excepthook`: a user's mistake is one message, an interruption or a lost process one line."""
 
@@ -76,6 +82,11 @@ class _Hook:
             sys.stderr.write(f"\n{self.interrupted}\n")
         elif mistake is not None:
             sys.stderr.write(f"\nerror: {mistake}\n")
+        elif memory_short(error):
+            sys.stderr.write(
+                "\nerror: the memory is too small for this run; expected a smaller --batch_size or "
+                "--roi_size, or --profile laptop\n"
+            )
         elif peer_lost(error):
             sys.stderr.write(
                 f"\nerror: another process of this run has ended, and so it is {self.interrupted}\n"

@@ -81,7 +81,8 @@ def monai_loader(parser: Any, dataset: CachedVolumes) -> DataLoader:
     roi_size = parser.get_parsed_content("crop_size")
     low, high = parser.get_parsed_content("scale_range")
     smallest, largest = ([round(n * s) for n in roi_size] for s in (low, high))
-    boundary = {k: v for k, v in parser.get_parsed_content("boundary_filter").items() if k != "median"}
+    names = ("median_size", "offset", "gain")
+    boundary = {name: parser.get_parsed_content(f"boundary_{name}") for name in names}
     steps = [
         RandSpatialCropd("image", roi_size=smallest, max_roi_size=largest, random_size=True),
         Resized("image", spatial_size=roi_size, mode="trilinear"),

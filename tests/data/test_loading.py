@@ -1,7 +1,8 @@
 import pytest
 import torch
 from monai.data import MetaTensor
-from pretext3d.data.loading import NameByCased, ScaleToUnitd, SelectChannelsd
+from pretext3d.data.loading import NameByCased, OnImageGridd, ScaleToUnitd, SelectChannelsd
+from pretext3d.data.prepare import with_result_names
 from pretext3d.errors import UserError
 
 AFFINE = torch.diag(torch.tensor([2.0, 1.0, 3.0, 1.0]))
@@ -93,7 +94,25 @@ def test_bad_normalisation_is_named(normalisation) -> None:
         ScaleToUnitd("image", normalisation)
 
 
-def test_results_are_named_by_id() -> None:
+def test_results_have_names_of_their_own() -> None:
+    cases = with_result_names([{"id": name} for name in ("a/b", "A_b", "c/b", "a_b")])
+    assert [case["result_name"] for case in cases] == ["a_b", "A_b_2", "c_b", "a_b_3"]
     pred = MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": "/somewhere/0001.dcm"})
-    named = NameByCased("pred")({"id": "clinic/scan 7", "pred": pred})["pred"]
+    named = NameByCased("pred")({"result_name": "clinic_scan 7", "pred": pred})["pred"]
     assert named.meta["filename_or_obj"] == "clinic_scan 7.nii.gz"
+    assert NameByCased("pred")({"pred": pred})["pred"] is pred  # of MONAI Label
+
+
+def test_label_gets_the_grid_of_its_image() -> None:
+    affine = torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0], dtype=torch.float64))
+    data = {
+        "image": MetaTensor(torch.zeros(2, 4, 5, 6), affine=affine),
+        "label": MetaTensor(torch.ones(1, 4, 5, 6), affine=1.009 * affine),
+    }
+    got = OnImageGridd("label")(data)
+    torch.testing.assert_close(got["label"].affine, affine)
+    torch.testing.assert_close(got["label"].as_tensor(), torch.ones(1, 4, 5, 6))
+    torch.testing.assert_close(data["label"].affine, 1.009 * affine)  # the input is as it was
+    data["label"] = MetaTensor(torch.ones(1, 4, 5, 7), affine=affine)
+    with pytest.raises(UserError, match=r"label: found shape \[4, 5, 7\], expected the image's, \[4, 5, 6\]"):
+        OnImageGridd("label")(data)

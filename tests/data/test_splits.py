@@ -164,3 +164,20 @@ def test_a_held_out_case_that_was_trained_on_is_found_also_as_a_copy(
         check_unseen([{"id": "copy", "image": str(copy)}, cases[2]], record)
     check_unseen(cases, record, refuse=False)
     assert "2 of 3" in caplog.text
+
+
+def test_cases_of_one_name_and_size_have_fingerprints_of_their_own(tmp_path):
+    # 1 MB of zeros but for one block in the middle, as uncompressed volumes in air have them
+    images = []
+    for subject in ("s01", "s02"):
+        content = bytearray(2**20)
+        content[2**19 : 2**19 + 2**15] = subject.encode() * (2**15 // 3) + b"  "
+        image = tmp_path / subject / "t1.nii"
+        image.parent.mkdir()
+        image.write_bytes(content)
+        images.append(str(image))
+    one, other = fingerprints([{"id": image, "image": image} for image in images])
+    assert one != other
+    assert fingerprints([{"id": "both", "image": images}]) != fingerprints(
+        [{"id": "x", "image": images[::-1]}]
+    )

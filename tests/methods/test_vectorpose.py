@@ -194,12 +194,28 @@ def test_landmark_from_a_world_point() -> None:
 
 
 def test_landmark_from_a_mask() -> None:
+    affine = case()["image"].affine
     mask = torch.zeros(1, 5, 6, 7)
     mask[0, 1, 2, 3] = mask[0, 3, 2, 3] = 1  # centre of mass: voxel (2, 2, 3), at its middle
-    got = vp.Landmarkd()(case(landmark_mask=mask))
+    got = vp.Landmarkd()(case(landmark_mask=MetaTensor(mask, affine=affine)))
     torch.testing.assert_close(got["landmark_voxel"], torch.tensor([2.5, 2.5, 3.5]))
+    assert "landmark_mask" not in got
     with pytest.raises(UserError, match="landmark_mask is empty"):
-        vp.Landmarkd()(case(landmark_mask=torch.zeros(1, 5, 6, 7)))
+        vp.Landmarkd()(case(landmark_mask=MetaTensor(torch.zeros(1, 5, 6, 7), affine=affine)))
+
+
+def test_landmark_from_a_mask_on_a_grid_of_its_own() -> None:
+    image_affine = torch.diag(torch.tensor([4.0, 4.0, 4.0, 1.0], dtype=torch.float64))
+    mask_affine = torch.eye(4, dtype=torch.float64)
+    mask_affine[:3, 3] = torch.tensor([10.0, 0.0, -2.0])
+    mask = torch.zeros(1, 3, 3, 3)
+    mask[0, 1, 2, 0] = 1  # world (11, 2, -2) mm, voxel (2.75, 0.5, -0.5) of the image
+    data = {
+        "image": MetaTensor(torch.zeros(1, 5, 6, 7), affine=image_affine),
+        "landmark_mask": MetaTensor(mask, affine=mask_affine),
+    }
+    got = vp.Landmarkd()(data)
+    torch.testing.assert_close(got["landmark_voxel"], torch.tensor([3.25, 1.0, 0.0]))
 
 
 def sample() -> dict:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pretext3d.data.splits import fingerprints
 from pretext3d.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,9 +48,15 @@ def test_an_arm_with_a_pre_training_for_each_cell(monkeypatch: pytest.MonkeyPatc
 def test_a_pretraining_that_saw_the_held_out_cases_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    content = "cases: {train: [{id: x, image: x.nii}, {id: y, image: [y0.nii, y1.nii]}]}"
-    (tmp_path / "config.yaml").write_text(content)
-    arm = Arm("vp", str(tmp_path / "checkpoints" / "best.pt"), "d1")
-    held_out = [{"id": "y", "image": "y1.nii"}, {"id": "z", "image": "z.nii"}]
-    assert "saw 1 of the 2 held-out cases (y ...)" in plan.leak(arm, "", held_out)
-    assert plan.leak(arm, "", held_out[1:]) == ""
+    handover = pytest.importorskip("pretext3d.training.handover")
+    cases = []
+    for name in "xyz":
+        (tmp_path / f"{name}.nii").write_text(name)
+        cases.append({"id": name, "image": str(tmp_path / f"{name}.nii")})
+    record = {"data": {"train": fingerprints(cases[:2])}}
+    monkeypatch.setattr(handover, "read_record", lambda path: record)
+    arm = Arm("vp", "elsewhere/model.pt", "d1")
+    assert "saw 1 of the 2 held-out cases (y ...)" in plan.leak(arm, cases[1:])
+    assert plan.leak(arm, cases[2:]) == ""
+    record["data"] = {}
+    assert "does not say what it was trained on" in plan.leak(arm, cases)

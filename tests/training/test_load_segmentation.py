@@ -5,7 +5,7 @@ import torch
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.training.handover import load_segmentation
+from pretext3d.training.handover import load_segmentation, read_record
 from pretext3d.training.state import save_checkpoint
 
 ROI = [16, 16, 16]
@@ -37,9 +37,10 @@ def test_round_trip(tmp_path, name, in_channels) -> None:
     image = torch.rand(1, 2, *ROI, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert torch.equal(loaded(image), saved(image))
-    assert loaded.record["pixdim"] == [1.0, 1.0, 3.0]
-    assert loaded.record["roi_size"] == ROI
-    assert loaded.record["backbone"] == saved.backbone.record
+    record = read_record(source, method="segmentation")
+    assert record["pixdim"] == [1.0, 1.0, 3.0]
+    assert record["roi_size"] == ROI
+    assert record["backbone"] == saved.backbone.record
 
 
 def test_pretraining_cannot_segment(tmp_path) -> None:

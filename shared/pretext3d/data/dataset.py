@@ -116,7 +116,9 @@ class CachedVolumes(Dataset):
         transform = transform if transform is not None else Compose([])
         super().__init__(data=data, transform=transform)
         if crops_per_volume < 1:
-            raise UserError(f"crops_per_volume: found {crops_per_volume}, expected 1 or more")
+            raise UserError(
+                f"crops_per_volume (in validation val_crops): found {crops_per_volume}, expected 1 or more"
+            )
         first = transform.get_index_of_first(
             lambda t: isinstance(t, Randomizable) or not isinstance(t, Transform)
         )

@@ -4,13 +4,14 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Spacingd
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from pretext3d.data.checks import as_channels
 from pretext3d.errors import UserError
 
-__all__ = ["NameByCased", "PlainSpacingd", "ScaleToUnitd", "SelectChannelsd"]
+__all__ = ["NameByCased", "OnImageGridd", "PlainSpacingd", "ScaleToUnitd", "SelectChannelsd"]
 
 
 class SelectChannelsd(MapTransform):
@@ -38,6 +39,40 @@ class SelectChannelsd(MapTransform):
                 # a volume that has just these channels already is left as it is
                 if self.channels != list(range(d[key].shape[0])):
                     d[key] = d[key][self.channels]
+        return d
+
+
+class OnImageGridd(MapTransform):
+    """Give labels the affine of their image, whose shape they have.
+
+    The check of volumes lets spacings differ by the rounding that converters bring. Resampled each by its own
+    affine, image and label could then end up with one voxel more or less.
+
+    Args:
+        keys: labels (c, i, j, k).
+        image_key: the image.
+        allow_missing_keys: pass over keys that a case lacks.
+
+    Raises:
+        UserError: a label has another shape than its image.
+    """
+
+    def __init__(
+        self, keys: Sequence[str] | str, image_key: str = "image", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The case with its labels on the image's grid."""
+        d = dict(data)
+        image = d[self.image_key]
+        for key in self.key_iterator(d):
+            if d[key].shape[1:] != image.shape[1:]:
+                found, expected = list(d[key].shape[1:]), list(image.shape[1:])
+                raise UserError(f"{key}: found shape {found}, expected the image's, {expected}")
+            meta = {name: value for name, value in d[key].meta.items() if name != "affine"}
+            d[key] = MetaTensor(d[key].as_tensor(), affine=image.affine.clone(), meta=meta)
         return d
 
 
@@ -79,8 +114,8 @@ class ScaleToUnitd(MapTransform):
             volume = d[key].to(torch.float32)
             limits = [self._limits(channel) for channel in volume]
             shape = (-1, *(1,) * (volume.ndim - 1))
-            low = torch.tensor([pair[0] for pair in limits]).reshape(shape)
-            span = torch.tensor([pair[1] - pair[0] for pair in limits]).reshape(shape)
+            low = volume.new_tensor([pair[0] for pair in limits]).reshape(shape)
+            span = volume.new_tensor([pair[1] - pair[0] for pair in limits]).reshape(shape)
             unit = ((volume - low) / torch.where(span > 0, span, 1.0)).clamp(0.0, 1.0)
             d[key] = 2 * unit - 1 if self.kind == "mean_maximum" else unit
         return d
@@ -110,22 +145,22 @@ class PlainSpacingd(Spacingd):
 
 
 class NameByCased(MapTransform):
-    """Let `SaveImaged` name a case's results after its id, which is unique, as its file's name may not be.
+    """Let `SaveImaged` name a case's results by its `result_name`, which is unique, as file names may not be.
 
-    A case without an id (of MONAI Label, which saves by itself) stays as it is.
+    A case without one (of MONAI Label, which saves by itself) stays as it is.
 
     Args:
         keys: what will be saved, with meta data.
-        id_key: the case's id.
+        name_key: the case's name for results (see `prepare.inference_cases`).
     """
 
-    def __init__(self, keys: Sequence[str] | str, id_key: str = "id") -> None:
+    def __init__(self, keys: Sequence[str] | str, name_key: str = "result_name") -> None:
         super().__init__(keys)
-        self.id_key = id_key
+        self.name_key = name_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with the names changed."""
         d = dict(data)
-        for key in self.key_iterator(d) if self.id_key in d else ():
-            d[key].meta["filename_or_obj"] = str(d[self.id_key]).replace("/", "_") + ".nii.gz"
+        for key in self.key_iterator(d) if self.name_key in d else ():
+            d[key].meta["filename_or_obj"] = f"{d[self.name_key]}.nii.gz"
         return d

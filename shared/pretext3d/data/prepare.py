@@ -171,7 +171,8 @@ def inference_cases(
         cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
 
     Returns:
-        cases: list. channels: number. bad: lists [id, reason].
+        cases: list, each with `result_name`, a file name of its own for what is made of it. channels: number.
+        bad: lists [id, reason].
 
     Raises:
         UserError: no good volume.
@@ -188,7 +189,22 @@ def inference_cases(
         )
     logger.info("inference: %d volumes, %d bad", len(checked.good), len(checked.bad))
     bad = [[case["id"], reason] for case, reason in checked.bad]
-    return {"cases": checked.good, "channels": checked.channels, "bad": bad}
+    return {"cases": with_result_names(checked.good), "channels": checked.channels, "bad": bad}
+
+
+def with_result_names(cases: Sequence[Case]) -> list[Case]:
+    """The cases with `result_name`: the id with _ for /, and _2, _3, ... behind one that is taken."""
+    taken: set[str] = set()
+    named = []
+    for case in cases:
+        plain = name = case["id"].replace("/", "_")
+        number = 1
+        while name.casefold() in taken:  # some disks take no notice of upper and lower case
+            number += 1
+            name = f"{plain}_{number}"
+        taken.add(name.casefold())
+        named.append({**case, "result_name": name})
+    return named
 
 
 def embedded_phantom(cache: str) -> str:

@@ -109,14 +109,15 @@ class Landmarkd(Transform):
     """Deterministic: where a volume's reference landmark is, and its size and spacing.
 
     Adds float tensors of shape (3,): `landmark_voxel` (continuous voxel coordinates), `volume_size` (voxels)
-    and `spacing` (mm). The landmark is the case's `landmark` (x, y, z in mm of the file's world frame) if it
-    has one, the centre of mass of its `landmark_mask` if that was loaded, and the volume's centre otherwise
-    (the paper's default).
+    and `spacing` (mm). The landmark is the case's `landmark` (x, y, z, mm in the world frame) if it has one,
+    the centre of mass of its `landmark_mask` if that was loaded, and the volume's centre otherwise (the
+    paper's default).
 
     Args:
         image_key: the volume (c, i, j, k), with its affine.
         point_key: key of the world point.
-        mask_key: key of a loaded mask on the volume's grid; anything above 0.5 counts.
+        mask_key: key of a loaded mask, as its file has it, on any grid; anything above 0.5 counts. The mask
+            itself is taken out of the case.
     """
 
     def __init__(
@@ -135,10 +136,13 @@ class Landmarkd(Transform):
             point = torch.tensor([*map(float, d[self.point_key]), 1.0], dtype=torch.float64)
             landmark = (torch.linalg.inv(affine) @ point)[:3] + 0.5  # the affine maps voxel centres
         elif isinstance(d.get(self.mask_key), torch.Tensor):
-            inside = torch.nonzero(d[self.mask_key][0] > 0.5)
+            mask: MetaTensor = d.pop(self.mask_key)
+            inside = torch.nonzero(mask.as_tensor()[0] > 0.5)
             if len(inside) == 0:
                 raise UserError(f"case {d.get('id')}: {self.mask_key} is empty; expected voxels above 0.5")
-            landmark = inside.double().mean(0) + 0.5
+            centre = torch.cat([inside.double().mean(0), torch.ones(1, dtype=torch.float64)])
+            world = torch.as_tensor(mask.affine, dtype=torch.float64) @ centre
+            landmark = (torch.linalg.inv(affine) @ world)[:3] + 0.5
         d["landmark_voxel"] = landmark.float()
         d["volume_size"] = size.float()
         d["spacing"] = affine[:3, :3].norm(dim=0).float()
@@ -172,8 +176,8 @@ class VectorTargetsd(Randomizable, Transform):
         """The case with its target vectors and its radius."""
         d = dict(data)
         self.randomize()
-        landmark = d["landmark_voxel"] + torch.from_numpy(self.shift).float() * d["volume_size"]
-        orientation = d.get("orientation", torch.eye(3))
+        landmark = d["landmark_voxel"] + torch.from_numpy(self.shift).to(d["volume_size"]) * d["volume_size"]
+        orientation = d.get("orientation", torch.eye(3, device=landmark.device))
         place = (d["crop_start"], d["crop_size"], d["spacing"], orientation)
         d["vectors"] = landmark_vectors(landmark, *place, self.num_vectors)
         d["radius"] = (d["volume_size"] * d["spacing"]).norm()[None] / 2
@@ -224,6 +228,8 @@ class VectorPoseLoss(nn.Module):
         super().__init__()
         if not 0 <= reconstruction_weight <= 1:
             raise UserError(f"reconstruction_weight: found {reconstruction_weight}, expected 0 to 1")
+        if not 0 <= boundary_weight < math.inf:
+            raise UserError(f"boundary_weight: found {boundary_weight}, expected 0 or more")
         self.reconstruction_weight, self.boundary_weight = reconstruction_weight, boundary_weight
 
     def forward(self, pred: tuple[Tensor, Tensor], target: dict[str, Tensor]) -> Tensor:

@@ -130,7 +130,8 @@ class Backbone(nn.Module, ABC):
             pairs = list(zip(sizes, self.divisors, strict=True))
             below = [max(d, size // d * d) for size, d in pairs]
             above = [-(-size // d) * d for size, d in pairs]
-            nearest = f"{above}" if below == above else f"{below} or {above}"
+            valid = [s for s in (below, above) if math.prod(self.map_sizes(s)[-1]) >= self.min_voxels]
+            nearest = " or ".join(dict.fromkeys(map(str, valid or [[2 * d for d in self.divisors]])))
             one = len(set(self.divisors)) == 1
             multiples = f"multiples of {self.divisors[0] if one else list(self.divisors)}"
             raise UserError(

@@ -190,6 +190,7 @@ class RunCheckpointer:
     def _resume(self, engine: Engine, epochs: list[Path]) -> None:
         path, content = newest_good(epochs)
         check_same_run(path, content["record"], self.record)
+        check_same_settings(path, content, self.parts)
         _load_part(path, "network", unwrap(self.network), content["network"])
         for name, part in self.parts.items():
             stored = content[name]
@@ -256,6 +257,29 @@ def newest_good(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
         else:
             return path, content
     raise UserError("no checkpoint can be resumed from: " + "; ".join(reasons))
+
+
+def check_same_settings(path: Path, content: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Refuse to resume under another learning rate, weight decay, ...: the run's own would be put back.
+
+    Raises:
+        UserError: listing each difference.
+    """
+    there, here = _settings(content), _settings({n: p and p.state_dict() for n, p in parts.items()})
+    differ = [f"{k} is {there[k]} there, {here[k]} here" for k in here if k in there and there[k] != here[k]]
+    if differ:
+        raise UserError(f"{path}: a run is resumed with its own settings: {'; '.join(differ)}")
+
+
+def _settings(states: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of an optimizer and of a schedule that no step changes, under the user's names."""
+    found: dict[str, Any] = {}
+    names = {"initial_lr": "learning_rate", "weight_decay": "weight_decay"}
+    for index, group in enumerate((states.get("optimizer") or {}).get("param_groups", ())):
+        here = f" of parameter group {index}" if index else ""
+        found |= {name + here: group[key] for key, name in names.items() if key in group}
+    schedule = states.get("lr_scheduler") or {}
+    return found | {key: value for key, value in schedule.items() if key == "end_lr"}
 
 
 def _load_part(path: Path, name: str, part: Any, state: Any) -> None:

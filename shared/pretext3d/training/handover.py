@@ -105,23 +105,24 @@ def _places(rows: Sequence[Row]) -> str:
 def resolve_pretrained(path: str | Path, weights: str = "best") -> Path:
     """The checkpoint that a user means by a file or by the folder of a run, its checkpoints or a bundle.
 
-    In a folder the first of these is taken: best.pt, final.pt (the other way round with `weights` final), the
-    newest epoch_XXXX.pt, model.pt; each in `checkpoints`, then in `models`, then in the folder itself.
+    In a folder the first of these is taken: best.pt, final.pt, the newest epoch_XXXX.pt, model.pt; with
+    `weights` final: final.pt, the newest epoch_XXXX.pt, best.pt, model.pt. They are looked for in
+    `checkpoints`, then in `models`, then in the folder itself.
 
     Raises:
         UserError: nothing there; says what was looked for.
     """
     if weights not in ("best", "final"):
         raise UserError(f"weights: found {weights!r}, expected final or best")
-    first, second = ("best.pt", "final.pt") if weights == "best" else ("final.pt", "best.pt")
     path = Path(path).expanduser()
     if path.is_file():
         return path
     if not path.is_dir():
         raise UserError(f"pretrained: {path}: not found; expected a checkpoint, a run or a bundle")
     for folder in (path / "checkpoints", path / "models", path):
-        epochs = reversed(epoch_files(folder))
-        for file in (folder / first, folder / second, *epochs, folder / "model.pt"):
+        best, final, epochs = folder / "best.pt", folder / "final.pt", reversed(epoch_files(folder))
+        order = [best, final, *epochs] if weights == "best" else [final, *epochs, best]
+        for file in (*order, folder / "model.pt"):
             if file.is_file():
                 return file
     raise UserError(
@@ -130,9 +131,25 @@ def resolve_pretrained(path: str | Path, weights: str = "best") -> Path:
     )
 
 
-def read_record(path: str | Path) -> dict[str, Any]:
-    """The record of a checkpoint, run or bundle: method, backbone, channels, spacing, ...; see `state`."""
-    record: dict[str, Any] = load_checkpoint(resolve_pretrained(path))["record"]
+def read_record(path: str | Path, weights: str = "best", method: str = "") -> dict[str, Any]:
+    """The record of a checkpoint, run or bundle: method, backbone, channels, spacing, ...; see `state`.
+
+    Args:
+        path: as in `resolve_pretrained`.
+        weights: of a folder, see there.
+        method: what it has to be of; '' = any.
+
+    Raises:
+        UserError: no checkpoint, or one of another method.
+    """
+    file = resolve_pretrained(path, weights)
+    record: dict[str, Any] = load_checkpoint(file)["record"]
+    if method and record.get("method") != method:
+        work = "cannot segment; expected one that finetune.yaml has written"
+        raise UserError(
+            f"{file}: a checkpoint of method {record.get('method')!r} "
+            f"{work if method == 'segmentation' else f'found, expected {method!r}'}"
+        )
     return record
 
 
@@ -271,6 +288,7 @@ def load_pretrained(
     decoder: str = "",
     keep_head: bool = False,
     held_out: Sequence[dict[str, Any]] = (),
+    normalisation: Mapping[str, Any] | None = None,
     exclude: Sequence[str] = (),
 ) -> SegmentationNet | ClassificationNet:
     """A network for a labelled task: its backbone rebuilt from a checkpoint's record alone, or from scratch.
@@ -286,6 +304,8 @@ def load_pretrained(
         decoder: of a segmentation, see `SegmentationNet`.
         keep_head: take the head, too, from a segmentation checkpoint with the same classes.
         held_out: cases that will judge the network: a warning where the checkpoint was trained on one.
+        normalisation: of the intensities here: a warning where the checkpoint was trained in a window and
+            this is none or another one, since the same tissue then looks different.
         exclude: see `hand_over`.
 
     Raises:
@@ -304,6 +324,7 @@ def load_pretrained(
     file = resolve_pretrained(pretrained)
     content = load_checkpoint(file)
     check_unseen(held_out, content["record"], refuse=False)
+    check_window(file, content["record"].get("normalisation") or {}, normalisation)
     record = content["record"].get("backbone") or {}
     if "encoder" not in record:
         raise UserError(f"{file}: its record names no encoder; the network cannot be rebuilt from it")
@@ -316,8 +337,19 @@ def load_pretrained(
     return network
 
 
+def check_window(file: Path, there: Mapping[str, Any], here: Mapping[str, Any] | None) -> None:
+    """Warn where one of two normalisations is a window of intensities that the other is not."""
+    windows = [list(one["window"]) if "window" in one else None for one in (there, here or there)]
+    if windows[0] != windows[1]:
+        logger.warning(
+            "%s: trained with normalisation %s, here it is %s: the same tissue looks different; "
+            "give the same by --normalisation",
+            file, dict(there), dict(here or {}),
+        )  # fmt: skip
+
+
 def load_segmentation(pretrained: str, in_channels: int = 0, weights: str = "final") -> SegmentationNet:
-    """The whole network of a fine-tuned checkpoint, ready to segment; its record is the attribute `record`.
+    """The whole network of a fine-tuned checkpoint, ready to segment.
 
     Args:
         pretrained: a fine-tuned run, a bundle that holds one, or a checkpoint.
@@ -328,20 +360,13 @@ def load_segmentation(pretrained: str, in_channels: int = 0, weights: str = "fin
         UserError: the checkpoint is of pre-training, or of another number of channels.
     """
     file = resolve_pretrained(pretrained, weights)
+    record = read_record(file, method="segmentation")
     logger.info("weights: %s", file)
-    content = load_checkpoint(file)
-    record = content["record"]
-    if record.get("method") != "segmentation":
-        raise UserError(
-            f"{file}: a checkpoint of method {record.get('method')!r} cannot segment; expected one that "
-            "finetune.yaml has written"
-        )
     if in_channels and in_channels != record["channels"]:
         raise UserError(
             f"{file}: was trained on {record['channels']} channel(s), the images have {in_channels}; "
             "choose by channels, e.g. [0]"
         )
     network = SegmentationNet(rebuild(record["backbone"]), record["num_classes"], record.get("decoder", ""))
-    network.load_state_dict(content["network"])
-    network.record = record
+    network.load_state_dict(load_checkpoint(file)["network"])
     return network

@@ -6,6 +6,7 @@
 import difflib
 import inspect
 import logging
+import math
 import os
 import random
 import warnings
@@ -46,6 +47,7 @@ def begin(
     device: torch.device | str = "cpu",
     ckpt_dir: str = "",
     resume: bool = False,
+    rates: Mapping[str, Any] | None = None,
 ) -> None:
     """Check the overrides, open the log, seed everything, save the merged configuration in `output_dir`.
 
@@ -56,6 +58,7 @@ def begin(
         save_config: file name of the merged configuration.
         counts: keys whose value must be a whole number from 1; num_workers may be 0, steps_per_epoch None.
         device: must be there.
+        rates: keys whose value must be a number above 0.
         ckpt_dir: of a training: holds no run yet, or `resume` is set; '' = not looked at.
         resume: the run goes on: an earlier one's configuration is kept, this one's goes to
             config_resume.yaml.
@@ -77,8 +80,10 @@ def begin(
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed: found {seed!r}, expected a whole number from 0")
     _check_counts(counts or {})
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device: found {device}, but torch sees no GPU; expected cpu")
+    for key, value in (rates or {}).items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise UserError(f"{key}: found {value!r}, expected a number above 0")
+    _check_device(device)
     if ckpt_dir and not resume:
         refuse_earlier_run(ckpt_dir)
     rank = dist.get_rank() if dist.is_initialized() else 0
@@ -149,6 +154,18 @@ def _leave_cores_to_workers(num_workers: int) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() - num_workers))
 
 
+def _check_device(device: torch.device | str) -> None:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"device: found {device!r}, expected cpu, cuda or cuda:0") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device: found {device}, but torch sees no GPU; expected cpu")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise UserError(f"device: found {device}, expected one of cuda:0 to cuda:{last}")
+
+
 def _check_counts(counts: Mapping[str, Any]) -> None:
     for key, value in counts.items():
         least = 0 if key == "num_workers" else 1
@@ -211,11 +228,13 @@ def _check_overrides(workflow: ConfigWorkflow) -> None:
     found = (key for file in files for key in ConfigParser.load_config_file(file))
     names = {key.split("::")[0].lstrip("+") for key in found} | MONAI_KEYS
     known = ConfigParser()
-    if overrides:
-        known.read_config(f=files)
-    for key in list(workflow.parser.config):
+    known.read_config(f=files)
+    for key, value in workflow.parser.config.items():
         if key not in names:
             raise UserError(_unknown(key, names, files))
+        expression = isinstance(value, str) and value.startswith(("$", "@"))
+        if isinstance(known.config.get(key), bool) and not isinstance(value, bool) and not expression:
+            raise UserError(f"{key}: found {value!r}, expected True or False")
     for key in overrides:
         parts = key.lstrip("+").replace("#", "::").split("::")
         node: Any = known.config

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 FORMAT = "pretext3d-1"
+IDENTITY = ("method", "arm", "channels", "channel_indices", "pixdim", "normalisation", "seed")
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -208,7 +209,7 @@ def _digest(names: Any) -> Any:
 
 def _identity(record: Mapping[str, Any]) -> dict[str, str]:
     """What must be equal for a resume, as text in which a list and a tuple are the same."""
-    parts = {key: record.get(key) for key in ("method", "arm", "channels", "pixdim", "normalisation", "seed")}
+    parts = {key: record.get(key) for key in IDENTITY}
     data = record.get("data") or {}
     parts["training cases"] = _digest(data.get("train"))
     parts |= {f"backbone {key}": value for key, value in (record.get("backbone") or {}).items()}

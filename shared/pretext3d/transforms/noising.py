@@ -13,7 +13,7 @@ out-painting hides.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -76,12 +76,17 @@ PRESETS = {
 }
 
 
-def noising_settings(preset: str, **overrides: Any) -> NoisingSettings:
+def noising_settings(preset: str | Mapping[str, Any], **overrides: Any) -> NoisingSettings:
     """A preset with some of its numbers changed, checked.
+
+    `preset` is its name, or {preset: its name, num_windows: 1000, ...}.
 
     Raises:
         UserError: for an unknown preset or setting, or a value outside its range, named with what is valid.
     """
+    if isinstance(preset, Mapping):
+        overrides = {**{name: value for name, value in preset.items() if name != "preset"}, **overrides}
+        preset = preset.get("preset", "")
     if preset not in PRESETS:
         raise UserError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}")
     names = [field.name for field in fields(NoisingSettings)]
@@ -286,7 +291,7 @@ class RandGenesisNoised(RandomizableTransform, MapTransform):
 
     Args:
         keys: volumes of one shape.
-        preset: `genesis` or `vectorpose`.
+        preset: `genesis` or `vectorpose`, or {preset: genesis, num_windows: 1000, ...}.
         prob: of corrupting at all.
         allow_missing_keys: pass over keys that a sample lacks.
         overrides: any number of the preset, named as in `NoisingSettings`: `num_windows: 1000`.
@@ -298,7 +303,7 @@ class RandGenesisNoised(RandomizableTransform, MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        preset: str = "genesis",
+        preset: str | Mapping[str, Any] = "genesis",
         prob: float = 1.0,
         allow_missing_keys: bool = False,
         **overrides: Any,
