@@ -82,6 +82,14 @@ def test_a_lost_process_is_one_line(tmp_path: Path) -> None:
     assert shown.strip() == "error: another process of this run has ended, and so it is stopped"
 
 
+@pytest.mark.parametrize("kind", ["torch.OutOfMemoryError", "MemoryError"])
+def test_too_small_a_memory_is_one_line(tmp_path: Path, kind: str) -> None:
+    lines = ["import torch", "try:", f"    raise {kind}('CUDA out of memory')", "except Exception as error:"]
+    code, shown = end_of_program(tmp_path, *lines, "    raise RuntimeError('Failed to evaluate') from error")
+    assert code == 1
+    assert shown.strip().startswith("error: the memory is too small for this run; expected a smaller")
+
+
 @pytest.mark.parametrize(
     "text", ["gloo: Address already in use", "NCCL: Duplicate GPU detected", "timed out"]
 )

@@ -67,6 +67,9 @@ def test_truncated_checkpoint_falls_back(trained: Path, tmp_path: Path) -> None:
         ({"channels": "[4]"}, ["channels"]),
         ({"noising": "loud"}, ["loud"]),
         ({"precision": "int4"}, ["precision", "int4"]),
+        ({"boundary": "false"}, ["boundary", "True or False"]),
+        ({"boundary_weight": -3}, ["boundary_weight", "-3"]),
+        ({"val_crops": 0}, ["val_crops", "0"]),
     ],
 )
 def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: list[str]) -> None:

@@ -324,6 +324,16 @@ def test_another_run_is_refused(tmp_path, change, message):
         Run(tmp_path, resume=True, record={**RECORD, **change})()
 
 
+def test_other_settings_are_refused(tmp_path):
+    Run(tmp_path, scheduler="warmup", epochs=2)()
+    run = Run(tmp_path, scheduler="warmup", epochs=4, resume=True)
+    group = run.checkpointer.parts["optimizer"].param_groups[0]
+    group["initial_lr"], group["weight_decay"] = 0.5, 0.1
+    with pytest.raises(UserError) as caught:
+        run.trainer.run()
+    assert "learning_rate is 0.05 there, 0.5 here; weight_decay is 0.01 there, 0.1 here" in str(caught.value)
+
+
 def test_weights_that_do_not_fit_are_a_user_error(tmp_path):
     Run(tmp_path, Kill(2))()
     path = tmp_path / "epoch_0001.pt"

@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.handover import (
+    check_window,
     first_convolution,
     hand_over,
     load_pretrained,
@@ -244,6 +246,20 @@ def test_resolve_pretrained(tmp_path, given, names, expected):
     assert resolve_pretrained(str(tmp_path / given)) == tmp_path / expected
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["best.pt", "final.pt", "epoch_0002.pt"], "final.pt"),
+        (["best.pt", "epoch_0001.pt", "epoch_0002.pt"], "epoch_0002.pt"),  # best is chosen, not the last
+        (["best.pt"], "best.pt"),
+    ],
+)
+def test_the_last_weights_of_a_folder(tmp_path, names, expected):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    assert resolve_pretrained(tmp_path, "final") == tmp_path / expected
+
+
 def test_resolve_pretrained_says_what_it_looked_for(tmp_path):
     with pytest.raises(UserError, match=r"pretrained: .*: no checkpoint in this folder; looked for best\.pt"):
         resolve_pretrained(tmp_path)
@@ -307,6 +323,18 @@ def test_load_pretrained_from_scratch():
         assert network.backbone.record["encoder"] == "unet"
     with pytest.raises(UserError, match="encoder: found '', expected an encoder's name"):
         load_pretrained("", "", 1, ROI, 2)
+
+
+def test_another_window_of_intensities_is_told(caplog):
+    there, here = {"window": [-175, 250]}, {"percentiles": [0.5, 99.5]}
+    check_window(Path("best.pt"), there, there)
+    check_window(Path("best.pt"), here, {"percentiles": [1, 99]})
+    check_window(Path("best.pt"), {"mean_maximum": [-1, 1]}, here)
+    assert not caplog.messages
+    for one, other in ((there, here), (here, there), (there, {"window": [0, 80]})):
+        caplog.clear()
+        check_window(Path("best.pt"), one, other)
+        assert "best.pt: trained with normalisation" in caplog.text
 
 
 def test_load_pretrained_with_another_encoder(run):

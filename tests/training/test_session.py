@@ -28,6 +28,7 @@ profiles: {small: {epochs: 1, rate: 0.1}, large: {epochs: 9, rate: 0.2}}
 stages: [{name: first}, {name: second}]
 options: {_target_: builtins.dict, depth: {width: 2}}
 resume: false
+boundary: true
 ckpt_dir: "$@output_dir + '/checkpoints'"
 initialize:
 - {_target_: pretext3d.training.session.check_profile, profile: '@profile', profiles: '@profiles'}
@@ -175,6 +176,31 @@ def test_several_processes_are_started_by_torchrun(monkeypatch) -> None:
 @pytest.mark.parametrize("seed", [-1, True])
 def test_bad_seed(config, seed) -> None:
     assert refusal(config, seed=seed) == f"seed: found {seed}, expected a whole number from 0"
+
+
+@pytest.mark.parametrize("value", ["false", "True", 0])
+def test_what_is_true_or_false_takes_nothing_else(config, value) -> None:
+    assert refusal(config, boundary=value) == f"boundary: found {value!r}, expected True or False"
+
+
+def test_an_expression_may_be_true_or_false(config, tmp_path) -> None:
+    run(config, output_dir=str(tmp_path / "run"), boundary="$1 > 2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "gpu"}, "device: found 'gpu', expected cpu, cuda or cuda:0"),
+        ({"rates": {"learning_rate": 0}}, "learning_rate: found 0, expected a number above 0"),
+        ({"rates": {"learning_rate": "0.1x"}}, "learning_rate: found '0.1x', expected a number above 0"),
+        ({"counts": {"val_interval": 0}}, "val_interval: found 0, expected a whole number from 1"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_written(tmp_path, arguments, message) -> None:
+    with pytest.raises(UserError) as caught:
+        begin(str(tmp_path / "run"), seed=0, **arguments)
+    assert str(caught.value) == message
+    assert not (tmp_path / "run").exists()
 
 
 def test_folder_that_cannot_be_written(tmp_path) -> None:

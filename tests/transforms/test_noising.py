@@ -152,6 +152,15 @@ def test_presets_are_those_of_the_papers():
     assert author.fill == "constant"
 
 
+def test_a_preset_with_numbers_of_ones_own():
+    expected = noising_settings("vectorpose", num_windows=7, border=0)
+    assert noising_settings({"preset": "vectorpose", "num_windows": 7, "border": 0}) == expected
+    with pytest.raises(UserError, match=r"num_window: no such setting .*did you mean num_windows"):
+        noising_settings({"preset": "genesis", "num_window": 7})
+    with pytest.raises(UserError, match="preset: found '', expected one of genesis, vectorpose"):
+        noising_settings({"num_windows": 7})
+
+
 def test_draws_have_the_original_ranges():
     # 64^3: window sides 1..6, blocks 64 // 6 = 10 .. 64 // 3 = 21, kept ones 64 - (27..36) = 28..37, border 3
     random = np.random.RandomState(0)
