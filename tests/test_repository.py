@@ -143,7 +143,7 @@ def test_readme_has_the_two_commands_that_ci_runs() -> None:
             "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements"
         )
     assert readme_command("pretrain").endswith(
-        "python -m monai.bundle run --config_file bundles/vectorpose/configs/train.yaml --max_epochs 4"
+        "--config_file bundles/vectorpose/configs/train.yaml --profile laptop --max_epochs 4"
     )
     assert "pytest" in readme_command("test")
 
