@@ -38,6 +38,8 @@ def test_every_reason_of_images(volume, tmp_path):
         case("flat", volume("flat.nii.gz", np.zeros((5, 6, 7), np.uint8))),
         case("4d", volume("4d.nii.gz", shape=(5, 6, 7, 2))),
         case("mask", volume("good.nii.gz"), landmark_mask=str(tmp_path / "gone_mask.nii.gz")),
+        case("no mask", volume("good.nii.gz"), landmark_mask=str(tmp_path / "flat.nii.gz")),
+        case("bad mask", volume("good.nii.gz"), landmark_mask=str(tmp_path / "nan.nii.gz")),
     ]
     result = check_cases(cases)
     assert [c["id"] for c in result.good] == ["good", "good2"]
@@ -51,7 +53,9 @@ def test_every_reason_of_images(volume, tmp_path):
         "inf": "inf: 1 of 210 voxels",
         "flat": "empty: every voxel is 0",
         "4d": "wrong number of channels: 2, expected 1 as in most cases",
-        "mask": f"missing file: {tmp_path}/gone_mask.nii.gz",
+        "mask": f"missing file: landmark_mask, {tmp_path}/gone_mask.nii.gz",
+        "no mask": "empty: landmark_mask, every voxel is 0",
+        "bad mask": "NaN: landmark_mask, 1 of 210 voxels",
     }
     assert result.channels == 1
     assert result.shapes == {"good": [5, 6, 7], "good2": [5, 6, 7]}

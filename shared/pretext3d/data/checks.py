@@ -177,8 +177,11 @@ def header_fault(case: Case, cache: VerdictCache) -> tuple[str, VolumeFacts]:
 def voxel_fault(case: Case, cache: VerdictCache, used: Sequence[int] | None) -> str:
     """What the voxels of the used channels show: '' or the reason."""
     mask = case.get("landmark_mask")
-    if mask and not Path(mask).exists():
-        return f"{MISSING}: {mask}"
+    if mask:
+        facts = cache.facts(mask, "image")
+        reason, detail = (facts.problem, facts.detail) if facts.problem else facts.states[0]
+        if reason:
+            return f"{reason}: landmark_mask, {detail}"
     files = files_of(case)
     states: list[list[str]] = []
     for path in files if used is None or len(files) == 1 else [files[c] for c in used]:
