@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from pretext3d.training.state import load_checkpoint, save_checkpoint
 
 from tests.bundles.command import BUNDLES, FINETUNE, ROOT, TINY, arguments, environment, history, succeed
 
@@ -100,14 +101,18 @@ def test_inference_keeps_the_geometry(bundle: str, finetuned: Path, tmp_path: Pa
     turned = np.diag([-1.0, 1.0, 1.0, 1.0])  # the same voxels in the same places, stored from right to left
     turned[0, 3] = volume.shape[0] - 1
     nib.save(nib.Nifti1Image(volume[::-1], affine @ turned), scans / "b.nii.gz")
-    succeed("inference", bundle=bundle, dataset_dir=scans, pretrained=finetuned, output_dir=tmp_path / "out")
+    content = load_checkpoint(finetuned / "checkpoints" / "final.pt")
+    content["network"]["head.weight"] = torch.randn_like(content["network"]["head.weight"])  # many classes
+    save_checkpoint(tmp_path / "final.pt", content)
+    keys = {"dataset_dir": scans, "pretrained": tmp_path / "final.pt", "output_dir": tmp_path / "out"}
+    succeed("inference", bundle=bundle, **keys)
     result, other = (nib.load(tmp_path / "out" / f"{name}_seg.nii.gz") for name in "ab")
     classes = np.asarray(result.dataobj)
     agreement = [
         np.mean(classes == np.asarray(other.dataobj)[step]) for step in (slice(None, None, -1), slice(None))
     ]
     assert agreement[0] > 0.99
-    assert agreement[1] < agreement[0]
+    assert agreement[1] < 0.9
     assert result.shape == volume.shape
     np.testing.assert_allclose(result.affine, affine, atol=1e-4)
     assert result.get_data_dtype() == np.uint8

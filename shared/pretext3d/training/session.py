@@ -225,15 +225,17 @@ def _check_overrides(workflow: ConfigWorkflow) -> None:
     files, overrides = _command_line()
     if not files:
         files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
-    found = (key for file in files for key in ConfigParser.load_config_file(file))
-    names = {key.split("::")[0].lstrip("+") for key in found} | MONAI_KEYS
+    entries = [entry for file in files for entry in ConfigParser.load_config_file(file).items()]
+    names = {key.split("::")[0].lstrip("+") for key, _ in entries} | MONAI_KEYS
+    booleans = {key for key, value in entries if isinstance(value, bool)}
     known = ConfigParser()
-    known.read_config(f=files)
+    if overrides:
+        known.read_config(f=files)
     for key, value in workflow.parser.config.items():
         if key not in names:
             raise UserError(_unknown(key, names, files))
         expression = isinstance(value, str) and value.startswith(("$", "@"))
-        if isinstance(known.config.get(key), bool) and not isinstance(value, bool) and not expression:
+        if key in booleans and not isinstance(value, bool) and not expression:
             raise UserError(f"{key}: found {value!r}, expected True or False")
     for key in overrides:
         parts = key.lstrip("+").replace("#", "::").split("::")
