@@ -144,8 +144,8 @@ def main(words: Sequence[str] | None = None) -> int:
         "--environment",
         default="",
         help="folder of the virtual environments that they run in, one for each set of requirements, made if "
-        "they are not there; `current`: the Python that runs this, with its own pretext3d hidden; default: in "
-        "the cache folder",
+        "they are not there; `current`: the Python that runs this, with its own pretext3d hidden; default: "
+        "in the cache folder",
     )
     add("--dataset_dir", default="", help="labelled volumes to run on; default: the embedded phantom")
     add("--files_only", action="store_true", help="run nothing")

@@ -47,7 +47,7 @@ def failed(bundle: Path, source: Path | None = None) -> dict[str, str]:
     return {result.check: result.text for result in results if result.status == "failed"}
 
 
-def change(bundle: Path, name: str = "configs/metadata.json", **changes: Any) -> None:
+def change(bundle: Path, name: str = "configs/metadata.json", /, **changes: Any) -> None:
     file = bundle / name
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 

@@ -7,7 +7,7 @@ from typing import Any
 from pretext3d.errors import UserError
 from pretext3d.publishing.archive import check_version, json_object, sha256_of
 
-__all__ = ["MODEL", "PROVENANCE", "check_provenance", "read_provenance"]
+__all__ = ["CARD", "MODEL", "PROVENANCE", "check_provenance", "check_story", "read_provenance"]
 
 MODEL, PROVENANCE, CARD = "model.pt", "provenance.json", "README.md"
 
@@ -39,33 +39,37 @@ def check_provenance(models_dir: Path) -> str:
     for path in (file, card):
         if not path.is_file():
             raise UserError(f"{path}: not found; expected where the weights come from")
-    story = read_provenance(models_dir)
-    for key in ("data", "licence"):
-        if not isinstance(story.get(key), str) or not story[key].strip():
-            raise UserError(f"{file}: {key}: found {story.get(key)!r}, expected words")
-    for key in ("bundle_version", "pretext3d_version"):
-        check_version(story.get(key), f"{file}: {key}")
-    if not _whole(story.get("seed"), 0):
-        raise UserError(f"{file}: seed: found {story.get('seed')!r}, expected a whole number")
-    if not (_whole(story.get("steps"), 1) or _whole(story.get("epochs"), 1)):
-        raise UserError(f"{file}: steps, epochs: found neither, expected a whole number")
-    _check_metrics(story, file)
-    digest = sha256_of(model)
-    if story.get("sha256") != digest:
-        raise UserError(f"{file}: sha256: found {story.get('sha256')!r}, expected {digest} of {MODEL}")
+    story, digest = read_provenance(models_dir), sha256_of(model)
+    check_story(story, str(file))
+    if story["sha256"] != digest:
+        raise UserError(f"{file}: sha256: found {story['sha256']!r}, expected {digest} of {MODEL}")
     if digest not in card.read_text(encoding="utf-8", errors="replace"):
         raise UserError(f"{card}: found no SHA-256 of {MODEL}, expected {digest}")
     return f"{story['data']}; {story['licence']}; SHA-256 as on the card"
 
 
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def check_story(story: Mapping[str, Any], where: str) -> None:
+    """Make sure that a provenance.json says all that a card must say.
 
-
-def _check_metrics(story: Mapping[str, Any], file: Path) -> None:
+    Raises:
+        UserError: it lacks data, licence, seed, versions, length, metric or SHA-256; begins with `where`.
+    """
+    for key in ("data", "licence", "sha256"):
+        if not isinstance(story.get(key), str) or not story[key].strip():
+            raise UserError(f"{where}: {key}: found {story.get(key)!r}, expected words")
+    for key in ("bundle_version", "pretext3d_version"):
+        check_version(story.get(key), f"{where}: {key}")
+    if not _whole(story.get("seed"), 0):
+        raise UserError(f"{where}: seed: found {story.get('seed')!r}, expected a whole number")
+    if not (_whole(story.get("steps"), 1) or _whole(story.get("epochs"), 1)):
+        raise UserError(f"{where}: steps, epochs: found neither, expected a whole number")
     metrics = story.get("held_out")
     if not isinstance(metrics, dict) or not metrics:
-        raise UserError(f"{file}: held_out: found {metrics!r}, expected the metrics on held-out cases")
+        raise UserError(f"{where}: held_out: found {metrics!r}, expected the metrics on held-out cases")
     for name, value in metrics.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise UserError(f"{file}: held_out: {name}: found {value!r}, expected a number")
+            raise UserError(f"{where}: held_out: {name}: found {value!r}, expected a number")
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
