@@ -95,6 +95,7 @@ def test_unpacked_files_are_those_of_the_zip(tmp_path: Path) -> None:
         ("tiny/pretext3d/a.pyc", "left over"),
         ("tiny/docs/evil.exe", "left over"),
         ("tiny/docs/runs/x.txt", "left over"),
+        ("tiny/docs/Runs/x.txt", "left over"),
         ("tiny/pretext3d/a.so", "left over"),
         ("tiny/pretext3d/a.txt", "not a Python file"),
         ("tiny/docs/nul", "device"),

@@ -64,7 +64,7 @@ def leftover(name: str, folder: bool = False) -> str:
         return "hidden"
     if top not in (TOP_FOLDERS if folder or len(path.parts) > 1 else TOP_FILES):
         return f"expected {', '.join(sorted(TOP_FOLDERS))} and {', '.join(sorted(TOP_FILES))} alone"
-    if UNWANTED_FOLDERS & set(path.parts):
+    if UNWANTED_FOLDERS & {part.casefold() for part in path.parts}:
         return "left over from Python or a run"
     if folder:
         return ""
