@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
 CONFIGS = ("train.yaml", "finetune.yaml", "evaluate.yaml", "inference.yaml", "multi_gpu_train.yaml")
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 
 # Word for word the same in all bundles. train.yaml: these, written `top` or `top::nested`.
 COMMON_IN_TRAINING = {
@@ -80,9 +81,11 @@ def readme_command(name: str) -> str:
     return found[0].rstrip("\n")
 
 
-def readme_shell_lines() -> list[str]:
-    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", README, re.MULTILINE | re.DOTALL)
-    return [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
+def shell_lines(text: str) -> list[str]:
+    """The commands of a document's shell blocks, each whole on one line."""
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in re.sub(r"\\\n", " ", block).splitlines()]
+    return [part.strip() for line in lines for part in line.split("&&")]
 
 
 def readme_keys(heading: str) -> set[str]:
@@ -173,29 +176,30 @@ def test_ci_script_is_executable_and_reads_the_commands() -> None:
     assert "nonsense" in missing.stderr
 
 
-def test_readme_commands_name_files_and_keys_that_exist() -> None:
+@pytest.mark.parametrize(("document", "runs"), [("README.md", 5), *((name, 0) for name in DOCUMENTS)])
+def test_commands_name_files_and_keys_that_exist(document: str, runs: int) -> None:
     seen = 0
-    for line in readme_shell_lines():
-        words = shlex.split(line)
+    for line in shell_lines((ROOT / document).read_text()):
+        words = shlex.split(line, comments=True)
+        options = {word for word in words if word.startswith("--")}
         for word in words:
             if word.startswith(("tools/", "bundles/")):
                 assert (ROOT / word).exists(), line
-        if "monai.bundle" not in words:
+        tools = [word for word in words if word.startswith("tools/") and word.endswith(".py")]
+        assert all(f'"{option}"' in (ROOT / tool).read_text() for tool in tools for option in options), line
+        if "monai.bundle" not in words or words[words.index("monai.bundle") + 1] != "run":
             continue
         seen += 1
-        value = words[words.index("--config_file") + 1]
+        value = words[words.index("--config_file") + 1].replace("there/", "bundles/")  # downloaded ones
         files = [ROOT / name for name in (ast.literal_eval(value) if value.startswith("[") else [value])]
         assert all(path.is_file() for path in files), line
-        given = {word[2:] for word in words if word.startswith("--")} - {
-            "config_file",
-            "nproc_per_node",
-            "tracking",
-        }
+        keys = words[words.index("monai.bundle") :]
+        given = {word[2:] for word in keys if word.startswith("--")} - {"config_file", "tracking"}
         assert given <= config_keys(*files), line
-    assert seen >= 5  # train, fine-tune, evaluate, infer, several processes
+    assert seen >= runs  # train, fine-tune, evaluate, infer, several processes
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/monai-label.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *DOCUMENTS])
 def test_relative_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
         if not urlsplit(target).scheme:

@@ -9,25 +9,26 @@ compressed (that depends on the zlib at hand), and times, order and permissions 
 import argparse
 import io
 import json
-import os
 import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import yaml
 from pretext3d.errors import UserError
 from pretext3d.publishing.archive import (
     archive_name,
+    check_changelog,
     check_name,
-    check_version,
     read_metadata,
     requirements,
     sha256_of,
 )
+from pretext3d.publishing.contents import PACKAGE, bad_name, check_size, leftover, write_whole
 from pretext3d.publishing.index import INDEX, make_index
+from pretext3d.publishing.provenance import check_provenance
+from pretext3d.publishing.transfer import check_url
 from rich.console import Console
 from rich.table import Table
 
@@ -37,8 +38,6 @@ EXAMPLES = """examples:
   python tools/pack.py bundles/vectorpose bundles/rubiks_cube --base_url https://example.org/bundles
   python -m http.server --directory dist 8000      serves them
 """
-FOLDERS = ("configs", "docs", "models", "scripts")
-FILES = ("LICENSE", "README.md", "large_files.yml", "large_files.yaml", "large_files.json")
 REQUIRED = (
     "LICENSE",
     "configs/metadata.json",
@@ -60,21 +59,24 @@ class Packed:
     state: str
 
 
-def is_draft(path: Path) -> bool:
-    """Whether a file is none that others want: hidden, bytecode, or left over from a training."""
-    parts = path.parts
-    return (
-        any(part.startswith(".") or part == "__pycache__" for part in parts)
-        or path.suffix in (".pyc", ".pth", ".tmp", ".part", ".log", ".swp")
-        or path.name.endswith("~")
-        or (parts[0] == "models" and path.name.startswith("epoch_"))
-    )
+def name_of_leftover(inner: Path) -> str:
+    """What is said of a file that is left out: the file, or the folder at the top that no bundle has."""
+    known = len(inner.parts) == 1 or not leftover(inner.parts[0], folder=True)
+    return inner.as_posix() if known else inner.parts[0]
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """A file's content; a link is refused, since what it leads to is not the bundle's."""
+    """A file's content.
+
+    Raises:
+        UserError: a link, since what it leads to is not the bundle's; a name that not every system takes;
+            more than 25 MB.
+    """
     if path.is_symlink():
-        raise UserError(f"{name}: found a link, expected a file")
+        raise UserError(f"{path}: found a link, expected a file")
+    if bad := bad_name(name):
+        raise UserError(f"{path}: found {bad}; expected a plain one")
+    check_size(path)
     return path.read_bytes()
 
 
@@ -82,23 +84,19 @@ def collect(bundle: Path, package: Path) -> tuple[dict[str, bytes], list[str]]:
     """The files of a packed bundle, by their names in it, and what is left out.
 
     Raises:
-        UserError: a required file is missing, a link, or a configuration that is no YAML.
+        UserError: a required file is missing, a link or too large, or a configuration that is no YAML.
     """
     files: dict[str, bytes] = {}
-    left_out = []
+    left_out: set[str] = set()
     for path in sorted(bundle.rglob("*")):
         inner = path.relative_to(bundle)
-        top = inner.parts[0]
-        if path.is_dir() and not path.is_symlink():
+        name = inner.as_posix()
+        if (path.is_dir() and not path.is_symlink()) or inner.parts[0] == PACKAGE:
             continue
-        if top == package.name or is_draft(inner):
-            if top == "models" and not path.name.startswith("."):
-                left_out.append(inner.as_posix())
-            continue
-        if top in (FOLDERS if len(inner.parts) > 1 else FILES):
-            files[inner.as_posix()] = read_file(path, f"{bundle}/{inner.as_posix()}")
-        elif top not in left_out:
-            left_out.append(top)
+        if not leftover(name):
+            files[name] = read_file(path, name)
+        elif not any(part.startswith(".") or part == "__pycache__" for part in inner.parts):
+            left_out.add(name_of_leftover(inner))
     missing = [name for name in REQUIRED if name not in files and name.replace(".yaml", ".json") not in files]
     if missing:
         raise UserError(
@@ -110,10 +108,10 @@ def collect(bundle: Path, package: Path) -> tuple[dict[str, bytes], list[str]]:
                 files[f"configs/{name}.yaml"], f"{bundle}/configs/{name}.yaml"
             )
     for path in sorted(package.rglob("*.py")):
-        inner = path.relative_to(package.parent)
-        if not is_draft(inner):
-            files[inner.as_posix()] = read_file(path, str(path))
-    return files, left_out
+        name = path.relative_to(package.parent).as_posix()
+        if not leftover(name):
+            files[name] = read_file(path, name)
+    return files, sorted(left_out)
 
 
 def as_json(text: bytes, where: str) -> bytes:
@@ -136,16 +134,6 @@ def zip_of(name: str, files: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def pack(bundle: Path, output_dir: Path, force: bool = False, package: Path | None = None) -> Packed:
     """Pack one bundle.
 
@@ -156,23 +144,19 @@ def pack(bundle: Path, output_dir: Path, force: bool = False, package: Path | No
         package: what is packed beside the bundle; default: this repository's.
 
     Raises:
-        UserError: what is no bundle, a version that its changelog does not have, or a zip of the same version
-            that holds something else.
+        UserError: what is no bundle, a version that its changelog does not have, weights without their
+            card, or a zip of the same version that holds something else.
     """
     package = package or ROOT / "shared" / "pretext3d"
     bundle = bundle.resolve()
     name = check_name(bundle.name)
     metadata_file = bundle / "configs" / "metadata.json"
     metadata = read_metadata(metadata_file)
-    version = check_version(metadata.get("version"), f"{metadata_file}: version")
-    changelog = metadata.get("changelog") or {}
-    if version not in changelog:
-        raise UserError(
-            f"{metadata_file}: version: found {version}, expected one that `changelog` has: "
-            f"{', '.join(changelog) or 'it is empty'}"
-        )
+    version = check_changelog(metadata, str(metadata_file))
+    check_provenance(bundle / "models")
     files, left_out = collect(bundle, package)
-    files["requirements.txt"] = "".join(f"{line}\n" for line in requirements(metadata)).encode()
+    needed = requirements(metadata, str(metadata_file))
+    files["requirements.txt"] = "".join(f"{line}\n" for line in needed).encode()
     content = zip_of(name, files)
     path = output_dir / archive_name(name, version)
     state = "written"
@@ -184,9 +168,9 @@ def pack(bundle: Path, output_dir: Path, force: bool = False, package: Path | No
             f"{metadata_file}, or give --force if nobody has it yet"
         )
     if state != "same":
-        write(path, content)
+        write_whole(path, content)
     digest = sha256_of(path)
-    write(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
+    write_whole(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
     return Packed(path, len(files), left_out, state)
 
 
@@ -211,15 +195,15 @@ def chosen(bundles: Sequence[str], everything: bool) -> list[Path]:
 
 def run(known: argparse.Namespace) -> None:
     """Pack what was asked for; write the index of the whole output folder; tell."""
-    if known.base_url and urlsplit(known.base_url).scheme not in ("http", "https"):
-        raise UserError(f"base_url: found {known.base_url!r}, expected http://... or https://...")
+    if known.base_url:
+        check_url(known.base_url, "base_url")
     output_dir = Path(known.output_dir)
     folders = chosen(known.bundles, known.all)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         packed = [pack(folder, output_dir, known.force) for folder in folders]
         index = make_index(output_dir, known.base_url)
-        write(output_dir / INDEX, (json.dumps(index, indent=4) + "\n").encode())
+        write_whole(output_dir / INDEX, (json.dumps(index, indent=4) + "\n").encode())
     except OSError as error:
         raise UserError(f"output_dir: {output_dir} cannot be written: {error}") from error
     table = Table("bundle", "files", "kB", "sha256", "")

@@ -19,6 +19,7 @@ from typing import Any
 import pretext3d
 import yaml
 from pretext3d.errors import UserError, install_excepthook
+from pretext3d.publishing.archive import check_name, check_version
 from pretext3d.training.deployment import provenance_of, write_provenance, write_weights
 from pretext3d.training.handover import load_segmentation, resolve_pretrained
 from pretext3d.training.state import load_checkpoint
@@ -27,8 +28,9 @@ from promote_text import metadata, models_readme, readme
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = """examples:
-  python tools/promote.py runs/vp_8 --name spleen_ct --labels spleen
-  python tools/promote.py runs/vp_8 --name hippocampus_mr --labels anterior posterior --version 0.2.0
+  python tools/promote.py runs/vp_8 --name spleen_ct --labels spleen --licence "CC BY-SA 4.0"
+  python tools/promote.py runs/vp_8 --name hippocampus_mr --labels anterior posterior \\
+      --licence "ours, not to be passed on" --version 0.2.0
 """
 # words in a bundle's name from which MONAI Label concludes on another task
 OTHER_TASKS = ("deepedit", "deepgrow", "detection", "classification")
@@ -79,17 +81,25 @@ def read_run(folder: Path, weights: str) -> Run:
     if method != "segmentation":
         raise UserError(f"run: {folder}: found method {method!r}, expected a run of a finetune.yaml")
     config = as_saved(yaml.safe_load(saved.read_text()))
-    return Run(config, checkpoint, content, bundle_of(config), profile_of(config, folder))
+    return Run(config, checkpoint, content, bundle_of(content["record"], folder), profile_of(config, folder))
 
 
-def bundle_of(config: dict[str, Any]) -> Path:
-    """The bundle whose finetune.yaml shares most entries with a saved configuration."""
-    files = sorted((ROOT / "bundles").glob("*/configs/finetune.yaml"))
-    shared = {}
-    for file in files:
-        entries = as_saved(yaml.safe_load(file.read_text()))
-        shared[file] = sum(config.get(key) == value for key, value in entries.items())
-    return max(files, key=lambda file: shared[file]).parents[1]
+def bundle_of(record: dict[str, Any], folder: Path) -> Path:
+    """The bundle whose finetune.yaml wrote a record.
+
+    Raises:
+        UserError: the record does not say, or names one that is not here.
+    """
+    names = sorted(path.parents[1].name for path in (ROOT / "bundles").glob("*/configs/finetune.yaml"))
+    name = record.get("bundle")
+    if name is None:
+        raise UserError(
+            f"run: {folder}: found no `bundle` in its checkpoint's record, expected the bundle whose "
+            "finetune.yaml ran; fine-tune again with this version"
+        )
+    if name not in names:
+        raise UserError(f"run: {folder}: found bundle {name!r}, expected one of {', '.join(names)}")
+    return ROOT / "bundles" / str(name)
 
 
 def profile_of(config: dict[str, Any], folder: Path) -> str:
@@ -110,18 +120,17 @@ def check_arguments(options: argparse.Namespace) -> None:
     """What can be said before the run is read.
 
     Raises:
-        UserError: a bad name or version, labels twice, a folder that exists.
+        UserError: a bad name or version, no licence, labels twice, a folder that exists.
     """
-    name, labels = options.name, options.labels
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-        raise UserError(f"--name: found {name!r}, expected letters, digits and _, a letter first")
+    name, labels = check_name(options.name, "--name"), options.labels
     for task in OTHER_TASKS:
         if task in name.lower():
             raise UserError(
                 f"--name: found {name!r}, expected one without {task!r}: MONAI Label would take it for that"
             )
-    if not re.fullmatch(r"\d+\.\d+\.\d+", options.version):
-        raise UserError(f"--version: found {options.version!r}, expected three numbers, as 0.1.0")
+    check_version(options.version, "--version")
+    if not options.licence.strip():
+        raise UserError("--licence: found nothing, expected that of the data that the run was trained on")
     lower = [label.strip().lower() for label in labels]
     if len({*lower, "background", ""}) != len(labels) + 2:
         raise UserError(f"--labels: found {labels}, expected different names, without background")
@@ -143,7 +152,7 @@ def check_labels(labels: Sequence[str], class_names: Sequence[str]) -> None:
         )
 
 
-def promote(run: Run, name: str, labels: Sequence[str], version: str, output_dir: Path) -> Path:
+def promote(run: Run, name: str, labels: Sequence[str], version: str, licence: str, output_dir: Path) -> Path:
     """Write the bundle; all of it or nothing. Returns its folder.
 
     Raises:
@@ -158,7 +167,7 @@ def promote(run: Run, name: str, labels: Sequence[str], version: str, output_dir
     except OSError as error:
         raise UserError(f"--output_dir: {output_dir} cannot be written: {error}") from error
     try:
-        fill(draft, run, name, classes, version)
+        fill(draft, run, name, classes, {"bundle_version": version, "licence": licence})
         draft.chmod(0o755)
         draft.rename(target)
     finally:
@@ -166,13 +175,21 @@ def promote(run: Run, name: str, labels: Sequence[str], version: str, output_dir
     return target
 
 
-def fill(folder: Path, run: Run, name: str, classes: Sequence[str], version: str) -> None:
-    """Write a bundle's files."""
+def fill(folder: Path, run: Run, name: str, classes: Sequence[str], told: dict[str, str]) -> None:
+    """Write a bundle's files.
+
+    Args:
+        folder: the bundle's, empty.
+        run: what was trained.
+        name: of the bundle.
+        classes: names of the classes, background first.
+        told: bundle_version, and licence of the data, as the user gives them.
+    """
     for part in ("configs", "docs", "models"):
         (folder / part).mkdir()
     network = load_segmentation(str(run.checkpoint))  # builds and fits, or tells what does not
     digest = write_weights(folder / "models" / "model.pt", network.state_dict())
-    story = {"name": name, "version": version, "labels": list(classes[1:]), "method": run.bundle.name}
+    story = {"name": name, **told, "labels": list(classes[1:]), "method": run.bundle.name}
     story |= {**provenance_of(run.checkpoint, run.content), "sha256": digest}
     write_provenance(folder / "models", story)
     templates = run.bundle / "configs"
@@ -211,6 +228,11 @@ def main(words: Sequence[str] | None = None) -> None:
     add("run", type=Path, help="the output_dir of a finetune.yaml of any bundle")
     add("--name", required=True, help="of the bundle and its folder, e.g. spleen_ct")
     add("--labels", nargs="+", required=True, metavar="LABEL", help="names of the classes 1, 2, ... in order")
+    add(
+        "--licence",
+        required=True,
+        help="of the data that the run was trained on: the weights inherit its terms",
+    )
     add("--output_dir", type=Path, default=Path("bundles_out"), help="default: %(default)s")
     add("--version", default="0.1.0", help="default: %(default)s")
     add(
@@ -222,7 +244,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     check_arguments(options)
     run = read_run(options.run, options.weights)
-    folder = promote(run, options.name, options.labels, options.version, options.output_dir)
+    folder = promote(run, options.name, options.labels, options.version, options.licence, options.output_dir)
     print(f"wrote {folder}: {', '.join(options.labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
     print(
         f"next: python -m monai.bundle run --config_file {folder}/configs/inference.yaml --dataset_dir "

@@ -41,6 +41,11 @@ CHECK_CASES = (
     "num_classes: '@num_classes', channels: '@channels',\n"
     "   cache_dir: '@cache_dir', cases: \"$@train#dataset#data + @validate#dataset#data\"}"
 )
+# what finalize adds to is read before the training, not after it
+READ_PROVENANCE = (
+    "\n- {_target_: pretext3d.publishing.provenance.read_provenance, "
+    "models_dir: \"$@bundle_root + '/models'\"}"
+)
 MODEL = "\"$@bundle_root + '/models/model.pt'\""
 
 
@@ -215,7 +220,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
         document.edit(key, lambda entry: entry.replace("@max_epochs", "@train#trainer#max_epochs"))
     validation = "{_target_: ValidationHandler,"
     document.replace({validation: validation + ' _disabled_: "$not @validate#dataset#data",'})
-    document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS + CHECK_CASES)
+    document.edit("initialize", lambda entry: entry + READ_PROVENANCE + LOAD_WEIGHTS + CHECK_CASES)
     document.set(
         "finalize",
         "\n- {_target_: pretext3d.training.deployment.publish, ckpt_dir: '@ckpt_dir', weights: '@weights',"
@@ -281,5 +286,5 @@ def multi_gpu_yaml(file: Path, name: str) -> str:
         "# `torchrun --nproc_per_node 2 -m monai.bundle run --config_file "
         "\"['configs/train.yaml','configs/multi_gpu_train.yaml']\" --dataset_dir labelled`\n",
     )
-    document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS + CHECK_CASES)
+    document.edit("initialize", lambda entry: entry + READ_PROVENANCE + LOAD_WEIGHTS + CHECK_CASES)
     return document.text

@@ -13,6 +13,7 @@ def training_of(story: dict[str, Any]) -> list[tuple[str, str]]:
     dice = "none was measured" if best is None else f"mean Dice {best:.4f} after epoch {story['best_epoch']}"
     return [
         ("data", f"{story['data'] or 'not named'}, {story['training_cases']} labelled cases"),
+        ("licence of the data", story["licence"]),
         ("first weights", story["pretrained"] or "random"),
         ("network", f"{story['encoder']}, fine-tuned with {story['method']}'s configuration"),
         ("length", f"{steps}{story['epochs']} epochs"),
@@ -20,7 +21,7 @@ def training_of(story: dict[str, Any]) -> list[tuple[str, str]]:
         ("these weights", "of the best validation" if story["weights"] == "best" else "of the last step"),
         ("best validation", dice),
         ("SHA-256 of models/model.pt", f"`{story['sha256']}`"),
-        ("version", story["version"]),
+        ("version", story["bundle_version"]),
         ("Pretext3D, torch", f"{story['pretext3d_version']}, {story['torch_version']}"),
     ]
 
@@ -56,8 +57,10 @@ def metadata(
     }  # fmt: skip
     return {
         "schema": own["schema"],
-        "version": story["version"],
-        "changelog": {story["version"]: f"promoted from a run fine-tuned on {story['data'] or 'own data'}"},
+        "version": story["bundle_version"],
+        "changelog": {
+            story["bundle_version"]: f"promoted from a run fine-tuned on {story['data'] or 'own data'}"
+        },
         **{key: own[key] for key in REQUIREMENTS},
         "supported_apps": {"monai-label": ""},
         "name": story["name"],
@@ -66,7 +69,7 @@ def metadata(
         f"{story['training_cases']} labelled cases of {story['data'] or 'own data'}.",
         "authors": own["authors"],
         "copyright": own["copyright"],
-        "data_source": story["data"] or "not named",
+        "data_source": f"{story['data'] or 'not named'} (licence: {story['licence']})",
         "data_type": own["data_type"],
         "image_classes": f"{channels} channel(s), scaled as configs/inference.yaml says",
         "label_classes": listed,
@@ -114,7 +117,7 @@ training's, model_previous.pt the one before. TorchScript is made by tracing:
 
 The best validation is on cases that were held out of the training, but it also chose the epoch: an
 evaluation on cases that played no part says more. Weights inherit the terms of the data that they were
-trained on: look them up before you pass this bundle on.
+trained on, {story["licence"]}: look them up before you pass this bundle on.
 """
 
 

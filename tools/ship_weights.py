@@ -5,9 +5,7 @@ card, models/README.md. Ship only what the licence of the training data allows.
 """
 
 import argparse
-import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,13 @@ import pandas as pd
 import pretext3d
 import torch
 from pretext3d.errors import UserError, install_excepthook
+from pretext3d.publishing.archive import read_metadata, sha256_of
+from pretext3d.publishing.contents import check_size, write_whole
+from pretext3d.publishing.provenance import CARD, MODEL, PROVENANCE, check_story
+from pretext3d.publishing.traces import machine_traces
 from pretext3d.training.handover import resolve_pretrained
 from pretext3d.training.state import load_checkpoint
 
-LARGEST = 25e6  # bytes of a file in the model zoo
 NUMBERS = ("epoch", "step", "seconds", "train_loss", "learning_rate")  # of metrics.csv, no metric
 EXAMPLES = """examples
   python tools/ship_weights.py runs/vp bundles/vectorpose --data "the embedded phantom" \\
@@ -54,8 +55,7 @@ def story_of(run: Path, bundle: Path, data: str, licence: str, command: str) -> 
     record = content["record"]
     if record.get("method") != bundle.name:
         raise UserError(f"run: {run}: found method {record.get('method')!r}, expected {bundle.name!r}")
-    if file.stat().st_size > LARGEST:
-        raise UserError(f"{file}: found {file.stat().st_size:,} bytes, expected {LARGEST:,.0f} at most")
+    check_size(file)
     steps, metrics = metrics_at(run, content["epoch"])
     return file, {
         "data": data,
@@ -69,10 +69,10 @@ def story_of(run: Path, bundle: Path, data: str, licence: str, command: str) -> 
         "encoder": record["backbone"]["encoder"],
         "channels": record["channels"],
         "pixdim": record["pixdim"],
-        "bundle_version": json.loads((bundle / "configs" / "metadata.json").read_text())["version"],
+        "bundle_version": read_metadata(bundle / "configs" / "metadata.json").get("version"),
         "pretext3d_version": pretext3d.__version__,
         "torch_version": str(torch.__version__),
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": sha256_of(file),
     }
 
 
@@ -122,14 +122,25 @@ def main(words: Sequence[str] | None = None) -> None:
     bundle = options.bundle.resolve()
     if not (bundle / "configs" / "metadata.json").is_file():
         raise UserError(f"bundle: {options.bundle}: found no configs/metadata.json, expected a bundle")
+    for option in ("data", "licence", "command"):
+        if traces := machine_traces(getattr(options, option)):
+            raise UserError(f"--{option}: found {traces[0]!r}, expected nothing of this machine's alone")
     file, story = story_of(options.run, bundle, options.data, options.licence, options.command)
     models = bundle / "models"
-    if (models / "model.pt").exists() and not options.force:
+    if (models / MODEL).exists() and not options.force:
         raise UserError(f"bundle: {options.bundle}: found models/model.pt already, expected none, or --force")
-    models.mkdir(exist_ok=True)
-    shutil.copyfile(file, models / "model.pt")
-    (models / "provenance.json").write_text(json.dumps(story, indent=4) + "\n")
-    (models / "README.md").write_text(card(bundle.name, story))
+    check_story(story, "the card")
+    contents = {
+        MODEL: file.read_bytes(),
+        PROVENANCE: (json.dumps(story, indent=4) + "\n").encode(),
+        CARD: card(bundle.name, story).encode(),
+    }
+    try:
+        models.mkdir(exist_ok=True)
+        for name, content in contents.items():
+            write_whole(models / name, content)
+    except OSError as error:
+        raise UserError(f"bundle: {models} cannot be written: {error}") from error
     print(
         f"wrote {options.bundle}/models: model.pt ({file.name} of {options.run}), provenance.json, README.md"
     )

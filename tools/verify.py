@@ -17,8 +17,8 @@ from pretext3d.errors import UserError
 from pretext3d.publishing.archive import read_metadata, requirements, split_archive_name, unpack
 from rich.console import Console
 from rich.table import Table
-from verify_files import Result, check_archive, check_files
-from verify_runs import Runs, clean_environment, current_environment
+from verify_files import Result, check_archive, check_files, checked, reason
+from verify_runs import Runs, check_environments, clean_environment, current_environment
 
 EXAMPLES = """examples:
   python tools/verify.py dist/*.zip
@@ -28,22 +28,31 @@ EXAMPLES = """examples:
 COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
+def check_source(source: Path) -> None:
+    """Make sure that there is something to check.
+
+    Raises:
+        UserError: neither a zip of a bundle's name nor a folder.
+    """
+    if not source.is_dir() and (not source.is_file() or split_archive_name(source.name) is None):
+        raise UserError(f"{source}: found no bundle; expected <name>_v<version>.zip or a folder")
+
+
 def unpacked(source: Path, work: Path) -> Path:
     """A copy of the bundle in `work`.
 
     Raises:
-        UserError: neither a zip nor a folder, or a zip that must not be unpacked.
+        UserError: no bundle, or a zip that must not be unpacked.
     """
+    check_source(source)
     if source.is_dir():
         name = source.resolve().name
         return Path(
             shutil.copytree(source, work / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         )
-    named = split_archive_name(source.name)
-    if not source.is_file() or named is None:
-        raise UserError(f"{source}: found no bundle; expected <name>_v<version>.zip or a folder")
-    unpack(source, work / named[0], named[0])
-    return work / named[0]
+    name = source.name.partition("_v")[0]
+    unpack(source, work / name, name)
+    return work / name
 
 
 def verify(source: Path, work: Path, known: argparse.Namespace) -> Iterator[Result]:
@@ -56,12 +65,11 @@ def verify(source: Path, work: Path, known: argparse.Namespace) -> Iterator[Resu
     """
     try:
         bundle = unpacked(source, work)
-    except UserError as error:
-        if source.is_file() and split_archive_name(source.name):
-            found = check_archive(source)
-            yield found if found.status == "failed" else Result("archive", "failed", str(error))
-            return
-        raise
+    except Exception as error:
+        found = checked("archive", lambda: check_archive(source), work) if source.is_file() else None
+        failed = found is not None and found.status == "failed"
+        yield found if failed else Result("archive", "failed", reason(error))
+        return
     failed = False
     for result in check_files(bundle, source):
         failed = failed or result.status == "failed"
@@ -79,13 +87,21 @@ def verify(source: Path, work: Path, known: argparse.Namespace) -> Iterator[Resu
     yield from Runs(bundle, environment, work, known.dataset_dir).all()
 
 
+def safely(results: Iterator[Result]) -> Iterator[Result]:
+    """The results, and a failed one where no more come because of an error."""
+    try:
+        yield from results
+    except Exception as error:
+        yield Result("verify", "failed", reason(error))
+
+
 def environment_folder(given: str) -> Path:
-    """The virtual environment's folder; by default beside the other things that are made once."""
+    """The virtual environments' folder; by default beside the other things that are made once."""
     if given:
         return Path(given).expanduser().absolute()
     from pretext3d.data.dataset import default_cache_dir
 
-    return Path(default_cache_dir()) / "verify_environment"
+    return Path(default_cache_dir()) / "verify_environments"
 
 
 def run(known: argparse.Namespace) -> int:
@@ -94,11 +110,16 @@ def run(known: argparse.Namespace) -> int:
     if known.dataset_dir and not Path(known.dataset_dir).is_dir():
         raise UserError(f"dataset_dir: {known.dataset_dir}: not found; expected a folder of labelled volumes")
     known.dataset_dir = str(Path(known.dataset_dir).resolve()) if known.dataset_dir else ""
+    sources = [Path(one) for one in known.bundles]
+    for source in sources:
+        check_source(source)
+    if known.environment != "current":
+        check_environments(environment_folder(known.environment))
     table = Table("bundle", "check", "", "found")
     counts = dict.fromkeys(COLOURS, 0)
     with tempfile.TemporaryDirectory(prefix="verify_") as folder:
-        for source in [Path(one) for one in known.bundles]:
-            for result in verify(source, Path(folder).resolve(), known):
+        for source in sources:
+            for result in safely(verify(source, Path(folder).resolve(), known)):
                 print(f"{source.name}: {result.check}: {result.status}", flush=True)
                 counts[result.status] += 1
                 status = f"[{COLOURS[result.status]}]{result.status}"
@@ -122,8 +143,9 @@ def main(words: Sequence[str] | None = None) -> int:
     add(
         "--environment",
         default="",
-        help="folder of the virtual environment that they run in, made if it is not there; `current`: the "
-        "Python that runs this, with its own pretext3d hidden; default: in the cache folder",
+        help="folder of the virtual environments that they run in, one for each set of requirements, made if "
+        "they are not there; `current`: the Python that runs this, with its own pretext3d hidden; default: "
+        "in the cache folder",
     )
     add("--dataset_dir", default="", help="labelled volumes to run on; default: the embedded phantom")
     add("--files_only", action="store_true", help="run nothing")

@@ -2,22 +2,25 @@
 
 import json
 import re
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import yaml
 from pretext3d.errors import UserError
 from pretext3d.publishing.archive import (
+    check_changelog,
     check_members,
+    open_archive,
     read_metadata,
     requirements,
     sha256_of,
     split_archive_name,
 )
+from pretext3d.publishing.contents import LARGEST, bad_name, leftover
+from pretext3d.publishing.provenance import check_provenance
+from pretext3d.publishing.traces import machine_traces, own_names
 
 SCHEMA = Path(__file__).resolve().parent / "schema" / "meta_schema_20240725.json"
 REQUIRED = (
@@ -25,15 +28,7 @@ REQUIRED = (
     "configs/inference.json", "configs/logging.conf", "docs/README.md", "pretext3d/__init__.py",
     "requirements.txt",
 )  # fmt: skip
-TOP = {"LICENSE", "README.md", "requirements.txt", "configs", "docs", "models", "scripts", "pretext3d"}
-TOP |= {"large_files.yml", "large_files.yaml", "large_files.json", ".download.json"}
-UNWANTED = re.compile(
-    r"(^|/)(__pycache__|runs|mlruns|previews)/|\.(pyc|pth|tmp|part|log)$|(^|/)epoch_\d+\.pt$"
-)
-LARGEST = 25 * 10**6  # bytes of a file in MONAI's model zoo
-# Folders of one machine; what stands behind a name, a dot or a variable is relative
-_UNIX = re.compile(r"(?<![\w.~$}])/(?:tmp|work|root|farm|home|Users|opt|mnt|srv|var)/[^\s\"']*")
-_WINDOWS = re.compile(r"(?<!\w)[A-Za-z]:\\{1,2}(?:Users|Documents|Program|Windows|[Tt]emp|[Dd]ata)[^\s\"']*")
+RECORD = ".download.json"  # of a bundle that pretext3d.download has put there
 
 
 @dataclass(frozen=True)
@@ -45,9 +40,10 @@ class Result:
     text: str
 
 
-def machine_paths(text: str) -> list[str]:
-    """Absolute paths of somebody's machine."""
-    return [match.group()[:60] for pattern in (_UNIX, _WINDOWS) for match in pattern.finditer(text)]
+def reason(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def _listed(found: list[str], most: int = 3) -> str:
@@ -67,12 +63,9 @@ def check_archive(path: Path) -> Result:
     name = split_archive_name(path.name)
     if name is None:
         return Result("archive", "failed", f"found the name {path.name}; expected <name>_v<version>.zip")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            count = len(check_members(archive, name[0]))
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, UserError) as error:
-        return Result("archive", "failed", str(error))
+    with open_archive(path) as archive:
+        count = len(check_members(archive, name[0]))
+        damaged = archive.testzip()
     if damaged:
         return Result("archive", "failed", f"found {damaged} damaged; expected whole files")
     beside = path.with_name(path.name + ".sha256")
@@ -102,25 +95,33 @@ def check_required(bundle: Path, files: list[str]) -> Result:
 
 def check_unwanted(bundle: Path, files: list[str]) -> Result:
     """Nothing that a run, an editor or Python has left, and no file that is too large."""
-    wrong = [name for name in files if name.split("/")[0] not in TOP or UNWANTED.search(name)]
-    wrong += [name for name in files if name != ".download.json" and re.search(r"(^|/)\.", name)]
-    sizes = {name: (bundle / name).stat().st_size for name in files}
+    told = {name: bad_name(name) or leftover(name) for name in files if name != RECORD}
+    wrong = [f"{name} ({what})" for name, what in told.items() if what]
+    wrong += [f"{name} (a link)" for name in files if (bundle / name).is_symlink()]
+    sizes = {name: (bundle / name).lstat().st_size for name in files}
     wrong += [f"{name} ({size / 1e6:.0f} MB)" for name, size in sizes.items() if size > LARGEST]
     good = f"largest file {max(sizes.values(), default=0) / 1e6:.1f} MB"
     return judge("leftovers, sizes", wrong, f"a bundle's own files, each up to {LARGEST // 10**6} MB", good)
 
 
 def check_paths(bundle: Path, files: list[str]) -> Result:
-    """No path of the machine that made it, in texts, pictures or weights."""
-    found = []
+    """No path of a machine, and no name of this one, in texts, pictures or weights."""
+    found, names = [], own_names()
     for name in files:
-        data = (bundle / name).read_bytes()
-        found += [f"{trace} in {name}" for trace in machine_paths(data.decode("latin-1"))]
+        if not (bundle / name).is_symlink():
+            found += [f"{trace} in {name}" for trace in machine_traces((bundle / name).read_bytes(), names)]
     return judge("machine paths", found, "none", f"none in {len(files)} files")
 
 
-def check_metadata(metadata: dict[str, Any]) -> Result:
+def check_weights(bundle: Path) -> Result:
+    """The weights are the ones that their card tells of."""
+    told = check_provenance(bundle / "models")
+    return Result("provenance", "passed", told) if told else Result("provenance", "skipped", "no weights")
+
+
+def check_metadata(bundle: Path) -> Result:
     """metadata.json against MONAI's schema, from the copy beside this tool."""
+    metadata = read_metadata(bundle / "configs" / "metadata.json")
     told = str(metadata.get("schema", ""))
     if told.rsplit("/", 1)[-1] != SCHEMA.name:
         return Result("metadata schema", "failed", f"schema: found {told!r}; expected one of {SCHEMA.name}")
@@ -130,10 +131,11 @@ def check_metadata(metadata: dict[str, Any]) -> Result:
     return judge("metadata schema", wrong, f"what {SCHEMA.name} asks", f"valid by {SCHEMA.name}")
 
 
-def check_version(bundle: Path, metadata: dict[str, Any], source: str) -> Result:
+def check_version(bundle: Path, source: str) -> Result:
     """The version is in the changelog and in the zip's name; the required packages have exact versions."""
-    version, changelog = metadata.get("version"), metadata.get("changelog") or {}
-    wrong = [] if version in changelog else [f"version {version}, changelog of {_listed(list(changelog))}"]
+    metadata = read_metadata(bundle / "configs" / "metadata.json")
+    wrong = []
+    version = check_changelog(metadata, "metadata.json")
     named = split_archive_name(source)
     if named and named[1] != version:
         wrong.append(f"version {version} in {source}")
@@ -153,20 +155,28 @@ def check_files(bundle: Path, source: Path) -> Iterator[Result]:
         bundle: the unpacked copy.
         source: the zip or folder that it is of.
     """
-    if source.is_file():
-        yield check_archive(source)
     files = sorted(
         path.relative_to(bundle).as_posix()
         for path in bundle.rglob("*")
         if path.is_file() or path.is_symlink()
     )
-    yield check_required(bundle, files)
-    yield check_unwanted(bundle, files)
-    yield check_paths(bundle, files)
+    checks: dict[str, Callable[[], Result]] = {
+        "files": lambda: check_required(bundle, files),
+        "leftovers, sizes": lambda: check_unwanted(bundle, files),
+        "machine paths": lambda: check_paths(bundle, files),
+        "provenance": lambda: check_weights(bundle),
+        "metadata schema": lambda: check_metadata(bundle),
+        "versions": lambda: check_version(bundle, source.name),
+    }
+    if source.is_file():
+        yield checked("archive", lambda: check_archive(source), bundle)
+    for name, check in checks.items():
+        yield checked(name, check, bundle)
+
+
+def checked(name: str, check: Callable[[], Result], bundle: Path) -> Result:
+    """A check's result; one that raises has failed. Files are told by their names in the bundle."""
     try:
-        metadata = read_metadata(bundle / "configs" / "metadata.json")
-    except UserError as error:
-        yield Result("metadata schema", "failed", str(error))
-        return
-    yield check_metadata(metadata)
-    yield check_version(bundle, metadata, source.name)
+        return check()
+    except Exception as error:
+        return Result(name, "failed", reason(error).replace(f"{bundle}/", ""))

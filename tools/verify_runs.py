@@ -1,6 +1,7 @@
 """Where a packed bundle is tried out, and its runs there: the checks of verify.py that train and segment."""
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from verify_files import Result
 
 HERE = Path(__file__).resolve().parent
 ITERATIONS = 2
+STAMP = "verify_requirements.txt"  # in each environment that this tool has made
 # Hides an editable pretext3d from every process of an environment that has one: the bundle's own is left.
 HIDE = """\
 import os
@@ -66,30 +68,50 @@ def current_environment(work: Path) -> Environment:
     return Environment(Path(sys.executable), {**clean_variables(work), "PYTHONPATH": str(folder)})
 
 
+def check_environments(folder: Path) -> None:
+    """Make sure that a folder of environments is one.
+
+    Raises:
+        UserError: it holds something that this tool has not made.
+    """
+    if not folder.exists():
+        return
+    found = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    others = [one.name for one in found if not (one / STAMP).is_file()]
+    if others:
+        raise UserError(
+            f"environment: {folder}: found {others[0]}, which this tool has not made; expected its own "
+            "environments, or a new folder"
+        )
+
+
 def clean_environment(folder: Path, packages: list[str], work: Path) -> Environment:
-    """A virtual environment with these packages and what they need; made, or mended where it has others.
+    """A virtual environment with these packages and what they need, nothing else: one for each set.
+
+    Args:
+        folder: of the environments.
+        packages: as pip takes them.
+        work: where pip runs.
 
     Raises:
         UserError: the folder is something else, or pip cannot install.
     """
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = folder / "verify_requirements.txt"  # what is installed; nothing in it = not finished
     wanted = "\n".join(packages) + "\n"
-    if folder.exists() and not stamp.is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"environment: {folder}: is none that this tool has made; expected one, or a new folder"
-        )
+    place = folder / hashlib.sha256(f"{sys.version}\n{wanted}".encode()).hexdigest()[:12]
+    python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = place / STAMP  # what is installed; nothing in it = not finished
+    check_environments(folder)
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-        print(f"installing {len(packages)} packages in {folder}", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        print(f"installing {len(packages)} packages in {place}", flush=True)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
         stamp.write_text("", encoding="utf-8")
-        if not python.is_file():
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
         made = Environment(python, clean_variables(work)).run(
             ["-m", "pip", "install", "--quiet", *packages], work, 3600
         )
         if made.returncode:
-            raise UserError(f"environment: {folder}: pip: {last_line(made.stderr)}")
+            raise UserError(f"environment: {place}: pip: {last_line(made.stderr)}")
         stamp.write_text(wanted, encoding="utf-8")
     return Environment(python.absolute(), clean_variables(work))
 

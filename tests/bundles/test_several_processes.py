@@ -46,6 +46,25 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
         assert float(b["val_loss"]) == pytest.approx(float(a["val_loss"]), rel=1e-2)
 
 
+def test_only_the_first_process_writes(tmp_path: Path) -> None:
+    """Each process has an output_dir of its own here: what the second one wrote would be seen."""
+    output_dir = f"$'{tmp_path}/rank' + os.environ['RANK']"
+    keys = {**SAME, "pictures": 1, "val_fraction": 0.2}
+    done = subprocess.run(
+        torchrun(output_dir=output_dir, **keys), cwd=ROOT, env=environment(), capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rank0"]
+    written = {path.name for path in (tmp_path / "rank0").iterdir()}
+    assert {"checkpoints", "config.yaml", "log.txt", "metrics.csv"} <= written
+    assert [row["epoch"] for row in history(tmp_path / "rank0")] == ["1", "2"]
+    for text in ((tmp_path / "rank0" / "log.txt").read_text(), done.stdout + done.stderr):
+        assert [text.count(f"epoch {epoch} of 2: ") for epoch in (1, 2)] == [1, 1]
+        assert text.count("; run in ") == 1
+        assert text.count("done: ") == 1
+
+
 def test_a_killed_process_ends_the_run_and_resume_goes_on(tmp_path: Path) -> None:
     keys = {**SAME, "max_epochs": 4, "steps_per_epoch": 8}
     finish(torchrun(output_dir=tmp_path / "whole", **keys))

@@ -138,6 +138,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         folder / "run",
         "--name",
         NAME,
+        "--licence",
+        "CC0",
         "--labels",
         "grey",
         "white",

@@ -16,7 +16,10 @@ class FolderServer(ThreadingHTTPServer):
         ranges: answer requests of a part with that part.
         dies_after: of each zip's body, send so many bytes, then close the connection; None = all of them.
         deaths: how many times it does so.
+        dies_at: of each zip, never send what lies beyond that byte; None = send it.
+        stalls_after: of each zip's body, send so many bytes, then nothing until `goes_on` is set.
         status: what every request of a zip is answered with; 200 = as it should be.
+        redirect: where requests of a zip are sent on to; '' = nowhere.
     """
 
     daemon_threads = True
@@ -27,7 +30,11 @@ class FolderServer(ThreadingHTTPServer):
         self.ranges = True
         self.dies_after: int | None = None
         self.deaths = 1_000
+        self.dies_at: int | None = None
+        self.stalls_after: int | None = None
+        self.goes_on = threading.Event()
         self.status = 200
+        self.redirect = ""
 
     @property
     def url(self) -> str:
@@ -54,17 +61,28 @@ class _Handler(BaseHTTPRequestHandler):
         if is_zip and self.server.status != 200:
             self.send_error(self.server.status)
             return
+        if is_zip and self.server.redirect:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirect)
+            self.end_headers()
+            return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
-        part = body[start:]
+        part = body[start : self.server.dies_at if is_zip else None]
+        self.close_connection = is_zip and self.server.dies_at is not None
         if is_zip and self.server.dies_after is not None and self.server.deaths > 0:
             self.server.deaths -= 1
             part = part[: self.server.dies_after]
             self.close_connection = True
+        if is_zip and self.server.stalls_after is not None:
+            self.wfile.write(part[: self.server.stalls_after])
+            self.server.goes_on.wait(10)
+            self.close_connection = True
+            return
         self.wfile.write(part)
 
     def log_message(self, *arguments: object) -> None:
@@ -80,5 +98,6 @@ def serving(folder: Path) -> Iterator[FolderServer]:
         try:
             yield server
         finally:
+            server.goes_on.set()
             server.shutdown()
             thread.join()

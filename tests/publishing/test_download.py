@@ -2,59 +2,23 @@
 
 import fcntl
 import json
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 
 import pretext3d
 import pytest
 from pretext3d.errors import UserError
 from pretext3d.publishing import download as module
-from pretext3d.publishing import transfer
 from pretext3d.publishing.download import download
 from pretext3d.publishing.index import INDEX
 
 from tests.publishing.archives import NOISE, write_bundle, write_index
-from tests.publishing.server import FolderServer, serving
+from tests.publishing.calls import ZIP, get, leftovers, weights
+from tests.publishing.server import FolderServer
 
 ROOT = Path(__file__).resolve().parents[2]
-ZIP = "tiny_v0.1.0.zip"
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "PAUSE", 0.0)
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Packed bundles with their index."""
-    write_bundle(tmp_path / "dist")
-    write_index(tmp_path / "dist")
-    return tmp_path / "dist"
-
-
-@pytest.fixture
-def server(folder: Path) -> Iterator[FolderServer]:
-    with serving(folder) as server:
-        yield server
-
-
-def get(server: FolderServer, there: Path, **options: object) -> Path:
-    return download("tiny", server.url, there, progress=False, **options)  # type: ignore[arg-type]
-
-
-def leftovers(there: Path) -> list[str]:
-    return sorted(path.name for path in there.iterdir() if path.name.startswith("."))
-
-
-def weights(there: Path) -> bytes:
-    return (there / "tiny" / "models" / "model.pt").read_bytes()
 
 
 # ------------------------------------------------------------------------------------------- when all is well
@@ -115,63 +79,6 @@ def test_index_elsewhere_than_the_zips(server: FolderServer, folder: Path, tmp_p
     assert weights(tmp_path / "there") == b"0.1.0" + NOISE
 
 
-# ------------------------------------------------------------------------------------- transfers that break
-def test_server_that_dies_in_the_middle_is_resumed_at_once(server: FolderServer, tmp_path: Path) -> None:
-    server.dies_after, server.deaths = 30_000, 2
-    get(server, tmp_path)
-    assert weights(tmp_path) == b"0.1.0" + NOISE
-    ranges = [asked for path, asked in server.requests if path == f"/{ZIP}"]
-    assert ranges == ["", "bytes=30000-", "bytes=60000-"]
-
-
-def test_next_call_goes_on_where_the_last_one_stopped(server: FolderServer, tmp_path: Path) -> None:
-    server.dies_after = 10_000
-    with pytest.raises(
-        UserError, match=r"after 50,000 of 10\d,\d\d\d bytes, 5 times; the same command goes on"
-    ):
-        get(server, tmp_path)
-    assert [name for name in leftovers(tmp_path) if name.endswith(".part")] == leftovers(tmp_path) != []
-    assert not (tmp_path / "tiny").exists()
-    server.dies_after = None
-    (tmp_path / ".tiny_v0.0.9.0123456789ab.part").touch()  # of a version that was never finished
-    get(server, tmp_path)
-    assert server.requests[-1] == (f"/{ZIP}", "bytes=50000-")
-    assert weights(tmp_path) == b"0.1.0" + NOISE
-    assert leftovers(tmp_path) == []
-
-
-def test_server_without_ranges_starts_again(server: FolderServer, tmp_path: Path) -> None:
-    server.ranges, server.dies_after, server.deaths = False, 30_000, 1
-    get(server, tmp_path)
-    assert [asked for path, asked in server.requests if path == f"/{ZIP}"] == ["", "bytes=30000-"]
-    assert weights(tmp_path) == b"0.1.0" + NOISE
-
-
-def test_server_that_comes_back_in_time(server: FolderServer, tmp_path: Path) -> None:
-    server.status = 503
-    with pytest.raises(UserError, match="Service Unavailable after 0 of"):
-        get(server, tmp_path)
-    assert [path for path, _ in server.requests].count(f"/{ZIP}") == transfer.ATTEMPTS
-    server.status = 200
-    get(server, tmp_path)
-    assert weights(tmp_path) == b"0.1.0" + NOISE
-
-
-def test_missing_zip_is_not_asked_for_again(server: FolderServer, folder: Path, tmp_path: Path) -> None:
-    (folder / ZIP).unlink()
-    with pytest.raises(UserError, match="HTTP status 404"):
-        get(server, tmp_path)
-    assert [path for path, _ in server.requests].count(f"/{ZIP}") == 1
-
-
-def test_nobody_there(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(UserError, match=f"127.0.0.1:{port}/{INDEX}: cannot be read"):
-        download("tiny", f"http://127.0.0.1:{port}", tmp_path)
-
-
 # -------------------------------------------------------------------------------------- files that are not it
 def test_truncated_zip_on_the_server(server: FolderServer, folder: Path, tmp_path: Path) -> None:
     whole = (folder / ZIP).read_bytes()
@@ -229,6 +136,41 @@ def test_index_without_sizes_is_refused(server: FolderServer, folder: Path, tmp_
         get(server, tmp_path)
 
 
+def test_damage_inside_leaves_no_part(folder: Path, tmp_path: Path) -> None:
+    """A zip that is the index's, hash and all, and yet cannot be unpacked: nothing to go on from."""
+    path = folder / ZIP
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tiny/docs/README.md", b"many words " * 1000)
+        begin = archive.getinfo("tiny/docs/README.md").header_offset + 30 + len("tiny/docs/README.md")
+    content = bytearray(path.read_bytes())
+    content[begin : begin + 10] = b"\xff" * 10
+    path.write_bytes(content)
+    write_index(folder)
+    with pytest.raises(UserError, match="no whole zip"):
+        download("tiny", folder, tmp_path / "there", progress=False)
+    assert leftovers(tmp_path / "there") == []
+
+
+def test_names_too_long_are_not_the_output_folders_fault(folder: Path, tmp_path: Path) -> None:
+    write_bundle(folder, extra={"tiny/docs/" + "x" * 300: b"x"})
+    write_index(folder)
+    with pytest.raises(UserError, match=r"tiny_v0.1.0\..*part: .*a name of 310 bytes"):
+        download("tiny", folder, tmp_path / "there", progress=False)
+
+
+@pytest.mark.parametrize("size", ["size", "unpacked_size"])
+def test_no_index_allows_more_than_a_bundle_has(folder: Path, tmp_path: Path, size: str) -> None:
+    write_index(folder, **{size: 10**15})
+    path = folder / ZIP
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\x01\x02")
+    content[at + 24 : at + 28] = (2**32 - 2).to_bytes(4, "little")
+    path.write_bytes(content)
+    write_index(folder, **{size: 10**15})
+    with pytest.raises(UserError, match=r"expected (at most )?4,294,967,296"):
+        download("tiny", folder, tmp_path / "there", progress=False)
+
+
 # ----------------------------------------------------------------------------------- what is there already
 def test_two_at_once(server: FolderServer, tmp_path: Path) -> None:
     with (tmp_path / ".tiny.lock").open("w") as lock:
@@ -239,14 +181,65 @@ def test_two_at_once(server: FolderServer, tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-def test_files_of_the_users_are_not_destroyed(server: FolderServer, folder: Path, tmp_path: Path) -> None:
+def test_lock_that_was_removed_meanwhile_keeps_nobody_out(
+    server: FolderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before removes its file between our opening and locking it, and a third makes a new one."""
+    flock, calls = fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            (tmp_path / ".tiny.lock").unlink()
+            (tmp_path / ".tiny.lock").touch()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
     get(server, tmp_path)
-    mine = tmp_path / "tiny" / "runs" / "mine.txt"
+    assert len(calls) == 2  # locked the file that has the name
+    assert leftovers(tmp_path) == []
+
+
+def test_links_in_the_way_are_not_followed(server: FolderServer, folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("weeks of work")
+    digits = json.loads((folder / INDEX).read_text())["tiny_v0.1.0"]["sha256"][:12]
+    for name in (".tiny.lock", f".tiny_v0.1.0.{digits}.part"):
+        (tmp_path / name).symlink_to(mine)
+        with pytest.raises(UserError, match=f"{name}: found a link"):
+            get(server, tmp_path)
+        (tmp_path / name).unlink()
+    assert mine.read_text() == "weeks of work"
+
+
+def test_older_index_does_not_replace_a_newer_bundle(
+    server: FolderServer, folder: Path, tmp_path: Path
+) -> None:
+    write_bundle(folder, version="0.2.0")
+    write_index(folder)
+    get(server, tmp_path)
+    (folder / "tiny_v0.2.0.zip").unlink()
+    write_index(folder)
+    with pytest.raises(UserError, match=r"found version 0.2.0, expected none newer than the index's, 0.1.0"):
+        get(server, tmp_path)
+    assert weights(tmp_path).startswith(b"0.2.0")
+    get(server, tmp_path, version="0.1.0")
+    assert weights(tmp_path).startswith(b"0.1.0")
+
+
+@pytest.mark.parametrize("folder_of_mine", ["runs", "__pycache__"])
+def test_files_of_the_users_are_not_destroyed(
+    server: FolderServer, folder: Path, tmp_path: Path, folder_of_mine: str
+) -> None:
+    get(server, tmp_path)
+    mine = tmp_path / "tiny" / folder_of_mine / "mine.txt"
     mine.parent.mkdir()
     mine.write_text("weeks of work")
     write_bundle(folder, version="0.2.0")
     write_index(folder)
-    with pytest.raises(UserError, match=r"found 1 files that no download has put there \(runs/mine.txt\)"):
+    with pytest.raises(
+        UserError, match=rf"found 1 files that no download has put there \({folder_of_mine}/mine"
+    ):
         get(server, tmp_path)
     assert mine.read_text() == "weeks of work"
     get(server, tmp_path, force=True)
@@ -324,7 +317,7 @@ def test_command_tells_mistakes_in_one_line(server: FolderServer, tmp_path: Path
         (["tinny", "--source", server.url], "did you mean tiny?"),
         (["tiny", "--source", server.url, "--version", "7"], "version: found '7', expected three numbers"),
         (["tiny", "--source", tmp_path / "nothing"], f"has no {INDEX}"),
-        (["tiny", "--source", "http:/" + "/[x"], f"has no {INDEX}"),
+        (["tiny", "--source", "http:/" + "/[x"], "x', expected a URL"),
         (["tiny", "--source", f"{server.url}/näh re"], "cannot be read: Not Found"),
     ):
         done = command(*words, "--output_dir", tmp_path / "there")

@@ -58,6 +58,12 @@ def test_monai_reads_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("../x_v0.1.0", {}, "the key '../x_v0.1.0'"),
         ("tiny_v0.1.0", {"source": "../tiny_v0.1.0.zip"}, "source: found"),
         ("tiny_v0.1.0", {"source": "file:///tiny.zip"}, "source: found"),
+        ("tiny_v0.1.0", {"source": "http:/" + "/[x"}, r"source: found 'http:.*x', expected a URL"),
+        (
+            "tiny_v0.1.0",
+            {"source": "https:/" + "/me:secret@x.org/y"},
+            "source: found 'https://\\*\\*\\*@x.org",
+        ),
         ("tiny_v0.1.0", {"source": None}, "source: found None"),
         ("tiny_v0.1.0", {"sha256": None}, "sha256: found None"),
         ("tiny_v0.1.0", {"sha256": "a" * 63}, "64 hexadecimal"),
@@ -73,7 +79,7 @@ def test_entries_that_are_none_are_refused(key: str, changes: dict[str, object],
     ]
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe"])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 200_000])
 def test_no_index_at_all(text: bytes) -> None:
     with pytest.raises(UserError, match="there: "):
         read_index(text, "there")

@@ -98,6 +98,8 @@ def test_same_files_give_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
 def test_leftovers_stay_out(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clean = members(packed(bundle, tmp_path / "a"))
     for name in (
+        "docs/runs/x.txt", "configs/runs/x.txt", "configs/train.yaml.orig", "docs/Thumbs.db",
+        "models/model_previous.pt", "docs/a~", "torch/__init__.py",
         "runs/vectorpose/checkpoints/best.pt", "models/epoch_0003.pt", "models/draft.pth", "notes.txt",
         "models/.x.pt.1.tmp", "configs/__pycache__/a.pyc", ".ipynb_checkpoints/a", "docs/.DS_Store",
         "pretext3d/evil.py",
@@ -107,7 +109,11 @@ def test_leftovers_stay_out(bundle: Path, tmp_path: Path, capsys: pytest.Capture
     (bundle / "models" / "more.pt").write_bytes(b"weights")
     assert members(packed(bundle, tmp_path / "b")) - clean == {"vectorpose/models/more.pt"}
     output = capsys.readouterr().out
-    assert "left out: models/draft.pth, models/epoch_0003.pt, notes.txt, runs" in output
+    assert (
+        "left out: configs/runs/x.txt, configs/train.yaml.orig, docs/Thumbs.db, "
+        "docs/a~, docs/runs/x.txt, models/draft.pth, models/epoch_0003.pt, models/model_previous.pt, "
+        "notes.txt, runs, torch\n" in output
+    )
 
 
 def test_digest_beside_the_zip_is_what_sha256sum_reads(bundle: Path, tmp_path: Path) -> None:
@@ -149,6 +155,9 @@ def test_a_version_is_published_once(
     [
         ({"version": "0.3.0"}, "found 0.3.0, expected one that `changelog` has: 0.1.0"),
         ({"version": "0.1"}, "version: found '0.1', expected three numbers"),
+        ({"changelog": "0.1.0 first"}, "changelog: found str, expected an object"),
+        ({"changelog": ["0.1.0"]}, "changelog: found list, expected an object"),
+        ({"required_packages_version": {"--index-url=x": "1"}}, "found the name '--index-url=x'"),
         ({"changelog": {}}, "found 0.1.0, expected one that `changelog` has: it is empty"),
     ],
 )
@@ -165,6 +174,12 @@ def test_mistakes_in_the_bundle(bundle: Path, tmp_path: Path, capsys: pytest.Cap
     (bundle / "docs" / "link.md").symlink_to(ROOT / "README.md")
     assert "docs/link.md: found a link" in refused(capsys, bundle, *out)
     (bundle / "docs" / "link.md").unlink()
+    (bundle / "docs" / "nul.txt").touch()
+    assert "nul.txt: found a device's name on Windows" in refused(capsys, bundle, *out)
+    (bundle / "docs" / "nul.txt").unlink()
+    (bundle / "models" / "large.pt").write_bytes(bytes(25_000_001))
+    assert "large.pt: found 25,000,001 bytes, expected 25,000,000" in refused(capsys, bundle, *out)
+    (bundle / "models" / "large.pt").unlink()
     (bundle / "LICENSE").unlink()
     assert "has no LICENSE" in refused(capsys, bundle, *out)
     (bundle / "LICENSE").write_text("free")
@@ -172,6 +187,17 @@ def test_mistakes_in_the_bundle(bundle: Path, tmp_path: Path, capsys: pytest.Cap
     assert "train.yaml: cannot be written as JSON" in refused(capsys, bundle, *out)
     (bundle / "configs" / "metadata.json").write_text("{")
     assert "metadata.json: is no JSON" in refused(capsys, bundle, *out)
+
+
+def test_weights_that_are_not_on_their_card(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle / "models" / "model.pt").write_bytes(b"other weights")
+    assert "provenance.json: sha256: found" in refused(capsys, bundle, "--output_dir", tmp_path)
+    (bundle / "models" / "provenance.json").unlink()
+    assert "provenance.json: not found" in refused(capsys, bundle, "--output_dir", tmp_path)
+    (bundle / "models" / "model.pt").unlink()
+    packed(bundle, tmp_path)
 
 
 def test_mistakes_on_the_command_line(

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import nibabel as nib
@@ -18,12 +17,11 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import LoadImage, LoadImaged
 from pretext3d.data.loading import PlainSpacingd
 from pretext3d.errors import UserError
-from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.training.deployment import publish, read_provenance
-from pretext3d.training.state import save_checkpoint
+from pretext3d.publishing.provenance import check_provenance, read_provenance
 
-from tests.labelled import CLASSES, write_labelled
+from tests.finished import LICENCE, finished_run, promoted
+from tests.labelled import write_labelled
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import promote
@@ -33,31 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "tools" / "schema" / "meta_schema_20240725.json"
 
 
-def finished_run(
-    folder: Path, bundle: str = "rubiks_cube", encoder: str = "unet", decoder: str = "", **record: Any
-) -> Path:
-    """What a finetune.yaml leaves behind, without training: three classes, one epoch of four steps."""
-    backbone = build_backbone(encoder, 1, (16, 16, 24))
-    network = SegmentationNet(backbone, len(CLASSES), decoder)
-    content = {
-        "record": {
-            "method": "segmentation", "backbone": backbone.record, "channels": 1, "pixdim": [2.0, 2.0, 3.0],
-            "normalisation": {"window": [-100, 300]}, "seed": 7, "roi_size": [16, 16, 24], "decoder": decoder,
-            "num_classes": 3, "class_names": CLASSES,
-            "data": {"name": "scans", "train": ["0123456789abcdef"], "pretrained": "vp"}, **record,
-        },
-        "network": network.state_dict(), "epoch": 1, "best_metric": 0.5, "best_epoch": 1,
-    }  # fmt: skip
-    save_checkpoint(folder / "checkpoints" / "final.pt", content)
-    (folder / "metrics.csv").write_text("epoch,step,val_mean_dice\n1,4,0.5\n")
-    config = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "finetune.yaml").read_text())
-    config |= {"profile": "laptop", "dataset_dir": str(folder), "output_dir": str(folder)}
-    config |= {"normalisation": {"window": [-100, 300]}, "batch_size": 3, "num_labelled": 2}
-    config["optimizer"]["lr"] = 0.25
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return folder
-
-
 def call(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "tools" / "promote.py"), *map(str, words)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
@@ -65,10 +38,7 @@ def call(*words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("promoted")
-    run = finished_run(folder / "run")
-    promote.main([str(run), "--name", "two_sides", "--labels", "Left", "Right", "--output_dir", str(folder)])
-    return folder / "two_sides"
+    return promoted(tmp_path_factory.mktemp("promoted"))
 
 
 # ---------------------------------------------------------------------------------------------- what is there
@@ -99,12 +69,16 @@ def test_metadata_is_valid_and_names_the_labels(bundle: Path) -> None:
 def test_provenance(bundle: Path) -> None:
     story = json.loads((bundle / "models" / "provenance.json").read_text())
     expected = {
-        "data": "scans", "steps": 4, "epochs": 1, "seed": 7, "best_mean_dice": 0.5, "version": "0.1.0",
+        "data": "scans", "steps": 4, "epochs": 1, "seed": 7, "best_mean_dice": 0.5, "bundle_version": "0.1.0",
+        "licence": "CC BY 4.0", "held_out": {"best_validation_mean_dice": 0.5},
         "pretrained": "vp", "method": "rubiks_cube", "training_cases": 1, "weights": "final",
     }  # fmt: skip
     assert {key: story[key] for key in expected} == expected
     readme = (bundle / "docs" / "README.md").read_text()
-    for text in (story["sha256"], "scans", "4 steps", "| 1 | Left |", "mean Dice 0.5000"):
+    assert check_provenance(bundle / "models")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["data_source"] == "scans (licence: CC BY 4.0)"
+    for text in (story["sha256"], "scans", "CC BY 4.0", "4 steps", "| 1 | Left |", "mean Dice 0.5000"):
         assert text in readme
 
 
@@ -145,7 +119,7 @@ def test_settings_of_the_run_are_kept_and_its_experiment_is_not(bundle: Path) ->
 )
 def test_runs_of_every_bundle(tmp_path: Path, bundle: str, encoder: str, decoder: str) -> None:
     run = finished_run(tmp_path / "run", bundle, encoder, decoder)
-    promote.main([str(run), "--name", "x", "--labels", "a", "b", "--output_dir", str(tmp_path)])
+    promote.main([str(run), "--name", "x", "--labels", "a", "b", *LICENCE, "--output_dir", str(tmp_path)])
     weights = torch.load(tmp_path / "x" / "models" / "model.pt", weights_only=True)
     own = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "finetune.yaml").read_text())
     for name in ("inference.yaml", "train.yaml"):
@@ -199,7 +173,9 @@ def test_monai_finds_every_property(bundle: Path, tmp_path: Path, name: str, kin
         ),
         ({"--labels": ["a", "A"]}, "--labels: found ['a', 'A'], expected different names"),
         ({"--labels": ["a", "background"]}, "expected different names, without background"),
-        ({"--name": ["../x"]}, "--name: found '../x', expected letters"),
+        ({"--name": ["../x"]}, "--name: found '../x', expected a letter"),
+        ({"--name": ["spleen_v2"]}, "--name: found 'spleen_v2', expected a letter"),
+        ({"--licence": [" "]}, "--licence: found nothing, expected that of the data"),
         ({"--name": ["cell_detection"]}, "without 'detection'"),
         ({"--version": ["1"]}, "--version: found '1', expected three numbers"),
         ({"--weights": ["best"]}, "found final.pt, expected a finished run with checkpoints/best.pt"),
@@ -207,7 +183,10 @@ def test_monai_finds_every_property(bundle: Path, tmp_path: Path, name: str, kin
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, list[str]], expected: str) -> None:
     run = finished_run(tmp_path / "run")
-    words = {"--name": ["x"], "--labels": ["a", "b"], "--output_dir": [str(tmp_path / "out")], **changes}
+    words = {
+        "--name": ["x"], "--labels": ["a", "b"], "--licence": ["CC0"],
+        "--output_dir": [str(tmp_path / "out")], **changes,
+    }  # fmt: skip
     with pytest.raises(UserError, match=re.escape(expected)):
         promote.main([str(run), *(word for key, values in words.items() for word in (key, *values))])
     assert not (tmp_path / "out").exists()
@@ -221,9 +200,21 @@ def test_what_is_no_fine_tuned_run_is_refused(tmp_path: Path) -> None:
         promote.read_run(pretraining, "final")
 
 
+def test_bundle_is_the_one_that_the_record_names(tmp_path: Path) -> None:
+    """However much of its configuration a run has changed."""
+    run = finished_run(tmp_path / "run", "vectorpose")
+    config = yaml.safe_load((ROOT / "bundles" / "rubiks_cube" / "configs" / "finetune.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "profile": "laptop", "learning_rate": 0.1}))
+    assert promote.read_run(run, "final").bundle.name == "vectorpose"
+    with pytest.raises(UserError, match=r"found no `bundle` in its checkpoint's record"):
+        promote.bundle_of({"method": "segmentation"}, tmp_path)
+    with pytest.raises(UserError, match=r"found bundle '\.\./x', expected one of rubiks_cube"):
+        promote.bundle_of({"bundle": "../x"}, tmp_path)
+
+
 def test_the_command_ends_with_one_line_and_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
-    done = call(tmp_path, "--name", "x", "--labels", "a", "--output_dir", tmp_path)
+    done = call(tmp_path, "--name", "x", "--labels", "a", *LICENCE, "--output_dir", tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip().startswith("error: --output_dir: found")
     assert done.stderr.strip().count("\n") == 0
@@ -263,24 +254,6 @@ def test_spacing_leaves_other_keys_alone() -> None:
     assert result["image"].shape[1:] != image.shape[1:]
     assert transform.inverse(result)["image"].shape == image.shape
     assert list(result) == list(sample)
-
-
-def test_publish_keeps_the_weights_before(bundle: Path, tmp_path: Path) -> None:
-    before = torch.load(bundle / "models" / "model.pt", weights_only=True)
-    models = tmp_path / "models"
-    models.mkdir()
-    for name in ("model.pt", "provenance.json"):
-        (models / name).write_bytes((bundle / "models" / name).read_bytes())
-    run = finished_run(
-        tmp_path / "run", data={"name": "more", "train": ["f" * 16], "pretrained": "two_sides"}
-    )
-    publish(str(run / "checkpoints"), str(models))  # there is no best.pt: final.pt
-    kept = torch.load(models / "model_previous.pt", weights_only=True)
-    assert all(torch.equal(kept[name], before[name]) for name in before)
-    story = read_provenance(models)
-    assert story["data"] == "more"
-    assert story["trained_before"][0]["data"] == "scans"
-    assert story["train"] == ["0123456789abcdef", "f" * 16]  # of both trainings: neither may judge it
 
 
 # ----------------------------------------------------------------------------------- through the command line

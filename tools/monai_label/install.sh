@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # MONAI Label 0.8.5 in an environment of its own: `tools/monai_label/install.sh FOLDER`, then `. FOLDER/bin/activate`.
-# What is there already in the versions of requirements.txt stays as it is; anything else in FOLDER/ is replaced.
+# What is there already in the versions of requirements.txt stays as it is; an older environment that this script has
+# made in FOLDER/ is replaced, and nothing else is.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ $# -ne 1 ]; then
@@ -8,9 +9,11 @@ if [ $# -ne 1 ]; then
     exit 1
 fi
 folder=$1
-stamp=$folder/installed.txt     # written last: an installation that broke off is begun anew
-if [ -e "$folder" ] && [ ! -e "$folder/pyvenv.cfg" ]; then
-    echo "error: $folder: found something else there, expected a Python environment or nothing" >&2
+marker=$folder/made_by_pretext3d.txt    # written first: what is beside it may be replaced
+stamp=$folder/installed.txt             # written last: an installation that broke off is begun anew
+if [ ! -f "$marker" ] && { [ -L "$folder" ] || { [ -e "$folder" ] && [ ! -d "$folder" ]; } \
+    || [ -n "$(ls -A "$folder" 2> /dev/null)" ]; }; then
+    echo "error: $folder: found something that this script has not made, expected its own environment or nothing" >&2
     exit 1
 fi
 if cmp -s "$stamp" <(cat "$here/install.sh" "$here/requirements.txt"); then
@@ -20,7 +23,10 @@ fi
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: python3 is older than Python 3.11")'
 export PIP_DISABLE_PIP_VERSION_CHECK=1
-python3 -m venv --clear "$folder"
+mkdir -p "$folder"
+echo "MONAI Label's environment: tools/monai_label/install.sh replaces all that is beside this file" > "$marker"
+find "$folder/" -mindepth 1 ! -path "$folder/made_by_pretext3d.txt" -delete
+python3 -m venv "$folder"
 pip=("$folder/bin/python" -m pip install --quiet --no-compile)
 "${pip[@]}" --constraint "$here/requirements.txt" torch==2.13.0 setuptools
 # no-deps: MONAI Label asks for older versions than MONAI 1.6 works with; the file names all that it imports

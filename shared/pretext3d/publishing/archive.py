@@ -4,24 +4,32 @@ A packed bundle is `<name>_v<version>.zip` with one top folder `<name>/`. `check
 list of an archive before a byte of it is unpacked.
 """
 
+import contextlib
 import hashlib
 import json
 import re
 import stat
+import struct
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pretext3d.errors import UserError
+from pretext3d.publishing.contents import bad_name, leftover, same_name
 
 __all__ = [
+    "MOST_BYTES",
     "archive_name",
+    "check_changelog",
     "check_members",
     "check_name",
     "check_version",
     "differing_files",
+    "json_object",
+    "open_archive",
     "read_metadata",
     "requirements",
     "sha256_of",
@@ -31,22 +39,29 @@ __all__ = [
 ]
 
 MOST_FILES = 10_000
-MOST_BYTES = 4 * 2**30  # of an unpacked bundle whose size nobody has told
+MOST_BYTES = 4 * 2**30  # of an unpacked bundle
 METADATA = "configs/metadata.json"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # as a requirement's name
+_PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+# what zipfile and zlib make of damaged bytes, and of names that are no text
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, RuntimeError,
+    ValueError,
+)  # fmt: skip
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, where: str = "name") -> str:
     """The name, if a bundle may be called so.
 
     Raises:
         UserError: characters that a folder, a URL or MONAI's index would trip over: MONAI takes what follows
-            the first `_v` for the version.
+            the first `_v` for the version. Begins with `where`.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or "_v" in name:
         raise UserError(
-            f"name: found {name!r}, expected a letter, then letters, digits and underscores, without '_v'"
+            f"{where}: found {name!r}, expected a letter, then letters, digits and underscores, without '_v'"
         )
     return name
 
@@ -97,6 +112,23 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def json_object(text: bytes, where: str) -> dict[str, Any]:
+    """A JSON object from a file's bytes.
+
+    Raises:
+        UserError: no JSON, nested without end, or no object; begins with `where`.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: is no JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: is nested too deeply, expected a plain JSON object") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: found {type(content).__name__}, expected a JSON object")
+    return content
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """A bundle's metadata.json.
 
@@ -104,25 +136,73 @@ def read_metadata(path: Path) -> dict[str, Any]:
         UserError: not there, or no JSON object.
     """
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: not found; expected a bundle's metadata") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is no JSON: {error}") from error
-    if not isinstance(metadata, dict):
-        raise UserError(f"{path}: found {type(metadata).__name__}, expected a JSON object")
-    return metadata
+    return json_object(text, str(path))
 
 
-def requirements(metadata: Mapping[str, Any]) -> list[str]:
-    """What a bundle's metadata.json asks for, as pip takes it, in the order of the names."""
+def check_changelog(metadata: Mapping[str, Any], where: str) -> str:
+    """The version of a metadata.json, if its changelog tells of it.
+
+    Raises:
+        UserError: no version, no changelog by version, or one without this version; begins with `where`.
+    """
+    version = check_version(metadata.get("version"), f"{where}: version")
+    changelog = metadata.get("changelog")
+    if not isinstance(changelog, dict):
+        found = type(changelog).__name__
+        raise UserError(f"{where}: changelog: found {found}, expected an object with an entry a version")
+    if version not in changelog:
+        raise UserError(
+            f"{where}: version: found {version}, expected one that `changelog` has: "
+            f"{', '.join(changelog) or 'it is empty'}"
+        )
+    return version
+
+
+def requirements(metadata: Mapping[str, Any], where: str = "metadata.json") -> list[str]:
+    """What a bundle's metadata.json asks for, as pip takes it, in the order of the names.
+
+    Raises:
+        UserError: a name or version that pip would take for something else; begins with `where`.
+    """
+    others = metadata.get("required_packages_version")
+    if not isinstance(others, dict | None):
+        raise UserError(
+            f"{where}: required_packages_version: found {type(others).__name__}, expected names and versions"
+        )
     pins = {
         "monai": metadata.get("monai_version"),
         "torch": metadata.get("pytorch_version"),
         "numpy": metadata.get("numpy_version"),
-        **(metadata.get("required_packages_version") or {}),
+        **(others or {}),
     }
+    for name, version in pins.items():
+        if not _PACKAGE.fullmatch(name):
+            raise UserError(
+                f"{where}: required_packages_version: found the name {name!r}, expected letters, digits "
+                "and . _ -"
+            )
+        if not isinstance(version, str) or not _PIN.fullmatch(version):
+            raise UserError(f"{where}: version of {name}: found {version!r}, expected one, as 1.2.3")
     return [f"{name}=={version}" for name, version in sorted(pins.items())]
+
+
+@contextlib.contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip to read from, while the block runs.
+
+    Raises:
+        UserError: it, or what the block reads of it, is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except UserError:
+        raise
+    except _DAMAGE as error:
+        raise UserError(f"{path.name}: is no whole zip: {' '.join(str(error).split())}") from error
 
 
 def _complaint(member: zipfile.ZipInfo, name: str) -> str:
@@ -130,28 +210,32 @@ def _complaint(member: zipfile.ZipInfo, name: str) -> str:
     raw = member.orig_filename  # zipfile cuts its own copy at a NUL and turns the system's separators round
     parts = PurePosixPath(raw).parts
     kind = stat.S_IFMT(member.external_attr >> 16)
-    if "\\" in raw or "\0" in raw or ":" in raw or any(ord(letter) < 32 for letter in raw):
-        return "a name with a backslash, colon or control character"
+    if bad := bad_name(raw):
+        return bad
     if raw.startswith("/") or ".." in parts or "." in raw.split("/") or "//" in raw:
         return "a name that leads elsewhere"
     if not parts or parts[0] != name:
         return f"not in the folder {name}/"
     if len(parts) == 1 and not member.is_dir():
         return f"a file where the folder {name}/ should be"
+    if len(parts) > 1 and (unexpected := leftover("/".join(parts[1:]), member.is_dir())):
+        return unexpected
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "a link or device"
     if member.flag_bits & 1:
         return "encrypted"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "packed by a method whose size cannot be told beforehand, expected stored or deflated"
     return ""
 
 
-def check_members(archive: zipfile.ZipFile, name: str, most_bytes: int = 0) -> list[zipfile.ZipInfo]:
+def check_members(archive: zipfile.ZipFile, name: str, most_bytes: int = MOST_BYTES) -> list[zipfile.ZipInfo]:
     """The files of a bundle's archive, if there is nothing in it but the folder `name/`.
 
     Args:
         archive: the open zip.
         name: of the bundle.
-        most_bytes: of all files unpacked; 0 = 4 GiB.
+        most_bytes: of all files unpacked.
 
     Raises:
         UserError: names the first member that must not be there, or the size that is too much.
@@ -164,14 +248,13 @@ def check_members(archive: zipfile.ZipFile, name: str, most_bytes: int = 0) -> l
         complaint = _complaint(member, name)
         if complaint:
             raise UserError(f"{where}: found {member.orig_filename!r}: {complaint}; nothing was unpacked")
-    counts = Counter(member.filename.rstrip("/").lower() for member in members)
+    counts = Counter(same_name(member.filename.rstrip("/")) for member in members)
     twice = sorted(one for one, count in counts.items() if count > 1)
     files = [member for member in members if not member.is_dir()]
-    taken = {member.filename.lower() for member in files}
+    taken = {same_name(member.filename) for member in files}
     inside = sorted(taken & {str(parent) for one in taken for parent in PurePosixPath(one).parents})
     if twice or inside:
         raise UserError(f"{where}: found {(twice + inside)[0]!r} twice; nothing was unpacked")
-    most_bytes = most_bytes or MOST_BYTES
     size = sum(member.file_size for member in files)
     if size > most_bytes:
         raise UserError(
@@ -181,7 +264,9 @@ def check_members(archive: zipfile.ZipFile, name: str, most_bytes: int = 0) -> l
     return files
 
 
-def unpack(path: Path, folder: Path, name: str, version: str = "", most_bytes: int = 0) -> dict[str, str]:
+def unpack(
+    path: Path, folder: Path, name: str, version: str = "", most_bytes: int = MOST_BYTES
+) -> dict[str, str]:
     """Unpack a bundle's archive into a new folder.
 
     Args:
@@ -198,20 +283,17 @@ def unpack(path: Path, folder: Path, name: str, version: str = "", most_bytes: i
         UserError: the zip is damaged or is not that bundle.
     """
     found: dict[str, str] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in check_members(archive, name, most_bytes):
-                inner = str(PurePosixPath(member.filename).relative_to(name))
-                target = folder / inner
-                target.parent.mkdir(parents=True, exist_ok=True)
-                digest = hashlib.sha256()
-                with archive.open(member) as source, target.open("xb") as sink:
-                    while block := source.read(2**20):
-                        digest.update(block)
-                        sink.write(block)
-                found[inner] = digest.hexdigest()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path.name}: is no whole zip: {error}") from error
+    with open_archive(path) as archive:
+        for member in check_members(archive, name, most_bytes):
+            inner = str(PurePosixPath(member.filename).relative_to(name))
+            target = folder / inner
+            target.parent.mkdir(parents=True, exist_ok=True)
+            digest = hashlib.sha256()
+            with archive.open(member) as source, target.open("xb") as sink:
+                while block := source.read(2**20):
+                    digest.update(block)
+                    sink.write(block)
+            found[inner] = digest.hexdigest()
     if METADATA not in found:
         raise UserError(f"{path.name}: has no {name}/{METADATA}; expected a bundle")
     told = read_metadata(folder / METADATA).get("version")
@@ -223,12 +305,13 @@ def unpack(path: Path, folder: Path, name: str, version: str = "", most_bytes: i
 def differing_files(folder: Path, files: Mapping[str, str]) -> list[str]:
     """Files of a folder that are not those of `files` (names and SHA-256): changed, added, missing.
 
-    Bytecode that Python has written is not looked at.
+    Bytecode that Python has written, `__pycache__/*.pyc`, is not looked at.
     """
     here = {
         path.relative_to(folder).as_posix(): path
         for path in folder.rglob("*")
-        if (path.is_file() or path.is_symlink()) and "__pycache__" not in path.parts
+        if (path.is_file() or path.is_symlink())
+        and not (path.parent.name == "__pycache__" and path.suffix == ".pyc")
     }
     changed = [name for name, path in here.items() if path.is_symlink() or files.get(name) != sha256_of(path)]
     return sorted({*changed, *(set(files) - set(here))})

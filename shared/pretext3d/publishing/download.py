@@ -7,15 +7,25 @@ broken transfer, `.<name>.draft` what is being unpacked, `.<name>.old` the one t
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
 
 from pretext3d.errors import UserError
-from pretext3d.publishing.archive import check_name, check_version, differing_files, sha256_of, unpack
+from pretext3d.publishing.archive import (
+    MOST_BYTES,
+    check_name,
+    check_version,
+    differing_files,
+    json_object,
+    sha256_of,
+    unpack,
+    version_order,
+)
 from pretext3d.publishing.index import INDEX, Entry, choose, read_index
-from pretext3d.publishing.transfer import fetch, is_url, read_small
+from pretext3d.publishing.transfer import check_url, fetch, is_url, read_small
 
 __all__ = ["download"]
 
@@ -44,7 +54,8 @@ def download(
         source: URL or folder of the packed bundles and their index, or the index itself.
         output_dir: the bundle becomes `output_dir/name`.
         version: three numbers; None = the newest.
-        force: replace a folder `output_dir/name` even if it has files that no download has put there.
+        force: replace a folder `output_dir/name` even if it has files that no download has put there, or a
+            newer version than the index.
         progress: show a bar.
 
     Returns:
@@ -64,7 +75,7 @@ def download(
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder, name):
             _recover(folder, name)
-            if not _is_there(folder / name, entry, force):
+            if not _is_there(folder / name, entry, force or version is not None, force):
                 part = folder / f".{name}_v{entry.version}.{entry.sha256[:12]}.part"
                 _bring(_location(index, entry), part, entry, progress)
                 _install(part, folder, entry)
@@ -85,19 +96,43 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
     except ImportError:  # not on Windows
         yield
         return
-    with (folder / f".{name}.lock").open("w") as lock:
+    path = folder / f".{name}.lock"
+    if path.is_symlink():
+        raise UserError(f"output_dir: {path}: found a link, expected a file or nothing")
+    lock = None
+    while lock is None:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            os.close(lock)
             raise UserError(f"output_dir: {folder}: another download of {name} is under way there") from error
-        try:
-            yield
-        finally:
-            Path(lock.name).unlink(missing_ok=True)
+        if not _same_file(lock, path):  # removed by the one who had it: this lock keeps nobody out
+            os.close(lock)
+            lock = None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    """Whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _index_of(source: str) -> str:
-    """Path or URL of the index that a user means."""
+    """Path or URL of the index that a user means.
+
+    Raises:
+        UserError: a URL that is none, or a folder without index.
+    """
+    if "://" in source:
+        check_url(source)
     if source.endswith(".json"):
         return source
     if is_url(source):
@@ -121,6 +156,11 @@ def _bring(location: str, part: Path, entry: Entry, progress: bool) -> None:
         raise UserError(
             f"{entry.name}_v{entry.version}: size: found none in the index, expected a number of bytes"
         )
+    if entry.size > MOST_BYTES:
+        raise UserError(
+            f"{entry.name}_v{entry.version}: size: found {entry.size:,} in the index, expected at most "
+            f"{MOST_BYTES:,}"
+        )
     for _ in range(2):
         resumed = part.is_file() and part.stat().st_size > 0
         fetch(location, part, entry.size, progress)
@@ -133,25 +173,38 @@ def _bring(location: str, part: Path, entry: Entry, progress: bool) -> None:
     raise UserError(f"{location}: sha256: found {found}, expected {entry.sha256} as the index says")
 
 
-def _is_there(place: Path, entry: Entry, force: bool) -> bool:
+def _is_there(place: Path, entry: Entry, any_version: bool, force: bool) -> bool:
     """Whether that very bundle is there and unchanged.
 
+    Args:
+        place: the bundle's folder.
+        entry: what is to be there.
+        any_version: an older one may replace a newer one.
+        force: files of others may go.
+
     Raises:
-        UserError: something is there that a replacement would destroy.
+        UserError: something is there that a replacement would destroy, or a newer version.
     """
     if not place.exists() and not place.is_symlink():
         return False
     if place.is_symlink() or not place.is_dir():
         raise UserError(f"output_dir: {place} is no folder; expected a bundle or nothing")
     record: dict[str, object] = {}
-    with contextlib.suppress(OSError, ValueError):
-        read = json.loads((place / RECORD).read_text(encoding="utf-8"))
-        record = read if isinstance(read, dict) else {}
+    there = ""
+    with contextlib.suppress(OSError, UserError):
+        record = json_object((place / RECORD).read_bytes(), RECORD)
     files = record.get("files")
     known = {str(key): str(value) for key, value in files.items()} if isinstance(files, dict) else {}
     others = [one for one in differing_files(place, known) if one != RECORD]
-    if not others:
-        return record.get("sha256") == entry.sha256
+    if not others and record.get("sha256") == entry.sha256:
+        return True
+    with contextlib.suppress(UserError):  # a record of another making
+        there = check_version(record.get("version"))
+    if there and version_order(there) > version_order(entry.version) and not any_version:
+        raise UserError(
+            f"output_dir: {place}: found version {there}, expected none newer than the index's, "
+            f"{entry.version}; give the version, or force, to go back to it"
+        )
     lost = [one for one in others if (place / one).exists()]  # files that are missing are no loss
     if lost and not force:
         raise UserError(
@@ -166,7 +219,7 @@ def _install(part: Path, folder: Path, entry: Entry) -> None:
     place, draft, old = (folder / one for one in (entry.name, f".{entry.name}.draft", f".{entry.name}.old"))
     try:
         draft.mkdir()
-        most = entry.unpacked_size + SLACK if entry.unpacked_size else 0
+        most = min(entry.unpacked_size + SLACK, MOST_BYTES) if entry.unpacked_size else MOST_BYTES
         files = unpack(part, draft, entry.name, entry.version, most)
         record = {"version": entry.version, "sha256": entry.sha256, "files": files}
         (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -7,17 +7,21 @@ index, or a URL. Sizes are in bytes. What this package downloads is checked agai
 """
 
 import hashlib
-import json
 import re
-import zipfile
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pretext3d.errors import UserError
-from pretext3d.publishing.archive import sha256_of, split_archive_name, version_order
+from pretext3d.publishing.archive import (
+    json_object,
+    open_archive,
+    sha256_of,
+    split_archive_name,
+    version_order,
+)
+from pretext3d.publishing.transfer import check_url, is_url
 
 __all__ = ["INDEX", "Entry", "choose", "make_index", "read_index"]
 
@@ -60,11 +64,11 @@ def make_index(folder: Path, base_url: str = "") -> dict[str, dict[str, Any]]:
     zips = [(split_archive_name(path.name), path) for path in folder.glob("*.zip")]
     for key, path in sorted((key, path) for key, path in zips if key is not None):
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_archive(path) as archive:
                 unpacked = sum(member.file_size for member in archive.infolist())
             with path.open("rb") as file:
                 sha1 = hashlib.file_digest(file, "sha1").hexdigest()
-        except (OSError, zipfile.BadZipFile) as error:
+        except OSError as error:
             raise UserError(f"{path}: is no zip that can be read: {error}") from error
         index[f"{key[0]}_v{key[1]}"] = {
             "checksum": sha1,
@@ -86,13 +90,7 @@ def read_index(text: bytes, where: str) -> list[Entry]:
     Raises:
         UserError: no JSON, or an entry that is none.
     """
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: found {type(content).__name__}, expected an object with an entry a bundle")
-    return [_entry(key, value, where) for key, value in content.items()]
+    return [_entry(key, value, where) for key, value in json_object(text, where).items()]
 
 
 def _entry(key: str, value: Any, where: str) -> Entry:
@@ -102,13 +100,13 @@ def _entry(key: str, value: Any, where: str) -> Entry:
     value = value if isinstance(value, dict) else {}
     source, sha256 = value.get("source"), value.get("sha256")
     sizes = [value.get(name, 0) for name in ("size", "unpacked_size")]
-    if not isinstance(source, str) or not (
-        _FILE_NAME.fullmatch(source) or (urlsplit(source).scheme in ("http", "https"))
-    ):
+    if not isinstance(source, str) or not (_FILE_NAME.fullmatch(source) or is_url(source)):
         raise UserError(
             f"{where}: {key}: source: found {source!r}, expected a file name beside the index, or an "
             "http(s) URL"
         )
+    if is_url(source):
+        check_url(source, f"{where}: {key}: source")
     if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise UserError(f"{where}: {key}: sha256: found {sha256!r}, expected 64 hexadecimal digits")
     for name, size in zip(("size", "unpacked_size"), sizes, strict=True):

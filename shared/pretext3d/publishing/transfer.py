@@ -1,31 +1,61 @@
 """Files over HTTP, or from a folder: a transfer that breaks goes on where it stopped."""
 
 import http.client
+import os
+import re
 import time
 import urllib.error
 import urllib.request
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 from pretext3d.errors import UserError
 
-__all__ = ["fetch", "is_url", "read_small"]
+__all__ = ["check_url", "fetch", "is_url", "read_small", "without_password"]
 
-ATTEMPTS = 5
+ATTEMPTS = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second attempt; twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
 BLOCK = 2**18
 MOST_SMALL = 16 * 2**20
+BUSY = (408, 429)  # statuses beside 500 and above that may be others a moment later
 
 
 def is_url(source: str) -> bool:
     """Whether it is to be read over HTTP."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def without_password(url: str) -> str:
+    """A URL, or a message with some, without what stands before an `@` in a host's place.
+
+    >>> without_password("https://me:secret@example.org/x")
+    'https://***@example.org/x'
+    """
+    return re.sub(r"(?<=://)[^/?#\s]*@", "***@", url)
+
+
+def check_url(url: str, where: str = "source") -> str:
+    """The URL, if it names a host, and nobody's password.
+
+    Raises:
+        UserError: begins with `where`, and shows no password.
+    """
+    shown = without_password(url)
     try:
-        return urlsplit(source).scheme in ("http", "https")
-    except ValueError:  # brackets that are no address
-        return False
+        parts = urlsplit(url)
+        host, named, _ = parts.hostname, parts.username is not None, parts.port
+    except ValueError as error:  # brackets that are no address, a port that is no number
+        raise UserError(
+            f"{where}: found {shown!r}, expected a URL, as https://example.org/bundles"
+        ) from error
+    if not is_url(url) or not host:
+        raise UserError(f"{where}: found {shown!r}, expected http:// or https:// and a host")
+    if named:
+        raise UserError(f"{where}: found {shown!r}, expected a URL without user name and password")
+    return url
 
 
 def read_small(source: str) -> bytes:
@@ -44,7 +74,9 @@ def read_small(source: str) -> bytes:
             return path.read_bytes()
         with closing(_open(source, 0)) as response:
             content: bytes = response.read(MOST_SMALL + 1)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{source}: cannot be read: {_reason(error)}") from error
     if len(content) > MOST_SMALL:
         raise UserError(f"{source}: found more than {MOST_SMALL:,} bytes, expected {MOST_SMALL:,} at most")
@@ -61,54 +93,95 @@ def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
         progress: show a bar.
 
     Raises:
-        UserError: the server has no such file or one of another size, or the connection broke five times.
+        UserError: the server has no such file or one of another size; five attempts in a row brought nothing;
+            `part` is a link.
     """
     from tqdm import tqdm
 
-    if part.is_file() and part.stat().st_size > size:
-        part.unlink()
-    part.touch()
-    reason = ""
-    with tqdm(total=size, unit="B", unit_scale=True, disable=not progress, desc=Path(source).name) as bar:
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(PAUSE * 2 ** (attempt - 1))
+    with _part(part) as file, _bar(tqdm, size, progress, source) as bar:
+        if file.seek(0, os.SEEK_END) > size:
+            file.truncate(0)
+        furthest, failures, reason = file.seek(0, os.SEEK_END), 0, ""
+        while failures < ATTEMPTS:
             try:
-                _receive(source, part, size, bar)
+                _receive(source, file, size, bar)
                 reason = "the connection broke"
             except urllib.error.HTTPError as error:
-                if error.code < 500:
+                error.close()
+                if error.code < 500 and error.code not in BUSY:
                     raise UserError(f"{source}: found HTTP status {error.code}, expected a file") from error
                 reason = _reason(error)
             except (OSError, http.client.HTTPException) as error:
                 if not is_url(source):
                     raise UserError(f"{source}: cannot be read: {_reason(error)}") from error
                 reason = _reason(error)
-            if part.stat().st_size == size:
+            here = file.seek(0, os.SEEK_END)
+            if here == size:
                 return
-    raise UserError(
-        f"{source}: {reason} after {part.stat().st_size:,} of {size:,} bytes, {ATTEMPTS} times; the same "
-        "command goes on from there"
-    )
+            failures = 0 if here > furthest else failures + 1
+            furthest = max(here, furthest)
+            if failures < ATTEMPTS:
+                time.sleep(PAUSE * 2 ** max(failures - 1, 0))
+        raise UserError(
+            f"{source}: {reason} after {here:,} of {size:,} bytes, {ATTEMPTS} times; the same command "
+            "goes on from there"
+        )
+
+
+def _bar(tqdm: Any, size: int, progress: bool, source: str) -> Any:
+    return tqdm(total=size, unit="B", unit_scale=True, disable=not progress, desc=Path(source).name)
+
+
+def _part(path: Path) -> BinaryIO:
+    """The file of what has arrived, to read and write; made if it is not there.
+
+    Raises:
+        UserError: it is a link: what it leads to is not ours to write.
+    """
+    if path.is_symlink():
+        raise UserError(f"{path}: found a link, expected what an earlier transfer left, or nothing")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
 
 
 def _reason(error: Exception) -> str:
     text = (
         str(getattr(error, "reason", "") or getattr(error, "strerror", "") or error) or type(error).__name__
     )
-    return " ".join(text.split())
+    return without_password(" ".join(text.split()))
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to other http(s) addresses alone, and never from https to http."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """The request of the new address.
+
+        Raises:
+            UserError: one that must not be followed.
+        """
+        try:
+            check_url(newurl, f"{req.full_url}: redirected")
+            if req.type == "https" and newurl.lower().startswith("http:"):
+                raise UserError(f"{req.full_url}: redirected: found {newurl!r}, expected https:// as before")
+        except UserError:
+            fp.close()
+            raise
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _open(url: str, start: int) -> Any:
     """The response to a request of all bytes from `start` on."""
-    address = quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # spaces and letters beyond ASCII
+    address = quote(check_url(url), safe="%/:=&?~#+!$,;'@()*[]")  # spaces and letters beyond ASCII
     request = urllib.request.Request(address, headers={"Range": f"bytes={start}-"} if start else {})
-    return urllib.request.urlopen(request, timeout=TIMEOUT)
+    return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
 
 
-def _receive(source: str, part: Path, size: int, bar: Any) -> None:
-    """One attempt: append what comes until the file is whole or the connection ends."""
-    start = part.stat().st_size
+def _receive(source: str, file: BinaryIO, size: int, bar: Any) -> None:
+    """One attempt: append what comes, as it comes, until the file is whole or the connection ends."""
+    start = file.seek(0, os.SEEK_END)
     if start == size:
         return
     if is_url(source):
@@ -122,10 +195,11 @@ def _receive(source: str, part: Path, size: int, bar: Any) -> None:
         stream.seek(start)
     bar.n = start
     bar.refresh()
-    with closing(stream), part.open("r+b") as file:
+    with closing(stream):
         file.truncate(start)
         file.seek(start)
-        while block := stream.read(min(BLOCK, size - file.tell() + 1)):
+        # read1 gives what is there: a connection that stalls loses nothing of it
+        while block := stream.read1(min(BLOCK, size - file.tell() + 1)):
             if file.tell() + len(block) > size:
                 raise UserError(
                     f"{source}: found more than {size:,} bytes, expected {size:,} as the index says"

@@ -23,6 +23,8 @@ from pretext3d.data.checks import check_cases
 from pretext3d.data.prepare import listing
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
+from pretext3d.publishing.contents import write_whole
+from pretext3d.publishing.provenance import CARD, MODEL, PROVENANCE, read_provenance
 from pretext3d.training.state import load_checkpoint, one_line
 
 __all__ = [
@@ -31,14 +33,15 @@ __all__ = [
     "load_weights",
     "provenance_of",
     "publish",
-    "read_provenance",
     "seen_cases",
+    "write_provenance",
     "write_weights",
 ]
 
 logger = logging.getLogger(__name__)
 
-MODEL, PREVIOUS, PROVENANCE = "model.pt", "model_previous.pt", "provenance.json"
+PREVIOUS = "model_previous.pt"
+SINCE = "; of the cases trained on since: not named"  # after the licence of the first weights' data
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
@@ -128,10 +131,11 @@ def provenance_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any
 
     Returns:
         weights (final or best), data, number of cases, pretrained, epochs, steps (None where the run has no
-        metrics.csv), seed, best_metric and best_epoch of the validation (None without one), package versions.
+        metrics.csv), seed, best_mean_dice and best_epoch of the validation (None without one), held_out with
+        the same Dice ({} without), package versions.
     """
     record = content["record"]
-    data = record.get("data") or {}
+    data, best = record.get("data") or {}, content.get("best_metric")
     return {
         "weights": checkpoint.stem,
         "data": data.get("name", ""),
@@ -141,8 +145,9 @@ def provenance_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any
         "epochs": content["epoch"],
         "steps": steps_at(checkpoint.parent.parent / "metrics.csv", content["epoch"]),
         "seed": record.get("seed"),
-        "best_mean_dice": content.get("best_metric"),
+        "best_mean_dice": best,
         "best_epoch": content.get("best_epoch"),
+        "held_out": {} if best is None else {"best_validation_mean_dice": float(best)},
         "pretext3d_version": pretext3d.__version__,
         "torch_version": str(torch.__version__),
         "train": list(data.get("train") or []),
@@ -178,26 +183,28 @@ def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
     content = load_checkpoint(file)
     before = read_provenance(folder)
     if (folder / MODEL).is_file():
-        (folder / PREVIOUS).unlink(missing_ok=True)
-        (folder / PREVIOUS).write_bytes((folder / MODEL).read_bytes())
+        _write(folder / PREVIOUS, (folder / MODEL).read_bytes())
     digest = write_weights(folder / MODEL, content["network"])
     story = {**before, **provenance_of(file, content), "sha256": digest}
+    story["licence"] = str(before.get("licence", "not named")).removesuffix(SINCE) + SINCE
     story["trained_before"] = [
         *before.get("trained_before", []),
         {key: before[key] for key in ("data", "training_cases", "steps", "sha256") if key in before},
     ]
     story["train"] = sorted({*before.get("train", []), *story["train"]})
     write_provenance(folder, story)
+    card = folder / CARD
+    told = card.read_text(encoding="utf-8") if card.is_file() else "# Weights\n"
+    _write(card, f"{told}\n{trained_on(story)}\n".encode())
     logger.info("%s holds the weights of %s now; those before are in %s", folder / MODEL, file.name, PREVIOUS)
 
 
-def read_provenance(models_dir: str | Path) -> dict[str, Any]:
-    """Where the bundle's weights come from; {} where nothing is said."""
-    file = Path(models_dir) / PROVENANCE
-    if not file.is_file():
-        return {}
-    story: dict[str, Any] = json.loads(file.read_text())
-    return story
+def trained_on(story: Mapping[str, Any]) -> str:
+    """A line of models/README.md on a further training."""
+    return (
+        f"Trained on with {story['training_cases']} cases ({story['data'] or 'not named'}), "
+        f"{story['epochs']} epochs; SHA-256 of `{MODEL}` since: `{story['sha256']}`."
+    )
 
 
 def seen_cases(models_dir: str) -> dict[str, Any]:
@@ -206,5 +213,12 @@ def seen_cases(models_dir: str) -> dict[str, Any]:
 
 
 def write_provenance(models_dir: Path, story: Mapping[str, Any]) -> None:
-    """Write models/provenance.json."""
-    (models_dir / PROVENANCE).write_text(json.dumps(story, indent=4) + "\n")
+    """Write models/provenance.json, the whole of it or nothing."""
+    _write(models_dir / PROVENANCE, (json.dumps(story, indent=4) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {one_line(error)}") from error

@@ -1,0 +1,75 @@
+"""The card of a bundle's weights: models/provenance.json for programs, models/README.md for people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pretext3d.errors import UserError
+from pretext3d.publishing.archive import check_version, json_object, sha256_of
+
+__all__ = ["CARD", "MODEL", "PROVENANCE", "check_provenance", "check_story", "read_provenance"]
+
+MODEL, PROVENANCE, CARD = "model.pt", "provenance.json", "README.md"
+
+
+def read_provenance(models_dir: str | Path) -> dict[str, Any]:
+    """Where the bundle's weights come from; {} where nothing is said.
+
+    Raises:
+        UserError: the file is cut off or holds something else.
+    """
+    file = Path(models_dir) / PROVENANCE
+    return json_object(file.read_bytes(), str(file)) if file.is_file() else {}
+
+
+def check_provenance(models_dir: Path) -> str:
+    """Make sure that models/model.pt, where it is, is the file that its card tells of.
+
+    Returns:
+        What the card says in short; '' where there are no weights.
+
+    Raises:
+        UserError: no card, a card without data, licence, seed, versions, length, metric or SHA-256, or one of
+            other weights.
+    """
+    model = models_dir / MODEL
+    if not model.is_file():
+        return ""
+    file, card = models_dir / PROVENANCE, models_dir / CARD
+    for path in (file, card):
+        if not path.is_file():
+            raise UserError(f"{path}: not found; expected where the weights come from")
+    story, digest = read_provenance(models_dir), sha256_of(model)
+    check_story(story, str(file))
+    if story["sha256"] != digest:
+        raise UserError(f"{file}: sha256: found {story['sha256']!r}, expected {digest} of {MODEL}")
+    if digest not in card.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"{card}: found no SHA-256 of {MODEL}, expected {digest}")
+    return f"{story['data']}; {story['licence']}; SHA-256 as on the card"
+
+
+def check_story(story: Mapping[str, Any], where: str) -> None:
+    """Make sure that a provenance.json says all that a card must say.
+
+    Raises:
+        UserError: it lacks data, licence, seed, versions, length, metric or SHA-256; begins with `where`.
+    """
+    for key in ("data", "licence", "sha256"):
+        if not isinstance(story.get(key), str) or not story[key].strip():
+            raise UserError(f"{where}: {key}: found {story.get(key)!r}, expected words")
+    for key in ("bundle_version", "pretext3d_version"):
+        check_version(story.get(key), f"{where}: {key}")
+    if not _whole(story.get("seed"), 0):
+        raise UserError(f"{where}: seed: found {story.get('seed')!r}, expected a whole number")
+    if not (_whole(story.get("steps"), 1) or _whole(story.get("epochs"), 1)):
+        raise UserError(f"{where}: steps, epochs: found neither, expected a whole number")
+    metrics = story.get("held_out")
+    if not isinstance(metrics, dict) or not metrics:
+        raise UserError(f"{where}: held_out: found {metrics!r}, expected the metrics on held-out cases")
+    for name, value in metrics.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise UserError(f"{where}: held_out: {name}: found {value!r}, expected a number")
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

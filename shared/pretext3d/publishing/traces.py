@@ -1,0 +1,55 @@
+"""Traces of the machine and the person that made a file: absolute paths, home, user and host names."""
+
+import getpass
+import re
+import socket
+from pathlib import Path
+
+__all__ = ["machine_traces", "own_names"]
+
+# Folders of one machine; what stands behind a name, a dot or a variable is relative.
+_FOLDERS = (
+    "tmp|work|root|farm|home|Users|opt|mnt|srv|var|data|workspace|scratch|nfs|media|Volumes|gpfs|usr|private"
+)
+_UNIX = re.compile(rf"(?<![\w.~$}}])/(?:{_FOLDERS})/[^\s\"']*")
+# A drive; `X:\n` is the end of a line of source code.
+_DRIVE = re.compile(r"(?<!\w)(?:[A-Z]:[\\/](?![nrt\"'](?!\w))|[a-z]:\\{1,2}(?=\w+\\))[^\s\"']*")
+_SHARE = re.compile(r"(?<![\w\\])(?:\\\\|\\{4})[A-Za-z][\w.-]+(?:\\|\\\\)[A-Za-z][\w$.-]+")
+# Chance makes such letters in compressed or binary files: there, a path has to go on.
+_LONG_DRIVE = re.compile(r"(?<!\w)[A-Za-z]:[\\/]{1,2}[\w .-]{3,}[\\/][^\s\"'\0]*", re.ASCII)
+# names that many machines have, and that stand in honest texts
+COMMON = {
+    "root", "user", "users", "admin", "guest", "default", "runner", "ubuntu", "debian", "docker", "jenkins",
+    "build", "builder", "test", "tests", "nobody", "local", "localhost", "server", "train", "python", "data",
+    "main", "work", "worker", "head", "node", "brain", "image", "label", "model", "monai", "torch", "home",
+}  # fmt: skip
+
+
+def own_names() -> list[str]:
+    """This machine's home folder, and its user and host name where they say whose it is."""
+    names = []
+    home = str(Path.home())
+    if len(Path(home).parts) > 2:
+        names.append(home)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without name, in containers
+        user = ""
+    for name in (user, socket.gethostname().split(".")[0]):
+        if len(name) >= 4 and name.lower() not in COMMON:
+            names.append(name)
+    return names
+
+
+def machine_traces(data: bytes | str, names: list[str] | None = None) -> list[str]:
+    """What in a file tells of one machine, each cut at 60 characters.
+
+    Args:
+        data: the file's content, text or not.
+        names: of a machine; None = this one's `own_names`.
+    """
+    text = data if isinstance(data, str) else data.decode("latin-1")
+    patterns = [_UNIX, _LONG_DRIVE] if "\0" in text else [_UNIX, _DRIVE, _SHARE]
+    names = own_names() if names is None else names
+    patterns += [re.compile(rf"(?<![\w.-]){re.escape(name)}(?!\w)") for name in names]
+    return [match.group()[:60] for pattern in patterns for match in pattern.finditer(text)]
