@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretext3d.errors import UserError
 from pretext3d.transforms.permutations import (
+    POOL,
     _affine_group,
+    _candidates,
     _field,
     _projective_group,
     far_permutations,
@@ -17,6 +20,7 @@ from pretext3d.transforms.permutations import (
     minimum_distance,
 )
 
+RNG = np.random.default_rng(0)
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
 
@@ -52,7 +56,7 @@ def test_fields_have_inverses_and_distribute(field):
 
 @pytest.mark.parametrize(("field", "cells"), [((2, 3), 8), ((3, 2), 9), ((3, 3), 27)])
 def test_affine_groups_are_sharply_transitive_on_pairs(field, cells):
-    group = _affine_group(*field)
+    group = _affine_group(*field, RNG)
     assert group.shape == (cells * (cells - 1), cells)
     assert are_different_permutations(group)
     assert minimum_distance(group) == cells - 1
@@ -60,7 +64,7 @@ def test_affine_groups_are_sharply_transitive_on_pairs(field, cells):
 
 @pytest.mark.parametrize(("prime", "cells"), [(3, 4), (5, 6), (7, 8), (11, 12)])
 def test_projective_groups_are_sharply_transitive_on_triples(prime, cells):
-    group = _projective_group(prime, 1)
+    group = _projective_group(prime, 1, RNG)
     assert group.shape == (cells * (cells - 1) * (cells - 2), cells)
     assert are_different_permutations(group)
     assert minimum_distance(group) == cells - 2
@@ -97,6 +101,24 @@ def test_laws(cells, count, seed):
     fewer = max(1, count - 3)  # greedy: a smaller choice is the beginning of a larger one, from the same pool
     if cells <= 6:
         np.testing.assert_array_equal(far_permutations(cells, fewer, seed), found[:fewer])
+
+
+@pytest.mark.parametrize(
+    ("cells", "count", "distance"),
+    # 107 and 127 are primes, and 343 is 7^3: groups of 1.2 and 2.0 million and of 117,306 elements
+    [(108, 100, 106), (128, 2, 126), (343, 2, 342)],
+)
+def test_of_a_large_group_a_part_is_enough(cells, count, distance):
+    pool = _candidates(cells, count, np.random.default_rng(1))
+    assert pool.shape == (POOL, cells)
+    assert are_different_permutations(pool)
+    tracemalloc.start()
+    found = far_permutations(cells, count)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert are_different_permutations(found)
+    assert minimum_distance(found) >= distance
+    assert peak < 1e9  # bytes; the tables of the field and a dozen arrays as large as the pool
 
 
 def test_greedy_takes_the_farthest_candidate():
