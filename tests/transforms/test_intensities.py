@@ -46,3 +46,11 @@ def test_without_a_chance_nothing_changes() -> None:
 def test_mistakes(keys: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         RandBrightnessGammad("image", **keys)
+
+
+def test_values_below_0_are_refused() -> None:
+    change = RandBrightnessGammad("image", prob=1)
+    with pytest.raises(
+        UserError, match=r"normalisation: found image with values down to -0\.5, .* expect 0 to"
+    ):
+        change({"image": torch.tensor([-0.5, 1.0]).reshape(1, 2, 1, 1)})
