@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretext3d.errors import UserError
+from pretext3d.transforms import permutations
 from pretext3d.transforms.permutations import (
     POOL,
     _affine_group,
@@ -149,12 +150,28 @@ def test_impossible(cells, count, message):
 def test_file(tmp_path):
     path = tmp_path / "permutations.json"
     path.write_text(json.dumps({"permutations": [[2, 0, 1], [1, 2, 0]]}))
-    assert load_permutations(str(path), [1, 1, 3], 2).tolist() == [[2, 0, 1], [1, 2, 0]]
-    assert load_permutations(str(path), 2, 4).tolist() == far_permutations(8, 4).tolist()  # another grid
-    assert (
-        load_permutations(str(tmp_path / "none.json"), [2, 2, 2], 4).tolist()
-        == far_permutations(8, 4).tolist()
-    )
+    other = {"permutations": [[1, 0]], "seed": 3}
+    (tmp_path / "permutations_2.json").write_text(json.dumps(other))
+    folder = str(tmp_path)
+    assert load_permutations(folder, [1, 1, 3], 2).tolist() == [[2, 0, 1], [1, 2, 0]]
+    assert load_permutations(folder, [1, 1, 3], 2, seed=5).tolist() == [[2, 0, 1], [1, 2, 0]]
+    assert load_permutations(folder, [1, 2, 1], 1, seed=3).tolist() == [[1, 0]]
+    assert load_permutations(folder, [1, 2, 1], 1, seed=4).tolist() == far_permutations(2, 1, 4).tolist()
+    assert load_permutations(folder, 2, 4).tolist() == far_permutations(8, 4).tolist()  # another grid
+    assert load_permutations(folder + "/none", 2, 4).tolist() == far_permutations(8, 4).tolist()
+
+
+@pytest.mark.parametrize(("grid", "cells"), [([2, 2, 2], 8), ([3, 3, 3], 27)])
+def test_the_bundle_has_both_usual_grids(monkeypatch, grid, cells):
+    expected = far_permutations(cells, 100).tolist()
+    monkeypatch.setattr(permutations, "far_permutations", None)  # not called
+    assert load_permutations(str(BUNDLES / "rubiks_cube/configs"), grid, 100).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", [-1, True])
+def test_wrong_seed(tmp_path, seed):
+    with pytest.raises(UserError, match="permutations_seed: found"):
+        load_permutations(str(tmp_path), 2, 4, seed)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"permutations": [[0, 0]]}', '{"permutations": [[0.5, 1]]}'])
@@ -162,7 +179,7 @@ def test_file_of_something_else(tmp_path, text):
     path = tmp_path / "permutations.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"permutations\.json: expected"):
-        load_permutations(str(path), [1, 1, 2], 1)
+        load_permutations(str(tmp_path), [1, 1, 2], 1)
 
 
 def test_the_bundles_files_are_what_the_code_chooses():

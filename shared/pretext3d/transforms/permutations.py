@@ -31,28 +31,32 @@ __all__ = ["far_permutations", "load_permutations", "minimum_distance"]
 POOL = 20_000  # candidates at most
 
 
-def load_permutations(path: str, grid: int | Sequence[int], count: int, seed: int = 0) -> Int[Tensor, "k m"]:
-    """The permutations in a file, if they are `count` of the grid's cells; else `far_permutations`.
+def load_permutations(
+    folder: str, grid: int | Sequence[int], count: int, seed: int = 0
+) -> Int[Tensor, "k m"]:
+    """The permutations in a file of a folder, if one holds `count` of the grid's cells; else chosen ones.
 
     Args:
-        path: JSON: {"permutations": [[...], ...], ...}; it need not exist.
+        folder: its files permutations*.json are read: {"permutations": [[...], ...], "seed": 0, ...}.
         grid: cells along each axis, one number or three; m in all.
         count: number k of permutations.
-        seed: of the choice, where the file does not serve.
+        seed: of the choice; a file of another seed does not serve, one without a seed does.
 
     Raises:
-        UserError: the file holds something else than permutations.
+        UserError: a file holds something else than permutations; a seed that is no whole number from 0.
     """
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"permutations_seed: found {seed!r}, expected a whole number of 0 or more")
     cells = math.prod(check_grid("grid", grid))
-    file = Path(path)
-    if file.is_file():
+    for file in sorted(Path(folder).glob("permutations*.json")):
         try:
-            found = np.asarray(json.loads(file.read_text())["permutations"])
+            stored = json.loads(file.read_text())
+            found, chosen_by = np.asarray(stored["permutations"]), stored.get("seed", seed)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file}: expected JSON with a list of `permutations`: {error}") from error
         if found.ndim != 2 or found.dtype.kind != "i" or (np.sort(found) != np.arange(found.shape[-1])).any():
             raise UserError(f"{file}: expected `permutations`, each a list of the numbers 0 to m - 1")
-        if found.shape == (count, cells):
+        if found.shape == (count, cells) and chosen_by == seed:
             return torch.from_numpy(found.astype(np.int64))
     return torch.from_numpy(far_permutations(cells, count, seed))
 
@@ -62,8 +66,8 @@ def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray
 
     Greedy: the next one has the largest minimum Hamming distance to the chosen ones, and of several the
     largest mean. All n! of them are candidates up to 6 cells; beyond, a group as above if it has enough
-    elements, relabelled at random, of a larger one 20,000 elements, which are as far apart; else 20,000 random
-    permutations.
+    elements, relabelled at random, of a larger one 20,000 elements, which are as far apart; else 20,000
+    random permutations.
 
     Raises:
         UserError: fewer than 2 cells, or more permutations wanted than there are.
@@ -163,7 +167,7 @@ def _affine_group(prime: int, degree: int, rng: np.random.Generator) -> Shaped[n
 def _projective_group(prime: int, degree: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p r"]:
     """X -> (a x + b) / (c x + d) with a d != b c, on the field and the point at infinity, number q.
 
-    One matrix of each class: c = 0, d = 1 with any a but 0 and any b; c = 1 with any a and d and any b but a d.
+    One matrix of each class: c = 0, d = 1, any a but 0, any b; or c = 1, any a and d, any b but a d.
     """
     add, times = _field(prime, degree)
     size = len(add)
