@@ -37,7 +37,7 @@ def test_what_is_stretched_is_logged(caplog):
         stretch({"id": "enough", "image": numbered(1, 4, 3, 3)})
         assert not caplog.records
         stretch({"id": "flat", "image": numbered(1, 3, 3, 3)})
-    assert caplog.messages == ["case flat: [3, 3, 3] voxels stretched by 1.33 x 1.00 x 1.00"]
+    assert caplog.messages == ["case flat: [3, 3, 3] voxels stretched by 1.33 x 1.00 x 1.00 to the grid"]
 
 
 def test_extract_by_hand():

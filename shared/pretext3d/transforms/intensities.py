@@ -65,8 +65,8 @@ class RandBrightnessGammad(MapTransform, Randomizable):
             lowest = float(d[key].min())
             if lowest < 0:
                 raise UserError(
-                    f"normalisation: found {key} with values down to {lowest:.3g}, brightness and gamma expect 0 "
-                    "to 1, as {percentiles: [0.5, 99.5]} gives; or leave them out by augment_prob: 0"
+                    f"normalisation: found {key} with values down to {lowest:.3g}, brightness and gamma "
+                    "expect 0 to 1, as {percentiles: [0.5, 99.5]} gives; augment_prob: 0 leaves them out"
                 )
             factors = torch.tensor(self.factors, dtype=d[key].dtype, device=d[key].device)
             d[key] = factors.reshape(-1, *(1,) * (d[key].ndim - 1)) * d[key] ** self.exponent
