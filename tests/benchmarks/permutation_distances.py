@@ -1,6 +1,7 @@
-"""How far 100 permutations are apart, chosen in three ways: `python tests/benchmarks/permutation_distances.py`.
+"""How far apart 100 permutations are: `python tests/benchmarks/permutation_distances.py`.
 
-Smallest Hamming distances: as `far_permutations` does, greedily out of 20,000 random permutations, and at random, mean of 300 sets.
+Smallest Hamming distances of those that `far_permutations` gives, of a greedy choice out of 20,000 random
+ones, and of random ones, mean of 300 sets.
 """
 
 import sys
