@@ -21,7 +21,7 @@ AIR, TRAINING, HELD_OUT = 0.08, 40, 16  # share of the range; puzzles of a case
 def octants(parser: Any, part: str, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Shares of air (n, 8), cells (n,) and turns (n, 2) of the cubes of `count` puzzles of each case."""
     dataset = parser.get_parsed_content(f"{part}#dataset")
-    puzzle = dataset.random.transforms[0]
+    puzzle = dataset.random.transforms[0].set_random_state(seed=0)
     shares, cells, turns = [], [], []
     for case in range(len(dataset.data)):
         image = dataset.volume(case)["image"].as_tensor()[:1]

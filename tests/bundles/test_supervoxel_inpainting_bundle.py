@@ -70,6 +70,8 @@ def test_restart_is_a_segmentation_that_fine_tuning_goes_on_with(tmp_path: Path)
 def test_vanilla_hands_over_the_initial_weights(tmp_path: Path) -> None:
     output = succeed("train", bundle=BUNDLE, arm="vanilla-unet", output_dir=tmp_path / "run", **ONE)
     assert "no step is made" in output
+    assert "checkpoints/final.pt (initial weights)" in output
+    assert "best.pt" not in output
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["final.pt"]
     network = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["network"]
     counts = {int(value) for name, value in network.items() if name.endswith("num_batches_tracked")}
@@ -124,7 +126,7 @@ def test_cases_that_cannot_guide_are_named(scans: Path, tmp_path: Path) -> None:
     output = succeed("train", bundle=BUNDLE, arm="noroi-supervoxel", output_dir=tmp_path / "noroi", **keys)
     assert "left out" not in output
     fail(
-        "train", "none of 3 cases can be used", "no region of 1000000 voxels or more", bundle=BUNDLE,
+        "train", "none of 3 training cases can be used", "no region of 1000000 voxels or more", bundle=BUNDLE,
         min_region_voxels=1000000, output_dir=tmp_path / "none", **keys,
     )  # fmt: skip
 

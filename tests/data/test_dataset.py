@@ -184,6 +184,8 @@ def test_no_usable_case_is_an_error(cases: list[dict], tmp_path: Path) -> None:
     steps = Compose([*pipeline().transforms[:2], Judge(nothing_anywhere)])
     with pytest.raises(UserError, match="none of 3 cases can be used: case0: too small; case1: too small"):
         UsableVolumes(cases, steps, cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="none of 1 held-out cases can be used: case0: too small"):
+        UsableVolumes(cases[:1], steps, part="held-out", cache_dir=str(tmp_path / "cache"))
 
 
 def test_ranks_together_are_one_process(cases: list[dict], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tests of arrays kept on disk: once for all processes, whatever happens to one of them."""
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -113,3 +114,21 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cache_dir: .*file.* cannot be written"):
         kept_array(tmp_path / "file" / "x.npz", lambda: np.ones(2))
+
+
+def test_a_failure_of_the_work_is_not_the_folders(tmp_path):
+    def work() -> np.ndarray:
+        raise FileNotFoundError("atlas.nii")
+
+    with pytest.raises(FileNotFoundError, match="atlas"):
+        kept_array(tmp_path / "x.npz", work)
+    assert names(tmp_path) == []
+
+
+def test_old_drafts_of_killed_writers_are_removed(tmp_path):
+    for name, age in (("a.0.tmp", 2 * derived.OLD), ("b.0.tmp", 0)):
+        (tmp_path / name).touch()
+        then = (tmp_path / name).stat().st_mtime - age
+        os.utime(tmp_path / name, (then, then))
+    kept_array(tmp_path / "x.npz", lambda: np.ones(2))
+    assert names(tmp_path) == ["b.0.tmp", "x.npz"]  # the other one may be being written

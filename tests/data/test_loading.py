@@ -57,7 +57,14 @@ def test_mean_and_maximum_by_hand() -> None:
     volume = torch.tensor([[0.0, 1.0, 1.0, 6.0], [3.0, 3.0, 3.0, 3.0]]).reshape(2, 4, 1, 1)
     got = ScaleToUnitd("image", {"mean_maximum": [-1, 1]})({"image": volume})["image"]
     torch.testing.assert_close(got[0].flatten(), torch.tensor([-0.5, -0.25, -0.25, 1.0]))
-    assert not got[1].isnan().any()
+    assert (got[1] == 0).all()  # constant
+
+
+@pytest.mark.parametrize("value", [-1024.0, 0.1, 3.3333e7])
+def test_a_constant_channel_becomes_0(value) -> None:
+    volume = torch.full((1, 7, 11, 13), value)  # their mean in float32 is not always exactly the value
+    for normalisation in ({"mean_maximum": [-1, 1]}, {"percentiles": [0.5, 99.5]}):
+        assert (ScaleToUnitd("image", normalisation)({"image": volume})["image"] == 0).all()
 
 
 def test_window_by_hand_and_channels_apart() -> None:

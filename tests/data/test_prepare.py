@@ -176,11 +176,14 @@ def test_nothing_good_is_an_error_with_the_reasons(tmp_path, volume, prepare):
         ({"val_fraction": 1}, "val_fraction: found 1"),
         ({"fold": 7}, "fold: found 7"),
         ({"channels": [0, 0]}, "channels: found"),
-        ({"pixdim": "fine"}, "pixdim: found 'fine', expected 'fit', {fit: 1.5}, 'median', 'native'"),
+        ({"pixdim": "fine"}, "pixdim: found 'fine', expected 'fit', {fit: 1.5}, {fit_each: 1.5}, 'median'"),
         ({"pixdim": [1, 2]}, r"pixdim: found \[1, 2\]"),
         ({"pixdim": -1}, "pixdim: found -1"),
         ({"pixdim": {"fit": 0}}, r"pixdim: found {'fit': 0}, expected 'fit', {fit: 1.5}"),
         ({"pixdim": {"median": 2}}, r"pixdim: found {'median': 2}, expected"),
+        ({"pixdim": {"fit_each": -1}}, r"pixdim: found {'fit_each': -1}, expected"),
+        ({"pixdim": {"fit": 1, "fit_each": 1}}, r"pixdim: found {'fit': 1, 'fit_each': 1}, expected"),
+        ({"pixdim": {}}, r"pixdim: found {}, expected"),
         ({"roi_size": None}, "roi_size: found None, pixdim: fit needs"),
         ({"roi_size": [0, 4, 4]}, "roi_size: found"),
         (
@@ -222,6 +225,14 @@ def test_pixdim_fit_is_never_finer_than_the_volumes():
     assert choose_pixdim("fit", [[100, 100, 25]] * 3, [[1, 1, 4]] * 3, [96, 96, 96]) == [1.0, 1.0, 1.0]
     # crop 32: 100 / 48 = 2.083
     assert choose_pixdim("fit", [[100, 100, 25]] * 3, [[1, 1, 4]] * 3, 32) == [2.08, 2.08, 2.08]
+
+
+def test_pixdim_fit_along_each_axis():
+    # extents 100, 120, 60 mm; 2.5 crops of 16, 16, 8 voxels: 100 / 40, 120 / 40, 60 / 20 mm
+    shapes, spacings = [[100, 120, 15]] * 3, [[1, 1, 4]] * 3
+    assert choose_pixdim({"fit_each": 2.5}, shapes, spacings, [16, 16, 8]) == [2.5, 3.0, 3.0]
+    # 100, 120 and 60 voxels of 1, 1.2 and 0.6 mm, but most volumes have none under 1 mm
+    assert choose_pixdim({"fit_each": 2}, shapes, spacings, 50) == [1.0, 1.2, 1.0]
 
 
 def test_phantom_without_dataset_dir(prepare, tmp_path, monkeypatch, volume, label):

@@ -85,6 +85,28 @@ def test_a_split_puzzle_can_be_put_together_again(space, rotate, shift, seed):
     assert {0.0: not got["turned"].any(), 0.5: True, 1.0: bool(got["turned"].all())}[rotate]
 
 
+def test_every_class_comes_and_every_turn_by_itself():
+    """Of 300 puzzles: each of the 10 classes 30 times, give or take 5; each pair of answers in a quarter."""
+    drawn = [puzzle_of(numbered(1, 6, 4, 4), seed) for seed in range(300)]
+    classes = torch.bincount(torch.stack([got["permutation"] for got in drawn]), minlength=10)
+    assert int(classes.min()) >= 12
+    assert int(classes.max()) <= 50
+    turned = torch.stack([got["turned"] for got in drawn]).flatten(0, 1).long()  # 2400 cubes
+    pairs = torch.bincount(2 * turned[:, 0] + turned[:, 1], minlength=4) / len(turned)
+    torch.testing.assert_close(pairs, torch.full((4,), 0.25), atol=0.05, rtol=0)  # 5 standard deviations
+
+
+def test_a_puzzle_owns_its_solution():
+    transform = RandRubiksCubed(PERMUTATIONS.clone(), 2, (2, 2, 1), (1, 0, 1)).set_random_state(seed=0)
+    got = transform({"image": numbered(1, 6, 4, 4)})
+    order, turned = got["order"].clone(), got["turned"].clone()
+    got["order"].zero_()
+    got["turned"].logical_not_()
+    assert torch.equal(transform.permutations, PERMUTATIONS)
+    assert torch.equal(torch.from_numpy(transform.turned), turned)
+    assert torch.equal(PERMUTATIONS[got["permutation"]], order)
+
+
 def test_gaps_and_places():
     """Cells are size + gap long: cubes of neighbouring cells start size to size + 2 gap voxels apart."""
     distances, corners = [], []
@@ -213,6 +235,43 @@ def test_turns_are_weighted_by_the_predicted_order():
     turns = torch.tensor([[[[logit, logit], [-logit, logit]], [[0.0, 0.0], [0.0, 0.0]]]])
     got = turn_probabilities((torch.tensor([[math.log(3), 0.0]]), turns), permutations)
     torch.testing.assert_close(got, torch.tensor([[[0.7, 0.9], [0.5, 0.5]]]))
+
+
+def test_turns_are_read_where_each_cube_comes_from():
+    """Three cubes in a circle, which is not its own inverse: positions 0, 1, 2 hold cells 1, 2, 0.
+
+    The logits of position p at cell c are 10 p + c, so they are read as 1, 12 and 20.
+    """
+    order = torch.tensor([[1, 2, 0]])
+    turns = (10.0 * torch.arange(3)[:, None] + torch.arange(3))[None, :, :, None].expand(1, 3, 3, 2)
+    expected = torch.tensor([1.0, 12.0, 20.0])[None, :, None].expand(1, 3, 2)
+    torch.testing.assert_close(at_cells(turns, order), expected)
+    certain = (torch.tensor([[60.0, 0.0]]), (turns - 10) / 10)
+    got = turn_probabilities(certain, torch.cat([order, torch.tensor([[0, 1, 2]])]))
+    torch.testing.assert_close(got, ((expected - 10) / 10).sigmoid())
+
+
+def test_a_few_puzzles_are_learned():
+    """Of 12 puzzles of one volume, out of 4 classes: all, where guessing gives a quarter and a half."""
+    torch.manual_seed(0)
+    volume = torch.rand(1, 5, 5, 5)
+    volume = torch.nn.functional.interpolate(volume[None], (18, 18, 18), mode="trilinear")[0]
+    puzzle = RandRubiksCubed(PERMUTATIONS[:4], 2, (8, 8, 8), 1).set_random_state(seed=0)
+    samples = [puzzle({"image": volume}) for _ in range(12)]
+    cubes, *answers = (
+        torch.stack([s[k] for s in samples]) for k in ("image", "permutation", "order", "turned")
+    )
+    target = dict(zip(("permutation", "order", "turned"), answers, strict=True))
+    backbone = build_backbone("unet", 1, (8, 8, 8), options={"channels": [8, 16]})
+    network, loss = RubiksCubeNet(backbone, PERMUTATIONS[:4], 16, 32, pool_size=2), RubiksCubeLoss()
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss(network(cubes), target).backward()
+        optimizer.step()
+    output = {"pred": network(cubes), "label": target}
+    assert ordering_accuracy(output).mean() > 0.9
+    assert OrientationAccuracy(PERMUTATIONS[:4])(output).mean() > 0.9
 
 
 # ------------------------------------------------------------------------------------------------ accuracies

@@ -72,6 +72,16 @@ def test_duc_reads_the_encoder_alone(encoder):
     assert not any(p.grad is not None for p in net.parameters() if not p.requires_grad)
 
 
+def test_duc_ends_where_the_input_does():
+    """8 x 16 x 9 voxels at stride 32 give a map of one voxel, 32 x 32 x 32 logits."""
+    net = SegmentationNet(small_backbone("resnet10"), 2, "duc").eval()
+    x = torch.randn(1, 2, 8, 16, 9)
+    with torch.no_grad():
+        whole = net.head(net.backbone.encode_coarsest(x))
+        assert whole.shape == (1, 2, 32, 32, 32)
+        torch.testing.assert_close(net(x), whole[..., :8, :16, :9])
+
+
 def test_unknown_decoder():
     with pytest.raises(UserError, match="decoder: found 'fcn', expected ''"):
         SegmentationNet(small_backbone("unet"), 2, "fcn")

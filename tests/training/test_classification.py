@@ -19,6 +19,16 @@ def test_metrics_by_hand():
     assert got == pytest.approx({"accuracy": 0.5, "balanced_accuracy": 0.5, "auc": 0.75})
 
 
+def test_area_under_the_curve_is_the_mean_of_three():
+    """Classes 0, 0, 1, 2 against the rest, pairs in order.
+
+    Class 0: .6 and .5 are above .1 and .2, 1. Class 1: .3 is above .2 and .1, not .7, 2/3. Class 2: .1 is
+    below .2, .4 and .6, 0. The mean is 5/9.
+    """
+    rows = np.array([[0.6, 0.2, 0.2], [0.5, 0.1, 0.4], [0.1, 0.3, 0.6], [0.2, 0.7, 0.1]])
+    assert class_metrics(rows, np.array([0, 0, 1, 2]))["auc"] == pytest.approx(5 / 9)
+
+
 def test_balanced_accuracy_weighs_classes():
     """Three of class 0, all right; one of class 1, wrong: 3/4 and (1 + 0) / 2; class 2 does not occur."""
     got = class_metrics(np.eye(3)[[0, 0, 0, 0]], np.array([0, 0, 0, 1]))

@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,15 @@ def test_starts_by_hand():
     # cells in C order: (0,0,0), (0,0,1), (0,1,0), (0,1,1); start = (4,0,1) + cell * (3,1,5) + offset
     assert starts.tolist() == [[4, 0, 1], [5, 0, 9], [4, 1, 2], [5, 1, 8]]
     assert block_size((1, 2, 2), (2, 1, 2), (1, 0, 3)) == (3, 2, 10)
+
+
+def test_what_is_stretched_is_logged(caplog):
+    stretch = StretchToGridd("image", (2, 3, 2), (1, 1, 1), (1, 0, 0))  # 4 x 3 x 2 voxels
+    with caplog.at_level(logging.INFO):
+        stretch({"id": "enough", "image": numbered(1, 4, 3, 3)})
+        assert not caplog.records
+        stretch({"id": "flat", "image": numbered(1, 3, 3, 3)})
+    assert caplog.messages == ["case flat: [3, 3, 3] voxels stretched by 1.33 x 1.00 x 1.00 to the grid"]
 
 
 def test_extract_by_hand():

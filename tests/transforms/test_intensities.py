@@ -30,6 +30,13 @@ def test_hidden_stays_hidden_and_the_rest_equal() -> None:
     assert ratios[0] != ratios[1]  # each channel has its own brightness
 
 
+def test_each_channel_has_its_own_brightness() -> None:
+    change = RandBrightnessGammad("image", brightness=0.3, prob=1).set_random_state(0)
+    factors = change({"image": torch.ones(4, 1, 1, 1)})["image"].flatten()  # 1^g is 1
+    assert len(factors.unique()) == 4
+    assert 0.7 <= factors.min() < factors.max() <= 1.3
+
+
 def test_without_a_chance_nothing_changes() -> None:
     clean = torch.rand(1, 3, 3, 3)
     assert torch.equal(RandBrightnessGammad("image", prob=0)({"image": clean})["image"], clean)
@@ -46,3 +53,11 @@ def test_without_a_chance_nothing_changes() -> None:
 def test_mistakes(keys: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         RandBrightnessGammad("image", **keys)
+
+
+def test_values_below_0_are_refused() -> None:
+    change = RandBrightnessGammad("image", prob=1)
+    with pytest.raises(
+        UserError, match=r"normalisation: found image with values down to -0\.5, .* expect 0 to"
+    ):
+        change({"image": torch.tensor([-0.5, 1.0]).reshape(1, 2, 1, 1)})

@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretext3d.errors import UserError
+from pretext3d.transforms import permutations
 from pretext3d.transforms.permutations import (
+    POOL,
     _affine_group,
+    _candidates,
     _field,
     _projective_group,
     far_permutations,
@@ -17,6 +21,7 @@ from pretext3d.transforms.permutations import (
     minimum_distance,
 )
 
+RNG = np.random.default_rng(0)
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
 
@@ -52,7 +57,7 @@ def test_fields_have_inverses_and_distribute(field):
 
 @pytest.mark.parametrize(("field", "cells"), [((2, 3), 8), ((3, 2), 9), ((3, 3), 27)])
 def test_affine_groups_are_sharply_transitive_on_pairs(field, cells):
-    group = _affine_group(*field)
+    group = _affine_group(*field, RNG)
     assert group.shape == (cells * (cells - 1), cells)
     assert are_different_permutations(group)
     assert minimum_distance(group) == cells - 1
@@ -60,7 +65,7 @@ def test_affine_groups_are_sharply_transitive_on_pairs(field, cells):
 
 @pytest.mark.parametrize(("prime", "cells"), [(3, 4), (5, 6), (7, 8), (11, 12)])
 def test_projective_groups_are_sharply_transitive_on_triples(prime, cells):
-    group = _projective_group(prime, 1)
+    group = _projective_group(prime, 1, RNG)
     assert group.shape == (cells * (cells - 1) * (cells - 2), cells)
     assert are_different_permutations(group)
     assert minimum_distance(group) == cells - 2
@@ -99,6 +104,24 @@ def test_laws(cells, count, seed):
         np.testing.assert_array_equal(far_permutations(cells, fewer, seed), found[:fewer])
 
 
+@pytest.mark.parametrize(
+    ("cells", "count", "distance"),
+    # 107 and 127 are primes, and 343 is 7^3: groups of 1.2 and 2.0 million and of 117,306 elements
+    [(108, 100, 106), (128, 2, 126), (343, 2, 342)],
+)
+def test_of_a_large_group_a_part_is_enough(cells, count, distance):
+    pool = _candidates(cells, count, np.random.default_rng(1))
+    assert pool.shape == (POOL, cells)
+    assert are_different_permutations(pool)
+    tracemalloc.start()
+    found = far_permutations(cells, count)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert are_different_permutations(found)
+    assert minimum_distance(found) >= distance
+    assert peak < 1e9  # bytes; the tables of the field and a dozen arrays as large as the pool
+
+
 def test_greedy_takes_the_farthest_candidate():
     """Of three cells: after one permutation come those at distance 3, its two rotations."""
     found = far_permutations(3, 3)
@@ -127,12 +150,28 @@ def test_impossible(cells, count, message):
 def test_file(tmp_path):
     path = tmp_path / "permutations.json"
     path.write_text(json.dumps({"permutations": [[2, 0, 1], [1, 2, 0]]}))
-    assert load_permutations(str(path), [1, 1, 3], 2).tolist() == [[2, 0, 1], [1, 2, 0]]
-    assert load_permutations(str(path), 2, 4).tolist() == far_permutations(8, 4).tolist()  # another grid
-    assert (
-        load_permutations(str(tmp_path / "none.json"), [2, 2, 2], 4).tolist()
-        == far_permutations(8, 4).tolist()
-    )
+    other = {"permutations": [[1, 0]], "seed": 3}
+    (tmp_path / "permutations_2.json").write_text(json.dumps(other))
+    folder = str(tmp_path)
+    assert load_permutations(folder, [1, 1, 3], 2).tolist() == [[2, 0, 1], [1, 2, 0]]
+    assert load_permutations(folder, [1, 1, 3], 2, seed=5).tolist() == [[2, 0, 1], [1, 2, 0]]
+    assert load_permutations(folder, [1, 2, 1], 1, seed=3).tolist() == [[1, 0]]
+    assert load_permutations(folder, [1, 2, 1], 1, seed=4).tolist() == far_permutations(2, 1, 4).tolist()
+    assert load_permutations(folder, 2, 4).tolist() == far_permutations(8, 4).tolist()  # another grid
+    assert load_permutations(folder + "/none", 2, 4).tolist() == far_permutations(8, 4).tolist()
+
+
+@pytest.mark.parametrize(("grid", "cells"), [([2, 2, 2], 8), ([3, 3, 3], 27)])
+def test_the_bundle_has_both_usual_grids(monkeypatch, grid, cells):
+    expected = far_permutations(cells, 100).tolist()
+    monkeypatch.setattr(permutations, "far_permutations", None)  # not called
+    assert load_permutations(str(BUNDLES / "rubiks_cube/configs"), grid, 100).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", [-1, True])
+def test_wrong_seed(tmp_path, seed):
+    with pytest.raises(UserError, match="permutations_seed: found"):
+        load_permutations(str(tmp_path), 2, 4, seed)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"permutations": [[0, 0]]}', '{"permutations": [[0.5, 1]]}'])
@@ -140,7 +179,7 @@ def test_file_of_something_else(tmp_path, text):
     path = tmp_path / "permutations.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"permutations\.json: expected"):
-        load_permutations(str(path), [1, 1, 2], 1)
+        load_permutations(str(tmp_path), [1, 1, 2], 1)
 
 
 def test_the_bundles_files_are_what_the_code_chooses():

@@ -101,11 +101,15 @@ def test_prepared_case() -> None:
     [
         ({}, torch.zeros(1, *SHAPE), "no foreground"),
         ({"regions": "cuboids", "cuboid_sides": [2, 3]}, torch.zeros(1, *SHAPE), "no foreground"),
-        ({"min_region_voxels": 37}, foreground(), "no region of 37 voxels or more, the largest has 36"),
+        (
+            {"min_region_voxels": 37},
+            foreground(),
+            "no region of 37 voxels or more (min_region_voxels: 37), the largest has 36",
+        ),
         (
             {"min_region_voxels": 1, "min_region_mm3": 600},
             foreground(),
-            "no region of 100 voxels or more, the largest has 36",
+            "no region of 100 voxels or more (min_region_mm3: 600, at 6 mm3 a voxel), the largest has 36",
         ),
         (
             {"regions": "cuboids"},
@@ -177,6 +181,26 @@ def test_consecutive_draws_hide_different_regions() -> None:
     assert random == every  # without a draw's number: all of them come
 
 
+def test_another_seed_is_another_order() -> None:
+    ready = prepared()
+    orders = []
+    for seed in (0, 1, 0):
+        hide = RandHideRegiond("image", roi_size=[5, 6, 7], seed=seed)
+        orders.append([hide_planes(hide({**ready, "draw": draw})) for draw in range(15)])
+    assert orders[0] != orders[1]
+    assert orders[0] == orders[2]
+
+
+def test_tile_lies_anywhere_along_k_and_in_the_middle_along_j() -> None:
+    # region 2, planes 3 and 4, j 0..5: a tile of 4 voxels holds it along k from 1, 2 or 3 on, and four of its
+    # six places along j from 0, 1 or 2 on
+    hide = RandHideRegiond("image", roi_size=[5, 4, 4]).set_random_state(seed=0)
+    samples = [hide({**prepared(), "draw": draw}) for draw in range(90)]
+    starts = [tuple(s["crop_start"].tolist()) for s in samples if hide_planes(s) == {3, 4}]
+    assert len(starts) == 30
+    assert set(starts) == {(0, 1, 1), (0, 1, 2), (0, 1, 3)}
+
+
 def test_smaller_volumes_lie_in_the_middle() -> None:
     # 9 - 5 = 4: two before; 9 - 6 = 3: one before; 9 - 7 = 2: one before
     sample = RandHideRegiond("image", roi_size=[9, 9, 9])({**prepared(), "draw": 0})
@@ -241,6 +265,20 @@ def test_cuboids_keep_their_sides_and_places(roi: bool) -> None:
     assert all(overlap) == roi
 
 
+def test_cuboids_fit_into_the_tile_and_touch_the_foreground() -> None:
+    # cuboids of 2 to 7 voxels, tiles of 3 x 3 x 7: what is hidden of the foreground must be seen in the tile
+    ready = prepared(regions="cuboids", cuboid_sides=[2, 7])
+    hide = RandHideRegiond("image", roi_size=[3, 3, 7], regions="cuboids", cuboid_sides=[2, 7])
+    hide.set_random_state(seed=0)
+    for _ in range(100):
+        sample = hide(ready)
+        assert int(sample["mask"].sum()) == hide.hidden.numel()
+        assert max(hide.hidden.shape[:2]) <= 3
+        start = [int(n) for n in sample["crop_start"]]
+        places = torch.nonzero(sample["mask"][0]) + torch.tensor(start)
+        assert foreground()[0][tuple(places.T)].any()
+
+
 def test_cuboid_is_no_longer_than_the_volume() -> None:
     ready = prepared(regions="cuboids", cuboid_sides=[5, 9], roi=False)
     hide = RandHideRegiond("image", roi_size=[9, 9, 9], regions="cuboids", cuboid_sides=[5, 9])
@@ -257,6 +295,10 @@ def test_cuboid_is_no_longer_than_the_volume() -> None:
         (lambda: RandHideRegiond("image", [8, 8, 8], cuboid_sides=[5, 4]), "cuboid_sides"),
         (lambda: RandHideRegiond("image", [8, 8, 8], regions="circles"), "regions"),
         (lambda: RandHideRegiond("image", [8, 8]), "roi_size"),
+        (
+            lambda: RandHideRegiond("image", [8, 4, 8], "cuboids", cuboid_sides=[5, 9]),
+            "cuboid_sides: .* 4 voxels",
+        ),
     ],
 )
 def test_bad_arguments_are_named(make: Any, key: str) -> None:

@@ -113,6 +113,16 @@ def test_mask_by_hand():
     assert torch.equal(labels, slic(torch.where(mask, image, 1e6), 2, compactness=100.0, mask=mask))
 
 
+def test_a_thin_island_has_centres_of_its_own():
+    # the plate, 2 voxels thick, fills a quarter of the 2 x 4 cells that it lies in, and none of them has a
+    # neighbour with a centre
+    mask = torch.zeros(16, 16, 64, dtype=torch.bool)
+    mask[:, :, :16] = True
+    mask[:2, :, 40:] = True
+    labels = slic(torch.zeros(1, 16, 16, 64), 12, 1.0, mask=mask, enforce_connectivity=False)
+    assert len(labels[:2, :, 40:].unique()) == 8
+
+
 # ----------------------------------------------------------------------------------------------------- laws
 @given(
     shape=st.tuples(*[st.integers(1, 9)] * 3),

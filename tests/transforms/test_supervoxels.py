@@ -51,6 +51,14 @@ def test_adds_labels_and_keeps_the_rest(calls, backend):
     describe(transform)  # it may stand in the cached part of a pipeline
 
 
+def test_half_precision_of_both_kinds(calls):
+    image = noise(2, *SHAPE).bfloat16()
+    expected = Supervoxelsd(n_segments=8)({"image": image.float()})["supervoxels"]
+    assert torch.equal(Supervoxelsd(n_segments=8)({"image": image})["supervoxels"], expected)
+    half = image.half()  # bfloat16's 8 bits of mantissa fit into its 11
+    assert torch.equal(Supervoxelsd(n_segments=8)({"image": half})["supervoxels"], expected)
+
+
 def test_spacing_is_that_of_the_affine_over_its_mean(calls):
     # columns of the affine: 2, 3, 4 mm; geometric mean 24^(1/3) = 2.884499
     image = noise(1, *SHAPE)

@@ -218,13 +218,18 @@ class UsableVolumes(CachedVolumes):
 
     Args:
         data: as the other arguments, see `CachedVolumes`; all volumes are prepared at once.
+        part: what the messages call these cases, e.g. training or held-out.
 
     Raises:
         UserError: no case is left; says why.
     """
 
     def __init__(
-        self, data: Sequence[dict[str, Any]], transform: Compose | None = None, **settings: Any
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Compose | None = None,
+        part: str = "",
+        **settings: Any,
     ) -> None:
         super().__init__(data, transform, **settings)
         cases = list(data)
@@ -235,9 +240,8 @@ class UsableVolumes(CachedVolumes):
             logger.warning("left out: %s", line)
         if found and len(found) == len(cases):
             more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
-            raise UserError(
-                f"dataset_dir: none of {len(found)} cases can be used: {'; '.join(found[:4])}{more}"
-            )
+            who = f"none of {len(found)} {part} cases" if part else f"none of {len(found)} cases"
+            raise UserError(f"dataset_dir: {who} can be used: {'; '.join(found[:4])}{more}")
         self.data = [item for item, reason in zip(cases, reasons, strict=True) if not reason]
         self.entries = {}
 

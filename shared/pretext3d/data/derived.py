@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import time
 import uuid
 import zipfile
 import zlib
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from pretext3d.errors import UserError
 
 __all__: list[str] = []
+
+OLD = 86400.0  # seconds after which a draft is what a killed process has left
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +35,24 @@ def kept_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """
     array = _read(path)
     if array is None:
-        try:
+        with _blaming_the_cache(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_suffix(".lock")):
-                array = _read(path)
-                if array is None:
-                    array = _smallest(compute())
+        with _locked(path.with_suffix(".lock")):
+            array = _read(path)
+            if array is None:
+                array = _smallest(compute())
+                with _blaming_the_cache(path.parent):
                     _write(path, array)
-        except OSError as error:
-            raise UserError(f"cache_dir: {path.parent} cannot be written: {error}") from error
     return array
+
+
+@contextlib.contextmanager
+def _blaming_the_cache(folder: Path) -> Iterator[None]:
+    """What goes wrong here is the folder's fault, unlike what goes wrong in the work."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cache_dir: {folder} cannot be written: {error}") from error
 
 
 def _read(path: Path) -> NDArray[Any] | None:
@@ -57,6 +68,10 @@ def _read(path: Path) -> NDArray[Any] | None:
 
 
 def _write(path: Path, array: NDArray[Any]) -> None:
+    for left in path.parent.glob("*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > OLD:
+                left.unlink()
     draft = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
         with draft.open("wb") as file:
@@ -84,7 +99,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
         return
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with _blaming_the_cache(path.parent):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:

@@ -117,15 +117,16 @@ class ScaleToUnitd(MapTransform):
             low = volume.new_tensor([pair[0] for pair in limits]).reshape(shape)
             span = volume.new_tensor([pair[1] - pair[0] for pair in limits]).reshape(shape)
             unit = ((volume - low) / torch.where(span > 0, span, 1.0)).clamp(0.0, 1.0)
-            d[key] = 2 * unit - 1 if self.kind == "mean_maximum" else unit
+            d[key] = torch.where(span > 0, 2 * unit - 1, 0.0) if self.kind == "mean_maximum" else unit
         return d
 
     def _limits(self, channel: torch.Tensor) -> tuple[float, float]:
         if self.kind == "window":
             return self.limits[0], self.limits[1]
         if self.kind == "mean_maximum":
-            mean = float(channel.mean())
-            reach = float((channel - mean).abs().max())
+            lowest, highest = float(channel.min()), float(channel.max())
+            mean = min(max(float(channel.mean()), lowest), highest)  # of equal values exactly theirs
+            reach = max(highest - mean, mean - lowest)
             return mean - reach, mean + reach
         low, high = (float(value) for value in percentile(channel, self.limits))
         return (low, high) if low < high else (float(channel.min()), float(channel.max()))

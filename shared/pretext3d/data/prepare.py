@@ -57,7 +57,7 @@ def prepare_cases(
             one is an error unless `skip_bad`) or classification (the same for cases with a class).
         channels: indices of the channels to use; None = all.
         pixdim: the spacing to resample to, mm (see `choose_pixdim`).
-        roi_size: the crop, voxels; needed by pixdim: fit.
+        roi_size: the crop, voxels; needed by pixdim: fit and fit_each.
         val_fraction: of the cases held out, in [0, 1).
         fold: the part held out (see `split_cases`); None = the seeded split.
         label_fraction: of the good labelled training cases used where labels are, in (0, 1].
@@ -261,7 +261,9 @@ def choose_pixdim(
     - {fit: n}: one number for all axes, max(m, e / (n r)), rounded to 2 decimals: m is the median over the
       cases of their finest spacing, e the geometric mean over the axes of the median extent (mm), r that of
       `roi_size` (voxels). So a volume is about n crops long, and never finer than most volumes are;
-    - fit: the same with n = 1.5.
+    - fit: the same with n = 1.5;
+    - {fit_each: n}: a number for each axis a, max(m, e_a / (n r_a)), rounded to 2 decimals, where e_a is the
+      median extent and r_a the `roi_size` along it. So a volume is about n crops long along every axis.
 
     Args:
         pixdim: what is wanted.
@@ -272,15 +274,16 @@ def choose_pixdim(
     Raises:
         UserError: for anything else.
     """
-    expected = "expected 'fit', {fit: 1.5}, 'median', 'native', or one or three positive numbers in mm"
+    expected = "expected 'fit', {fit: 1.5}, {fit_each: 1.5}, 'median', 'native', one or three numbers in mm"
     if pixdim is None or pixdim == "native":
         return []
-    crops = CROPS_PER_VOLUME_LENGTH
+    crops, each_axis = CROPS_PER_VOLUME_LENGTH, False
     if isinstance(pixdim, Mapping):
-        crops = pixdim.get("fit", 0)
-        if set(pixdim) != {"fit"} or not isinstance(crops, int | float) or not 0 < crops < math.inf:
+        name, crops = next(iter(pixdim.items()), ("", 0))
+        number = isinstance(crops, int | float) and not isinstance(crops, bool) and 0 < crops < math.inf
+        if len(pixdim) != 1 or name not in ("fit", "fit_each") or not number:
             raise UserError(f"pixdim: found {dict(pixdim)}, {expected}")
-        pixdim = "fit"
+        pixdim, each_axis = "fit", name == "fit_each"
     if isinstance(pixdim, str) and pixdim not in ("fit", "median"):
         raise UserError(f"pixdim: found {pixdim!r}, {expected}")
     if not isinstance(pixdim, str):
@@ -299,7 +302,7 @@ def choose_pixdim(
         raise UserError(
             f"roi_size: found {roi_size!r}, pixdim: fit needs one or three positive numbers of voxels"
         )
-    extent = np.median(np.asarray(shapes, dtype=float) * spacing, axis=0)
-    fitted = np.exp(np.log(extent).mean()) / (crops * np.exp(np.log(crop).mean()))
-    value = round(float(max(np.median(spacing.min(axis=1)), fitted)), 2)
-    return [value] * 3
+    extent, finest = np.median(np.asarray(shapes, dtype=float) * spacing, axis=0), spacing.min(axis=1)
+    if not each_axis:
+        extent, crop = (np.full(3, np.exp(np.log(lengths).mean())) for lengths in (extent, crop))
+    return [round(float(value), 2) for value in np.maximum(np.median(finest), extent / (crops * crop))]

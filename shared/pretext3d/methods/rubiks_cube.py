@@ -9,8 +9,7 @@ and the accuracies of Table 1. The grid's geometry is in `pretext3d.transforms.g
 permutations in `pretext3d.transforms.permutations`.
 
 Deviates: the rotation loss is the full binary cross-entropy, of which Eq. 2 prints the positive term. By
-    default
-the orientation of a cube is read given the order of the cubes (see `RubiksCubeNet`); `orientation:
+default the orientation of a cube is read given the order of the cubes (see `RubiksCubeNet`); `orientation:
 independent` is the paper's head.
 """
 
@@ -168,7 +167,7 @@ class RandRubiksCubed(Randomizable, Transform):
         volume = volume.as_tensor() if hasattr(volume, "as_tensor") else volume
         self.randomize(volume)
         starts = cube_starts(self.corner, self.grid, self.size, self.gap, self.offsets)
-        order, turned = self.permutations[self.permutation], torch.from_numpy(self.turned)
+        order, turned = self.permutations[self.permutation].clone(), torch.from_numpy(self.turned.copy())
         d[self.image_key] = scramble(extract_cubes(volume, starts, self.size), order, turned, self.axes)
         d["permutation"] = torch.tensor(self.permutation)
         d["order"], d["turned"], d["starts"] = order, turned, starts
@@ -251,8 +250,7 @@ class RubiksCubeLoss(nn.Module):
     """Eq. 3: alpha * L_P + beta * L_R.
 
     L_P: cross-entropy of the permutation (Eq. 1). L_R: binary cross-entropy of the turns (Eq. 2 with both
-        terms),
-    the mean over cubes and axes, where the paper sums.
+    terms), the mean over cubes and axes, where the paper sums.
 
     Args:
         alpha: weight of L_P (the paper: 0.5).

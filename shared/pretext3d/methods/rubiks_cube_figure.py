@@ -36,8 +36,7 @@ def draw(
     """The puzzle of one volume, and with `pred` the network's solution of it, as a matplotlib `Figure`.
 
     Left: the volume with the outlines of its cubes. Middle: the cubes as the network gets them, in the order
-        of
-    their positions; each is marked with the number of the cell that it comes from, and with what it was
+    of their positions; each is marked with the number of the cell that it comes from, and with what it was
     turned about. Right: the cubes as the network's answer arranges them, framed green where order and turns
     are right.
 

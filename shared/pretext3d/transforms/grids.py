@@ -4,6 +4,7 @@ A grid of n_i x n_j x n_k cells stands on a block of the volume; each cell is a 
 and the cube lies anywhere in its cell. Cells are numbered in C order: the last axis runs fastest.
 """
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ __all__ = [
     "extract_cubes",
     "half_turns",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def check_grid(name: str, value: Any, least: int = 1) -> tuple[int, int, int]:
@@ -68,7 +71,8 @@ def cube_starts(
 class StretchToGridd(MapTransform):
     """Deterministic: volumes that are shorter than the grid along an axis are resampled to its length there.
 
-    Padding would put edges into the outer cubes that tell where they belong and how they were turned.
+    Padding would put edges into the outer cubes that tell where they belong and how they were turned. The log
+    names every volume that is stretched, and by how much along each axis.
 
     Args:
         keys: volumes (c, i, j, k).
@@ -95,6 +99,10 @@ class StretchToGridd(MapTransform):
             shape = tuple(d[key].shape[1:])
             longer = tuple(max(pair) for pair in zip(self.size, shape, strict=True))
             if longer != shape:
+                factors = " x ".join(f"{new / old:.2f}" for new, old in zip(longer, shape, strict=True))
+                logger.info(
+                    "case %s: %s voxels stretched by %s to the grid", d.get("id"), list(shape), factors
+                )
                 d[key] = Resize(longer, mode="trilinear")(d[key])
         return d
 

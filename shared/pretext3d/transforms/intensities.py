@@ -27,7 +27,8 @@ class RandBrightnessGammad(MapTransform, Randomizable):
         prob: of each of the two.
 
     Raises:
-        UserError: for a value out of its range.
+        UserError: for a value out of its range; when called, for a volume with values below 0, which have no
+            power.
     """
 
     def __init__(
@@ -61,6 +62,12 @@ class RandBrightnessGammad(MapTransform, Randomizable):
         d = dict(data)
         self.randomize(len(d[self.keys[0]]))
         for key in self.key_iterator(d):
+            lowest = float(d[key].min())
+            if lowest < 0:
+                raise UserError(
+                    f"normalisation: found {key} with values down to {lowest:.3g}, brightness and gamma "
+                    "expect 0 to 1, as {percentiles: [0.5, 99.5]} gives; augment_prob: 0 leaves them out"
+                )
             factors = torch.tensor(self.factors, dtype=d[key].dtype, device=d[key].device)
             d[key] = factors.reshape(-1, *(1,) * (d[key].ndim - 1)) * d[key] ** self.exponent
         return d

@@ -28,31 +28,35 @@ from pretext3d.transforms.grids import check_grid
 
 __all__ = ["far_permutations", "load_permutations", "minimum_distance"]
 
-POOL = 20_000  # random candidates, where there is no group
+POOL = 20_000  # candidates at most
 
 
-def load_permutations(path: str, grid: int | Sequence[int], count: int, seed: int = 0) -> Int[Tensor, "k m"]:
-    """The permutations in a file, if they are `count` of the grid's cells; else `far_permutations`.
+def load_permutations(
+    folder: str, grid: int | Sequence[int], count: int, seed: int = 0
+) -> Int[Tensor, "k m"]:
+    """The permutations in a file of a folder, if one holds `count` of the grid's cells; else chosen ones.
 
     Args:
-        path: JSON: {"permutations": [[...], ...], ...}; it need not exist.
+        folder: its files permutations*.json are read: {"permutations": [[...], ...], "seed": 0, ...}.
         grid: cells along each axis, one number or three; m in all.
         count: number k of permutations.
-        seed: of the choice, where the file does not serve.
+        seed: of the choice; a file of another seed does not serve, one without a seed does.
 
     Raises:
-        UserError: the file holds something else than permutations.
+        UserError: a file holds something else than permutations; a seed that is no whole number from 0.
     """
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"permutations_seed: found {seed!r}, expected a whole number of 0 or more")
     cells = math.prod(check_grid("grid", grid))
-    file = Path(path)
-    if file.is_file():
+    for file in sorted(Path(folder).glob("permutations*.json")):
         try:
-            found = np.asarray(json.loads(file.read_text())["permutations"])
+            stored = json.loads(file.read_text())
+            found, chosen_by = np.asarray(stored["permutations"]), stored.get("seed", seed)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file}: expected JSON with a list of `permutations`: {error}") from error
         if found.ndim != 2 or found.dtype.kind != "i" or (np.sort(found) != np.arange(found.shape[-1])).any():
             raise UserError(f"{file}: expected `permutations`, each a list of the numbers 0 to m - 1")
-        if found.shape == (count, cells):
+        if found.shape == (count, cells) and chosen_by == seed:
             return torch.from_numpy(found.astype(np.int64))
     return torch.from_numpy(far_permutations(cells, count, seed))
 
@@ -62,7 +66,8 @@ def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray
 
     Greedy: the next one has the largest minimum Hamming distance to the chosen ones, and of several the
     largest mean. All n! of them are candidates up to 6 cells; beyond, a group as above if it has enough
-    elements, relabelled at random, else 20,000 random permutations.
+    elements, relabelled at random, of a larger one 20,000 elements, which are as far apart; else 20,000
+    random permutations.
 
     Raises:
         UserError: fewer than 2 cells, or more permutations wanted than there are.
@@ -105,9 +110,9 @@ def _candidates(cells: int, count: int, rng: np.random.Generator) -> Shaped[np.n
     if cells <= 6:
         return np.asarray(list(itertools.permutations(range(cells))))
     if count <= cells * (cells - 1) and (field := _prime_power(cells)):
-        group = _affine_group(*field)
+        group = _affine_group(*field, rng)
     elif count <= cells * (cells - 1) * (cells - 2) and (field := _prime_power(cells - 1)):
-        group = _projective_group(*field)
+        group = _projective_group(*field, rng)
     else:
         return np.unique(rng.permuted(np.tile(np.arange(cells), (POOL, 1)), axis=1), axis=0)
     names = rng.permutation(cells)  # s g s^-1 for a random relabelling s: as far apart, another group
@@ -146,24 +151,34 @@ def _field(prime: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
     return sums @ weights, (product[..., :degree] % prime) @ weights
 
 
-def _affine_group(prime: int, degree: int) -> Shaped[np.ndarray, "p q"]:
+def _chosen(elements: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p"]:
+    """The numbers of all elements of a group, or of 20,000 different ones."""
+    return np.arange(elements) if elements <= POOL else rng.choice(elements, POOL, replace=False)
+
+
+def _affine_group(prime: int, degree: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p q"]:
     """X -> a x + b for every a other than 0 and every b."""
     add, times = _field(prime, degree)
     size = len(add)
-    return add[times[1:, None, :], np.arange(size)[None, :, None]].reshape(-1, size)
+    a, b = np.divmod(_chosen((size - 1) * size, rng), size)
+    return add[times[a + 1], b[:, None]]
 
 
-def _projective_group(prime: int, degree: int) -> Shaped[np.ndarray, "p r"]:
-    """X -> (a x + b) / (c x + d) with a d != b c, on the field and the point at infinity, number q."""
+def _projective_group(prime: int, degree: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p r"]:
+    """X -> (a x + b) / (c x + d) with a d != b c, on the field and the point at infinity, number q.
+
+    One matrix of each class: c = 0, d = 1, any a but 0, any b; or c = 1, any a and d, any b but a d.
+    """
     add, times = _field(prime, degree)
     size = len(add)
-    negative = np.argmax(add == 0, axis=1)
     inverse = np.argmax(times == 1, axis=1)  # of 0: not used
-    a, b, c, d = np.meshgrid(*[np.arange(size)] * 4, indexing="ij", sparse=False)
-    a, b, c, d = (each.reshape(-1, 1) for each in (a, b, c, d))
-    # one matrix of each class: the first of c, d that is not 0 is 1
-    keep = ((c == 1) | ((c == 0) & (d == 1))) & (add[times[a, d], negative[times[b, c]]] != 0)
-    a, b, c, d = (each[keep][:, None] for each in (a, b, c, d))
+    number = _chosen((size - 1) * size * (size + 1), rng)
+    c = (number >= (size - 1) * size).astype(np.int64)
+    high, low = np.divmod(number - c * (size - 1) * size, size)  # c = 0: a - 1 and b; c = 1: the rest and d
+    apart, left = np.divmod(high, size)
+    a, d = np.where(c, left, high + 1), np.where(c, low, 1)
+    b = np.where(c, add[times[left, low], (apart + 1) % size], low)
+    a, b, c, d = (each[np.lexsort((d, c, b, a)), None] for each in (a, b, c, d))
     x = np.arange(size)[None]
     above, below = add[times[a, x], b], add[times[c, x], d]
     finite = np.where(below == 0, size, times[above, inverse[below]])

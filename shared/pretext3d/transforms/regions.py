@@ -123,12 +123,16 @@ class Regionsd(Transform):
         return d
 
     def _supervoxels(self, d: dict[str, Any], roi: Bool[Tensor, "1 i j k"] | None) -> None:
-        volume_in_voxels = math.ceil(self.min_region_mm3 / float(d["spacing"].double().prod()) - 1e-6)
+        voxel = float(d["spacing"].double().prod())
+        volume_in_voxels = math.ceil(self.min_region_mm3 / voxel - 1e-6)
         least = max(self.min_region_voxels, volume_in_voxels)
         supervoxels = torch.as_tensor(d[self.supervoxel_key]).as_subclass(torch.Tensor)
         d["regions"], d["region_boxes"], largest = region_map(supervoxels, roi, least)
         if not d["unusable"] and not len(d["region_boxes"]):
-            d["unusable"] = f"no region of {least} voxels or more, the largest has {largest}"
+            key = f"min_region_voxels: {self.min_region_voxels}"
+            if least > self.min_region_voxels:
+                key = f"min_region_mm3: {self.min_region_mm3:g}, at {voxel:.3g} mm3 a voxel"
+            d["unusable"] = f"no region of {least} voxels or more ({key}), the largest has {largest}"
 
 
 def window_starts(counts: Int[Tensor, "n"], size: int) -> Int[Tensor, "s"]:
@@ -152,11 +156,11 @@ class RandHideRegiond(MapTransform, Randomizable):
     (3,), the tile in voxels of the volume.
 
     Region of supervoxels: all m come in a random order, then all in another one, and so on: draw d of a case
-    is number d mod m of order floor(d / m). Drawn at random where the sample has no `draw`. Cuboid: each
-    edge uniform between `cuboid_sides` and within the volume, its place uniform, or, with `foreground`,
-    over those places that hold a voxel of it, itself drawn uniformly. Tile: along i and j the most central,
-    along k a random one, of those that hold the whole region, or most of it. Smaller volumes lie in its
-    middle, with zeros around.
+    is number d mod m of order floor(d / m). Drawn at random where the sample has no `draw`. Cuboid: each edge
+    uniform between `cuboid_sides`, and no longer than the volume and the tile; its place uniform, or, with
+    `foreground`, over those places that hold a voxel of it, itself drawn uniformly. Tile: along i and j the
+    most central, along k a random one, of those that hold the whole region, or most of it. Smaller volumes
+    lie in its middle, with zeros around.
 
     Args:
         keys: the volume, one key.
@@ -184,6 +188,11 @@ class RandHideRegiond(MapTransform, Randomizable):
             raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
         self.roi_size = tuple(int(n) for n in roi_size)
         self.regions, self.sides, self.seed = regions, _two_sides(cuboid_sides), int(seed)
+        if regions == "cuboids" and self.sides[0] > min(self.roi_size):
+            raise UserError(
+                f"cuboid_sides: found {list(self.sides)}, expected a shortest edge of at most "
+                f"{min(self.roi_size)} voxels, for they must fit into roi_size {list(self.roi_size)}"
+            )
         self.low: list[int] = [0, 0, 0]
         self.hidden: Tensor = torch.zeros(0, 0, 0, dtype=torch.bool)
         self.start: list[int] = [0, 0, 0]
@@ -201,7 +210,8 @@ class RandHideRegiond(MapTransform, Randomizable):
             box = tuple(slice(a, b) for a, b in zip(self.low, high, strict=True))
             self.hidden = _plain(data["regions"])[0][box] == region + 1
         else:
-            sides = [int(self.R.randint(self.sides[0], min(self.sides[1], n) + 1)) for n in shape]
+            longest = [min(self.sides[1], n, size) for n, size in zip(shape, self.roi_size, strict=True)]
+            sides = [int(self.R.randint(self.sides[0], n + 1)) for n in longest]
             first, last = [0, 0, 0], [n - side for n, side in zip(shape, sides, strict=True)]
             if "foreground" in data:
                 voxel = int(data["foreground"][self.R.randint(len(data["foreground"]))])

@@ -63,7 +63,8 @@ def slic(
         mask: True where there are supervoxels; `n_segments` of them share these voxels, but each of its parts
             that do not touch has at least one of its own. None: everywhere.
         max_iterations: assignments of voxels to centres; with a mask, as many more in space alone come first.
-        enforce_connectivity: make every supervoxel one connected region, of bounded size.
+        enforce_connectivity: make every supervoxel one connected region, of bounded size; in NumPy on the
+            CPU, also for a volume on a GPU.
         min_size_factor: a region below so many times the mean size (voxels / centres) joins a neighbour.
         max_size_factor: a region above so many times the mean size is cut into equal parts first.
 

@@ -91,6 +91,7 @@ class Supervoxelsd(MapTransform):
             volume = convert_to_tensor(d[key], track_meta=False).detach()
             mask = self._mask(d)
             check_volume(volume, mask, key, str(self.mask_key))
+            volume = volume.float() if volume.dtype == torch.bfloat16 else volume  # which NumPy lacks
             spacing = _relative_spacing(d[key])
             path = self._path(volume, mask, spacing)
             array = kept_array(path, lambda: self._compute(volume, mask, spacing))  # noqa: B023  called at once
