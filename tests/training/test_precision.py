@@ -58,6 +58,42 @@ def test_network_runs_in_the_precision(precision, dtype) -> None:
     torch.testing.assert_close(result, 3 * image.sum(1, keepdim=True), check_dtype=False, **tolerance)
 
 
+class Convolution(nn.Module):
+    """One 3x3x3 convolution, and what came out of it before it was made float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        result = self.conv(x)
+        self.computed = result.dtype
+        return result
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((2, 5, 5), torch.float32), ((1, 1, 1), torch.float32), ((3, 2, 1), torch.bfloat16)],
+)
+def test_kernels_deeper_than_their_map_are_computed_in_float32(shape, dtype) -> None:
+    """In bfloat16 their weight gradients depend on memory that nothing has written."""
+    torch.manual_seed(0)
+    network = Convolution()
+    image = torch.randn(2, 8, *shape)
+    gradients = []
+    for _ in range(6):
+        freed = [torch.full((size,), float("nan")) for size in (10**3, 10**4, 10**5)]
+        del freed
+        network.zero_grad()
+        AutocastInferer("bf16", CPU)(image, network).square().mean().backward()
+        gradients.append(network.conv.weight.grad.clone())
+    assert network.computed == dtype
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    expected = torch.autograd.grad(network.conv(image).square().mean(), network.conv.weight)[0]
+    error = (gradients[0] - expected).norm() / expected.norm()
+    assert error < (1e-5 if dtype == torch.float32 else 0.02)  # bfloat16 has 8 significant bits
+
+
 def test_runs_the_inferer_it_is_given() -> None:
     """Windows of 2x2x2 of a volume of 4x2x2: two of them, and the whole volume's answer."""
     network, image = Spy(), torch.arange(32.0).reshape(1, 2, 4, 2, 2)

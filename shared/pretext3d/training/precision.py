@@ -4,11 +4,14 @@ MONAI's trainer knows CUDA's autocast only. An inferer is the place where both t
 network, so autocast around it serves every device. bfloat16 needs no gradient scaler.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pretext3d.errors import UserError
 
@@ -26,8 +29,34 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+class FlatMapsInFloat32(TorchFunctionMode):
+    """While it is on, 3D convolutions whose kernel is deeper than their input are computed in float32.
+
+    A kernel of 3 on a map of 2 x 8 x 8, for example. In bfloat16 on a CPU, the weight gradient of such a
+    convolution depends on memory that nothing has written (oneDNN 3.12, which torch 2.13 brings): it differs
+    from run to run, is NaN now and then, and what lies behind it is overwritten. Depth is the first axis; the
+    other two do no harm.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Every call of torch's comes by here."""
+        if func is torch.conv3d and args[1].shape[2] > args[0].shape[-3]:
+            args = [arg.float() if isinstance(arg, torch.Tensor) else arg for arg in args]
+            with torch.autocast("cpu", enabled=False):
+                return func(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
 class AutocastInferer(Inferer):
     """Another inferer, run under autocast and in the channels-last layout, bfloat16 convolutions' fastest.
+
+    On a CPU under `FlatMapsInFloat32`.
 
     Args:
         precision: `auto`, `bf16` or `fp32`.
@@ -44,7 +73,8 @@ class AutocastInferer(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """What `inferer` gives, a tensor or a tuple of them, in float32 for loss and metrics."""
-        with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.enabled):
+        guard = FlatMapsInFloat32() if self.enabled and self.device_type == "cpu" else nullcontext()
+        with guard, torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.enabled):
             if inputs.ndim == 5:  # sets of cubes have an axis more: their network lays them out itself
                 inputs = inputs.to(memory_format=torch.channels_last_3d)
             output = self.inferer(inputs, network, *args, **kwargs)
