@@ -27,7 +27,8 @@ def finished_run(
     content = {
         "record": {
             "method": "segmentation", "bundle": bundle, "backbone": backbone.record,
-            "channels": 1, "pixdim": [2.0, 2.0, 3.0],
+            "channels": 1, "channel_indices": None, "pixdim": [2.0, 2.0, 3.0],
+            "split": {"val_fraction": 0.2, "split_seed": 0, "fold": None},
             "normalisation": {"window": [-100, 300]}, "seed": 7, "roi_size": [16, 16, 24], "decoder": decoder,
             "num_classes": 3, "class_names": CLASSES,
             "data": {"name": "scans", "train": ["0123456789abcdef"], "pretrained": "vp"}, **record,

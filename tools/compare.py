@@ -228,7 +228,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     (output_dir / "cells").mkdir(parents=True, exist_ok=True)
     with lock(output_dir) as descriptors:
         check_earlier(output_dir, common)
-        # the evaluation takes network, spacing and crop from the checkpoint, so not from the overrides
+        # the evaluation takes network, channels, split, spacing and crop from the checkpoint, not from these
         replaced = {top_key(key) for key in evaluate} | {"encoder"}
         evaluation = {key: value for key, value in tuning.items() if top_key(key) not in replaced}
         threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)

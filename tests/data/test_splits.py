@@ -157,13 +157,34 @@ def test_a_held_out_case_that_was_trained_on_is_found_also_as_a_copy(
     record = {"data": {"train": fingerprints(cases[:2])}}
     check_unseen(cases[2:], record)
     check_unseen(cases, {})  # from scratch
-    copy = tmp_path / "elsewhere" / "case0.nii.gz"
+    copy = tmp_path / "elsewhere" / "another_name.nii.gz"
     copy.parent.mkdir()
     copy.write_bytes(bytes(1))
     with pytest.raises(UserError, match=r"1 of 2 held-out cases were trained on \(copy\)"):
         check_unseen([{"id": "copy", "image": str(copy)}, cases[2]], record)
     check_unseen(cases, record, refuse=False)
     assert "2 of 3" in caplog.text
+
+
+def test_no_held_out_case_is_nothing_to_measure():
+    with pytest.raises(UserError, match="val_fraction: no case is held out"):
+        check_unseen([], {})
+    check_unseen([], {}, refuse=False)
+
+
+def test_slices_may_have_other_names_in_another_order(tmp_path):
+    for name, contents in (
+        ("a", {"1": b"x", "2": b"yy"}),
+        ("b", {"9": b"x", "3": b"yy"}),
+        ("c", {"1": b"x"}),
+    ):
+        for slice_name, content in contents.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / slice_name).write_bytes(content)
+    (tmp_path / "a" / "reports").mkdir()
+    (tmp_path / "a" / ".hidden").write_bytes(b"z")
+    one, same, other = fingerprints([{"id": name, "image": str(tmp_path / name)} for name in "abc"])
+    assert one == same != other
 
 
 def test_cases_of_one_name_and_size_have_fingerprints_of_their_own(tmp_path):

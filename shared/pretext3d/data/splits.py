@@ -161,20 +161,29 @@ def fingerprints(cases: Sequence[Case]) -> list[str]:
 
 def _fingerprint(case: Case) -> str:
     images = [Path(path) for path in ([case["image"]] if isinstance(case["image"], str) else case["image"])]
-    files = [f for path in images for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    blocks = max(2, BLOCKS // max(1, len(files)))
     digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(size.to_bytes(8, "little"))
-        with path.open("rb") as file:
-            if size <= blocks * BLOCK_BYTES:
-                digest.update(file.read())
-                continue
-            for n in range(blocks):
-                file.seek((size - BLOCK_BYTES) * n // (blocks - 1))
-                digest.update(file.read(BLOCK_BYTES))
+    for image in images:
+        series = image.is_dir()  # of DICOM: slices in whatever order their names are
+        found = image.iterdir() if series else [image]
+        files = [file for file in found if file.is_file() and not (series and file.name.startswith("."))]
+        blocks = max(2, BLOCKS // max(1, len(files)))
+        for part in sorted(_blocks_digest(file, blocks) for file in files):
+            digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def _blocks_digest(path: Path, blocks: int) -> bytes:
+    """SHA-256 of a file's size and of so many blocks of it; of all of it where it is no longer than these."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(size.to_bytes(8, "little"))
+    with path.open("rb") as file:
+        if size <= blocks * BLOCK_BYTES:
+            digest.update(file.read())
+            return digest.digest()
+        for n in range(blocks):
+            file.seek((size - BLOCK_BYTES) * n // (blocks - 1))
+            digest.update(file.read(BLOCK_BYTES))
+    return digest.digest()
 
 
 def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool = True) -> None:
@@ -186,8 +195,13 @@ def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool 
         refuse: raise; False: only warn.
 
     Raises:
-        UserError: with `refuse`, where a held-out case was trained on.
+        UserError: with `refuse`, where a held-out case was trained on, or there is none.
     """
+    if refuse and not cases:
+        raise UserError(
+            "val_fraction: no case is held out, so there is nothing to measure; give --val_fraction above 0, "
+            "and cases that the network has not seen"
+        )
     trained = set((record.get("data") or {}).get("train") or [])
     seen = [case["id"] for case in cases if trained and _fingerprint(case) in trained]
     if seen:

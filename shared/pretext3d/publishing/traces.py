@@ -11,7 +11,7 @@ __all__ = ["machine_traces", "own_names"]
 _FOLDERS = (
     "tmp|work|root|farm|home|Users|opt|mnt|srv|var|data|workspace|scratch|nfs|media|Volumes|gpfs|usr|private"
 )
-_UNIX = re.compile(rf"(?<![\w.~$}}])/(?:{_FOLDERS})/[^\s\"']*")
+_UNIX = re.compile(rf"(?<![\w.~$}}])/(?!usr/bin/env\b)(?:{_FOLDERS})/[^\s\"']*")
 # A drive; `X:\n` is the end of a line of source code.
 _DRIVE = re.compile(r"(?<!\w)(?:[A-Z]:[\\/](?![nrt\"'](?!\w))|[a-z]:\\{1,2}(?=\w+\\))[^\s\"']*")
 _SHARE = re.compile(r"(?<![\w\\])(?:\\\\|\\{4})[A-Za-z][\w.-]+(?:\\|\\\\)[A-Za-z][\w$.-]+")

@@ -279,7 +279,9 @@ def _settings(states: Mapping[str, Any]) -> dict[str, Any]:
         here = f" of parameter group {index}" if index else ""
         found |= {name + here: group[key] for key, name in names.items() if key in group}
     schedule = states.get("lr_scheduler") or {}
-    return found | {key: value for key, value in schedule.items() if key == "end_lr"}
+    if "end_lr" in schedule:
+        found["final_lr_factor"] = round(schedule["end_lr"] / (found.get("learning_rate") or 1.0), 9)
+    return found
 
 
 def _load_part(path: Path, name: str, part: Any, state: Any) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 from torch.nn import functional as F
 
@@ -131,6 +132,16 @@ def resolve_pretrained(path: str | Path, weights: str = "best") -> Path:
     )
 
 
+def of_method(file: Path, record: Mapping[str, Any], method: str) -> None:
+    """Refuse a checkpoint of another method than `method`; '' = any."""
+    if method and record.get("method") != method:
+        work = "cannot segment; expected one that finetune.yaml has written"
+        raise UserError(
+            f"{file}: a checkpoint of method {record.get('method')!r} "
+            f"{work if method == 'segmentation' else f'found, expected {method!r}'}"
+        )
+
+
 def read_record(path: str | Path, weights: str = "best", method: str = "") -> dict[str, Any]:
     """The record of a checkpoint, run or bundle: method, backbone, channels, spacing, ...; see `state`.
 
@@ -144,12 +155,7 @@ def read_record(path: str | Path, weights: str = "best", method: str = "") -> di
     """
     file = resolve_pretrained(path, weights)
     record: dict[str, Any] = load_checkpoint(file)["record"]
-    if method and record.get("method") != method:
-        work = "cannot segment; expected one that finetune.yaml has written"
-        raise UserError(
-            f"{file}: a checkpoint of method {record.get('method')!r} "
-            f"{work if method == 'segmentation' else f'found, expected {method!r}'}"
-        )
+    of_method(file, record, method)
     return record
 
 
@@ -339,12 +345,15 @@ def load_pretrained(
 
 def check_window(file: Path, there: Mapping[str, Any], here: Mapping[str, Any] | None) -> None:
     """Warn where one of two normalisations is a window of intensities that the other is not."""
-    windows = [list(one["window"]) if "window" in one else None for one in (there, here or there)]
+    windows = [
+        list(np.ravel(one["window"])) if isinstance(one, Mapping) and "window" in one else None
+        for one in (there, here or there)
+    ]
     if windows[0] != windows[1]:
         logger.warning(
             "%s: trained with normalisation %s, here it is %s: the same tissue looks different; "
             "give the same by --normalisation",
-            file, dict(there), dict(here or {}),
+            file, there, here,
         )  # fmt: skip
 
 
@@ -360,7 +369,9 @@ def load_segmentation(pretrained: str, in_channels: int = 0, weights: str = "fin
         UserError: the checkpoint is of pre-training, or of another number of channels.
     """
     file = resolve_pretrained(pretrained, weights)
-    record = read_record(file, method="segmentation")
+    content = load_checkpoint(file)
+    record = content["record"]
+    of_method(file, record, "segmentation")
     logger.info("weights: %s", file)
     if in_channels and in_channels != record["channels"]:
         raise UserError(
@@ -368,5 +379,5 @@ def load_segmentation(pretrained: str, in_channels: int = 0, weights: str = "fin
             "choose by channels, e.g. [0]"
         )
     network = SegmentationNet(rebuild(record["backbone"]), record["num_classes"], record.get("decoder", ""))
-    network.load_state_dict(load_checkpoint(file)["network"])
+    network.load_state_dict(content["network"])
     return network

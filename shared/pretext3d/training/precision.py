@@ -46,11 +46,20 @@ class FlatMapsInFloat32(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Every call of torch's comes by here."""
-        if func is torch.conv3d and args[1].shape[2] > args[0].shape[-3]:
-            args = [arg.float() if isinstance(arg, torch.Tensor) else arg for arg in args]
+        if func is torch.conv3d and _flat(*args[:2], **(kwargs or {})):
+            args = [_as_float32(arg) for arg in args]
+            kwargs = {name: _as_float32(arg) for name, arg in (kwargs or {}).items()}
             with torch.autocast("cpu", enabled=False):
-                return func(*args, **(kwargs or {}))
+                return func(*args, **kwargs)
         return func(*args, **(kwargs or {}))
+
+
+def _flat(input: torch.Tensor, weight: torch.Tensor, **_: Any) -> bool:  # noqa: A002 - torch's names
+    return weight.shape[2] > input.shape[-3]
+
+
+def _as_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) else value
 
 
 class AutocastInferer(Inferer):

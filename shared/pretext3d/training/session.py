@@ -162,8 +162,8 @@ def _check_device(device: torch.device | str) -> None:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device: found {device}, but torch sees no GPU; expected cpu")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        raise UserError(f"device: found {device}, expected one of cuda:0 to cuda:{last}")
+        names = ", ".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        raise UserError(f"device: found {device}, expected one of {names}")
 
 
 def _check_counts(counts: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 A checkpoint is `torch.save` of a plain dictionary (tensors, numbers, text, lists, tuples, dictionaries), so
 that it loads with `weights_only=True`:
 
-    format      "pretext3d-1"                 record     what the run was: method, backbone, channels, ...
+    format      "pretext3d-2"                 record     what the run was: method, backbone, channels, ...
     network     state dict, never wrapped     optimizer, lr_scheduler, scaler   state dicts or None
     rng         see `rng_state`               epoch, iteration                  completed ones
     best_metric, best_epoch                   of the validation, None before the first
@@ -39,7 +39,7 @@ __all__ = [
     "unwrap",
 ]
 
-FORMAT = "pretext3d-1"
+FORMAT = "pretext3d-2"
 IDENTITY = ("method", "arm", "channels", "channel_indices", "pixdim", "normalisation", "seed")
 
 
