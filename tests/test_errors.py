@@ -19,7 +19,14 @@ def end_of_program(tmp_path: Path, *lines: str) -> tuple[int, str]:
             ["from pretext3d.errors import UserError, install_excepthook", "install_excepthook()", *lines]
         )
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        start_new_session=True,  # a signal to the program's group is not one to the tests
+    )
     return done.returncode, done.stderr
 
 
@@ -64,6 +71,29 @@ def test_interruption_while_a_mistake_is_handled(tmp_path: Path) -> None:
 def test_sigterm_is_one_line(tmp_path: Path) -> None:
     code, shown = end_of_program(
         tmp_path, "import os, signal, time", "os.kill(os.getpid(), signal.SIGTERM)", "time.sleep(9)"
+    )
+    assert code == 143
+    assert shown.strip() == "stopped"
+
+
+def test_sigterm_to_the_workers_too_is_one_line(tmp_path: Path) -> None:
+    """As `timeout` and schedulers send it: to every process of the group."""
+    code, shown = end_of_program(
+        tmp_path,
+        "import os, signal, time",
+        "from torch.utils.data import DataLoader",
+        "class Slow(list):",
+        "    def __getitem__(self, index):",
+        "        time.sleep(0.05 * (index > 0))",
+        "        return index",
+        "loader = iter(DataLoader(Slow(range(99)), num_workers=2))",
+        "next(loader)",
+        "try:",
+        "    os.killpg(0, signal.SIGTERM)",
+        "    while True:",
+        "        next(loader)",
+        "except Exception as error:",
+        "    raise RuntimeError('Failed to evaluate') from error",
     )
     assert code == 143
     assert shown.strip() == "stopped"

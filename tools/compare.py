@@ -78,7 +78,12 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
     )
     add("--encoder", default="", help="of all arms; default: the pre-trained arms', else the profile's")
     add("--jobs", type=int, default=1, help="cells side by side; " + default)
-    add("--threads", type=int, default=0, help="of each cell; default: the cores divided by --jobs")
+    add(
+        "--threads",
+        type=int,
+        default=0,
+        help="of each cell; default: OMP_NUM_THREADS, else the cores divided by --jobs",
+    )
     add("--report_only", action="store_true", help="only write the tables and the plot of what is done")
     return parser.parse_known_args(arguments)
 
@@ -231,7 +236,9 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         # the evaluation takes network, channels, split, spacing and crop from the checkpoint, not from these
         replaced = {top_key(key) for key in evaluate} | {"encoder"}
         evaluation = {key: value for key, value in tuning.items() if top_key(key) not in replaced}
-        threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        cores = int(given) if given.isdigit() and int(given) else (os.cpu_count() or 1) // options.jobs
+        threads = options.threads or max(1, cores)
         runner = CellRunner(
             output_dir / "cells",
             configs,

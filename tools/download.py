@@ -38,7 +38,10 @@ def main(words: Sequence[str] | None = None) -> int:
     version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
     print(f"{known.name} {version}: {folder}")
     if (Path(folder) / "configs" / "finetune.yaml").is_file():
-        print(f"next:\n  python -m monai.bundle run --config_file {folder}/configs/finetune.yaml")
+        print(
+            f"next:\n  python -m monai.bundle run --config_file {folder}/configs/finetune.yaml "
+            f"--pretrained {folder} --dataset_dir LABELLED_FOLDER"
+        )
     return 0
 
 

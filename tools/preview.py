@@ -241,6 +241,8 @@ def main(words: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     logging.getLogger("pretext3d.data.prepare").setLevel(logging.ERROR)  # bad volumes are listed at the end
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pretext3d.data.cases").setLevel(logging.INFO)  # volumes that a data list passes over
     try:
         preview(known, overrides)
     except Exception as error:

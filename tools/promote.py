@@ -247,8 +247,8 @@ def main(words: Sequence[str] | None = None) -> None:
     folder = promote(run, options.name, options.labels, options.version, options.licence, options.output_dir)
     print(f"wrote {folder}: {', '.join(options.labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
     print(
-        f"next: python -m monai.bundle run --config_file {folder}/configs/inference.yaml --dataset_dir "
-        "SCANS, or docs/monai-label.md"
+        "next, or docs/monai-label.md:\n  python -m monai.bundle run --config_file "
+        f"{folder}/configs/inference.yaml --dataset_dir SCANS"
     )
 
 

@@ -74,10 +74,14 @@ class _Hook:
     def __init__(self) -> None:
         self.previous = sys.excepthook
         self.interrupted = ""
+        self.exit_code = 0  # of a program that a signal is ending
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         mistake = find_user_error(error)
         sys.stdout.flush()
+        if self.exit_code:  # what else breaks on the way out is no news: workers got the signal, too
+            sys.stderr.flush()
+            os._exit(self.exit_code)
         if isinstance(error, KeyboardInterrupt):
             sys.stderr.write(f"\n{self.interrupted}\n")
         elif mistake is not None:
@@ -115,7 +119,12 @@ def install_excepthook(interrupted: str = "stopped") -> None:
 
 def _terminate(owner: int, signum: int, frame: Any) -> None:
     """End as a program does that gets SIGTERM; the data loader's workers, which inherit this, say nothing."""
-    if os.getpid() == owner and isinstance(sys.excepthook, _Hook):
+    if os.getpid() != owner:
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+    if isinstance(sys.excepthook, _Hook):
         sys.stderr.write(f"\n{sys.excepthook.interrupted}\n")
         sys.stderr.flush()
+        sys.excepthook.exit_code = 128 + signum
+        sys.unraisablehook = lambda _: None
     raise SystemExit(128 + signum)

@@ -1,7 +1,9 @@
 """tools/preview.py: pictures of any bundle's task, and clear words where there can be none."""
 
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -18,6 +20,17 @@ from tools import preview
 ROOT = Path(__file__).resolve().parents[2]
 VECTORPOSE = str(ROOT / "bundles" / "vectorpose")
 TINY = ["--profile", "laptop", "--encoder", "unet", "--roi_size", "16", "--pixdim", "native"]
+
+
+@pytest.fixture(autouse=True)
+def _levels_as_before() -> Iterator[None]:
+    """The tool sets how much the package tells, which other tests listen to."""
+    names = ("monai.data.nvimgcodec_pydicom_plugin", "pretext3d.data.prepare", "pretext3d.data.cases")
+    levels = {name: logging.getLogger(name).level for name in names}
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
 
 # Another bundle: its own figure, its own keys
 MINI_YAML = """

@@ -29,6 +29,7 @@ stages: [{name: first}, {name: second}]
 options: {_target_: builtins.dict, depth: {width: 2}}
 resume: false
 boundary: true
+arm: left
 ckpt_dir: "$@output_dir + '/checkpoints'"
 initialize:
 - {_target_: pretext3d.training.session.check_profile, profile: '@profile', profiles: '@profiles'}
@@ -181,6 +182,11 @@ def test_bad_seed(config, seed) -> None:
 @pytest.mark.parametrize("value", ["false", "True", 0])
 def test_what_is_true_or_false_takes_nothing_else(config, value) -> None:
     assert refusal(config, boundary=value) == f"boundary: found {value!r}, expected True or False"
+
+
+def test_a_forgotten_value(config) -> None:
+    message = "arm: found True, expected text: was a value forgotten behind --arm?"
+    assert refusal(config, arm=True) == message
 
 
 def test_an_expression_may_be_true_or_false(config, tmp_path) -> None:

@@ -194,7 +194,7 @@ class CachedVolumes(Dataset):
                 done = pool.imap_unordered(self._fill, missing)
                 list(tqdm(done, total=len(missing), desc="reading volumes", unit="volume", disable=rank > 0))
             size = sum(file.stat().st_size for folder in distinct for file in folder.glob("*"))
-            logger.info("these volumes take %.1f GB there; the folder may be removed at any time", size / 1e9)
+            logger.info("these volumes take %.0f MB there; the folder may be removed at any time", size / 1e6)
         if world > 1:
             dist.barrier()
 

@@ -103,6 +103,9 @@ def prepare_cases(
     val = [c for c in checked.good if c["id"] in held]
     bad = f" ({listing(checked)})" if checked.bad else ""
     if len(checked.good) < 2 or not train or (val_fraction > 0 and not val):
+        bad += "; this pre-training reads labels, others do not (--arm noroi-supervoxel)" * (
+            purpose == "guided"
+        )
         raise UserError(
             f"dataset_dir: {len(found)} cases found in {dataset_dir}, of them {len(train)} good ones to "
             f"train on and {len(val)} held out; expected at least one of each{bad}"

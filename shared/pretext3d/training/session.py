@@ -114,9 +114,12 @@ def check_profile(profile: str, profiles: Mapping[str, Any]) -> None:
     """Refuse a profile that is not in the table; called before anything is looked up there.
 
     Raises:
-        UserError: names the ones that are.
+        UserError: names the ones that are. Or for an override that no configuration file has.
     """
     install_excepthook()
+    workflow = _running_workflow()
+    if workflow is not None:
+        _check_overrides(workflow)
     if profile not in profiles:
         raise UserError(f"profile: found {profile!r}, expected one of {', '.join(profiles)}")
 
@@ -228,6 +231,7 @@ def _check_overrides(workflow: ConfigWorkflow) -> None:
     entries = [entry for file in files for entry in ConfigParser.load_config_file(file).items()]
     names = {key.split("::")[0].lstrip("+") for key, _ in entries} | MONAI_KEYS
     booleans = {key for key, value in entries if isinstance(value, bool)}
+    texts = {key for key, value in entries if isinstance(value, str) and not value.startswith(("$", "@"))}
     known = ConfigParser()
     if overrides:
         known.read_config(f=files)
@@ -235,6 +239,8 @@ def _check_overrides(workflow: ConfigWorkflow) -> None:
         if key not in names:
             raise UserError(_unknown(key, names, files))
         expression = isinstance(value, str) and value.startswith(("$", "@"))
+        if key in texts and isinstance(value, bool):
+            raise UserError(f"{key}: found {value}, expected text: was a value forgotten behind --{key}?")
         if key in booleans and not isinstance(value, bool) and not expression:
             raise UserError(f"{key}: found {value!r}, expected True or False")
     for key in overrides:
