@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from pretext3d.training.handover import load_segmentation
 from pretext3d.training.state import load_checkpoint, save_checkpoint
 
 from tests.bundles.command import BUNDLES, FINETUNE, ROOT, TINY, arguments, environment, history, succeed
@@ -103,8 +104,12 @@ def test_inference_keeps_the_geometry(bundle: str, finetuned: Path, tmp_path: Pa
     turned[0, 3] = volume.shape[0] - 1
     nib.save(nib.Nifti1Image(volume[::-1], affine @ turned), scans / "b.nii.gz")
     content = load_checkpoint(finetuned / "checkpoints" / "final.pt")
-    weight = content["network"]["head.weight"]  # that of the last step finds one class everywhere
-    content["network"]["head.weight"] = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    # the trained head finds one class everywhere: a random one, around the mean of what it reads
+    backbone = load_segmentation(str(finetuned)).backbone.eval()
+    with torch.no_grad():
+        mean = backbone(torch.from_numpy(volume)[None, None, 4:20, 4:20, 4:20]).mean((0, 2, 3, 4))
+    head = torch.randn(content["network"]["head.weight"].shape, generator=torch.Generator().manual_seed(0))
+    content["network"] |= {"head.weight": head, "head.bias": -head.flatten(1) @ mean}
     save_checkpoint(tmp_path / "final.pt", content)
     keys = {"dataset_dir": scans, "pretrained": tmp_path / "final.pt", "output_dir": tmp_path / "out"}
     succeed("inference", bundle=bundle, **keys)

@@ -36,14 +36,22 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
-    """Twelve samples an epoch either way: three steps of four, or of two in each of two processes."""
-    succeed("train", output_dir=tmp_path / "one", **{**SAME, "batch_size": 4, "steps_per_epoch": 3})
-    finish(torchrun(output_dir=tmp_path / "two", **{**SAME, "batch_size": 2, "steps_per_epoch": 6}))
+    """Twelve samples an epoch either way: three steps of four, or of two in each of two processes.
+
+    With plain gradient descent: AdamW's first steps go by the signs of the gradients, of which rounding
+    decides the smallest. The first losses differ by 2e-7; a step makes of that up to ten times as much.
+    """
+    keys = {**SAME, "optimizer___target_": "torch.optim.SGD", "learning_rate": 0.01}
+    succeed("train", output_dir=tmp_path / "one", **{**keys, "batch_size": 4, "steps_per_epoch": 3})
+    finish(torchrun(output_dir=tmp_path / "two", **{**keys, "batch_size": 2, "steps_per_epoch": 6}))
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert [row["step"] for row in one] == [row["step"] for row in two]
     for a, b in zip(one, two, strict=True):
-        assert float(b["train_loss"]) == pytest.approx(float(a["train_loss"]), rel=1e-3)
-        assert float(b["val_loss"]) == pytest.approx(float(a["val_loss"]), rel=1e-2)
+        assert float(b["train_loss"]) == pytest.approx(float(a["train_loss"]), rel=5e-4)
+        assert float(b["val_loss"]) == pytest.approx(float(a["val_loss"]), rel=1e-3)
+    both = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, weight in both[0].items():
+        torch.testing.assert_close(both[1][name], weight, rtol=0, atol=5e-4, msg=name)
 
 
 def test_only_the_first_process_writes(tmp_path: Path) -> None:

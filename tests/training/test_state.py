@@ -151,7 +151,7 @@ def test_foreign_files(tmp_path):
     assert "\n" not in str(caught.value)
     other = tmp_path / "other.pt"
     torch.save({"format": "pretext3d-9", "record": {}, "network": {}}, other)
-    with pytest.raises(UserError, match=r"found format .pretext3d-9. .* format .pretext3d-1."):
+    with pytest.raises(UserError, match=r"found format .pretext3d-9. .* format .pretext3d-2."):
         load_checkpoint(other)
 
 
@@ -201,4 +201,4 @@ def test_check_same_run_lists_each_difference():
 
 
 def test_format_is_written(tmp_path):
-    assert load_checkpoint(saved(tmp_path))["format"] == state.FORMAT == "pretext3d-1"
+    assert load_checkpoint(saved(tmp_path))["format"] == state.FORMAT == "pretext3d-2"
