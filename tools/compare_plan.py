@@ -163,14 +163,13 @@ def leak(arm: Arm, held_out: Sequence[Mapping[str, Any]]) -> str:
 
     A checkpoint's record has the fingerprints of the cases that it was trained on.
     """
-    from pretext3d.data.splits import fingerprints
+    from pretext3d.data.splits import trained_on
     from pretext3d.training.handover import read_record
 
-    trained = set((read_record(arm.pretrained).get("data") or {}).get("train") or ())
-    if not trained:
+    record = read_record(arm.pretrained)
+    if not (record.get("data") or {}).get("train"):
         return f"arm {arm.name}: its record does not say what it was trained on: cases held out here, perhaps"
-    prints = fingerprints([dict(case) for case in held_out])
-    both = [case["id"] for case, one in zip(held_out, prints, strict=True) if one in trained]
+    both = trained_on([dict(case) for case in held_out], record)
     if not both:
         return ""
     return (

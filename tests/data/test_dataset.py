@@ -11,7 +11,8 @@ import pytest
 import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, LoadImaged, RandShiftIntensityd, ScaleIntensityd, Transform
-from pretext3d.data.dataset import CachedVolumes, EpochSampler, UsableVolumes, describe, remove_old_drafts
+from pretext3d.data.dataset import CachedVolumes, EpochSampler, UsableVolumes, describe
+from pretext3d.data.derived import remove_old_drafts
 from pretext3d.errors import UserError
 
 
@@ -240,5 +241,5 @@ def test_what_killed_processes_left_is_removed_in_time(cases: list[dict], tmp_pa
         folder.mkdir()
         (folder / "image.npy").write_bytes(b"half")
     os.utime(old, (0, 0))
-    remove_old_drafts(data.folder)
+    remove_old_drafts(data.folder, "*.*")
     assert set(data.folder.iterdir()) == kept | {new}

@@ -8,7 +8,6 @@ Every random draw is a function of (seed, key): the key that `EpochSampler` yiel
 draw, so samples do not depend on the number of workers or ranks, nor on whether a run was interrupted.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -16,7 +15,6 @@ import math
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -32,6 +30,7 @@ from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 import pretext3d
+from pretext3d.data.derived import remove_old_drafts
 from pretext3d.errors import UserError
 
 __all__ = ["CachedVolumes", "EpochSampler", "UsableVolumes", "default_cache_dir"]
@@ -187,7 +186,7 @@ class CachedVolumes(Dataset):
         distinct = {self.entry(case): case for case in range(len(self.data))}
         missing = [case for folder, case in distinct.items() if not folder.is_dir()][rank::world]
         if rank == 0:
-            remove_old_drafts(self.folder)
+            remove_old_drafts(self.folder, "*.*")
         if missing:
             logger.info("reading %d of %d volumes into %s", len(missing), len(self.data), self.folder)
             with ThreadPool(max(1, num_workers)) as pool:
@@ -247,14 +246,6 @@ class UsableVolumes(CachedVolumes):
 
     def _begin(self, key: int) -> dict[str, Any]:
         return {**super()._begin(key), "draw": int(key) // len(self.data)}
-
-
-def remove_old_drafts(folder: Path, age: float = 86400.0) -> None:
-    """Remove what killed processes began to write more than `age` seconds ago."""
-    for draft in folder.glob("*.*"):
-        with contextlib.suppress(OSError):
-            if time.time() - draft.stat().st_mtime > age:
-                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_entry(folder: Path, result: dict[str, Any]) -> None:

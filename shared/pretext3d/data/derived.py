@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shutil
 import time
 import uuid
 import zipfile
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from pretext3d.errors import UserError
 
-__all__: list[str] = []
+__all__ = ["remove_old_drafts"]
 
 OLD = 86400.0  # seconds after which a draft is what a killed process has left
 
@@ -67,11 +68,16 @@ def _read(path: Path) -> NDArray[Any] | None:
         return None
 
 
-def _write(path: Path, array: NDArray[Any]) -> None:
-    for left in path.parent.glob("*.tmp"):
+def remove_old_drafts(folder: Path, pattern: str) -> None:
+    """Remove the files and folders of that name which killed processes began to write over a day ago."""
+    for draft in folder.glob(pattern):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > OLD:
-                left.unlink()
+            if time.time() - draft.stat().st_mtime > OLD:
+                shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink()
+
+
+def _write(path: Path, array: NDArray[Any]) -> None:
+    remove_old_drafts(path.parent, "*.tmp")
     draft = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
         with draft.open("wb") as file:

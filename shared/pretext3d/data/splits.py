@@ -16,7 +16,7 @@ from typing import Any
 
 from pretext3d.errors import UserError
 
-__all__ = ["check_unseen", "fingerprints", "labelled_subset", "split_cases"]
+__all__ = ["check_unseen", "fingerprints", "labelled_subset", "split_cases", "trained_on"]
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +186,12 @@ def _blocks_digest(path: Path, blocks: int) -> bytes:
     return digest.digest()
 
 
+def trained_on(cases: Sequence[Case], record: Mapping[str, Any]) -> list[str]:
+    """The ids of those cases that a checkpoint, by its record, was trained on."""
+    trained = set((record.get("data") or {}).get("train") or [])
+    return [case["id"] for case in cases if trained and _fingerprint(case) in trained]
+
+
 def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool = True) -> None:
     """Make sure that a checkpoint was not trained on cases that are to judge it.
 
@@ -202,8 +208,7 @@ def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool 
             "val_fraction: no case is held out, so there is nothing to measure; give --val_fraction above 0, "
             "and cases that the network has not seen"
         )
-    trained = set((record.get("data") or {}).get("train") or [])
-    seen = [case["id"] for case in cases if trained and _fingerprint(case) in trained]
+    seen = trained_on(cases, record)
     if seen:
         message = (
             f"{len(seen)} of {len(cases)} held-out cases were trained on ({', '.join(seen[:4])}"
