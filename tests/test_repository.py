@@ -337,6 +337,18 @@ def test_common_blocks_are_the_same_in_the_files_of_a_bundle(bundle: Path) -> No
         assert len(set(texts)) == 1, key
 
 
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("bundles/*/configs/*.yaml")), ids=lambda p: p.relative_to(ROOT).as_posix()
+)
+def test_overrides_are_checked_before_a_run_begins(path: Path) -> None:
+    called = [
+        item["_target_"] for item in yaml.safe_load(path.read_text())["initialize"] if isinstance(item, dict)
+    ]
+    checks = [name for name in called if name.endswith((".check_overrides", ".check_profile"))]
+    assert len(checks) == 1
+    assert called.index(checks[0]) < called.index("pretext3d.training.session.begin")
+
+
 # --------------------------------------------------------------------------------------------- house rules
 def test_package_version_is_in_the_changelog() -> None:
     assert f"\n## {pretext3d.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()

@@ -64,6 +64,13 @@ def test_guided_pretraining_takes_the_labelled_cases_alone(msd, prepare, volume,
     assert "plain" in ids(prepare(folder)["train"] + prepare(folder)["val"])
 
 
+def test_guided_pretraining_without_labels_says_what_to_do(prepare, volume, tmp_path):
+    volume("scans/a.nii.gz"), volume("scans/b.nii.gz")
+    expected = r"0 good ones to train on and 0 held out.*\(a, b: no label\); leave the labels out$"
+    with pytest.raises(UserError, match=expected):
+        prepare(str(tmp_path / "scans"), purpose="guided", label_hint="leave the labels out")
+
+
 def test_finetuning_holds_out_what_pretraining_did(msd, prepare):
     folder = msd()
     before, after = (

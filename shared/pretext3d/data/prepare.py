@@ -42,6 +42,7 @@ def prepare_cases(
     num_classes: int = 0,
     class_file: str = "",
     cache_dir: str = "",
+    label_hint: str = "",
 ) -> dict[str, Any]:
     """Find the cases, hold some out, leave out or refuse bad ones, settle channels, spacing and classes.
 
@@ -68,6 +69,7 @@ def prepare_cases(
         num_classes: background included; 0 = as many as dataset.json or the label files name.
         class_file: the cases' classes for classification (see `classified_cases`).
         cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
+        label_hint: what to do without labels, told where guided pre-training finds too few of them.
 
     Returns:
         train, val: lists of cases. channels: number. pixdim: [x, y, z] mm, or [] for no resampling.
@@ -103,9 +105,7 @@ def prepare_cases(
     val = [c for c in checked.good if c["id"] in held]
     bad = f" ({listing(checked)})" if checked.bad else ""
     if len(checked.good) < 2 or not train or (val_fraction > 0 and not val):
-        bad += "; this pre-training reads labels, others do not (--arm noroi-supervoxel)" * (
-            purpose == "guided"
-        )
+        bad += f"; {label_hint}" if purpose == "guided" and label_hint else ""
         raise UserError(
             f"dataset_dir: {len(found)} cases found in {dataset_dir}, of them {len(train)} good ones to "
             f"train on and {len(val)} held out; expected at least one of each{bad}"

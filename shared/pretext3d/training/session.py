@@ -1,6 +1,7 @@
 """The start and the end of a bundle's run: checks of what the user typed, log, seeds, saved configuration.
 
-`begin` is the first thing every configuration's `initialize` calls, `finish` the last of its `finalize`.
+`check_overrides` (or `check_profile`, which calls it) is the first thing every configuration's `initialize`
+calls, then comes `begin`; `finish` is the last of its `finalize`.
 """
 
 import difflib
@@ -26,7 +27,7 @@ import pretext3d
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.training.checkpoint import refuse_earlier_run
 
-__all__ = ["begin", "check_launched", "check_profile", "finish", "three_sizes"]
+__all__ = ["begin", "check_launched", "check_overrides", "check_profile", "finish", "three_sizes"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def begin(
     resume: bool = False,
     rates: Mapping[str, Any] | None = None,
 ) -> None:
-    """Check the overrides, open the log, seed everything, save the merged configuration in `output_dir`.
+    """Check the values, open the log, seed everything, save the merged configuration in `output_dir`.
 
     Args:
         output_dir: the run's folder; made if it is not there.
@@ -64,8 +65,8 @@ def begin(
             config_resume.yaml.
 
     Raises:
-        UserError: for an override that no configuration file has, a bad seed, an earlier run in the way, or
-            an `output_dir` that cannot be written. Nothing has been written then.
+        UserError: for a value that is none of its kind, an earlier run in the way, or an `output_dir` that
+            cannot be written. Nothing has been written then.
     """
     workflow = _running_workflow()
     resumable = workflow is not None and "resume" in workflow.parser.config
@@ -75,8 +76,6 @@ def begin(
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:  # the terminal's; the log file, opened below, has everything
         handler.addFilter(_shown)
-    if workflow is not None:
-        _check_overrides(workflow)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed: found {seed!r}, expected a whole number from 0")
     _check_counts(counts or {})
@@ -116,12 +115,34 @@ def check_profile(profile: str, profiles: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the ones that are. Or for an override that no configuration file has.
     """
-    install_excepthook()
-    workflow = _running_workflow()
-    if workflow is not None:
-        _check_overrides(workflow)
+    check_overrides()
     if profile not in profiles:
         raise UserError(f"profile: found {profile!r}, expected one of {', '.join(profiles)}")
+
+
+def check_overrides() -> None:
+    """Refuse an override that no configuration file has, or whose value is of another kind than the file's.
+
+    The merged configuration's keys are compared with those of the files. Under `monai.bundle run` the files
+    and the overrides are known (they stand in its frame) and nested keys are checked too; elsewhere every
+    configuration file beside the first one may have contributed.
+
+    Raises:
+        UserError: names the key, and the closest one that there is.
+    """
+    install_excepthook()
+    workflow = _running_workflow()
+    if workflow is None:
+        return
+    files, overrides = _command_line()
+    if not files:
+        files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
+    _check_top_keys(workflow.parser.config, files)
+    if overrides:
+        known = ConfigParser()
+        known.read_config(f=files)
+        for key in overrides:
+            _check_nested(key, known.config, files)
 
 
 def check_launched() -> None:
@@ -219,23 +240,12 @@ def _running_workflow() -> ConfigWorkflow | None:
     return None
 
 
-def _check_overrides(workflow: ConfigWorkflow) -> None:
-    """Compare the merged configuration's keys with those of the files.
-
-    Under `monai.bundle run` the files and the overrides are known (they stand in its frame) and nested keys
-    are checked too; elsewhere every configuration file beside the first one may have contributed.
-    """
-    files, overrides = _command_line()
-    if not files:
-        files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
+def _check_top_keys(config: Mapping[str, Any], files: Sequence[str]) -> None:
     entries = [entry for file in files for entry in ConfigParser.load_config_file(file).items()]
     names = {key.split("::")[0].lstrip("+") for key, _ in entries} | MONAI_KEYS
     booleans = {key for key, value in entries if isinstance(value, bool)}
     texts = {key for key, value in entries if isinstance(value, str) and not value.startswith(("$", "@"))}
-    known = ConfigParser()
-    if overrides:
-        known.read_config(f=files)
-    for key, value in workflow.parser.config.items():
+    for key, value in config.items():
         if key not in names:
             raise UserError(_unknown(key, names, files))
         expression = isinstance(value, str) and value.startswith(("$", "@"))
@@ -243,23 +253,25 @@ def _check_overrides(workflow: ConfigWorkflow) -> None:
             raise UserError(f"{key}: found {value}, expected text: was a value forgotten behind --{key}?")
         if key in booleans and not isinstance(value, bool) and not expression:
             raise UserError(f"{key}: found {value!r}, expected True or False")
-    for key in overrides:
-        parts = key.lstrip("+").replace("#", "::").split("::")
-        node: Any = known.config
-        for depth, part in enumerate(parts):
-            last = depth == len(parts) - 1
-            if isinstance(node, Mapping) and part not in node and not (last and _takes(node, part)):
-                if depth:
-                    raise UserError(_unknown(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
-                break  # unknown top-level keys have been refused above; MONAI's own are not looked into
-            if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
-                raise UserError(
-                    f"{key}: {'::'.join(parts[:depth])} has entries 0 to {len(node) - 1}, found {part}"
-                )
-            if isinstance(node, Mapping | list) and not last:
-                node = node[int(part)] if isinstance(node, list) else node[part]
-            else:
-                break
+
+
+def _check_nested(key: str, config: Any, files: Sequence[str]) -> None:
+    """Follow an override, as optimizer::lr, into the configuration of the files."""
+    parts = key.lstrip("+").replace("#", "::").split("::")
+    node = config
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(node, Mapping) and part not in node and not (last and _takes(node, part)):
+            if depth:
+                raise UserError(_unknown(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
+            return  # unknown top-level keys are refused elsewhere; MONAI's own are not looked into
+        if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
+            raise UserError(
+                f"{key}: {'::'.join(parts[:depth])} has entries 0 to {len(node) - 1}, found {part}"
+            )
+        if last or not isinstance(node, Mapping | list):
+            return
+        node = node[int(part)] if isinstance(node, list) else node[part]
 
 
 def _takes(component: Mapping[str, Any], argument: str) -> bool:
