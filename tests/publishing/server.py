@@ -19,6 +19,7 @@ class FolderServer(ThreadingHTTPServer):
         dies_at: of each zip, never send what lies beyond that byte; None = send it.
         stalls_after: of each zip's body, send so many bytes, then nothing until `goes_on` is set.
         status: what every request of a zip is answered with; 200 = as it should be.
+        busy: how many requests of anything else are answered with 503 first.
         redirect: where requests of a zip are sent on to; '' = nowhere.
     """
 
@@ -34,6 +35,7 @@ class FolderServer(ThreadingHTTPServer):
         self.stalls_after: int | None = None
         self.goes_on = threading.Event()
         self.status = 200
+        self.busy = 0
         self.redirect = ""
 
     @property
@@ -60,6 +62,10 @@ class _Handler(BaseHTTPRequestHandler):
         is_zip = path.suffix == ".zip"
         if is_zip and self.server.status != 200:
             self.send_error(self.server.status)
+            return
+        if not is_zip and self.server.busy > 0:
+            self.server.busy -= 1
+            self.send_error(503)
             return
         if is_zip and self.server.redirect:
             self.send_response(302)

@@ -82,6 +82,16 @@ def test_server_that_comes_back_in_time(server: FolderServer, tmp_path: Path) ->
     assert weights(tmp_path) == b"0.1.0" + NOISE
 
 
+def test_index_of_a_busy_server_is_asked_for_again(server: FolderServer, tmp_path: Path) -> None:
+    server.busy = transfer.ATTEMPTS - 1
+    get(server, tmp_path)
+    assert weights(tmp_path) == b"0.1.0" + NOISE
+    server.busy, server.requests = transfer.ATTEMPTS, []
+    with pytest.raises(UserError, match=rf"{INDEX}: cannot be read: Service Unavailable"):
+        get(server, tmp_path)
+    assert server.requests == [(f"/{INDEX}", "")] * transfer.ATTEMPTS
+
+
 @pytest.mark.parametrize("status", [408, 429, 500])
 def test_busy_servers_are_asked_again(server: FolderServer, tmp_path: Path, status: int) -> None:
     server.status = status

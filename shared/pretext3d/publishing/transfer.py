@@ -59,7 +59,7 @@ def check_url(url: str, where: str = "source") -> str:
 
 
 def read_small(source: str) -> bytes:
-    """A whole file of at most 16 MiB, from a URL or a path.
+    """A whole file of at most 16 MiB, from a URL or a path; a busy server is asked five times.
 
     Raises:
         UserError: not there, not reachable, or larger.
@@ -72,7 +72,7 @@ def read_small(source: str) -> bytes:
                     f"{source}: found {path.stat().st_size:,} bytes, expected {MOST_SMALL:,} at most"
                 )
             return path.read_bytes()
-        with closing(_open(source, 0)) as response:
+        with closing(_open_patiently(source)) as response:
             content: bytes = response.read(MOST_SMALL + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, UserError):
@@ -108,7 +108,7 @@ def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
                 reason = "the connection broke"
             except urllib.error.HTTPError as error:
                 error.close()
-                if error.code < 500 and error.code not in BUSY:
+                if not _busy(error):
                     raise UserError(f"{source}: found HTTP status {error.code}, expected a file") from error
                 reason = _reason(error)
             except (OSError, http.client.HTTPException) as error:
@@ -177,6 +177,24 @@ def _open(url: str, start: int) -> Any:
     address = quote(check_url(url), safe="%/:=&?~#+!$,;'@()*[]")  # spaces and letters beyond ASCII
     request = urllib.request.Request(address, headers={"Range": f"bytes={start}-"} if start else {})
     return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
+
+
+def _open_patiently(url: str) -> Any:
+    """The response to a request of the whole file, once a busy server gives it."""
+    for failures in range(1, ATTEMPTS):
+        try:
+            return _open(url, 0)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if not _busy(error):
+                raise
+        time.sleep(PAUSE * 2 ** (failures - 1))
+    return _open(url, 0)
+
+
+def _busy(error: urllib.error.HTTPError) -> bool:
+    """Whether the answer may be another one a moment later."""
+    return error.code >= 500 or error.code in BUSY
 
 
 def _receive(source: str, file: BinaryIO, size: int, bar: Any) -> None:
