@@ -21,6 +21,7 @@ import monai
 import torch
 import torch.distributed as dist
 from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
+from monai.bundle.utils import merge_kv
 from monai.utils import set_determinism
 
 import pretext3d
@@ -137,12 +138,13 @@ def check_overrides() -> None:
     files, overrides = _command_line()
     if not files:
         files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
-    _check_top_keys(workflow.parser.config, files)
-    if overrides:
-        known = ConfigParser()
-        known.read_config(f=files)
-        for key in overrides:
-            _check_nested(key, known.config, files)
+    entries = [entry for file in files for entry in ConfigParser.load_config_file(file).items()]
+    _check_top_keys(workflow.parser.config, entries, files)
+    known = ConfigParser(config={})
+    for key, value in entries if overrides else []:
+        merge_kv(known, key, value)
+    for key in overrides:
+        _check_nested(key, known.config, files)
 
 
 def check_launched() -> None:
@@ -240,8 +242,10 @@ def _running_workflow() -> ConfigWorkflow | None:
     return None
 
 
-def _check_top_keys(config: Mapping[str, Any], files: Sequence[str]) -> None:
-    entries = [entry for file in files for entry in ConfigParser.load_config_file(file).items()]
+def _check_top_keys(
+    config: Mapping[str, Any], entries: Sequence[tuple[str, Any]], files: Sequence[str]
+) -> None:
+    """Compare the merged configuration with the entries of the files."""
     names = {key.split("::")[0].lstrip("+") for key, _ in entries} | MONAI_KEYS
     booleans = {key for key, value in entries if isinstance(value, bool)}
     texts = {key for key, value in entries if isinstance(value, str) and not value.startswith(("$", "@"))}
