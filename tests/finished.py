@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.training.state import save_checkpoint
+from pretext3d.training.checkpoint_io import save_checkpoint
 
 from tests.labelled import CLASSES
 

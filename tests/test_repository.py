@@ -244,7 +244,7 @@ def test_requirements_are_exact_pins_with_reasons(name: str, others: list[str]) 
 def test_what_the_code_imports_is_pinned(folders: tuple[str, ...], files: tuple[str, ...]) -> None:
     provided = importlib.metadata.packages_distributions()
     pinned = {name.replace("_", "-") for file in files for name in pins(file)}
-    allowed = {"jaxtyping"}  # optional: shapes.py falls back where it is missing
+    allowed = {"jaxtyping"}  # optional: annotations.py falls back where it is missing
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -117,7 +117,7 @@ class Arms:
         self.encoder = next(iter(self.encoders.values()), "")
 
     def _read(self, name: str, path: str, num_labelled: int, seed: int) -> Arm:
-        from pretext3d.training.handover import read_record, resolve_pretrained
+        from pretext3d.training.pretrained import read_record, resolve_pretrained
 
         if not path:
             return Arm(name)
@@ -164,7 +164,7 @@ def leak(arm: Arm, held_out: Sequence[Mapping[str, Any]]) -> str:
     A checkpoint's record has the fingerprints of the cases that it was trained on.
     """
     from pretext3d.data.splits import trained_on
-    from pretext3d.training.handover import read_record
+    from pretext3d.training.pretrained import read_record
 
     record = read_record(arm.pretrained)
     if not (record.get("data") or {}).get("train"):

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 from pretext3d.errors import UserError, find_user_error
-from pretext3d.training.handover import resolve_pretrained
+from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pictures import file_name, predict, render, write_png
-from pretext3d.training.state import load_checkpoint
+from pretext3d.training.pretrained import resolve_pretrained
 
 EXAMPLES = """examples:
   python tools/preview.py --bundle bundles/vectorpose

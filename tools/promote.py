@@ -20,9 +20,9 @@ import pretext3d
 import yaml
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.publishing.archive import check_name, check_version
-from pretext3d.training.deployment import provenance_of, write_provenance, write_weights
-from pretext3d.training.handover import load_segmentation, resolve_pretrained
-from pretext3d.training.state import load_checkpoint
+from pretext3d.publishing.deployment import provenance_of, write_provenance, write_weights
+from pretext3d.training.checkpoint_io import load_checkpoint
+from pretext3d.training.pretrained import load_segmentation, resolve_pretrained
 from promote_configs import as_saved, evaluate_yaml, inference_yaml, multi_gpu_yaml, train_yaml
 from promote_text import metadata, models_readme, readme
 

@@ -33,11 +33,9 @@ EVALUATED = (
     "weights", "record", "channels", "val_fraction", "split_seed", "fold", "pixdim", "roi_size",
     "network_def",
 )  # fmt: skip
-LOAD_WEIGHTS = (
-    "\n- {_target_: pretext3d.training.deployment.load_weights, network: '@network_def', path: '@pretrained'}"
-)
+LOAD_WEIGHTS = "\n- {_target_: pretext3d.publishing.deployment.load_weights, network: '@network_def', path: '@pretrained'}"
 CHECK_CASES = (
-    "\n- {_target_: pretext3d.training.deployment.check_annotated, in_channels: '@in_channels', "
+    "\n- {_target_: pretext3d.publishing.deployment.check_annotated, in_channels: '@in_channels', "
     "num_classes: '@num_classes', channels: '@channels',\n"
     "   cache_dir: '@cache_dir', cases: \"$@train#dataset#data + @validate#dataset#data\"}"
 )
@@ -223,7 +221,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
     document.edit("initialize", lambda entry: entry + READ_PROVENANCE + LOAD_WEIGHTS + CHECK_CASES)
     document.set(
         "finalize",
-        "\n- {_target_: pretext3d.training.deployment.publish, ckpt_dir: '@ckpt_dir', weights: '@weights',"
+        "\n- {_target_: pretext3d.publishing.deployment.publish, ckpt_dir: '@ckpt_dir', weights: '@weights',"
         " models_dir: \"$@bundle_root + '/models'\"}"
         "\n- {_target_: pretext3d.training.session.finish, output_dir: '@output_dir',"
         " wrote: [checkpoints/final.pt (last step), metrics.csv (a line an epoch), config.yaml, log.txt]}",
@@ -250,7 +248,7 @@ def inference_yaml(file: Path, run: "Run", name: str) -> str:
     argmax = "\n  - {_target_: AsDiscreted, keys: pred, argmax: true}"
     document.replace({argmax: argmax + "\n  - {_target_: CastToTyped, keys: pred, dtype: $torch.uint8}"})
     check = (
-        "\n- {_target_: pretext3d.training.deployment.check_channels, found: \"$@cases['channels']\", "
+        "\n- {_target_: pretext3d.publishing.deployment.check_channels, found: \"$@cases['channels']\", "
         f"expected: {record['channels']}}}"
     )
     document.edit("initialize", lambda entry: entry + check + LOAD_WEIGHTS)
@@ -269,7 +267,7 @@ def evaluate_yaml(file: Path, name: str) -> str:
     )
     for key in EVALUATED:
         document.remove(key)
-    seen = "{_target_: pretext3d.training.deployment.seen_cases, models_dir: \"$@bundle_root + '/models'\"}"
+    seen = "{_target_: pretext3d.publishing.deployment.seen_cases, models_dir: \"$@bundle_root + '/models'\"}"
     document.replace({"record: '@record'}": f"record: {seen}}}", **FOUND})
     document.edit("initialize", lambda entry: entry + LOAD_WEIGHTS)
     return document.text

@@ -18,8 +18,8 @@ from pretext3d.publishing.archive import read_metadata, sha256_of
 from pretext3d.publishing.contents import check_size, write_whole
 from pretext3d.publishing.provenance import CARD, MODEL, PROVENANCE, check_story
 from pretext3d.publishing.traces import machine_traces
-from pretext3d.training.handover import resolve_pretrained
-from pretext3d.training.state import load_checkpoint
+from pretext3d.training.checkpoint_io import load_checkpoint
+from pretext3d.training.pretrained import resolve_pretrained
 
 NUMBERS = ("epoch", "step", "seconds", "train_loss", "learning_rate")  # of metrics.csv, no metric
 EXAMPLES = """examples

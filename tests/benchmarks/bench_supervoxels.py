@@ -14,8 +14,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from pretext3d.data.phantom import phantom_volume
-from pretext3d.transforms.slic import slic
+from pretext3d.ops.slic import slic
+from pretext3d.phantom.phantom import phantom_volume
 from pretext3d.transforms.supervoxels import plain_slic
 from skimage.transform import resize
 

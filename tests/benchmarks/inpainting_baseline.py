@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from skimage.measure import label
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from pretext3d.methods.supervoxel_inpainting import masked_mse, mean_fill_mse, tile_fill_mse
+from pretext3d.methods.supervoxel_inpainting.pretext import masked_mse, mean_fill_mse, tile_fill_mse
 
 from tests.benchmarks.laptop import laptop_parser
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
-from pretext3d.transforms.permutations import POOL, far_permutations, minimum_distance
+from pretext3d.ops.permutations import POOL, far_permutations, minimum_distance
 
 COUNT, SETS = 100, 300
 

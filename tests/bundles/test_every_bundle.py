@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
-from pretext3d.training.handover import load_segmentation
-from pretext3d.training.state import load_checkpoint, save_checkpoint
+from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
+from pretext3d.training.pretrained import load_segmentation
 
 from tests.bundles.command import BUNDLES, FINETUNE, ROOT, TINY, arguments, environment, history, succeed
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretext3d.training.state import load_checkpoint, plain
+from pretext3d.training.checkpoint_io import load_checkpoint, plain
 
 from tests.benchmarks.laptop import BUNDLES, laptop_parser
 

@@ -243,7 +243,7 @@ def test_pixdim_fit_along_each_axis():
 
 
 def test_phantom_without_dataset_dir(prepare, tmp_path, monkeypatch, volume, label):
-    phantom = pytest.importorskip("pretext3d.data.phantom")
+    phantom = pytest.importorskip("pretext3d.phantom.phantom")
 
     def write(root, *args, **kwargs):
         for name in "abcde":

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from pretext3d.errors import UserError
-from pretext3d.methods.rubiks_cube import (
+from pretext3d.methods.rubiks_cube.pretext import (
     OrientationAccuracy,
     RandRubiksCubed,
     RubiksCubeLoss,
@@ -20,8 +20,8 @@ from pretext3d.methods.rubiks_cube import (
     validation_metrics,
 )
 from pretext3d.networks.factory import build_backbone
+from pretext3d.ops.permutations import far_permutations
 from pretext3d.transforms.grids import assemble_cubes, extract_cubes
-from pretext3d.transforms.permutations import far_permutations
 
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
 PERMUTATIONS = torch.from_numpy(far_permutations(8, 10))

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from pretext3d.methods.rubiks_cube import RandRubiksCubed
-from pretext3d.methods.rubiks_cube_figure import answered, caption, draw, layer_of, turn_names
+from pretext3d.methods.rubiks_cube.figure import answered, caption, draw, layer_of, turn_names
+from pretext3d.methods.rubiks_cube.pretext import RandRubiksCubed
+from pretext3d.ops.permutations import far_permutations
 from pretext3d.training.pictures import render
-from pretext3d.transforms.permutations import far_permutations
 
 PERMUTATIONS = torch.from_numpy(far_permutations(8, 10))
 HOW = {"permutations": PERMUTATIONS, "grid": 2, "axes": (0, 2)}

@@ -9,11 +9,11 @@ import pytest
 import torch
 from ignite.engine import Engine
 from pretext3d.errors import UserError
-from pretext3d.methods import supervoxel_inpainting as si
+from pretext3d.methods.supervoxel_inpainting import pretext as si
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.training.handover import hand_over
-from pretext3d.training.state import load_checkpoint
+from pretext3d.training.checkpoint_io import load_checkpoint
+from pretext3d.training.pretrained import hand_over
 from skimage.metrics import structural_similarity
 
 ARMS = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from pretext3d.errors import UserError
-from pretext3d.methods import vectorpose as vp
+from pretext3d.methods.vectorpose import pretext as vp
 from pretext3d.networks.factory import build_backbone
 from pretext3d.transforms.crops import flip_matrix, rotation_matrix
 

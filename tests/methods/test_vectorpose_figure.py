@@ -9,8 +9,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from monai.data import MetaTensor
-from pretext3d.methods import vectorpose as vp
-from pretext3d.methods.vectorpose_figure import Place, crop_panels, draw
+from pretext3d.methods.vectorpose import pretext as vp
+from pretext3d.methods.vectorpose.figure import Place, crop_panels, draw
 from pretext3d.transforms.crops import crop_resize, flip_matrix, reorient, rotation_matrix
 
 # A 10 x 20 x 30 volume at 1 x 2 x 3 mm: 10 x 40 x 90 mm, landmark = centre = (5, 20, 45) mm.

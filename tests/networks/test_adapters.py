@@ -14,7 +14,7 @@ from pretext3d.networks.adapters import (
 )
 from pretext3d.networks.factory import build_backbone, rebuild
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.training.handover import hand_over
+from pretext3d.training.pretrained import hand_over
 
 from tests.networks.conftest import SMALL_UNETR
 

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from pretext3d.transforms.shuffling import Windows, window_bank
+from pretext3d.ops.shuffling import Windows, window_bank
 
 
 def plain_genesis(

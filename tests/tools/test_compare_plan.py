@@ -15,7 +15,7 @@ from compare_cells import Arm  # noqa: E402
 
 
 def test_arms_of_different_encoders_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    handover = pytest.importorskip("pretext3d.training.handover")
+    handover = pytest.importorskip("pretext3d.training.pretrained")
     monkeypatch.setattr(handover, "read_record", lambda path: {"backbone": {"encoder": Path(path).stem}})
     for name in ("unet4", "resnet10"):
         (tmp_path / f"{name}.pt").write_text(name)
@@ -29,7 +29,7 @@ def test_arms_of_different_encoders_are_refused(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_an_arm_with_a_pre_training_for_each_cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    handover = pytest.importorskip("pretext3d.training.handover")
+    handover = pytest.importorskip("pretext3d.training.pretrained")
     monkeypatch.setattr(handover, "read_record", lambda path: {"backbone": {"encoder": "unet"}})
     for number, seed in ((4, 0), (4, 1), (8, 0), (8, 1)):
         (tmp_path / f"n{number}_s{seed}.pt").write_text(f"{number} {seed}")
@@ -48,7 +48,7 @@ def test_an_arm_with_a_pre_training_for_each_cell(monkeypatch: pytest.MonkeyPatc
 def test_a_pretraining_that_saw_the_held_out_cases_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    handover = pytest.importorskip("pretext3d.training.handover")
+    handover = pytest.importorskip("pretext3d.training.pretrained")
     cases = []
     for name in "xyz":
         (tmp_path / f"{name}.nii").write_text(name)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from pretext3d.methods.vectorpose import VectorPoseNet
+from pretext3d.methods.vectorpose.pretext import VectorPoseNet
 from pretext3d.networks.factory import build_backbone
-from pretext3d.training.state import save_checkpoint
+from pretext3d.training.checkpoint_io import save_checkpoint
 
 from tools import preview
 

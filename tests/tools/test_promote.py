@@ -51,7 +51,7 @@ def test_files(bundle: Path) -> None:
     }  # fmt: skip
     found = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
     assert {name for name in found if not name.startswith("pretext3d/")} == expected
-    assert "pretext3d/training/deployment.py" in found
+    assert "pretext3d/publishing/deployment.py" in found
     assert not any("__pycache__" in name for name in found)
     assert bundle.stat().st_mode & 0o077 == 0o055  # others may read it
 

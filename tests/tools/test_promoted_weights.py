@@ -10,8 +10,8 @@ import torch
 from monai.bundle import ConfigWorkflow
 from pretext3d.errors import UserError, find_user_error
 from pretext3d.publishing.archive import unpack
+from pretext3d.publishing.deployment import publish
 from pretext3d.publishing.provenance import check_provenance, read_provenance
-from pretext3d.training.deployment import publish
 
 from tests.finished import finished_run, promoted
 from tests.labelled import write_labelled

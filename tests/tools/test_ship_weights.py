@@ -11,8 +11,8 @@ from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone, rebuild
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.publishing.provenance import check_provenance
-from pretext3d.training.handover import hand_over
-from pretext3d.training.state import load_checkpoint, save_checkpoint
+from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
+from pretext3d.training.pretrained import hand_over
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]

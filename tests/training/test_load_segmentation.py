@@ -5,8 +5,8 @@ import torch
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.training.handover import load_segmentation, read_record
-from pretext3d.training.state import save_checkpoint
+from pretext3d.training.checkpoint_io import save_checkpoint
+from pretext3d.training.pretrained import load_segmentation, read_record
 
 ROI = [16, 16, 16]
 

@@ -3,18 +3,18 @@
 from pathlib import Path
 
 import pytest
-from pretext3d.training import checkpoint, history
+from pretext3d.training import checkpointer, history
 
-from tests.training import test_checkpoint, test_history
+from tests.training import test_checkpointer, test_history
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_checkpoints_are_the_first_ones_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
-    monkeypatch.setattr(checkpoint, "_rank", lambda: rank)
-    run = test_checkpoint.Run(tmp_path / "run")()
-    assert run.checkpointer.done_epoch == test_checkpoint.EPOCHS
+    monkeypatch.setattr(checkpointer, "_rank", lambda: rank)
+    run = test_checkpointer.Run(tmp_path / "run")()
+    assert run.checkpointer.done_epoch == test_checkpointer.EPOCHS
     assert (tmp_path / "run" / "final.pt").exists() == (rank == 0)
     assert (list(tmp_path.iterdir()) == []) == (rank == 1)
 

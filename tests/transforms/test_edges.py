@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from pretext3d.errors import UserError
-from pretext3d.transforms import edges, medians
+from pretext3d.ops import medians
+from pretext3d.ops.medians import median_exact, median_separable, sort_program
+from pretext3d.transforms import edges
 from pretext3d.transforms.edges import BoundaryTargetsd, boundary_target, scharr
-from pretext3d.transforms.medians import median_exact, median_separable, sort_program
 
 SHAPE = (5, 6, 7)
 AFFINE = torch.tensor([[2.0, 0, 0, -10], [0, 3, 0, 5], [0, 0, 4, 7], [0, 0, 0, 1]], dtype=torch.float64)

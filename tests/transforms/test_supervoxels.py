@@ -6,8 +6,8 @@ from monai.data import MetaTensor
 from monai.transforms import Randomizable
 from pretext3d.data.dataset import describe
 from pretext3d.errors import UserError
+from pretext3d.ops.slic import slic
 from pretext3d.transforms import supervoxels
-from pretext3d.transforms.slic import slic
 from pretext3d.transforms.supervoxels import Supervoxelsd
 
 SHAPE = (5, 6, 7)

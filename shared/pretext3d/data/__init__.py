@@ -1,1 +1,1 @@
-"""Data: cases from folders and data lists, checks of volumes, splits, caching, the phantom."""
+"""Data: cases from folders and data lists, checks of volumes, splits, caching."""

@@ -30,7 +30,7 @@ from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 import pretext3d
-from pretext3d.data.derived import remove_old_drafts
+from pretext3d.data.disk_cache import remove_old_drafts
 from pretext3d.errors import UserError
 
 __all__ = ["CachedVolumes", "EpochSampler", "UsableVolumes", "default_cache_dir"]

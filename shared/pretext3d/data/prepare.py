@@ -212,7 +212,7 @@ def with_result_names(cases: Sequence[Case]) -> list[Case]:
 
 def embedded_phantom(cache: str) -> str:
     """The folder of the embedded phantom, made at its first use."""
-    from pretext3d.data.phantom import write_phantom
+    from pretext3d.phantom.phantom import write_phantom
 
     folder = str(write_phantom(Path(cache).expanduser() / "phantom"))
     logger.info("dataset_dir is not set: the embedded phantom in %s is used", folder)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretext3d.shapes import Shaped, Tensor
+from pretext3d.annotations import Shaped, Tensor
 
 __all__ = ["BACK", "FAINT", "LETTERS", "TEXT", "frame", "mark_edges", "numpy", "times"]
 

@@ -13,9 +13,9 @@ from monai.networks import nets
 from monai.utils import optional_import
 from torch import nn
 
+from pretext3d.annotations import Float, Tensor
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone, check_sizes
-from pretext3d.shapes import Float, Tensor
 
 __all__ = ["DynUNetBackbone", "SegResNetBackbone", "SwinUNETRBackbone", "UNETRBackbone"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretext3d.annotations import Float, Tensor
 from pretext3d.errors import UserError
-from pretext3d.shapes import Float, Tensor
 
 __all__ = ["Backbone"]
 

@@ -2,9 +2,9 @@
 
 from torch import nn
 
+from pretext3d.annotations import Float, Tensor
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
-from pretext3d.shapes import Float, Tensor
 
 __all__ = ["ClassificationNet"]
 

@@ -24,9 +24,9 @@ from monai.networks.layers.utils import get_norm_layer
 from monai.networks.nets import resnet as monai_resnet
 from torch import nn
 
+from pretext3d.annotations import Float, Tensor
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
-from pretext3d.shapes import Float, Tensor
 
 __all__ = ["AdditiveDecoder", "ResNet"]
 

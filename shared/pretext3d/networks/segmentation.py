@@ -4,9 +4,9 @@ from monai.networks.blocks import SubpixelUpsample
 from monai.networks.layers.factories import Conv
 from torch import nn
 
+from pretext3d.annotations import Float, Tensor
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
-from pretext3d.shapes import Float, Tensor
 
 __all__ = ["SegmentationNet"]
 

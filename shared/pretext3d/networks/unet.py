@@ -19,9 +19,9 @@ from monai.networks.layers.factories import Conv, Pool
 from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
+from pretext3d.annotations import Float, Tensor
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
-from pretext3d.shapes import Float, Tensor
 
 __all__ = ["UNet"]
 

@@ -1,1 +1,1 @@
-"""Training: run set-up, checkpoints and resume, hand-over of weights, handlers, pictures."""
+"""Training: run set-up, checkpoints and resume, transfer of pretrained weights, handlers, pictures."""

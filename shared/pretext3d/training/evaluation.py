@@ -18,8 +18,8 @@ from monai.metrics import (
 )
 from monai.networks.utils import one_hot
 
+from pretext3d.annotations import Shaped, Tensor
 from pretext3d.errors import UserError
-from pretext3d.shapes import Shaped, Tensor
 
 __all__ = ["CaseMetrics"]
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from pretext3d.data.dataset import CachedVolumes
 from pretext3d.errors import UserError
-from pretext3d.training.state import unwrap
+from pretext3d.training.checkpoint_io import unwrap
 
 __all__ = ["Pictures", "file_name", "predict", "render", "write_png"]
 

@@ -26,7 +26,7 @@ from monai.utils import set_determinism
 
 import pretext3d
 from pretext3d.errors import UserError, install_excepthook
-from pretext3d.training.checkpoint import refuse_earlier_run
+from pretext3d.training.checkpointer import refuse_earlier_run
 
 __all__ = ["begin", "check_launched", "check_overrides", "check_profile", "finish", "three_sizes"]
 

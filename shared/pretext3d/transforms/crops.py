@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from monai.transforms import MapTransform, Randomizable
 
+from pretext3d.annotations import Float, Shaped, Tensor
 from pretext3d.errors import UserError
-from pretext3d.shapes import Float, Shaped, Tensor
 
 __all__ = ["RandFlipRotate90d", "RandScaleCropd"]
 

@@ -15,9 +15,9 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
+from pretext3d.annotations import Float, Tensor
 from pretext3d.errors import UserError
-from pretext3d.shapes import Float, Tensor
-from pretext3d.transforms.medians import median_exact, median_separable
+from pretext3d.ops.medians import median_exact, median_separable
 from pretext3d.transforms.outputs import like, output_names
 
 __all__ = ["BoundaryTargetsd"]

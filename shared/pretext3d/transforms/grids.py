@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from monai.transforms import MapTransform, Resize
 
+from pretext3d.annotations import Bool, Int, Shaped, Tensor
 from pretext3d.errors import UserError
-from pretext3d.shapes import Bool, Int, Shaped, Tensor
 
 __all__ = [
     "StretchToGridd",

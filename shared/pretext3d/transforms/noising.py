@@ -24,9 +24,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_tensor
 
+from pretext3d.annotations import Float, Int, Tensor
 from pretext3d.errors import UserError
-from pretext3d.shapes import Float, Int, Tensor
-from pretext3d.transforms.shuffling import Windows, shuffle_windows
+from pretext3d.ops.shuffling import Windows, shuffle_windows
 
 __all__ = ["RandGenesisNoised"]
 

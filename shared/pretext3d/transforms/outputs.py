@@ -5,8 +5,8 @@ from typing import Any
 
 from monai.data import MetaTensor
 
+from pretext3d.annotations import Tensor
 from pretext3d.errors import UserError
-from pretext3d.shapes import Tensor
 
 __all__ = ["like", "output_names"]
 

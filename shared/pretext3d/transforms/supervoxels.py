@@ -20,12 +20,12 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
+from pretext3d.annotations import Tensor
 from pretext3d.data.dataset import default_cache_dir
-from pretext3d.data.derived import kept_array
+from pretext3d.data.disk_cache import kept_array
 from pretext3d.errors import UserError
-from pretext3d.shapes import Tensor
+from pretext3d.ops.slic import check_settings, check_volume, slic
 from pretext3d.transforms.outputs import like, output_names
-from pretext3d.transforms.slic import check_settings, check_volume, slic
 
 __all__ = ["Supervoxelsd"]
 

@@ -1,0 +1,1 @@
+"""Rubik's cube recovery (Zhuang et al., MICCAI 2019)."""

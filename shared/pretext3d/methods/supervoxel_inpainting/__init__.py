@@ -1,0 +1,1 @@
+"""ROI-guided supervoxel in-painting (Kayal et al., MICCAI 2020)."""

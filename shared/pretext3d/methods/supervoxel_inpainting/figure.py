@@ -1,0 +1,232 @@
+"""A picture of supervoxel in-painting, after the paper's Figure 1."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretext3d.annotations import Float, Int, Shaped, Tensor
+from pretext3d.errors import UserError
+from pretext3d.methods.drawing import BACK, FAINT, LETTERS, TEXT, frame, mark_edges, numpy, times
+from pretext3d.methods.supervoxel_inpainting import pretext as inpainting
+
+__all__ = ["draw"]
+
+SIZE = (12.0, 7.4)  # inches
+TILE, HIDDEN, OUTLINE = "#ffd54a", "#40d8ff", "#ffb04a"
+GOLDEN = 0.618034  # of a turn of the colour wheel: neighbouring numbers get colours far apart
+
+
+def draw(
+    volume: Mapping[str, Any],
+    sample: Mapping[str, Any],
+    pred: Tensor | None = None,
+    title: str = "",
+    channel: int = 0,
+) -> Any:
+    """The task of one tile, and with `pred` how well the network does it, as a matplotlib `Figure`.
+
+    All panels show one axial slice, the one that the hidden region has most voxels in. Above: the volume, its
+    supervoxels (if any), the regions that may be hidden, and the hidden one with the tile. Below: the tile as
+    the network sees it, as it was, and what the network puts there, with the error.
+
+    Args:
+        volume: `image` (c, i, j, k) in RAS order, [0, 1], `spacing` (3,), mm; `supervoxels` and `regions` (1,
+            i, j, k), or `label`, where the arm has them.
+        sample: what the pipeline gives for one tile: `image`, `clean` (c, a, b, d), `mask`, `inside` (1, a,
+            b, d), `crop_start` (3,), voxels of the volume; `orientation` (3, 3) where it was mirrored: it is
+            drawn as it lies in the volume.
+        pred: the network's output for this sample without the batch axis, (c, a, b, d).
+        title: the first line.
+        channel: the one that is shown.
+
+    Raises:
+        UserError: an arm that hides nothing, or a channel that is not there.
+    """
+    from matplotlib.figure import Figure
+
+    sample, pred = as_in_volume(sample, pred)
+
+    if "mask" not in sample:
+        raise UserError("arm: restart-unet hides nothing, so there is no picture of it; expected another arm")
+    if not 0 <= channel < len(sample["clean"]):
+        raise UserError(f"draw::channel: found {channel}, expected 0 to {len(sample['clean']) - 1}")
+    place = Place(volume, sample)
+    figure = Figure(figsize=SIZE, facecolor=BACK)
+    name = title or str(volume.get("id", ""))
+    figure.text(0.02, 0.962, name, color=TEXT, size=15, weight="bold", va="center")
+    for line, text in enumerate(describe(volume, sample, place, channel)):
+        figure.text(0.02, 0.925 - 0.029 * line, text, color=FAINT, size=10.5, va="center")
+    above = whole_panels(volume, place)
+    for rectangle, (heading, overlay, labels) in zip(rectangles(len(above), 0.472), above, strict=True):
+        axes = figure.add_axes(rectangle)
+        slab = volume["image"][channel, :, :, place.slice]
+        place.show(axes, slab, (0, 0), cmap="gray", vmin=0, vmax=1)
+        if overlay is not None:
+            place.show(axes, overlay, (0, 0))
+        if labels is not None:
+            place.outline(axes, labels, (0, 0), OUTLINE)
+        if overlay is None and labels is None and heading != "Volume":
+            place.mark_tile(axes)
+        axes.set_title(heading, color=TEXT, size=11, pad=5)
+        frame(axes, np.zeros(2), place.extent[:2])
+        mark_edges(axes, [*LETTERS[0], *LETTERS[1]])
+    below = tile_panels(sample, pred, place, channel)
+    for rectangle, (heading, note, tile, colours) in zip(rectangles(len(below), 0.06), below, strict=True):
+        axes = figure.add_axes(rectangle)
+        limits = {"cmap": "gray", "vmax": 1.0} if colours == "gray" else {"cmap": colours, "vmax": 0.5}
+        place.show(axes, tile, place.start[:2], vmin=0.0, **limits)
+        place.outline(axes, place.mask, place.start[:2], HIDDEN)
+        axes.set_title(heading, color=TEXT, size=11, pad=5)
+        axes.text(0.5, -0.05, note, color=FAINT, size=9.5, ha="center", va="top", transform=axes.transAxes)
+        frame(axes, place.start[:2] * place.spacing[:2], place.end[:2] * place.spacing[:2])
+    return figure
+
+
+def as_in_volume(sample: Mapping[str, Any], pred: Tensor | None) -> tuple[Mapping[str, Any], Tensor | None]:
+    """The tile, and what the network makes of it, mirrored back."""
+    if "orientation" not in sample:
+        return sample, pred
+    axes = [axis + 1 for axis in range(3) if float(sample["orientation"][axis][axis]) < 0]
+    tiles = {key: torch.as_tensor(sample[key]).flip(axes) for key in ("image", "clean", "mask", "inside")}
+    return {**sample, **tiles}, None if pred is None else pred.flip(axes)
+
+
+class Place:
+    """Where the tile and the hidden region lie, and the axial slice that is shown."""
+
+    def __init__(self, volume: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
+        self.spacing = numpy(volume["spacing"])
+        self.shape = np.asarray(volume["image"].shape[1:])
+        self.extent = self.shape * self.spacing
+        self.start = numpy(sample["crop_start"]).astype(int)
+        self.end = self.start + np.asarray(sample["clean"].shape[1:])
+        hidden = torch.as_tensor(sample["mask"])[0]
+        self.voxels = int(hidden.sum())
+        self.tile_slice = int(hidden.sum((0, 1)).argmax())
+        self.slice = int(np.clip(self.start[2] + self.tile_slice, 0, self.shape[2] - 1))
+        self.mask = numpy(hidden[:, :, self.tile_slice]) > 0
+
+    def show(self, axes: Any, picture: Any, start: Any, **how: Any) -> None:
+        """A slice (i, j), or one with colours (i, j, 4), whose lower corner is voxel `start`, in mm."""
+        pixels = picture if isinstance(picture, np.ndarray) else numpy(picture)
+        (left, bottom), (width, height) = (
+            np.asarray(start) * self.spacing[:2],
+            pixels.shape[:2] * self.spacing[:2],
+        )
+        axes.imshow(
+            pixels.swapaxes(0, 1), origin="lower", interpolation="nearest", aspect="equal",
+            extent=(left, left + width, bottom, bottom + height), **how,
+        )  # fmt: skip
+
+    def outline(self, axes: Any, labels: Shaped[np.ndarray, "i j"], start: Any, colour: str) -> None:
+        """The lines between voxels of different labels."""
+        from matplotlib.collections import LineCollection
+
+        lines = (borders(labels) + np.asarray(start)) * self.spacing[:2]
+        axes.add_collection(LineCollection(list(lines), colors=colour, linewidths=0.7), autolim=False)
+
+    def mark_tile(self, axes: Any) -> None:
+        """The hidden region, filled, and the tile's outline."""
+        from matplotlib.patches import Rectangle
+
+        self.show(axes, tinted(self.mask.astype(int), HIDDEN), self.start[:2])
+        corner, size = self.start[:2] * self.spacing[:2], (self.end - self.start)[:2] * self.spacing[:2]
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=TILE, linewidth=1.8))
+
+
+def describe(
+    volume: Mapping[str, Any], sample: Mapping[str, Any], place: Place, channel: int
+) -> tuple[str, str]:
+    """Two lines on the volume and on what is hidden of it."""
+    channels = len(volume["image"])
+    shown = f"; channel {channel + 1} of {channels} is shown" if channels > 1 else ""
+    share = place.voxels / sample["mask"].numel()
+    count = len(volume["region_boxes"]) if "region_boxes" in volume else 0
+    one_of = f"one of {count} regions" if count else "a random cuboid"
+    volume_ml = place.voxels * float(np.prod(place.spacing)) / 1000
+    tile, size = times(sample["clean"].shape[1:]), times(place.extent, 0)
+    return (
+        f"volume: {size} mm, {times(place.shape)} voxels of {times(place.spacing)} mm{shown}",
+        f"hidden: {one_of}, {place.voxels:,} voxels = {volume_ml:.1f} ml, {share:.1%} of a tile of {tile}",
+    )
+
+
+def whole_panels(
+    volume: Mapping[str, Any], place: Place
+) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
+    """Heading, colours (i, j, 4) and labels to outline (i, j) of each picture of the volume."""
+    panels: list[tuple[str, np.ndarray | None, np.ndarray | None]] = [("Volume", None, None)]
+
+    def slab(key: str) -> np.ndarray:
+        return numpy(volume[key][0, :, :, place.slice]).astype(int)
+
+    if "supervoxels" in volume:
+        panels.append((f"{int(volume['supervoxels'].max())} supervoxels", None, slab("supervoxels")))
+    if "regions" in volume:
+        panels.append(("Regions that may be hidden", tinted(slab("regions")), None))
+    elif "foreground" in volume:
+        panels.append(("Foreground: cuboids overlap it", tinted((slab("label") > 0).astype(int)), None))
+    panels.append(("Hidden now, and the tile", None, None))
+    return panels
+
+
+def tile_panels(
+    sample: Mapping[str, Any], pred: Tensor | None, place: Place, channel: int
+) -> list[tuple[str, str, Tensor, str]]:
+    """Heading, note, slice (a, b) and colour map of each picture of the tile."""
+
+    def slab(tile: Tensor) -> Tensor:
+        return torch.as_tensor(tile)[channel, :, :, place.tile_slice]
+
+    clean = sample["clean"]
+    panels = [
+        ("What the network sees", "one region is zero", slab(sample["image"]), "gray"),
+        ("What was there", "must be in-painted", slab(clean), "gray"),
+    ]
+    if pred is not None:
+        output = as_output(sample, pred)
+        error, fill = (float(f(output)) for f in (inpainting.masked_mse, inpainting.mean_fill_mse))
+        likeness = float(inpainting.masked_ssim(output))
+        told = f"there: MSE {error:.4f}, {error / max(fill, 1e-10):.2f} of a flat fill's"
+        restored = output["pred"][0]
+        panels += [
+            ("The network's in-painting", f"there: similarity (SSIM) {likeness:.2f}", slab(restored), "gray"),
+            ("Error", told, (slab(restored) - slab(clean)).abs(), "magma"),
+        ]
+    return panels
+
+
+def as_output(sample: Mapping[str, Any], pred: Float[Tensor, "c a b d"]) -> dict[str, Any]:
+    """A sample and its prediction as a batch of one, which the method's errors take."""
+    label = {key: torch.as_tensor(sample[key])[None] for key in ("clean", "mask", "inside")}
+    label["clean"] = label["clean"].float()
+    return {"pred": pred.detach().cpu().float()[None], "label": label}
+
+
+def borders(labels: Shaped[np.ndarray, "i j"]) -> Float[np.ndarray, "n 2 2"]:
+    """Segments (two ends, each i and j, voxels from the lower corner) between voxels of different labels."""
+    i, j = np.nonzero(labels[1:] != labels[:-1])
+    across = np.stack([np.stack([i + 1, j], -1), np.stack([i + 1, j + 1], -1)], 1)
+    i, j = np.nonzero(labels[:, 1:] != labels[:, :-1])
+    along = np.stack([np.stack([i, j + 1], -1), np.stack([i + 1, j + 1], -1)], 1)
+    return np.concatenate([across, along]).astype(float)
+
+
+def tinted(labels: Int[np.ndarray, "i j"], colour: str = "") -> Float[np.ndarray, "i j 4"]:
+    """A colour for each label above 0, half transparent; nothing where the label is 0."""
+    from matplotlib.colors import hsv_to_rgb, to_rgb
+
+    hue = (labels * GOLDEN) % 1.0
+    colours = hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.85), np.ones_like(hue)], -1))
+    if colour:
+        colours = np.broadcast_to(to_rgb(colour), (*labels.shape, 3))
+    return np.concatenate([colours, 0.55 * (labels > 0)[..., None]], -1)
+
+
+def rectangles(count: int, bottom: float) -> list[tuple[float, float, float, float]]:
+    """Left, bottom, width and height in the figure of a row of panels."""
+    width = 0.97 / max(4, count)
+    left = 0.5 - width * count / 2
+    return [(left + width * column + 0.008, bottom, width - 0.016, 0.37) for column in range(count)]

@@ -1,0 +1,245 @@
+"""ROI-guided supervoxel in-painting: hide one region of a volume, and fill it from what is around it.
+
+Kayal S, Chen S, de Bruijne M. Region-of-Interest Guided Supervoxel Inpainting for Self-supervision. MICCAI
+2020.
+
+In the paper's order: the arms (3.2), network and losses (2.2), the arms that pre-train otherwise or not at
+all (3.2), and errors. Supervoxels are in `pretext3d.transforms.supervoxels`; the regions of Eq. 1 (2.1), the
+cuboids and the tiles (3.3) in `pretext3d.methods.supervoxel_inpainting.regions`.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric, MetricsLambda
+from monai.losses import DiceLoss
+from monai.metrics.regression import KernelType, compute_ssim_and_cs
+from torch import nn
+
+from pretext3d.annotations import Bool, Float, Shaped, Tensor
+from pretext3d.errors import UserError
+from pretext3d.methods.supervoxel_inpainting.regions import KINDS
+from pretext3d.networks.backbone import Backbone
+from pretext3d.training.checkpoint_io import save_checkpoint, unwrap
+from pretext3d.training.metrics import SampleMean
+
+__all__ = [
+    "InpaintingLoss",
+    "RestartLoss",
+    "SupervoxelInpaintingNet",
+    "Untrained",
+    "choose_arm",
+    "masked_mse",
+    "masked_psnr",
+    "masked_ssim",
+    "mean_fill_mse",
+    "mse",
+    "tile_fill_mse",
+    "validation_metrics",
+]
+
+logger = logging.getLogger(__name__)
+
+BORDER = 3  # voxels round a hidden region whose mean the yardstick fills it with
+WINDOW = 7  # voxels, edge of the windows of SSIM
+
+
+def choose_arm(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One row of the table of arms.
+
+    Raises:
+        UserError: no such arm, or a row that lacks task, regions or roi.
+    """
+    if str(arm) not in arms:
+        raise UserError(f"arm: found {arm!r}, expected one of {', '.join(arms)}")
+    row = {"untrained": False, **arms[arm]}
+    tasks = ("inpainting", "segmentation")
+    if (
+        row.get("task") not in tasks
+        or row.get("regions") not in KINDS
+        or not isinstance(row.get("roi"), bool)
+    ):
+        raise UserError(
+            f"arms: {arm} is {dict(arms[arm])}, expected task: one of {', '.join(tasks)}; regions: one of "
+            f"{', '.join(KINDS)}; roi: True or False"
+        )
+    return row
+
+
+# ---------------------------------------------------------------------------------------- 2.2 network, losses
+class SupervoxelInpaintingNet(nn.Module):
+    """Backbone and a linear 1x1x1 convolution, the layer that fine-tuning replaces.
+
+    Args:
+        backbone: any network with `encode` and `decode`.
+        outputs: channels; 0: as many as the images have.
+    """
+
+    def __init__(self, backbone: Backbone, outputs: int = 0) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Conv3d(backbone.out_channels, outputs or backbone.in_channels, kernel_size=1)
+
+    def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b o i j k"]:
+        """The in-painted tile; for arm restart-unet, logits."""
+        return self.head(self.backbone.decode(self.backbone.encode(x)))
+
+
+class InpaintingLoss(nn.Module):
+    """Mean squared error over the whole tile and all channels, + `region_weight` * that in the hidden region.
+
+    A region is a hundredth of a tile: by the first part alone, which is the paper's loss, a network spends
+    its first thousands of steps on copying what it sees.
+
+    Args:
+        region_weight: 0: the paper's loss.
+    """
+
+    def __init__(self, region_weight: float = 0.0) -> None:
+        super().__init__()
+        if not isinstance(region_weight, int | float) or not 0 <= region_weight < math.inf:
+            raise UserError(f"region_weight: found {region_weight!r}, expected 0 or more")
+        self.region_weight = float(region_weight)
+
+    def forward(self, pred: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """The mean over the batch."""
+        output = {"pred": pred, "label": target}
+        loss = mse(output).mean()
+        return loss + self.region_weight * masked_mse(output).mean() if self.region_weight else loss
+
+
+class RestartLoss(nn.Module):
+    """Dice loss of a segmentation, mean over the foreground classes: what arm restart-unet is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = DiceLoss(softmax=True, to_onehot_y=True, include_background=False)
+
+    def forward(self, pred: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """The mean over the batch."""
+        loss: Tensor = self.dice(pred.float(), target["label"])
+        return loss
+
+
+class Untrained:
+    """Handler of a trainer that makes no step: final.pt holds the initial weights (arm vanilla-unet, 3.2).
+
+    List it behind the checkpointer, which makes sure that no run is overwritten.
+    """
+
+    def __init__(self, ckpt_dir: str, network: nn.Module, record: Mapping[str, Any]) -> None:
+        self.path, self.network, self.record = Path(ckpt_dir) / "final.pt", network, record
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, self.start_run)
+
+    def start_run(self, engine: Engine) -> None:
+        """Write, and end the run."""
+        logger.info(
+            "this arm is not pre-trained: no step is made, %s holds the initial weights", self.path.name
+        )
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            network = unwrap(self.network).state_dict()
+            content = {"record": self.record, "network": network, "epoch": 0}
+            save_checkpoint(self.path, {**content, "best_metric": None, "best_epoch": None})
+        engine.terminate()
+
+
+# --------------------------------------------------------------------------------------------------- errors
+# Each takes the trainer's output {"pred", "label"} and gives one number per tile, ready for `SampleMean`.
+def masked_mean(values: Shaped[Tensor, "b c i j k"], mask: Bool[Tensor, "b 1 i j k"]) -> Float[Tensor, "b"]:
+    """Mean over the channels and the voxels where `mask` is True; 0 where there are none."""
+    total = (values * mask).flatten(1).sum(1)
+    return total / (mask.flatten(1).sum(1) * values.shape[1]).clamp(min=1)
+
+
+def squared_error(output: Mapping[str, Any]) -> Float[Tensor, "b c i j k"]:
+    """Of each voxel and channel, intensities [0, 1]."""
+    return (output["pred"].float() - output["label"]["clean"]).square()
+
+
+def masked_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
+    """Mean squared error in the hidden region."""
+    return masked_mean(squared_error(output), output["label"]["mask"])
+
+
+def mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
+    """Mean squared error over the whole tile: the loss."""
+    return squared_error(output).flatten(1).mean(1)
+
+
+def masked_psnr(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
+    """Peak signal-to-noise ratio in the hidden region, dB, for a peak of 1."""
+    return -10 * masked_mse(output).clamp(min=1e-10).log10()
+
+
+def masked_ssim(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
+    """Structural similarity, mean over windows of 7^3 voxels, all weights equal, centred in the region.
+
+    At the tile's faces the windows see the outermost voxels again.
+    """
+    pad = [WINDOW // 2] * 6
+    pred, clean = (
+        F.pad(x.float(), pad, mode="replicate") for x in (output["pred"], output["label"]["clean"])
+    )
+    window = {"kernel_size": (WINDOW,) * 3, "kernel_sigma": (1.0,) * 3, "kernel_type": KernelType.UNIFORM}
+    similarity, _ = compute_ssim_and_cs(pred, clean, spatial_dims=3, data_range=1.0, **window)
+    return masked_mean(similarity, output["label"]["mask"])
+
+
+def flat_fill_mse(output: Mapping[str, Any], near: Bool[Tensor, "b 1 i j k"] | bool) -> Float[Tensor, "b"]:
+    """`masked_mse` of a region filled with one value a channel, the mean of what is visible where `near`."""
+    clean, mask = output["label"]["clean"], output["label"]["mask"]
+    source = near & ~mask & output["label"]["inside"]  # a tile may reach beyond its volume
+    fill = (clean * source).flatten(2).sum(2) / source.flatten(2).sum(2).clamp(min=1)
+    return masked_mean((clean - fill[..., None, None, None]).square(), mask)
+
+
+def mean_fill_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
+    """The yardstick: `masked_mse` of a region filled with the mean of its border, a value a channel.
+
+    The border is every visible voxel within 3 voxels of the region along each axis.
+    """
+    mask = output["label"]["mask"]
+    near = F.max_pool3d(mask.float(), 2 * BORDER + 1, stride=1, padding=BORDER) > 0
+    return flat_fill_mse(output, near)
+
+
+def tile_fill_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
+    """Chance: `masked_mse` of a region filled with the mean of all visible voxels, a value a channel."""
+    return flat_fill_mse(output, True)
+
+
+def relative(error: float, yardstick: float) -> float:
+    """Their ratio; NaN where every region is flat, so that the yardstick makes no error."""
+    return error / yardstick if yardstick else math.nan
+
+
+def validation_metrics(task: str = "inpainting") -> dict[str, Metric]:
+    """The metrics of a validation, by name: the mean over all held-out tiles of the errors above.
+
+    `tile_fill_mse` is chance, `mean_fill_mse` the yardstick's error; `relative_masked_error`, `masked_mse` /
+    `mean_fill_mse`, is 1 for a network that is no better than a flat fill with the mean of the border.
+
+    Args:
+        task: segmentation, which is measured after fine-tuning, has none.
+    """
+    if task == "segmentation":
+        return {}
+    error, yardstick = SampleMean(masked_mse), SampleMean(mean_fill_mse)
+    return {
+        "masked_mse": error,
+        "tile_fill_mse": SampleMean(tile_fill_mse),
+        "mean_fill_mse": yardstick,
+        "relative_masked_error": MetricsLambda(relative, error, yardstick),
+        "mse": SampleMean(mse),
+        "masked_psnr_db": SampleMean(masked_psnr),
+        "masked_ssim": SampleMean(masked_ssim),
+    }

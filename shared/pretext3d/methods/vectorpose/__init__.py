@@ -1,0 +1,1 @@
+"""VectorPOSE (Zhang et al., ISBI 2023)."""

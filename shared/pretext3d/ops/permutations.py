@@ -1,0 +1,186 @@
+"""Permutations of a grid's cells that are far apart in Hamming distance: the classes of jigsaw-like tasks.
+
+Source: Noroozi and Favaro, "Unsupervised learning of visual representations by solving jigsaw puzzles", ECCV
+2016, choose greedily among all n! permutations. Here candidates are few: for many numbers of cells algebra
+gives a whole group of permutations with a large minimum distance, and elsewhere random ones are drawn.
+
+    n a power of a prime        AGL(1, n), x -> a x + b over the field of n elements: n (n - 1) permutations
+                                with minimum distance n - 1 (27 cells: 702 at 26; 8 cells: 56 at 7)
+    n - 1 a power of a prime    PGL(2, n - 1), x -> (a x + b) / (c x + d) with a point at infinity:
+                                n (n - 1) (n - 2) permutations with minimum distance n - 2 (8 cells: 336 at 6)
+
+Powers of a prime up to the third are known here. Two group elements agree in as many points as their quotient
+fixes, at most 1 or 2: hence the distances.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pretext3d.annotations import Int, Shaped, Tensor
+from pretext3d.errors import UserError
+from pretext3d.transforms.grids import check_grid
+
+__all__ = ["far_permutations", "load_permutations", "minimum_distance"]
+
+POOL = 20_000  # candidates at most
+
+
+def load_permutations(
+    folder: str, grid: int | Sequence[int], count: int, seed: int = 0
+) -> Int[Tensor, "k m"]:
+    """The permutations in a file of a folder, if one holds `count` of the grid's cells; else chosen ones.
+
+    Args:
+        folder: its files permutations*.json are read: {"permutations": [[...], ...], "seed": 0, ...}.
+        grid: cells along each axis, one number or three; m in all.
+        count: number k of permutations.
+        seed: of the choice; a file of another seed does not serve, one without a seed does.
+
+    Raises:
+        UserError: a file holds something else than permutations; a seed that is no whole number from 0.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"permutations_seed: found {seed!r}, expected a whole number of 0 or more")
+    cells = math.prod(check_grid("grid", grid))
+    for file in sorted(Path(folder).glob("permutations*.json")):
+        try:
+            stored = json.loads(file.read_text())
+            found, chosen_by = np.asarray(stored["permutations"]), stored.get("seed", seed)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file}: expected JSON with a list of `permutations`: {error}") from error
+        if found.ndim != 2 or found.dtype.kind != "i" or (np.sort(found) != np.arange(found.shape[-1])).any():
+            raise UserError(f"{file}: expected `permutations`, each a list of the numbers 0 to m - 1")
+        if found.shape == (count, cells) and chosen_by == seed:
+            return torch.from_numpy(found.astype(np.int64))
+    return torch.from_numpy(far_permutations(cells, count, seed))
+
+
+def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray, "k m"]:
+    """`count` permutations of `cells` cells, chosen one after the other as far as possible from those before.
+
+    Greedy: the next one has the largest minimum Hamming distance to the chosen ones, and of several the
+    largest mean. All n! of them are candidates up to 6 cells; beyond, a group as above if it has enough
+    elements, relabelled at random, of a larger one 20,000 elements, which are as far apart; else 20,000
+    random permutations.
+
+    Raises:
+        UserError: fewer than 2 cells, or more permutations wanted than there are.
+    """
+    if cells < 2:
+        raise UserError(f"grid: found {cells} cell(s), expected 2 or more")
+    if not isinstance(count, int) or not 1 <= count <= min(POOL, math.factorial(min(cells, 20))):
+        most = min(POOL, math.factorial(min(cells, 20)))
+        raise UserError(
+            f"num_permutations: found {count}, expected 1 to {most} permutations of {cells} cells"
+        )
+    rng = np.random.default_rng([seed, cells])
+    pool = _candidates(cells, count, rng)
+    if len(pool) < count:
+        raise UserError(
+            f"num_permutations: found {count}, but among {POOL} random permutations of {cells} cells only "
+            f"{len(pool)} are different; expected fewer"
+        )
+    chosen = [int(rng.integers(len(pool)))]
+    nearest, total = np.full(len(pool), cells), np.zeros(len(pool), dtype=np.int64)
+    while len(chosen) < count:
+        distance = (pool != pool[chosen[-1]]).sum(axis=1)
+        nearest, total = np.minimum(nearest, distance), total + distance
+        # one number orders by minimum, then by sum; a chosen one has minimum 0
+        chosen.append(int(np.argmax(nearest * (cells * count + 1) + total)))
+    return np.asarray(pool[chosen], dtype=np.int64)
+
+
+def minimum_distance(permutations: Shaped[np.ndarray, "k m"]) -> int:
+    """The smallest Hamming distance between two of them, 2 to m; m for a single one."""
+    permutations = np.asarray(permutations)
+    distances = [
+        (permutations[i + 1 :] != permutations[i]).sum(axis=1).min() for i in range(len(permutations) - 1)
+    ]
+    return int(min(distances, default=permutations.shape[1]))
+
+
+def _candidates(cells: int, count: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p m"]:
+    """Different permutations to choose from, `count` or more."""
+    if cells <= 6:
+        return np.asarray(list(itertools.permutations(range(cells))))
+    if count <= cells * (cells - 1) and (field := _prime_power(cells)):
+        group = _affine_group(*field, rng)
+    elif count <= cells * (cells - 1) * (cells - 2) and (field := _prime_power(cells - 1)):
+        group = _projective_group(*field, rng)
+    else:
+        return np.unique(rng.permuted(np.tile(np.arange(cells), (POOL, 1)), axis=1), axis=0)
+    names = rng.permutation(cells)  # s g s^-1 for a random relabelling s: as far apart, another group
+    return names[group[:, np.argsort(names)]]
+
+
+def _prime_power(number: int) -> tuple[int, int] | None:
+    """(p, m) with number = p^m for a prime p and m of 1 to 3, else None."""
+    for degree in (1, 2, 3):
+        prime = round(number ** (1 / degree))
+        if prime > 1 and prime**degree == number and all(prime % d for d in range(2, math.isqrt(prime) + 1)):
+            return prime, degree
+    return None
+
+
+def _field(prime: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tables of sums and products, (q, q) each, of the field with q = prime^degree elements.
+
+    Element e stands for the polynomial whose coefficients are its digits to the base `prime`; products are
+    taken modulo a monic polynomial of that degree without roots, which for degrees to 3 is irreducible.
+    """
+    size = prime**degree
+    digits = (np.arange(size)[:, None] // prime ** np.arange(degree)) % prime  # lowest first
+    for tail in digits:
+        powers = np.arange(prime)[:, None] ** np.arange(degree)
+        if degree == 1 or ((powers @ tail + np.arange(prime) ** degree) % prime).all():
+            modulus = tail
+            break
+    sums = (digits[:, None] + digits[None]) % prime
+    product = np.zeros((size, size, 2 * degree - 1), dtype=np.int64)
+    for i, j in itertools.product(range(degree), repeat=2):
+        product[..., i + j] += digits[:, None, i] * digits[None, :, j]
+    for high in range(2 * degree - 2, degree - 1, -1):  # x^degree = -modulus
+        product[..., high - degree : high] -= product[..., high, None] * modulus
+    weights = prime ** np.arange(degree)
+    return sums @ weights, (product[..., :degree] % prime) @ weights
+
+
+def _chosen(elements: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p"]:
+    """The numbers of all elements of a group, or of 20,000 different ones."""
+    return np.arange(elements) if elements <= POOL else rng.choice(elements, POOL, replace=False)
+
+
+def _affine_group(prime: int, degree: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p q"]:
+    """X -> a x + b for every a other than 0 and every b."""
+    add, times = _field(prime, degree)
+    size = len(add)
+    a, b = np.divmod(_chosen((size - 1) * size, rng), size)
+    return add[times[a + 1], b[:, None]]
+
+
+def _projective_group(prime: int, degree: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p r"]:
+    """X -> (a x + b) / (c x + d) with a d != b c, on the field and the point at infinity, number q.
+
+    One matrix of each class: c = 0, d = 1, any a but 0, any b; or c = 1, any a and d, any b but a d.
+    """
+    add, times = _field(prime, degree)
+    size = len(add)
+    inverse = np.argmax(times == 1, axis=1)  # of 0: not used
+    number = _chosen((size - 1) * size * (size + 1), rng)
+    c = (number >= (size - 1) * size).astype(np.int64)
+    high, low = np.divmod(number - c * (size - 1) * size, size)  # c = 0: a - 1 and b; c = 1: the rest and d
+    apart, left = np.divmod(high, size)
+    a, d = np.where(c, left, high + 1), np.where(c, low, 1)
+    b = np.where(c, add[times[left, low], (apart + 1) % size], low)
+    a, b, c, d = (each[np.lexsort((d, c, b, a)), None] for each in (a, b, c, d))
+    x = np.arange(size)[None]
+    above, below = add[times[a, x], b], add[times[c, x], d]
+    finite = np.where(below == 0, size, times[above, inverse[below]])
+    infinity = np.where(c == 0, size, times[a, inverse[c]])
+    return np.concatenate([finite, infinity], axis=1)

@@ -1,0 +1,1 @@
+"""The embedded phantom: procedurally made bodies with labelled organs."""

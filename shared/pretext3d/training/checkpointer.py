@@ -1,0 +1,299 @@
+"""A run that can be killed anywhere and goes on as if it had not been: its checkpoints, and resume."""
+
+import logging
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from torch import nn
+
+from pretext3d.errors import UserError
+from pretext3d.training.checkpoint_io import (
+    check_same_run,
+    load_checkpoint,
+    one_line,
+    plain,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+    unwrap,
+)
+
+__all__ = ["RunCheckpointer", "load_checkpoint", "save_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+EPOCH_KEYS = {"optimizer", "lr_scheduler", "scaler", "rng", "epoch", "iteration", "best_metric", "best_epoch"}
+EPOCH_FILE = re.compile(r"epoch_(\d+)\.pt")
+# how long a learning-rate schedule is: taken from the current configuration, not from the checkpoint
+HORIZON = ("total_steps", "_schedule_phases", "t_total", "T_max", "total_iters")
+
+
+class RunCheckpointer:
+    """Handler of a trainer: writes the checkpoints of each epoch, the best and the last; resumes from them.
+
+    It writes behind all other handlers, wherever it stands in their list, because it attaches its step at an
+    epoch's end only when the run starts: after validation, learning-rate scheduler and metrics. It reads when
+    the run starts: list it FIRST, so that whatever other handlers do then sees the resumed state.
+
+    At the start of each epoch the global generators of torch, NumPy and Python are seeded by (seed, epoch,
+    rank): dropout and the like are a function of the epoch. A run killed anywhere and resumed then gives, on
+    CPU, the same losses and weights bit for bit, if the order of the data is a function of the epoch
+    (`EpochSampler`) and an epoch is one pass of the data loader. All ranks read; only rank 0 writes.
+
+    Args:
+        ckpt_dir: folder of epoch_0001.pt ..., best.pt, final.pt.
+        network: what is trained; it may be wrapped for several processes.
+        optimizer: its state is kept.
+        record: what the run is. A checkpoint of another method, backbone or number of channels is refused.
+        lr_scheduler: its position is kept; its length is the current configuration's, so that a finished run
+            can be resumed with more epochs.
+        scaler: of mixed precision; None = the trainer's own.
+        evaluator: the validation whose metric decides on best.pt; None = no best.pt.
+        key_metric: name of that metric; '' = the evaluator's key metric.
+        negative_key_metric: True where lower is better (an error), False where higher is (Dice).
+        keep: how many of the newest epoch checkpoints stay.
+        resume: True = go on from the newest good checkpoint, from the beginning where there is none;
+            False = an error where ckpt_dir already holds a run.
+        seed: of the run; None = the generators are left alone (and only put back on resume).
+
+    Raises:
+        UserError: from the constructor for a bad argument; from the run where it cannot be resumed.
+    """
+
+    def __init__(
+        self,
+        ckpt_dir: str,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        record: Mapping[str, Any],
+        lr_scheduler: Any = None,
+        scaler: Any = None,
+        evaluator: Any = None,
+        key_metric: str = "",
+        negative_key_metric: bool = False,
+        keep: int = 2,
+        resume: bool = False,
+        seed: int | None = 0,
+    ) -> None:
+        if keep < 1:
+            raise UserError(f"keep: found {keep}, expected 1 checkpoint or more")
+        if seed is not None and seed < 0:
+            raise UserError(f"seed: found {seed}, expected 0 or more")
+        self.ckpt_dir = Path(ckpt_dir)
+        self.network = network
+        self.parts = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "scaler": scaler}
+        self.record = plain(record, "record")
+        self.evaluator = evaluator
+        self.key_metric = key_metric or (evaluator.state.key_metric_name if evaluator is not None else "")
+        if evaluator is not None and not self.key_metric:
+            raise UserError("key_metric: the evaluator has no key metric; name one, or give no evaluator")
+        self.negative_key_metric = negative_key_metric
+        self.keep = keep
+        self.resume = resume
+        self.seed = seed
+        self.best_metric: float | None = None
+        self.best_epoch: int | None = None
+        self.done_epoch = -1  # the epoch whose end the weights are at
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, self.start_run)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+        engine.add_event_handler(Events.COMPLETED, self.end_run)
+
+    def start_run(self, engine: Engine) -> None:
+        """Resume, or make sure that nothing is overwritten; a trainer that runs once more just goes on."""
+        if self.done_epoch >= 0:  # the next round of a federated training
+            return
+        if self.parts["scaler"] is None:
+            self.parts["scaler"] = getattr(engine, "scaler", None)  # MONAI's trainer makes it in run()
+        epochs = epoch_files(self.ckpt_dir)
+        if not self.resume:
+            refuse_earlier_run(self.ckpt_dir)
+        if self.resume and not epochs:
+            final = self.ckpt_dir / "final.pt"
+            if final.exists() and load_checkpoint(final)["epoch"] == 0:
+                logger.warning("%s: holds initial weights, which is all of this run", final)
+                engine.terminate()
+                return
+            if final.exists():
+                raise UserError(f"{self.ckpt_dir}: holds final.pt, but no epoch checkpoint to resume from")
+            logger.warning("nothing to resume in %s, starting from the beginning", self.ckpt_dir)
+        elif self.resume:
+            self._resume(engine, epochs)
+        if _rank() == 0:
+            for draft in self.ckpt_dir.glob(".*.pt.*.tmp"):  # of a process that was killed while it wrote
+                draft.unlink(missing_ok=True)
+        if not engine.has_event_handler(self.end_epoch, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+
+    def start_epoch(self, engine: Engine) -> None:
+        """Seed the global generators by (seed, epoch, rank)."""
+        if self.seed is not None:
+            words = np.random.SeedSequence([self.seed, engine.state.epoch, _rank()]).generate_state(3)
+            random.seed(int(words[0]))
+            np.random.seed(int(words[1]))
+            torch.manual_seed(int(words[2]))
+
+    def end_epoch(self, engine: Engine) -> None:
+        """Write best.pt where the metric improved, then this epoch's checkpoint, then remove the oldest."""
+        state = engine.state
+        self.done_epoch = state.epoch
+        value = self._metric()
+        if value is not None and self._improves(value):
+            self.best_metric, self.best_epoch = value, state.epoch
+            self._write("best.pt", state.epoch)
+        parts = {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
+        more = {**parts, "rng": rng_state(), "iteration": state.iteration}
+        # after best.pt: a run killed between the two does this epoch again and writes the same best.pt
+        self._write(f"epoch_{state.epoch:04d}.pt", state.epoch, **more)
+        if _rank() == 0:
+            for path in [p for p in epoch_files(self.ckpt_dir) if _epoch_of(p) <= state.epoch][: -self.keep]:
+                path.unlink()
+
+    def end_run(self, engine: Engine) -> None:
+        """Write final.pt, unless the run was broken off in the middle of an epoch."""
+        if self.done_epoch == engine.state.epoch:
+            self._write("final.pt", engine.state.epoch)
+
+    def _write(self, name: str, epoch: int, **more: Any) -> None:
+        if _rank() == 0:
+            network = unwrap(self.network).state_dict()
+            best = {"best_metric": self.best_metric, "best_epoch": self.best_epoch}
+            content = {"record": self.record, "network": network, "epoch": epoch, **best, **more}
+            save_checkpoint(self.ckpt_dir / name, content)
+
+    def _metric(self) -> float | None:
+        """The validation's key metric; None where there was no validation yet, or it is not finite."""
+        metrics = self.evaluator.state.metrics if self.evaluator is not None else {}
+        if not metrics:
+            return None
+        if self.key_metric not in metrics:
+            known = ", ".join(sorted(metrics))
+            raise UserError(f"key_metric: found {self.key_metric!r}, expected one of {known}")
+        value = float(metrics[self.key_metric])
+        return value if math.isfinite(value) else None
+
+    def _improves(self, value: float) -> bool:
+        if self.best_metric is None:
+            return True
+        return value < self.best_metric if self.negative_key_metric else value > self.best_metric
+
+    def _resume(self, engine: Engine, epochs: list[Path]) -> None:
+        path, content = newest_good(epochs)
+        check_same_run(path, content["record"], self.record)
+        check_same_settings(path, content, self.parts)
+        _load_part(path, "network", unwrap(self.network), content["network"])
+        for name, part in self.parts.items():
+            stored = content[name]
+            if part is not None and stored:
+                current = part.state_dict() if name == "lr_scheduler" else {}
+                stored = stored | {key: current[key] for key in HORIZON if key in current}
+                _load_part(path, name, part, stored)
+            elif part is not None or stored:  # a scaler's state is empty where mixed precision is off
+                logger.warning("%s: %s is %s", path, name, "not used" if stored else "not in it, begun anew")
+        if _rank() == 0:
+            set_rng_state(content["rng"])  # rank 0's; the other ranks draw by `seed`
+        self.best_metric, self.best_epoch = content["best_metric"], content["best_epoch"]
+        if self.evaluator is not None and self.best_epoch is not None:
+            self.evaluator.state.best_metric = self.best_metric
+            self.evaluator.state.best_metric_epoch = self.best_epoch
+        state, epoch = engine.state, content["epoch"]
+        self.done_epoch = state.epoch = epoch
+        state.iteration = content["iteration"]
+        if state.epoch_length is not None and state.iteration != epoch * state.epoch_length:
+            logger.warning("%s: an epoch had another number of iterations than now", path)
+            state.iteration = epoch * state.epoch_length
+        if epoch >= state.max_epochs:
+            logger.warning(
+                "%s: %d of %d epochs are done, nothing is left to do", path, epoch, state.max_epochs
+            )
+        else:
+            logger.info("resumed from %s: going on with epoch %d of %d", path, epoch + 1, state.max_epochs)
+
+
+def epoch_files(folder: Path) -> list[Path]:
+    """The epoch checkpoints in a folder, oldest first."""
+    return sorted((p for p in folder.glob("epoch_*.pt") if EPOCH_FILE.fullmatch(p.name)), key=_epoch_of)
+
+
+def refuse_earlier_run(ckpt_dir: str | Path) -> None:
+    """Make sure that a new run overwrites none.
+
+    Raises:
+        UserError: there are checkpoints in the folder.
+    """
+    folder = Path(ckpt_dir)
+    present = [*epoch_files(folder), *(p for p in (folder / "best.pt", folder / "final.pt") if p.exists())]
+    if present:
+        names = ", ".join(p.name for p in present)
+        raise UserError(f"{folder}: holds a run already ({names}); use --resume True or another --output_dir")
+
+
+def newest_good(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+    """The newest of the epoch checkpoints that is whole; says which bad ones it passes over.
+
+    Raises:
+        UserError: none is whole.
+    """
+    reasons = []
+    for path in reversed(paths):
+        try:
+            content = load_checkpoint(path)
+            missing = EPOCH_KEYS - set(content)
+            if missing:
+                raise UserError(f"{path}: has no {', '.join(sorted(missing))}; expected an epoch checkpoint")
+        except UserError as error:
+            logger.warning("%s; falling back to the checkpoint before it", error)
+            reasons.append(str(error))
+        else:
+            return path, content
+    raise UserError("no checkpoint can be resumed from: " + "; ".join(reasons))
+
+
+def check_same_settings(path: Path, content: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Refuse to resume under another learning rate, weight decay, ...: the run's own would be put back.
+
+    Raises:
+        UserError: listing each difference.
+    """
+    there, here = _settings(content), _settings({n: p and p.state_dict() for n, p in parts.items()})
+    differ = [f"{k} is {there[k]} there, {here[k]} here" for k in here if k in there and there[k] != here[k]]
+    if differ:
+        raise UserError(f"{path}: a run is resumed with its own settings: {'; '.join(differ)}")
+
+
+def _settings(states: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of an optimizer and of a schedule that no step changes, under the user's names."""
+    found: dict[str, Any] = {}
+    names = {"initial_lr": "learning_rate", "weight_decay": "weight_decay"}
+    for index, group in enumerate((states.get("optimizer") or {}).get("param_groups", ())):
+        here = f" of parameter group {index}" if index else ""
+        found |= {name + here: group[key] for key, name in names.items() if key in group}
+    schedule = states.get("lr_scheduler") or {}
+    if "end_lr" in schedule:
+        found["final_lr_factor"] = round(schedule["end_lr"] / (found.get("learning_rate") or 1.0), 9)
+    return found
+
+
+def _load_part(path: Path, name: str, part: Any, state: Any) -> None:
+    try:
+        part.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: its {name} does not fit this run: {one_line(error)}") from error
+
+
+def _epoch_of(path: Path) -> int:
+    return int(path.stem.removeprefix("epoch_"))
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

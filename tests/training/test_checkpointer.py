@@ -1,0 +1,400 @@
+"""Runs of a tiny network, killed and resumed.
+
+The network has dropout and batch norm, the optimiser momentum, the order of the data changes from epoch to
+epoch: whatever is not kept, or not a function of the epoch, makes a resumed run differ.
+"""
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from ignite.metrics import Loss
+from monai.engines import SupervisedEvaluator, SupervisedTrainer, Workflow
+from monai.handlers import LrScheduleHandler, ValidationHandler, from_engine
+from monai.optimizers import WarmupCosineSchedule
+from pretext3d.errors import UserError
+from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
+from pretext3d.training.checkpointer import RunCheckpointer, epoch_files
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+EPOCHS, CASES, BATCH = 4, 12, 4
+STEPS = CASES // BATCH
+RECORD = {"method": "toy", "channels": 1, "backbone": {"encoder": "toy", "roi_size": [4, 4, 4]}}
+
+
+class Killed(BaseException):
+    """Stands for a kill: not an Exception, so that nothing on the way tidies up after it."""
+
+
+class Kill:
+    """Handler that ends the run in the middle of epoch `epoch`."""
+
+    def __init__(self, epoch, by_signal=False):
+        self.iteration = (epoch - 1) * STEPS + 2
+        self.by_signal = by_signal
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=self.iteration), self)
+
+    def __call__(self, engine):
+        if self.by_signal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise Killed
+
+
+class Losses:
+    """Handler that collects the loss and what the global generators give in every iteration."""
+
+    def __init__(self):
+        self.values = []
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine):
+        state = engine.state
+        loss = float(state.output[0]["loss"])
+        self.values.append((state.epoch, state.iteration, loss, random.random(), np.random.rand()))
+
+
+def schedule(name, optimizer, epochs):
+    if name == "onecycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=epochs * STEPS)
+    if name == "warmup":
+        return WarmupCosineSchedule(optimizer, 2, epochs * STEPS)
+    if name == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * STEPS)
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, [STEPS, 3 * STEPS])
+
+
+class Run:
+    """A whole run; everything is made anew from fixed seeds, as by a new process."""
+
+    def __init__(self, folder, *more, epochs=EPOCHS, scheduler="onecycle", place=0, workers=0, **options):
+        torch.manual_seed(0)
+        x = torch.randn(CASES, 1, 4, 4, 4)
+        data = [{"image": x[i], "label": x[i].mean((1, 2, 3))} for i in range(CASES)]
+        self.network = nn.Sequential(
+            nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(32, 1)
+        )
+        optimizer = torch.optim.AdamW(self.network.parameters(), 0.05)
+        lr_scheduler = schedule(scheduler, optimizer, epochs)
+        sampler = DistributedSampler(data, num_replicas=1, rank=0, shuffle=True, seed=0)
+        error = Loss(nn.MSELoss(), output_transform=batch_of(from_engine(["pred", "label"])))
+        self.evaluator = SupervisedEvaluator(
+            torch.device("cpu"),
+            DataLoader(data[:4], batch_size=2),
+            self.network,
+            key_val_metric={"error": error},
+            metric_cmp_fn=lambda new, best: new < best,
+        )
+        self.losses = Losses()
+        arguments = {"record": RECORD, "lr_scheduler": lr_scheduler, "evaluator": self.evaluator}
+        arguments |= {"negative_key_metric": True, **options}
+        self.checkpointer = RunCheckpointer(str(folder), self.network, optimizer, **arguments)
+        handlers = [ValidationHandler(1, self.evaluator), LrScheduleHandler(lr_scheduler, False, None, False)]
+        handlers.insert(place, self.checkpointer)
+        self.trainer = SupervisedTrainer(
+            torch.device("cpu"),
+            epochs,
+            DataLoader(data, batch_size=BATCH, sampler=sampler, num_workers=workers),
+            self.network,
+            optimizer,
+            nn.MSELoss(),
+            train_handlers=[*handlers, self.losses, *more],
+        )
+        self.trainer.logger.setLevel(logging.CRITICAL)
+
+    def __call__(self):
+        with contextlib.suppress(Killed):
+            self.trainer.run()
+        return self
+
+    @property
+    def weights(self):
+        return {k: v.clone() for k, v in self.network.state_dict().items()}
+
+
+def batch_of(transform):
+    """Decollated (list of pred, list of label) as two batches."""
+    return lambda output: tuple(torch.stack(list(part)) for part in transform(output))
+
+
+def names(folder):
+    return sorted(p.name for p in Path(folder).iterdir())
+
+
+def assert_equal_files(first, second):
+    """Every content of two checkpoints is equal bit for bit."""
+    left, right = load_checkpoint(first), load_checkpoint(second)
+
+    def compare(a, b, where):
+        assert type(a) is type(b), where
+        if isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), where
+        elif isinstance(a, dict):
+            assert list(a) == list(b), where
+            for key in a:
+                compare(a[key], b[key], f"{where}.{key}")
+        elif isinstance(a, list | tuple):
+            assert len(a) == len(b), where
+            for i, (x, y) in enumerate(zip(a, b, strict=True)):
+                compare(x, y, f"{where}[{i}]")
+        else:
+            assert a == b, where
+
+    compare(left, right, "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was never killed, and its folder."""
+    folder = tmp_path_factory.mktemp("whole") / "checkpoints"
+    return Run(folder)(), folder
+
+
+def test_a_run_leaves_the_newest_the_best_and_the_final(whole):
+    run, folder = whole
+    assert names(folder) == ["best.pt", "epoch_0003.pt", "epoch_0004.pt", "final.pt"]
+    last = load_checkpoint(folder / "epoch_0004.pt")
+    assert (last["epoch"], last["iteration"]) == (4, 4 * STEPS)
+    assert last["lr_scheduler"]["last_epoch"] == 4 * STEPS  # after the scheduler's step
+    assert last["record"] == RECORD
+    final, best = load_checkpoint(folder / "final.pt"), load_checkpoint(folder / "best.pt")
+    assert set(final) == set(best) == {"format", "record", "network", "epoch", "best_metric", "best_epoch"}
+    assert all(torch.equal(v, run.weights[k]) for k, v in final["network"].items())
+    assert best["best_metric"] == last["best_metric"] == run.evaluator.state.best_metric
+    assert best["epoch"] == best["best_epoch"] == run.evaluator.state.best_metric_epoch
+
+
+@pytest.mark.parametrize("scheduler", ["onecycle", "warmup", "cosine", "multistep"])
+@pytest.mark.parametrize("place", [0, 2])
+def test_killed_and_resumed_equals_never_killed(tmp_path, scheduler, place):
+    straight = Run(tmp_path / "a", scheduler=scheduler, place=place)()
+    killed = Run(tmp_path / "b", Kill(3), scheduler=scheduler, place=place)()
+    assert names(tmp_path / "b") == ["best.pt", "epoch_0001.pt", "epoch_0002.pt"]
+    resumed = Run(tmp_path / "b", scheduler=scheduler, place=place, resume=True)()
+    assert len(straight.losses.values) == EPOCHS * STEPS
+    assert killed.losses.values == straight.losses.values[: 2 * STEPS + 2]
+    assert resumed.losses.values == straight.losses.values[2 * STEPS :]
+    assert names(tmp_path / "a") == names(tmp_path / "b")
+    for name in names(tmp_path / "a"):
+        assert_equal_files(tmp_path / "a" / name, tmp_path / "b" / name)
+
+
+def test_the_test_would_see_a_difference(whole, tmp_path):
+    """Without the generators' seeds, dropout differs: the comparison above is not empty."""
+    Run(tmp_path, Kill(3), seed=7)()
+    resumed = Run(tmp_path, resume=True, seed=8)()
+    assert resumed.losses.values != Run(tmp_path / "b", seed=7)().losses.values[2 * STEPS :]
+
+
+def test_data_loading_workers_do_not_matter(whole, tmp_path):
+    Run(tmp_path, Kill(2), workers=1)()
+    assert Run(tmp_path, resume=True, workers=0)().losses.values == whole[0].losses.values[STEPS:]
+
+
+@pytest.mark.parametrize("moment", ["in an epoch", "in a write"])
+def test_sigkill(whole, tmp_path, moment):
+    """A process that is really killed, in an epoch or between a checkpoint's last byte and its name."""
+    body = {
+        "in an epoch": "Run(folder, Kill(3, by_signal=True))()",
+        "in a write": "import os, signal, pathlib\n"
+        "replace = pathlib.Path.replace\n"
+        "def kill(path, target):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL) if 'epoch_0003' in target.name else replace(path, target)\n"
+        "pathlib.Path.replace = kill\n"
+        "Run(folder)()",
+    }[moment]
+    root = Path(__file__).parents[2]
+    code = (
+        f"import sys, torch; sys.path.insert(0, {str(root)!r}); torch.set_num_threads(1)\n"
+        f"from tests.training.test_checkpointer import Kill, Run\nfolder = {str(tmp_path)!r}\n{body}"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    drafts = [name for name in names(tmp_path) if name.endswith(".tmp")]
+    assert len(drafts) == (moment == "in a write")
+    resumed = Run(tmp_path, resume=True)()
+    assert resumed.losses.values == whole[0].losses.values[2 * STEPS :]
+    assert names(tmp_path) == names(whole[1])
+    for name in names(tmp_path):
+        assert_equal_files(tmp_path / name, whole[1] / name)
+
+
+def test_killed_between_best_and_first_epoch_checkpoint(whole, tmp_path):
+    """best.pt is there and no epoch checkpoint: the resumed run begins anew."""
+    Run(tmp_path, Kill(2))()
+    (tmp_path / "epoch_0001.pt").unlink()
+    assert Run(tmp_path, resume=True)().losses.values == whole[0].losses.values
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "no optimizer"])
+def test_falls_back_to_the_previous_good_checkpoint(whole, tmp_path, caplog, damage):
+    Run(tmp_path, Kill(3))()
+    newest = tmp_path / "epoch_0002.pt"
+    if damage == "no optimizer":
+        save_checkpoint(newest, load_checkpoint(tmp_path / "best.pt"))
+    elif damage == "foreign":
+        torch.save({"conv.weight": torch.ones(1)}, newest)
+    else:
+        newest.write_bytes(newest.read_bytes()[: 1000 if damage == "truncated" else 0])
+    resumed = Run(tmp_path, resume=True)()
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len([w for w in warnings if "epoch_0002.pt" in w and "falling back" in w]) == 1
+    assert resumed.losses.values == whole[0].losses.values[STEPS:]
+    assert names(tmp_path) == names(whole[1])
+
+
+def test_no_good_checkpoint_left(tmp_path):
+    Run(tmp_path, Kill(3))()
+    for path in epoch_files(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"no checkpoint can be resumed from: .*epoch_0002\.pt.*epoch_0001\.pt"
+    ):
+        Run(tmp_path, resume=True)()
+    assert epoch_files(tmp_path)[0].read_bytes() == b""
+
+
+def test_a_bad_newer_file_does_not_cost_the_good_ones(tmp_path):
+    """keep = 2: epochs 1 and 2 stay beside a broken epoch 9."""
+    Run(tmp_path, Kill(2))()
+    (tmp_path / "epoch_0009.pt").write_bytes(b"")
+    Run(tmp_path, Kill(3), resume=True)()
+    assert [p.name for p in epoch_files(tmp_path)] == ["epoch_0001.pt", "epoch_0002.pt", "epoch_0009.pt"]
+
+
+def test_nothing_to_resume_begins_anew(whole, tmp_path, caplog):
+    run = Run(tmp_path / "new", resume=True)()
+    assert "nothing to resume in" in caplog.text
+    assert run.losses.values == whole[0].losses.values
+
+
+def test_an_earlier_run_is_not_overwritten(whole):
+    newest = whole[1] / "epoch_0004.pt"
+    before = newest.read_bytes()
+    with pytest.raises(UserError, match=r"holds a run already .*; use --resume True or another --output_dir"):
+        Run(whole[1])()
+    assert newest.read_bytes() == before
+
+
+def test_all_epochs_are_done(tmp_path, caplog):
+    first = Run(tmp_path, epochs=2)()
+    (tmp_path / "final.pt").unlink()  # killed before it was written
+    again = Run(tmp_path, epochs=2, resume=True)()
+    assert again.losses.values == []
+    assert "2 of 2 epochs are done, nothing is left to do" in caplog.text
+    final = load_checkpoint(tmp_path / "final.pt")["network"]
+    assert all(torch.equal(v, first.weights[k]) for k, v in final.items())
+
+
+@pytest.mark.parametrize("scheduler", ["onecycle", "warmup", "cosine"])
+def test_more_epochs_than_before(tmp_path, scheduler):
+    """The schedule's length is the new run's: one-cycle would else refuse the first further step."""
+    Run(tmp_path, epochs=2, scheduler=scheduler)()
+    run = Run(tmp_path, epochs=3, scheduler=scheduler, resume=True)()
+    assert [epoch for epoch, *_ in run.losses.values] == [3] * STEPS
+    assert load_checkpoint(tmp_path / "epoch_0003.pt")["lr_scheduler"]["last_epoch"] == 3 * STEPS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "other"}, "method is 'toy' there, 'other' here"),
+        ({"channels": 4}, "channels is 1 there, 4 here"),
+        ({"backbone": {**RECORD["backbone"], "encoder": "x"}}, "backbone encoder is 'toy' there, 'x' here"),
+    ],
+)
+def test_another_run_is_refused(tmp_path, change, message):
+    Run(tmp_path, Kill(2))()
+    with pytest.raises(UserError, match=message):
+        Run(tmp_path, resume=True, record={**RECORD, **change})()
+
+
+def test_other_settings_are_refused(tmp_path):
+    Run(tmp_path, scheduler="warmup", epochs=2)()
+    run = Run(tmp_path, scheduler="warmup", epochs=4, resume=True)
+    run.checkpointer.parts["optimizer"].param_groups[0] |= {"initial_lr": 0.5, "weight_decay": 0.1}
+    with pytest.raises(UserError, match=r"learning_rate is 0\.05 there, 0\.5 here; weight_decay is 0\.01"):
+        run.trainer.run()
+
+
+def test_weights_that_do_not_fit_are_a_user_error(tmp_path):
+    Run(tmp_path, Kill(2))()
+    path = tmp_path / "epoch_0001.pt"
+    content = load_checkpoint(path)
+    save_checkpoint(path, {**content, "network": {"weight": torch.ones(1)}})
+    with pytest.raises(UserError, match=r"epoch_0001\.pt: its network does not fit this run: Error"):
+        Run(tmp_path, resume=True)()
+
+
+def test_terminated_in_an_epoch_writes_no_final(tmp_path):
+    run = Run(tmp_path)
+    run.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED(once=STEPS + 1), lambda engine: engine.terminate()
+    )
+    run()
+    assert names(tmp_path) == ["best.pt", "epoch_0001.pt"]
+
+
+@pytest.mark.parametrize(("negative", "expected"), [(True, 2), (False, 3)])
+def test_best_is_the_lowest_error_or_the_highest_score(tmp_path, negative, expected):
+    """Metrics 2, 1, 3, NaN after epochs 1 to 4: the best are 1 (lowest, epoch 2) and 3 (highest, epoch 3)."""
+    run = Run(tmp_path, negative_key_metric=negative)
+
+    def fake(engine):
+        engine.state.metrics["error"] = [2.0, 1.0, 3.0, float("nan")][engine.state.epoch - 1]
+
+    run.evaluator.add_event_handler(Events.EPOCH_COMPLETED, fake)
+    run()
+    best = load_checkpoint(tmp_path / "best.pt")
+    assert (best["epoch"], best["best_metric"]) == (expected, [2.0, 1.0, 3.0][expected - 1])
+
+
+def test_without_a_validation_there_is_no_best(tmp_path):
+    Run(tmp_path, evaluator=None, keep=1)()
+    assert names(tmp_path) == ["epoch_0004.pt", "final.pt"]
+
+
+def test_constructor_refuses(tmp_path):
+    for bad, message in [({"keep": 0}, "keep: found 0"), ({"seed": -1}, "seed: found -1")]:
+        with pytest.raises(UserError, match=message):
+            Run(tmp_path, **bad)
+    with pytest.raises(UserError, match="key_metric: found 'dice', expected one of error"):
+        Run(tmp_path, key_metric="dice")()
+
+
+class Scaler:
+    """A gradient scaler's interface, without a GPU."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def state_dict(self):
+        return {"scale": self.scale}
+
+    def load_state_dict(self, state):
+        self.scale = state["scale"]
+
+
+def test_scaler_of_the_trainer(tmp_path):
+    """MONAI's trainer makes its scaler only in run(): it is found there, kept, and given its state back."""
+    scalers = [Scaler(2.0), Scaler(64.0)]
+    for scaler, run in zip(scalers, [Run(tmp_path, Kill(2)), Run(tmp_path, resume=True)], strict=True):
+        run.trainer.scaler = scaler
+        with contextlib.suppress(Killed):
+            Workflow.run(run.trainer)  # what Trainer.run calls once it has made the scaler
+    assert scalers[1].scale == 2.0

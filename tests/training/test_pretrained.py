@@ -1,0 +1,366 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pretext3d.errors import UserError
+from pretext3d.networks.factory import build_backbone
+from pretext3d.networks.segmentation import SegmentationNet
+from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
+from pretext3d.training.pretrained import (
+    check_window,
+    first_convolution,
+    hand_over,
+    load_pretrained,
+    load_segmentation,
+    position_embedding,
+    read_record,
+    resolve_pretrained,
+    token_grid,
+)
+from torch import nn
+
+
+class Toy(nn.Module):
+    """A backbone of a convolution, a batch norm and, if asked for, the positions of tokens."""
+
+    def __init__(self, channels=1, encoder="toy", grid=None, roi_size=(16, 16, 32)):
+        super().__init__()
+        self.in_channels = channels
+        self.record = {
+            "encoder": encoder,
+            "in_channels": channels,
+            "spatial_dims": 3,
+            "roi_size": list(roi_size),
+        }
+        self.first = nn.Conv3d(channels, 2, 3)  # 54 c weights, 2 biases
+        self.norm = nn.BatchNorm3d(2)  # 2 + 2 parameters; 2 + 2 running statistics and a counter
+        if grid:
+            self.position_keys = ("positions",)
+            self.positions = nn.Parameter(torch.randn(1, grid[0] * grid[1] * grid[2], 5))
+
+
+class Net(nn.Module):
+    """A backbone with heads; a toy's values are all random, so that no two networks share one."""
+
+    def __init__(self, backbone, **heads):
+        super().__init__()
+        self.backbone = backbone
+        for name, head in heads.items():
+            self.add_module(name, head)
+        torch.manual_seed(len(heads) + backbone.in_channels)
+        for value in self.state_dict().values():
+            if isinstance(backbone, Toy) and value.is_floating_point():
+                nn.init.normal_(value)
+
+
+def content_of(network, method="pretext"):
+    record = {"method": method, "channels": network.backbone.in_channels, "backbone": network.backbone.record}
+    return {"record": record, "network": network.state_dict()}
+
+
+def save(path, network, method="pretext"):
+    save_checkpoint(path, content_of(network, method))
+    return path
+
+
+def test_matched_new_and_left(caplog):
+    """Backbone: 4 weights, 3 buffers, 54 + 2 + 2 + 2 + 2 + 2 + 1 values; heads 3 x 2 + 3 and 4 x 2 + 4."""
+    caplog.set_level(logging.INFO)
+    source = Net(Toy(), vector_head=nn.Linear(2, 3))
+    target = Net(Toy(), head=nn.Linear(2, 4), other=nn.Identity())
+    head = target.head.weight.clone()
+    report = hand_over(target, content_of(source))
+    counts = {
+        s: (len(report.of(s)), sum(r.size for r in report.of(s)))
+        for s in ("matched", "reshaped", "new", "left")
+    }
+    assert counts == {"matched": (7, 65), "reshaped": (0, 0), "new": (2, 12), "left": (2, 9)}
+    assert report.fraction == 1
+    for name, value in source.backbone.state_dict().items():  # running statistics, too
+        assert torch.equal(value, target.backbone.state_dict()[name]), name
+    assert torch.equal(target.head.weight, head)
+    assert str(report).splitlines() == [
+        "weights    tensors   parameters  in",
+        "matched          7           65  backbone.first 2, backbone.norm 5",
+        "reshaped         0            0",
+        "new              2           12  head 2",
+        "left             2            9  vector_head 2",
+        "100.0% of the backbone's parameters come from the checkpoint",
+    ]
+    assert str(report) in caplog.text
+
+
+def test_wrapped_network_and_other_dtype():
+    source, target = Net(Toy()), Net(Toy()).half()
+    hand_over(nn.DataParallel(target), content_of(source))
+    assert torch.equal(target.backbone.first.weight, source.backbone.first.weight.half())
+
+
+@given(st.integers(1, 5), st.integers(1, 5))
+def test_first_convolution_keeps_the_response_to_equal_channels(before, after):
+    torch.manual_seed(before * 7 + after)
+    weight, image = torch.randn(3, before, 2, 3, 2).double(), torch.randn(1, 1, 5, 6, 7).double()
+    expected = nn.functional.conv3d(image.repeat(1, before, 1, 1, 1), weight)
+    found = nn.functional.conv3d(image.repeat(1, after, 1, 1, 1), first_convolution(weight, after))
+    torch.testing.assert_close(found, expected)
+
+
+def test_first_convolution_by_hand():
+    """Two channels of weights 1 and 5 for three: mean 3, times 2 / 3 = 2 each; 1 + 5 = 2 + 2 + 2."""
+    weight = torch.tensor([1.0, 5.0]).reshape(1, 2, 1, 1, 1)
+    torch.testing.assert_close(first_convolution(weight, 3), torch.full((1, 3, 1, 1, 1), 2.0))
+
+
+def test_other_number_of_channels():
+    source, target = Net(Toy(4)), Net(Toy(1))
+    report = hand_over(target, content_of(source))
+    assert [(r.name, r.source, r.target) for r in report.of("reshaped")] == [
+        ("backbone.first.weight", (2, 4, 3, 3, 3), (2, 1, 3, 3, 3))
+    ]
+    # one channel of T = 1: 4 / 1 * mean = the sum over the four
+    torch.testing.assert_close(
+        target.backbone.first.weight, source.backbone.first.weight.sum(1, keepdim=True)
+    )
+    assert "reshaped: backbone.first.weight 2x4x3x3x3 -> 2x1x3x3x3" in str(report)
+    assert report.fraction == 1
+
+
+def test_only_input_channels_are_adapted():
+    """A convolution whose dim 1 is not the images' channels keeps its initial values."""
+    source, target = Net(Toy(1)), Net(Toy(1))
+    source.backbone.second, target.backbone.second = nn.Conv3d(3, 1, 1), nn.Conv3d(2, 1, 1)
+    before = target.backbone.second.weight.clone()
+    report = hand_over(target, content_of(source))
+    assert [r.name for r in report.of("new")] == ["backbone.second.weight"]
+    assert torch.equal(target.backbone.second.weight, before)
+    assert 0.9 < report.fraction < 1
+    assert "new: backbone.second.weight 1x3x1x1x1 -> 1x2x1x1x1" in str(report)
+
+
+def test_position_embedding_by_hand():
+    """Along one axis values 0 and 4 at centres 1/4 and 3/4; at 1/8, 3/8, 5/8, 7/8 they are 0, 1, 3, 4."""
+    old = torch.tensor([0.0, 4.0]).reshape(1, 2, 1)
+    new = position_embedding(old, (1, 1, 2), (1, 1, 4))
+    torch.testing.assert_close(new, torch.tensor([0.0, 1.0, 3.0, 4.0]).reshape(1, 4, 1))
+    torch.testing.assert_close(position_embedding(old, (2, 1, 1), (2, 1, 1)), old)
+
+
+def test_token_grid():
+    assert token_grid(4, (16, 16, 64)) == (1, 1, 4)  # patches of 16
+    assert token_grid(12, (32, 32, 48)) == (2, 2, 3)
+    assert token_grid(5, (32, 32, 32)) is None
+    assert token_grid(10**6, (4, 4, 4)) is None
+
+
+@pytest.mark.parametrize(
+    ("grid", "roi_size"),
+    [((2, 2, 4), (32, 32, 64)), ((2, 1, 1), (32, 16, 16))],  # the second has as many tokens as the source
+)
+def test_positions_are_resampled(grid, roi_size):
+    source, target = Net(Toy(grid=(1, 1, 2))), Net(Toy(grid=grid, roi_size=roi_size))
+    report = hand_over(target, content_of(source))
+    assert [r.name for r in report.of("reshaped")] == ["backbone.positions"]
+    expected = position_embedding(source.backbone.positions.detach(), (1, 1, 2), grid)
+    torch.testing.assert_close(target.backbone.positions.detach(), expected)
+
+
+def test_another_architecture_is_refused_and_nothing_changes():
+    source, target = Net(Toy(encoder="toy")), Net(Toy(encoder="other"))
+    source.backbone.first = nn.Conv3d(1, 3, 3)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    # 2 + 2 of 60 parameters fit: 7 %
+    with pytest.raises(
+        UserError, match=r"of encoder 'toy', this network's is 'other': only 7% of the backbone's"
+    ):
+        hand_over(target, content_of(source))
+    assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
+
+
+def test_nothing_matches():
+    content = content_of(Net(Toy()))
+    content["network"] = {name.removeprefix("backbone."): v for name, v in content["network"].items()}
+    with pytest.raises(UserError, match="only 0% of the backbone's"):
+        hand_over(Net(Toy()), content)
+
+
+def test_exclude():
+    source, target = Net(Toy()), Net(Toy())
+    nn.init.zeros_(target.backbone.norm.weight)
+    report = hand_over(target, content_of(source), exclude=["backbone.norm"])
+    assert {r.name.rsplit(".", 1)[0] for r in report.of("new")} == {"backbone.norm"}
+    assert report.fraction == 1
+    assert target.backbone.norm.weight.sum() == 0
+
+
+def test_what_pre_training_left_untrained_stays_behind():
+    pretrained, network = (SegmentationNet(build_backbone("unet", 1, (8, 8, 8)), 2) for _ in range(2))
+    pretrained.backbone.train_encoder_only()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    report = hand_over(network, content_of(pretrained))
+    assert {row.name.split(".")[1] for row in report.of("matched")} == {"down"}
+    assert report.fraction == 1.0  # of what is wanted
+    after = network.state_dict()
+    assert all(
+        torch.equal(after[n], before[n]) for n in after if n.startswith(("backbone.up", "backbone.merge"))
+    )
+    assert torch.equal(after["backbone.down.0.0.weight"], pretrained.backbone.down[0][0].weight)
+
+
+def test_keep_head():
+    source, target = Net(Toy(), head=nn.Linear(2, 3)), Net(Toy(), head=nn.Linear(2, 3))
+    nn.init.zeros_(target.head.weight)
+    hand_over(target, content_of(source, "segmentation"))
+    assert target.head.weight.sum() == 0
+    hand_over(target, content_of(source, "segmentation"), keep_head=True)
+    assert torch.equal(target.head.weight, source.head.weight)
+    with pytest.raises(UserError, match="head cannot be kept: it is of method 'vectorpose'"):
+        hand_over(target, content_of(source, "vectorpose"), keep_head=True)
+    wider = Net(Toy(), head=nn.Linear(2, 4))
+    with pytest.raises(UserError, match="2 of its tensors do not fit"):
+        hand_over(wider, content_of(source, "segmentation"), keep_head=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "expected"),
+    [
+        ("", ["checkpoints/best.pt", "checkpoints/final.pt", "models/model.pt"], "checkpoints/best.pt"),
+        ("", ["checkpoints/epoch_0009.pt", "checkpoints/final.pt"], "checkpoints/final.pt"),
+        ("", ["checkpoints/epoch_0009.pt", "checkpoints/epoch_0010.pt"], "checkpoints/epoch_0010.pt"),
+        ("", ["models/model.pt", "configs/train.yaml"], "models/model.pt"),
+        ("checkpoints", ["checkpoints/epoch_0001.pt", "checkpoints/best.pt"], "checkpoints/best.pt"),
+        ("models", ["models/model.pt"], "models/model.pt"),
+        (
+            "checkpoints/epoch_0001.pt",
+            ["checkpoints/epoch_0001.pt", "checkpoints/best.pt"],
+            "checkpoints/epoch_0001.pt",
+        ),
+    ],
+)
+def test_resolve_pretrained(tmp_path, given, names, expected):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert resolve_pretrained(str(tmp_path / given)) == tmp_path / expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["best.pt", "final.pt", "epoch_0002.pt"], "final.pt"),
+        (["best.pt", "epoch_0001.pt", "epoch_0002.pt"], "epoch_0002.pt"),  # best is chosen, not the last
+        (["best.pt"], "best.pt"),
+    ],
+)
+def test_the_last_weights_of_a_folder(tmp_path, names, expected):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    assert resolve_pretrained(tmp_path, "final") == tmp_path / expected
+
+
+def test_resolve_pretrained_says_what_it_looked_for(tmp_path):
+    with pytest.raises(UserError, match=r"pretrained: .*: no checkpoint in this folder; looked for best\.pt"):
+        resolve_pretrained(tmp_path)
+    with pytest.raises(UserError, match="none: not found; expected a checkpoint, a run or a bundle"):
+        resolve_pretrained(tmp_path / "none")
+
+
+def test_read_record(tmp_path):
+    network = Net(Toy())
+    save(tmp_path / "models" / "model.pt", network)
+    assert read_record(tmp_path) == content_of(network)["record"]
+
+
+ROI = (16, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a pre-training run of the smallest real network, with a head that stays behind."""
+    folder = tmp_path_factory.mktemp("run")
+    network = Net(build_backbone("unet", 1, ROI), vector_head=nn.Linear(2, 3))
+    save(folder / "checkpoints" / "final.pt", network)
+    return folder
+
+
+@pytest.mark.parametrize("encoder", ["", "unet"])
+def test_load_pretrained(run, encoder):
+    network = load_pretrained(str(run), encoder, in_channels=1, roi_size=ROI, num_classes=3)
+    assert isinstance(network, SegmentationNet)
+    source = load_checkpoint(run / "checkpoints" / "final.pt")["network"]
+    for name, value in network.backbone.state_dict().items():
+        assert torch.equal(value, source[f"backbone.{name}"]), name
+    assert network.eval()(torch.zeros(1, 1, *ROI)).shape == (1, 3, *ROI)
+
+
+def test_load_pretrained_with_another_decoder(run, tmp_path):
+    """The whole path of a DUC network: built, handed weights, saved, and loaded to segment."""
+    network = load_pretrained(str(run), "", 1, ROI, 3, decoder="duc")
+    assert network.decoder == "duc"
+    record = {"method": "segmentation", "channels": 1, "num_classes": 3, "decoder": "duc"}
+    record["backbone"] = network.backbone.record
+    save_checkpoint(tmp_path / "x.pt", {"record": record, "network": network.state_dict()})
+    again = load_segmentation(str(tmp_path / "x.pt")).eval()
+    image = torch.randn(1, 1, *ROI)
+    torch.testing.assert_close(again(image), network.eval()(image))
+
+
+def test_load_pretrained_for_more_channels(run):
+    """Four equal channels give what the one channel of the pre-training gave."""
+    one = load_pretrained(str(run), "", in_channels=1, roi_size=ROI, num_classes=2).eval()
+    four = load_pretrained(str(run), "", in_channels=4, roi_size=ROI, num_classes=2).eval()
+    four.head.load_state_dict(one.head.state_dict())
+    image = torch.randn(1, 1, *ROI, generator=torch.Generator().manual_seed(0))
+    # float32 sums over channels in another order, through some twenty layers
+    torch.testing.assert_close(four(image.repeat(1, 4, 1, 1, 1)), one(image), rtol=1e-3, atol=1e-3)
+
+
+def test_load_pretrained_from_scratch():
+    for encoder, default in [("unet", ""), ("", "unet"), ("unet", "resnet10")]:
+        network = load_pretrained("", encoder, 1, ROI, 2, default_encoder=default)
+        assert network.backbone.record["encoder"] == "unet"
+    with pytest.raises(UserError, match="encoder: found '', expected an encoder's name"):
+        load_pretrained("", "", 1, ROI, 2)
+
+
+def test_another_window_of_intensities_is_told(caplog):
+    there, here = {"window": [-175, 250]}, {"percentiles": [0.5, 99.5]}
+    check_window(Path("best.pt"), there, there)
+    check_window(Path("best.pt"), here, {"percentiles": [1, 99]})
+    check_window(Path("best.pt"), {"mean_maximum": [-1, 1]}, here)
+    assert not caplog.messages
+    check_window(Path("best.pt"), there, {"window": 40})  # told in full by whoever scales the intensities
+    for one, other in ((there, here), (here, there), (there, {"window": [0, 80]})):
+        caplog.clear()
+        check_window(Path("best.pt"), one, other)
+        assert "best.pt: trained with normalisation" in caplog.text
+
+
+def test_load_pretrained_with_another_encoder(run):
+    with pytest.raises(UserError, match=r"found 'resnet10', expected '' or 'unet', the encoder of .*\.pt"):
+        load_pretrained(str(run), "resnet10", 1, ROI, 2)
+
+
+def test_a_record_without_encoder(tmp_path):
+    save_checkpoint(tmp_path / "x.pt", {"record": {"method": "a"}, "network": {}})
+    with pytest.raises(UserError, match="its record names no encoder"):
+        load_pretrained(str(tmp_path / "x.pt"), "", 1, ROI, 2)
+
+
+def test_weights_of_another_network_than_the_record_says(tmp_path):
+    """The record says unet, the weights are of resnet10: refused, with both named."""
+    network = Net(build_backbone("resnet10", 1, ROI))
+    network.backbone.record = build_backbone("unet", 1, ROI).record
+    save(tmp_path / "x.pt", network)
+    with pytest.raises(UserError, match="of encoder 'unet', this network's is 'unet': only"):
+        load_pretrained(str(tmp_path / "x.pt"), "", 1, ROI, 2)
+
+
+def test_unetr_for_another_crop():
+    source = Net(build_backbone("unetr", 1, (32, 32, 32)))
+    target = Net(build_backbone("unetr", 1, (32, 32, 64)))
+    report = hand_over(target, content_of(source))
+    assert report.fraction == 1
+    assert [r.target[1] for r in report.of("reshaped")] == [2 * 2 * 4]
