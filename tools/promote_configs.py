@@ -33,7 +33,10 @@ EVALUATED = (
     "weights", "record", "channels", "val_fraction", "split_seed", "fold", "pixdim", "roi_size",
     "network_def",
 )  # fmt: skip
-LOAD_WEIGHTS = "\n- {_target_: pretext3d.publishing.deployment.load_weights, network: '@network_def', path: '@pretrained'}"
+LOAD_WEIGHTS = (
+    "\n- {_target_: pretext3d.publishing.deployment.load_weights, network: '@network_def', "
+    "path: '@pretrained'}"
+)
 CHECK_CASES = (
     "\n- {_target_: pretext3d.publishing.deployment.check_annotated, in_channels: '@in_channels', "
     "num_classes: '@num_classes', channels: '@channels',\n"
