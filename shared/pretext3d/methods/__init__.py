@@ -1,1 +1,1 @@
-"""The paper methods, one folder each: pretext.py holds targets, heads, loss, metrics; figure.py the picture."""
+"""The paper methods, one folder each: pretext.py has targets, heads, loss, metrics; figure.py the picture."""
