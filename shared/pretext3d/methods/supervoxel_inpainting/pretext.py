@@ -50,8 +50,20 @@ BORDER = 3  # voxels round a hidden region whose mean the yardstick fills it wit
 WINDOW = 7  # voxels, edge of the windows of SSIM
 
 
-def choose_arm(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One row of the table of arms.
+def choose_arm(
+    arm: str, arms: Mapping[str, Mapping[str, Any]], labelled_part: bool = False
+) -> dict[str, Any]:
+    """One row of the table of arms, and what follows from it.
+
+    Args:
+        arm: Name of the row.
+        arms: Table of the configuration.
+        labelled_part: Only a part of the labelled cases is used, so that labels are read in every arm.
+
+    Returns:
+        task, regions, roi, untrained: the row. labelled: labels are read. read: the files of a case.
+        purpose: that of `prepare_cases`. recorded_as: the method in the checkpoint's record.
+        target_keys: what the loss reads.
 
     Raises:
         UserError: no such arm, or a row that lacks task, regions or roi.
@@ -69,7 +81,15 @@ def choose_arm(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
             f"arms: {arm} is {dict(arms[arm])}, expected task: one of {', '.join(tasks)}; regions: one of "
             f"{', '.join(KINDS)}; roi: True or False"
         )
-    return row
+    segmenting, labelled = row["task"] == "segmentation", bool(row["roi"] or labelled_part)
+    return {
+        **row,
+        "labelled": labelled,
+        "read": ["image", "label"] if labelled else ["image"],
+        "purpose": "guided" if labelled else "pretraining",
+        "recorded_as": "segmentation" if segmenting else "supervoxel_inpainting",
+        "target_keys": ["label"] if segmenting else ["clean", "mask", "inside"],
+    }
 
 
 # ---------------------------------------------------------------------------------------- 2.2 network, losses
@@ -125,6 +145,11 @@ class RestartLoss(nn.Module):
         """The mean over the batch."""
         loss: Tensor = self.dice(pred.float(), target["label"])
         return loss
+
+
+def loss_of(task: str, region_weight: float = 0.0) -> nn.Module:
+    """The loss of an arm's task: `InpaintingLoss`, or `RestartLoss` for segmentation."""
+    return RestartLoss() if task == "segmentation" else InpaintingLoss(region_weight)
 
 
 class Untrained:

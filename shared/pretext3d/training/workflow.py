@@ -1,0 +1,48 @@
+"""The workflow that evaluates a configuration: its bundle's folder, its keys, whether this process reports.
+
+MONAI gives the components of a configuration no handle on their workflow. It is on the stack while they are
+made, and is found there.
+"""
+
+import inspect
+import os
+from typing import Any
+
+import torch.distributed as dist
+from monai.bundle import ConfigWorkflow
+
+__all__ = ["bundle_root", "is_not_rank0", "running_workflow", "setting"]
+
+
+def running_workflow() -> ConfigWorkflow | None:
+    """The workflow that is evaluating a configuration: the nearest one on the stack, None without one."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def setting(key: str, default: Any = None) -> Any:
+    """The value of a key of the running configuration; `default` without a workflow, or without that key."""
+    workflow = running_workflow()
+    if workflow is None or key not in workflow.parser:
+        return default
+    return workflow.parser.get_parsed_content(key)
+
+
+def bundle_root() -> str:
+    """The folder of the bundle whose configuration is run; `.` without a workflow."""
+    workflow = running_workflow()
+    return "." if workflow is None else str(workflow.config_root_path.resolve().parent)
+
+
+def is_not_rank0() -> bool:
+    """Whether another of several processes does the reporting (MONAI's name for it).
+
+    A configuration may be read before its processes have met; torchrun's environment says who is who then.
+    """
+    rank = dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+    return rank > 0
