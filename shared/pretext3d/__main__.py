@@ -37,7 +37,7 @@ COMMANDS = {
     "preview": Command("preview", "pictures of what a bundle's network sees of your scans and must predict"),
     "compare": Command(
         "compare.compare",
-        "does pre-training help on your data? arms x labelled cases x seeds, as a table and a plot",
+        "does pre-training help on your data? a table and a plot, with intervals",
         mistake=2,
         stopped="stopped; what is done is kept, and the same command goes on from there",
     ),

@@ -7,17 +7,18 @@ from pretext3d.errors import UserError
 __all__ = ["bundles_at_hand", "find_bundle"]
 
 
-def bundles_at_hand(around: Path | None = None) -> dict[str, Path]:
+def bundles_at_hand(config: str = "metadata.json", around: Path | None = None) -> dict[str, Path]:
     """The bundles of the repository, or the unzipped bundle that the package is in, by name.
 
     Args:
-        around: folder that holds the package; default: this package's. Neither a bundle nor `shared` of the
+        config: File in `configs` that a bundle must have.
+        around: Folder that holds the package; default: this package's. Neither a bundle nor `shared` of the
             repository: none are at hand.
     """
     around = around or Path(__file__).resolve().parents[2]
-    if (around / "configs" / "metadata.json").is_file():
+    if (around / "configs" / config).is_file():
         return {around.name: around}
-    found = sorted((around.parent / "bundles").glob("*/configs/metadata.json"))
+    found = sorted((around.parent / "bundles").glob(f"*/configs/{config}"))
     return {path.parents[1].name: path.parents[1] for path in found}
 
 
@@ -25,16 +26,16 @@ def find_bundle(given: str, default: str = "vectorpose", around: Path | None = N
     """The folder of the bundle that a command works with.
 
     Args:
-        given: folder that the user has named; '' = the default.
-        default: name of the repository's bundle to take; in an unzipped bundle it is that one.
-        around: see `bundles_at_hand`.
+        given: Folder that the user has named; '' = the default.
+        default: Name of the repository's bundle to take; in an unzipped bundle it is that one.
+        around: See `bundles_at_hand`.
 
     Raises:
         UserError: no folder was named, and no bundle is at hand.
     """
     if given:
         return Path(given).expanduser().resolve()
-    found = bundles_at_hand(around)
+    found = bundles_at_hand(around=around)
     if not found:
         raise UserError("--bundle: found nothing, expected the folder of a bundle")
     return found.get(default) or next(iter(found.values()))
