@@ -68,7 +68,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="each seed holds out other cases (split_seed = seed); default: the same for all seeds",
     )
     add("--output_dir", default="runs/compare", help=default)
-    add("--bundle", default="", help="folder of the bundle whose finetune.yaml runs; default: vectorpose")
+    add(
+        "--bundle",
+        default="",
+        help="folder of the bundle whose finetune.yaml runs; default: vectorpose, or the unzipped bundle",
+    )
     add("--encoder", default="", help="of all arms; default: the pre-trained arms', else the profile's")
     add("--jobs", type=int, default=1, help="cells side by side; " + default)
     add(
