@@ -61,8 +61,9 @@ def test_examples_of_a_command_have_its_options(name: str) -> None:
 
 
 def test_wrong_commands_are_seen() -> None:
-    text = "    pretext3d compare --arms a \\\n  --batch_size 2\n`pretext3d x`\ncd a && python -m pretext3d curves a\n"
-    assert command_lines(text) == [["compare", "--arms", "a", "--batch_size", "2"], ["curves", "a"]]
+    text = "    pretext3d compare --arms a \\\n  --batch_size 2\n"
+    text += "`pretext3d x`\ncd a && python -m pretext3d curves b\n"
+    assert command_lines(text) == [["compare", "--arms", "a", "--batch_size", "2"], ["curves", "b"]]
     check_command(["compare", "--arms", "a", "--batch_size", "2", "--optimizer::lr=1"])
     with pytest.raises(AssertionError, match="--batchsize"):
         check_command(["compare", "--batchsize", "2"])
