@@ -65,6 +65,27 @@ def test_zip_has_the_bundle_and_the_package(bundle: Path, tmp_path: Path) -> Non
     assert names == expected
 
 
+def test_unzipped_bundle_has_the_commands(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "vectorpose"
+    unpack(packed(bundle, tmp_path / "dist"), folder, "vectorpose", "0.1.0")
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+    # -S: no installed package at all, so what answers is in the bundle
+    done = run("-S", "-m", "pretext3d", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "\n  preview " in done.stdout
+    # the default of compare is the bundle around the package, which alone has this key
+    config = folder / "configs" / "finetune.yaml"
+    config.write_text(config.read_text() + "only_here: 1\n")
+    done = run("-m", "pretext3d", "compare", "--only_her", "2", "--output_dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("did you mean --only_here?")
+
+
 def test_json_says_what_the_yaml_says(bundle: Path, tmp_path: Path) -> None:
     unpack(packed(bundle, tmp_path / "dist"), tmp_path / "new", "vectorpose", "0.1.0")
     for name in ("train", "inference"):

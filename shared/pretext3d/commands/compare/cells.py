@@ -2,7 +2,8 @@
 
 A cell's folder holds settings.json (what it is, written before it starts), output.log, what the two bundle
 runs write, and, as the last file of all, done.json. A folder without done.json was broken off: it goes on
-from its newest epoch. `python tools/compare_cells.py FOLDER` runs one cell; tools/compare.py calls it.
+from its newest epoch. `python -m pretext3d.commands.compare.cells FOLDER` runs one cell; compare.py calls
+it.
 """
 
 import json
@@ -21,9 +22,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import pandas as pd
+
 from pretext3d.errors import UserError
 
 BUILT_IN = ("scratch", "restart")
+PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
 NEVER = 1_000_000_000  # val_interval: no validation during training, so no choice among checkpoints
 
 
@@ -185,7 +188,7 @@ class CellRunner:
         begun = time.perf_counter()
         write_json(folder / "settings.json", self.job(cell))
         with (folder / "output.log").open("a") as log:
-            code = self._run([sys.executable, __file__, str(folder)], log)
+            code = self._run([sys.executable, "-P", "-m", __name__, str(folder)], log)
         if self.stopped:
             raise RuntimeError("stopped")
         if code:
@@ -204,6 +207,8 @@ class CellRunner:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "PYTHONUNBUFFERED": "1",
+            # this copy of the package, wherever it is: installed, in a repository or in an unzipped bundle
+            "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")])),
         }
         with self.lock:
             if self.stopped:

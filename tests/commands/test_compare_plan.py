@@ -1,17 +1,12 @@
 """What a comparison is about: arms and what they have seen."""
 
-import sys
 from pathlib import Path
 
 import pytest
+from pretext3d.commands.compare import plan
+from pretext3d.commands.compare.cells import Arm
 from pretext3d.data.splits import fingerprints
 from pretext3d.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import compare_plan as plan  # noqa: E402
-from compare_cells import Arm  # noqa: E402
 
 
 def test_arms_of_different_encoders_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from pretext3d.errors import UserError, install_excepthook
+
+from pretext3d.commands.parser import command_parser
+from pretext3d.errors import UserError
 
 AXES = ("epoch", "step", "seconds", "learning_rate")  # not numbers to judge a run by
 EXAMPLES = """
 examples
-  python tools/curves.py runs/vectorpose --output_file curves.png
-  python tools/curves.py runs/a runs/b --metrics val_loss relative_vector_error --output_file both.png
+  pretext3d curves runs/vectorpose --output_file curves.png
+  pretext3d curves runs/a runs/b --metrics val_loss relative_vector_error --output_file both.png
 """
 
 
@@ -52,20 +54,19 @@ def draw(histories: dict[str, pd.DataFrame], metrics: Sequence[str] = ()) -> Fig
     return figure
 
 
-def main() -> None:
-    """Parse the command line, draw, say what was written."""
-    install_excepthook()
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser("curves", __doc__, EXAMPLES)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of training runs")
     parser.add_argument("--metrics", nargs="+", default=[], help="columns of metrics.csv; default: all")
-    parser.add_argument("--output_file", type=Path, default=Path("curves.png"))
-    options = parser.parse_args()
+    parser.add_argument("--output_file", type=Path, default=Path("curves.png"), help="default: %(default)s")
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    """The command: draw, say what was written."""
+    options = make_parser().parse_args(words)
     figure = draw({run.name: read_history(run) for run in options.runs}, options.metrics)
     figure.savefig(options.output_file, dpi=100)
     print(f"wrote {options.output_file}")
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from compare_cells import BUILT_IN, Arm
+
+from pretext3d.commands.compare.cells import BUILT_IN, Arm
 from pretext3d.errors import UserError, find_user_error
 
 RESERVED = {
@@ -19,25 +20,6 @@ RESERVED = {
 OPTIONS = ("arms", "seeds", "monte_carlo", "jobs", "threads", "bundle", "report_only")
 # what the summary says of the budget, as finetune.yaml resolves it
 BUDGET = ("profile", "max_epochs", "steps_per_epoch", "batch_size", "roi_size", "val_fraction", "split_seed")
-
-
-def read_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """`--key value` and `--key=value` as the bundle's command line reads them."""
-    from fire.parser import DefaultParseValue
-
-    found: dict[str, Any] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        key, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not key:
-            raise UserError(f"{word}: not expected here; overrides are typed --key value")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise UserError(f"--{key}: has no value; booleans are typed --{key} True")
-            value = rest.pop(0)
-        found[key] = DefaultParseValue(value)
-    return found
 
 
 def top_key(key: str) -> str:

@@ -1,4 +1,4 @@
-"""tools/preview.py: pictures of any bundle's task, and clear words where there can be none."""
+"""The preview command: pictures of any bundle's task, and clear words where there can be none."""
 
 import logging
 import subprocess
@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from pretext3d.__main__ import main
+from pretext3d.commands import preview
 from pretext3d.methods.vectorpose.pretext import VectorPoseNet
 from pretext3d.networks.factory import build_backbone
 from pretext3d.training.checkpoint_io import save_checkpoint
-
-from tools import preview
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORPOSE = str(ROOT / "bundles" / "vectorpose")
@@ -24,7 +24,7 @@ TINY = ["--profile", "laptop", "--encoder", "unet", "--roi_size", "16", "--pixdi
 
 @pytest.fixture(autouse=True)
 def _levels_as_before() -> Iterator[None]:
-    """The tool sets how much the package tells, which other tests listen to."""
+    """The command sets how much the package tells, which other tests listen to."""
     names = ("monai.data.nvimgcodec_pydicom_plugin", "pretext3d.data.prepare", "pretext3d.data.cases")
     levels = {name: logging.getLogger(name).level for name in names}
     yield
@@ -98,7 +98,7 @@ def clean_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def words(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
     """Run the command, check its exit code; what it printed."""
-    assert preview.main([str(a) for a in arguments]) == code
+    assert main(["preview", *(str(a) for a in arguments)]) == code
     out, err = capsys.readouterr()
     return out if code == 0 else err
 
@@ -283,7 +283,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         preview.main(["--help"])
     said = capsys.readouterr().out
-    assert "examples:\n  python tools/preview.py --bundle bundles/vectorpose\n" in said
+    assert "examples:\n  pretext3d preview --bundle bundles/vectorpose\n" in said
     for line in said.split("examples:")[1].strip().splitlines():
         known, _ = preview.parse_arguments(line.split()[2:])
         assert (ROOT / known.bundle).is_dir()
@@ -291,7 +291,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_as_a_command(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools" / "preview.py"), "--bundle", "nowhere"]
+    command = [sys.executable, "-m", "pretext3d", "preview", "--bundle", "nowhere"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: bundle: ")

@@ -1,8 +1,9 @@
-"""The promote tool: what a deployable bundle holds, that MONAI's own checks pass, and the user's mistakes."""
+"""The promote command: what a deployable bundle holds, MONAI's own checks, and the user's mistakes."""
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import LoadImage, LoadImaged
+from pretext3d.commands.promote import promote
+from pretext3d.commands.promote.configs import Document
+from pretext3d.commands.promote.run import bundle_of, profile_of, read_run
 from pretext3d.data.loading import PlainSpacingd
 from pretext3d.errors import UserError
 from pretext3d.networks.segmentation import SegmentationNet
@@ -23,16 +27,12 @@ from pretext3d.publishing.provenance import check_provenance, read_provenance
 from tests.finished import LICENCE, finished_run, promoted
 from tests.labelled import write_labelled
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import promote
-from promote_configs import Document
-
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "tools" / "schema" / "meta_schema_20240725.json"
 
 
 def call(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / "promote.py"), *map(str, words)]
+    command = [sys.executable, "-m", "pretext3d", "promote", *map(str, words)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -194,10 +194,10 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, list[str]], expec
 
 def test_what_is_no_fine_tuned_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"found no config\.yaml"):
-        promote.read_run(tmp_path, "final")
+        read_run(tmp_path, "final")
     pretraining = finished_run(tmp_path / "pre", method="vectorpose")
     with pytest.raises(UserError, match="found method 'vectorpose', expected a run of a finetune"):
-        promote.read_run(pretraining, "final")
+        read_run(pretraining, "final")
 
 
 def test_bundle_is_the_one_that_the_record_names(tmp_path: Path) -> None:
@@ -205,11 +205,24 @@ def test_bundle_is_the_one_that_the_record_names(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", "vectorpose")
     config = yaml.safe_load((ROOT / "bundles" / "rubiks_cube" / "configs" / "finetune.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump({**config, "profile": "laptop", "learning_rate": 0.1}))
-    assert promote.read_run(run, "final").bundle.name == "vectorpose"
+    assert read_run(run, "final").bundle.name == "vectorpose"
     with pytest.raises(UserError, match=r"found no `bundle` in its checkpoint's record"):
-        promote.bundle_of({"method": "segmentation"}, tmp_path)
+        bundle_of({"method": "segmentation"}, tmp_path)
     with pytest.raises(UserError, match=r"found bundle '\.\./x', expected one of rubiks_cube"):
-        promote.bundle_of({"bundle": "../x"}, tmp_path)
+        bundle_of({"bundle": "../x"}, tmp_path)
+
+
+def test_bundle_may_be_given_by_its_folder(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "vectorpose"
+    shutil.copytree(ROOT / "bundles" / "vectorpose" / "configs", elsewhere / "configs")
+    run = finished_run(tmp_path / "run", "vectorpose")
+    assert read_run(run, "final", str(elsewhere)).bundle == elsewhere.resolve()
+    other = str(ROOT / "bundles" / "rubiks_cube")
+    with pytest.raises(UserError, match=r"--bundle: found .*rubiks_cube, expected the bundle vectorpose"):
+        read_run(run, "final", other)
+    (elsewhere / "configs" / "finetune.yaml").unlink()
+    with pytest.raises(UserError, match=r"--bundle: found .*vectorpose, expected the bundle vectorpose"):
+        read_run(run, "final", str(elsewhere))
 
 
 def test_the_command_ends_with_one_line_and_overwrites_nothing(tmp_path: Path) -> None:
@@ -223,10 +236,10 @@ def test_the_command_ends_with_one_line_and_overwrites_nothing(tmp_path: Path) -
 def test_profile_comes_from_the_log_where_the_machine_decided(tmp_path: Path) -> None:
     config = {"profile": "$'paper' if torch.cuda.is_available() else 'laptop'", "profiles": {"paper": {}}}
     (tmp_path / "log.txt").write_text("INFO x: pretext3d 0.1.0; run in y; profile paper\n")
-    assert promote.profile_of(config, tmp_path) == "paper"
+    assert profile_of(config, tmp_path) == "paper"
     (tmp_path / "log.txt").unlink()
     with pytest.raises(UserError, match="expected one of its config"):
-        promote.profile_of(config, tmp_path)
+        profile_of(config, tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------ parts

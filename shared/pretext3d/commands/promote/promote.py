@@ -2,118 +2,34 @@
 
 The bundle holds the run's settings as constants in its configuration, its weights as a plain state dict in
 models/model.pt, where they come from in docs/README.md and models/provenance.json, and the package itself:
-a program that has MONAI needs nothing else. Beside it: promote_configs.py, which writes the YAML.
+a program that has MONAI needs nothing else. run.py reads the run, configs.py writes the YAML, text.py the
+metadata and the model card.
 """
 
 import argparse
 import json
-import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pretext3d
-import yaml
-from pretext3d.errors import UserError, install_excepthook
+from pretext3d.commands.parser import command_parser
+from pretext3d.commands.promote.configs import evaluate_yaml, inference_yaml, multi_gpu_yaml, train_yaml
+from pretext3d.commands.promote.run import Run, read_run
+from pretext3d.commands.promote.text import metadata, models_readme, readme
+from pretext3d.errors import UserError
 from pretext3d.publishing.archive import check_name, check_version
 from pretext3d.publishing.deployment import provenance_of, write_provenance, write_weights
-from pretext3d.training.checkpoint_io import load_checkpoint
-from pretext3d.training.pretrained import load_segmentation, resolve_pretrained
-from promote_configs import as_saved, evaluate_yaml, inference_yaml, multi_gpu_yaml, train_yaml
-from promote_text import metadata, models_readme, readme
+from pretext3d.training.pretrained import load_segmentation
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = """examples:
-  python tools/promote.py runs/vp_8 --name spleen_ct --labels spleen --licence "CC BY-SA 4.0"
-  python tools/promote.py runs/vp_8 --name hippocampus_mr --labels anterior posterior \\
+  pretext3d promote runs/vp_8 --name spleen_ct --labels spleen --licence "CC BY-SA 4.0"
+  pretext3d promote runs/vp_8 --name hippocampus_mr --labels anterior posterior \\
       --licence "ours, not to be passed on" --version 0.2.0
 """
 # words in a bundle's name from which MONAI Label concludes on another task
 OTHER_TASKS = ("deepedit", "deepgrow", "detection", "classification")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A fine-tuned run: its configuration, its weights and what they are.
-
-    Attributes:
-        config: the merged configuration that the run has saved.
-        checkpoint: the file with its weights.
-        content: what that file holds.
-        bundle: the bundle whose finetune.yaml it ran.
-        profile: the profile that ran.
-    """
-
-    config: dict[str, Any]
-    checkpoint: Path
-    content: dict[str, Any]
-    bundle: Path
-    profile: str
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What the run was: network, spacing, normalisation, classes."""
-        record: dict[str, Any] = self.content["record"]
-        return record
-
-
-def read_run(folder: Path, weights: str) -> Run:
-    """A fine-tuned run from its folder.
-
-    Raises:
-        UserError: not a run, a run that does not segment, or one that has not reached its end.
-    """
-    saved = folder / "config.yaml"
-    if not saved.is_file():
-        raise UserError(f"run: {folder}: found no config.yaml, expected the output_dir of a finetune.yaml")
-    checkpoint = folder / "checkpoints" / f"{weights}.pt"
-    if not checkpoint.is_file():
-        found = resolve_pretrained(folder).name if (folder / "checkpoints").is_dir() else "nothing"
-        raise UserError(
-            f"run: {folder}: found {found}, expected a finished run with checkpoints/{weights}.pt"
-        )
-    content = load_checkpoint(checkpoint)
-    method = content["record"].get("method")
-    if method != "segmentation":
-        raise UserError(f"run: {folder}: found method {method!r}, expected a run of a finetune.yaml")
-    config = as_saved(yaml.safe_load(saved.read_text()))
-    return Run(config, checkpoint, content, bundle_of(content["record"], folder), profile_of(config, folder))
-
-
-def bundle_of(record: dict[str, Any], folder: Path) -> Path:
-    """The bundle whose finetune.yaml wrote a record.
-
-    Raises:
-        UserError: the record does not say, or names one that is not here.
-    """
-    names = sorted(path.parents[1].name for path in (ROOT / "bundles").glob("*/configs/finetune.yaml"))
-    name = record.get("bundle")
-    if name is None:
-        raise UserError(
-            f"run: {folder}: found no `bundle` in its checkpoint's record, expected the bundle whose "
-            "finetune.yaml ran; fine-tune again with this version"
-        )
-    if name not in names:
-        raise UserError(f"run: {folder}: found bundle {name!r}, expected one of {', '.join(names)}")
-    return ROOT / "bundles" / str(name)
-
-
-def profile_of(config: dict[str, Any], folder: Path) -> str:
-    """The profile that a run used: as given, or as its log says where the machine decided."""
-    profile = str(config.get("profile"))
-    log = folder / "log.txt"
-    if profile.startswith("$") and log.is_file():
-        said = re.findall(r"; profile (\w+)$", log.read_text(), re.MULTILINE)
-        profile = said[0] if said else profile
-    if profile not in config.get("profiles", {}):
-        raise UserError(
-            f"run: {folder}: found profile {profile!r}, expected one of its config.yaml's profiles"
-        )
-    return profile
 
 
 def check_arguments(options: argparse.Namespace) -> None:
@@ -205,7 +121,7 @@ def fill(folder: Path, run: Run, name: str, classes: Sequence[str], told: dict[s
     described = json.dumps(metadata(own, story, run.record, classes), indent=4)
     (folder / "configs" / "metadata.json").write_text(described + "\n")
     shutil.copy(templates / "logging.conf", folder / "configs" / "logging.conf")
-    shutil.copy(ROOT / "LICENSE", folder / "LICENSE")
+    shutil.copy(run.bundle / "LICENSE", folder / "LICENSE")
     (folder / "docs" / "README.md").write_text(readme(story, run.record, classes))
     (folder / "models" / "README.md").write_text(models_readme(story))
     shutil.copytree(
@@ -215,15 +131,9 @@ def fill(folder: Path, run: Run, name: str, classes: Sequence[str], told: dict[s
     )
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Parse the command line, promote, say what was written."""
-    install_excepthook()
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser("promote", __doc__, EXAMPLES)
     add = parser.add_argument
     add("run", type=Path, help="the output_dir of a finetune.yaml of any bundle")
     add("--name", required=True, help="of the bundle and its folder, e.g. spleen_ct")
@@ -241,16 +151,23 @@ def main(words: Sequence[str] | None = None) -> None:
         default="final",
         help="the last step's, which evaluate.yaml measures, or the best validation's; default: %(default)s",
     )
-    options = parser.parse_args(words)
+    add(
+        "--bundle",
+        default="",
+        help="folder of the bundle whose finetune.yaml ran; default: the one at hand with that name",
+    )
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    """The command: promote, say what was written and what to type next."""
+    options = make_parser().parse_args(words)
     check_arguments(options)
-    run = read_run(options.run, options.weights)
+    run = read_run(options.run, options.weights, options.bundle)
     folder = promote(run, options.name, options.labels, options.version, options.licence, options.output_dir)
     print(f"wrote {folder}: {', '.join(options.labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
     print(
         "next, or docs/monai-label.md:\n  python -m monai.bundle run --config_file "
         f"{folder}/configs/inference.yaml --dataset_dir SCANS"
     )
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    return 0

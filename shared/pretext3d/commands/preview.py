@@ -15,21 +15,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fire.parser
 import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
-from pretext3d.errors import UserError, find_user_error
+
+from pretext3d.commands.parser import command_parser, read_overrides
+from pretext3d.errors import UserError
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pictures import file_name, predict, render, write_png
 from pretext3d.training.pretrained import resolve_pretrained
 
 EXAMPLES = """examples:
-  python tools/preview.py --bundle bundles/vectorpose
-  python tools/preview.py --bundle bundles/vectorpose --dataset_dir ../data/heads --num 20
-  python tools/preview.py --bundle bundles/vectorpose --dataset_dir ../data/heads --output_file heads.png
-  python tools/preview.py --bundle bundles/vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
-  python tools/preview.py --bundle bundles/vectorpose --checkpoint runs/vectorpose
+  pretext3d preview --bundle bundles/vectorpose
+  pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --num 20
+  pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --output_file heads.png
+  pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
+  pretext3d preview --bundle bundles/vectorpose --checkpoint runs/vectorpose
 """
 # of a train.yaml; draw(volume, sample, pred, title) makes a figure
 NEEDED = ("train", "validate", "cases", "draw")
@@ -126,14 +127,9 @@ class Checkpoint:
         return network.to(workflow.get("device"))
 
 
-def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """This tool's own arguments, and the configuration's overrides, read as `monai.bundle run` reads them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """The command's own options; other words are overrides."""
+    parser = command_parser("preview", __doc__, EXAMPLES)
     add = parser.add_argument
     add("--bundle", required=True, help="folder of the bundle, e.g. bundles/vectorpose")
     add("--dataset_dir", help="folder of volumes; default: the checkpoint's run's, else the embedded phantom")
@@ -148,17 +144,15 @@ def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str,
     add("--seed", type=int, help="other crops of the same scans; default: the bundle's")
     add("--profile", help="a profile of the bundle, e.g. laptop")
     add("--checkpoint", help="a run's folder or a checkpoint: draw what its network predicts, too")
-    known, rest = parser.parse_known_args(words)
-    overrides = {name: getattr(known, name) for name in ("dataset_dir", "seed", "profile")}
-    overrides = {name: value for name, value in overrides.items() if value is not None}
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if not name.startswith("--"):
-            parser.error(f"found {name!r}, expected --key value")
-        if not equals:
-            value = "True" if not rest or rest[0].startswith("--") else rest.pop(0)
-        overrides[name[2:]] = fire.parser.DefaultParseValue(value)
-    return known, overrides
+    return parser
+
+
+def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The command's own options, and the overrides of train.yaml."""
+    known, rest = make_parser().parse_known_args(words)
+    own = {name: getattr(known, name) for name in ("dataset_dir", "seed", "profile")}
+    given = {name: value for name, value in own.items() if value is not None}
+    return known, {**given, **read_overrides(rest, flags=True)}
 
 
 def choose(train: int, held_out: int, num: int) -> list[tuple[str, int]]:
@@ -235,24 +229,13 @@ def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:
             print(f"  {name}: {reason}")
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """The command; the exit code."""
-    known, overrides = parse_arguments(sys.argv[1:] if words is None else words)
+def main(words: Sequence[str]) -> int:
+    """The command."""
+    known, overrides = parse_arguments(words)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     logging.getLogger("pretext3d.data.prepare").setLevel(logging.ERROR)  # bad volumes are listed at the end
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pretext3d.data.cases").setLevel(logging.INFO)  # volumes that a data list passes over
-    try:
-        preview(known, overrides)
-    except Exception as error:
-        mistake = find_user_error(error)
-        if mistake is None:
-            raise
-        print(f"error: {mistake}", file=sys.stderr)
-        return 1
+    preview(known, overrides)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""tools/compare.py: the numbers of its tables, what it skips, resumes and refuses, and a whole comparison."""
+"""The compare command: the numbers of its tables, what it skips, resumes, refuses, and a real comparison."""
 
 import json
 import re
@@ -13,16 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pretext3d.__main__ import main
+from pretext3d.commands.compare import cells, compare, report
+from pretext3d.commands.compare.cells import Arm, Cell
+from pretext3d.commands.parser import read_overrides
 from pretext3d.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))  # as when the tool is run
-
-import compare  # noqa: E402
-import compare_cells as cells  # noqa: E402
-import compare_plan as plan  # noqa: E402
-import compare_report as report  # noqa: E402
-from compare_cells import Arm, Cell  # noqa: E402
 
 SCRATCH, RESTART, VP = Arm("scratch"), Arm("restart"), Arm("vp", "runs/vp/checkpoints/best.pt", "d1")
 COMMON = {"dataset_dir": "data", "max_epochs": 10}
@@ -288,12 +283,12 @@ def test_report_refuses_cells_of_different_budgets(tmp_path: Path) -> None:
 def test_overrides_are_read_as_the_bundle_reads_them() -> None:
     words = ["--max_epochs", "3", "--optimizer::lr=0.01", "--datalist", "none", "--channels", "[0,1]"]
     words += ["--skip_bad", "True"]
-    read = plan.read_overrides(words)
+    read = read_overrides(words)
     expected = {"max_epochs": 3, "optimizer::lr": 0.01, "datalist": "none", "channels": [0, 1]}
     assert read == {**expected, "skip_bad": True}
     for words, message in ((["5"], "5: not expected"), (["--resume"], "--resume: has no value")):
         with pytest.raises(UserError, match=message):
-            plan.read_overrides(words)
+            read_overrides(words)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +310,7 @@ def test_overrides_are_read_as_the_bundle_reads_them() -> None:
 def test_mistakes_are_one_line(
     words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compare.main([*words.split(), "--output_dir", str(tmp_path)]) == 2
+    assert main(["compare", *words.split(), "--output_dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -346,7 +341,7 @@ def test_a_comparison_on_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixtu
     tiny = ["--max_epochs=1", "--steps_per_epoch=2", "--roi_size=[32,32,32]", "--num_workers=0"]
     arms = ["--arms", "scratch", "restart", "--num_labelled", "2", "--seeds", "0", "--threads", "1"]
     tiny.append("--profile=laptop")
-    tool = [sys.executable, str(ROOT / "tools" / "compare.py"), "--output_dir", str(tmp_path / "out")]
+    tool = [sys.executable, "-m", "pretext3d", "compare", "--output_dir", str(tmp_path / "out")]
     command = [*tool, *arms, *tiny]
     first = subprocess.run(command, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -358,10 +353,10 @@ def test_a_comparison_on_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "scratch_n002_seed0/checkpoints/final.pt" in log
     assert "100.0% of the backbone's parameters" in log
 
-    again = command[2:]
-    assert compare.main(again) == 0
+    again = command[3:]
+    assert main(again) == 0
     assert "2 cells, 2 of them done already" in capsys.readouterr().out
-    assert compare.main([*again, "--num_labelled", "999"]) == 2
+    assert main([*again, "--num_labelled", "999"]) == 2
     assert "--num_labelled: found 999, expected at most" in capsys.readouterr().err
-    assert compare.main([*again, "--batch_size", "1"]) == 2
+    assert main([*again, "--batch_size", "1"]) == 2
     assert "batch_size: 2 there, 1 now" in capsys.readouterr().err

@@ -3,35 +3,34 @@
 Each cell (arm, number of labelled cases, seed) is a fine-tuning by a bundle's finetune.yaml with the same
 steps and the same labelled cases for every arm, then an evaluation of its last weights on the same held-out
 cases: there is no validation during training, so no choice of weights that could favour an arm.
-Beside it: compare_plan.py (what is compared), compare_cells.py (running it), compare_report.py (the tables).
+Beside it: plan.py (what is compared), cells.py (running it), report.py (the tables).
 """
 
 import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compare_cells import Cell, CellRunner, difference, read_json, run_cells, write_json
-from compare_plan import (
+from pretext3d.commands.bundles import find_bundle
+from pretext3d.commands.compare.cells import Cell, CellRunner, difference, read_json, run_cells, write_json
+from pretext3d.commands.compare.plan import (
     BUDGET,
     Arms,
     check_overrides,
     leak,
     read_configs,
-    read_overrides,
     resolved,
     top_key,
 )
-from compare_report import write_report
+from pretext3d.commands.compare.report import write_report
+from pretext3d.commands.parser import command_parser, read_overrides
 from pretext3d.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = """
 arms
   scratch        random first weights
@@ -40,10 +39,10 @@ arms
                  stand for the cell's: NAME='runs/roi_n{num_labelled}_seed{seed}', one pre-training a cell
 
 examples
-  python tools/compare.py --dataset_dir ../data/hippocampus --arms scratch restart vectorpose=runs/vp \\
+  pretext3d compare --dataset_dir ../data/hippocampus --arms scratch restart vectorpose=runs/vp \\
       --num_labelled 4 12 --seeds 0 1 2 --output_dir runs/compare --jobs 2
   the same command again goes on where it was stopped; more arms, numbers or seeds add to what is there
-  python tools/compare.py --report_only --output_dir runs/compare
+  pretext3d compare --report_only --output_dir runs/compare
 
 Any other --key value is an override of finetune.yaml, the same for every arm: --max_epochs 20
 --steps_per_epoch 50 --batch_size 4 --val_fraction 0.275 --optimizer::lr 0.0005 ... Pre-train with the same
@@ -51,14 +50,12 @@ val_fraction, so that no held-out case has been seen.
 """
 
 
-def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-    """The tool's own options, and the words of the overrides."""
-    parser = argparse.ArgumentParser(
-        prog="compare.py",
-        description="Compare pre-trained weights with training from scratch: table, plot, CSV of all cases.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def make_parser() -> argparse.ArgumentParser:
+    """The command's own options; other words are overrides."""
+    parser = command_parser(
+        "compare",
+        "Compare pre-trained weights with training from scratch: table, plot, CSV of all cases.",
+        EXAMPLES,
     )
     add, default = parser.add_argument, "default: %(default)s"
     add("--dataset_dir", default="", help="labelled cases; default: the embedded phantom")
@@ -73,8 +70,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
     add("--output_dir", default="runs/compare", help=default)
     add(
         "--bundle",
-        default=str(ROOT / "bundles" / "vectorpose"),
-        help="whose finetune.yaml; default: vectorpose",
+        default="",
+        help="folder of the bundle whose finetune.yaml runs; default: vectorpose, or the unzipped bundle",
     )
     add("--encoder", default="", help="of all arms; default: the pre-trained arms', else the profile's")
     add("--jobs", type=int, default=1, help="cells side by side; " + default)
@@ -85,7 +82,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
         help="of each cell; default: OMP_NUM_THREADS, else the cores divided by --jobs",
     )
     add("--report_only", action="store_true", help="only write the tables and the plot of what is done")
-    return parser.parse_known_args(arguments)
+    return parser
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -190,7 +187,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Plan, check, run, report. The exit code."""
     check_options(options)
     given = read_overrides(words)
-    configs = Path(options.bundle).resolve() / "configs"
+    configs = find_bundle(options.bundle) / "configs"
     finetune, evaluate, digest = read_configs(configs)
     check_overrides(given, finetune)
     if options.monte_carlo and "split_seed" in given:
@@ -236,8 +233,8 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         # the evaluation takes network, channels, split, spacing and crop from the checkpoint, not from these
         replaced = {top_key(key) for key in evaluate} | {"encoder"}
         evaluation = {key: value for key, value in tuning.items() if top_key(key) not in replaced}
-        given = os.environ.get("OMP_NUM_THREADS", "")
-        cores = int(given) if given.isdigit() and int(given) else (os.cpu_count() or 1) // options.jobs
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        cores = int(limit) if limit.isdigit() and int(limit) else (os.cpu_count() or 1) // options.jobs
         threads = options.threads or max(1, cores)
         runner = CellRunner(
             output_dir / "cells",
@@ -288,29 +285,12 @@ def ending(output_dir: Path, failed: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def interrupt(*_: Any) -> None:
-    """A polite end by `kill` is taken as Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Exit code 0, 1 where a cell failed, 2 for a user's mistake, 130 when stopped."""
+def main(words: Sequence[str]) -> int:
+    """The command. Exit code 0, or 1 where a cell failed."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    options, words = parse(arguments)
-    try:
-        if options.report_only:
-            read_overrides(words)
-            write_report(Path(options.output_dir))
-            return ending(Path(options.output_dir), [])
-        return compare(options, words)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; what is done is kept, and the same command goes on from there", file=sys.stderr)
-        return 130
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, interrupt)
-    sys.exit(main())
+    options, rest = make_parser().parse_known_args(words)
+    if options.report_only:
+        read_overrides(rest)
+        write_report(Path(options.output_dir))
+        return ending(Path(options.output_dir), [])
+    return compare(options, rest)

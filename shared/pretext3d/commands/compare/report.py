@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from compare_cells import difference, read_json
+
+from pretext3d.commands.compare.cells import difference, read_json
 from pretext3d.errors import UserError
 
 COLUMNS = ["arm", "num_labelled", "seed", "case", "class", "dice", "iou", "hd95_mm", "surface_distance_mm"]
@@ -44,10 +45,12 @@ def read_cells(output_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     Raises:
         UserError: cells that were run with different settings, or a broken file of one.
     """
-    tables, common, first = [], None, ""
+    tables: list[pd.DataFrame] = []
+    common: dict[str, Any] | None = None
+    first = ""
     for file in sorted((output_dir / "cells").glob("*/done.json")):
         settings = read_json(file)["settings"]
-        lines = difference(settings["common"], common) if common is not None else []
+        lines: list[str] = [] if common is None else difference(settings["common"], common)
         if lines:
             raise UserError(
                 f"{file.parent.name} and {first} were run with different settings: {'; '.join(lines)}"

@@ -1,14 +1,11 @@
-"""The curves tool: panels, and its two mistakes."""
+"""The curves command: panels, and its two mistakes."""
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from pretext3d.commands import curves
 from pretext3d.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import curves
 
 
 def table() -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """The weights of a promoted bundle: trained on, kept whole, loaded by MONAI."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import monai.bundle
@@ -15,9 +14,7 @@ from pretext3d.publishing.provenance import check_provenance, read_provenance
 
 from tests.finished import finished_run, promoted
 from tests.labelled import write_labelled
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import pack
+from tools import pack
 
 
 @pytest.fixture(scope="module")

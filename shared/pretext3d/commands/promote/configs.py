@@ -8,12 +8,11 @@ comments stay.
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from promote import Run
+from pretext3d.commands.promote.run import Run, as_saved
 
 # of the machine or of the experiment, not of the network: as the bundle's file has them
 RESET = {
@@ -145,16 +144,7 @@ def as_lists(value: Any) -> Any:
     return [as_lists(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def as_saved(value: Any) -> Any:
-    """The same as a run saves it: `@train#dataset` is `@train::dataset` there."""
-    if isinstance(value, dict):
-        return {key: as_saved(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [as_saved(v) for v in value]
-    return re.sub(r"(?<=\w)#(?=\w)", "::", value) if isinstance(value, str) else value
-
-
-def take_over(document: Document, run: "Run", template: dict[str, Any]) -> None:
+def take_over(document: Document, run: Run, template: dict[str, Any]) -> None:
     """The run's settings wherever they differ from the bundle's own."""
     template = as_saved(template)
     for key, value in run.config.items():
@@ -168,7 +158,7 @@ def take_over(document: Document, run: "Run", template: dict[str, Any]) -> None:
             document.set(key, dump(value))
 
 
-def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str:
+def train_yaml(file: Path, run: Run, name: str, classes: Sequence[str]) -> str:
     """The run's fine-tuning, starting from the bundle's weights and ending in them.
 
     Args:
@@ -232,7 +222,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
     return document.text
 
 
-def inference_yaml(file: Path, run: "Run", name: str) -> str:
+def inference_yaml(file: Path, run: Run, name: str) -> str:
     """The bundle's inference.yaml with this network, spacing, normalisation and window."""
     record = as_lists(run.record)
     document = Document(
