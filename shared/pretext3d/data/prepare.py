@@ -73,8 +73,8 @@ def prepare_cases(
 
     Returns:
         train, val: lists of cases. channels: number. pixdim: [x, y, z] mm, or [] for no resampling.
-        num_classes (background included) and class_names: 0 and [] where nothing names them. split: what
-        decided on `val`. bad: lists [id, reason].
+        num_classes (background included) and class_names: 0 and [] where nothing names them. bad: lists [id,
+        reason].
 
     Raises:
         UserError: naming the key or file, what was found and what was expected.
@@ -155,7 +155,6 @@ def prepare_cases(
         "pixdim": spacing,
         "num_classes": count,
         "class_names": class_names,
-        "split": {"val_fraction": val_fraction, "split_seed": split_seed, "fold": fold},
         "bad": [[case["id"], reason] for case, reason in checked.bad],
     }
 

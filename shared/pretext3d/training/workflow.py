@@ -6,12 +6,14 @@ made, and is found there.
 
 import inspect
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from monai.bundle import ConfigWorkflow
 
-__all__ = ["bundle_root", "is_not_rank0", "running_workflow", "setting"]
+__all__ = ["bundle_root", "dated_folder", "is_not_rank0", "running_workflow", "setting"]
 
 
 def running_workflow() -> ConfigWorkflow | None:
@@ -37,6 +39,11 @@ def bundle_root() -> str:
     """The folder of the bundle whose configuration is run; `.` without a workflow."""
     workflow = running_workflow()
     return "." if workflow is None else str(workflow.config_root_path.resolve().parent)
+
+
+def dated_folder() -> str:
+    """A folder for one run, by date and time, in the bundle's folder `runs`."""
+    return str(Path(bundle_root(), "runs", time.strftime("%Y%m%d_%H%M%S")))
 
 
 def is_not_rank0() -> bool:
