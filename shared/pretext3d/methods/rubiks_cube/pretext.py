@@ -5,7 +5,7 @@ a Rubik's Cube. MICCAI 2019.
 
 In the paper's order (section 2.1): the puzzle (a grid of cubes with gaps, one of K permutations, half turns
 about the horizontal and the vertical axis), the Siamese network with its two heads, the losses (Eq. 1 to 3)
-and the accuracies of Table 1. The grid's geometry is in `pretext3d.transforms.grids`, the choice of the
+and the accuracies of Table 1. The grid's geometry is in `pretext3d.ops.grids`, the choice of the
 permutations in `pretext3d.ops.permutations`.
 
 Deviates: the rotation loss is the full binary cross-entropy, of which Eq. 2 prints the positive term. By
@@ -26,14 +26,11 @@ from torch import nn
 from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
+from pretext3d.networks.heads import PermutationHead
+from pretext3d.ops.grids import block_size, check_grid, cube_starts, extract_cubes
+from pretext3d.ops.permutations import reorder
+from pretext3d.ops.rotations import half_turns
 from pretext3d.training.metrics import SampleMean
-from pretext3d.transforms.grids import (
-    block_size,
-    check_grid,
-    cube_starts,
-    extract_cubes,
-    half_turns,
-)
 
 __all__ = [
     "OrientationAccuracy",
@@ -49,14 +46,6 @@ HEADS = ("given_order", "independent")
 
 
 # ------------------------------------------------------------------------------------------- 2.1 the puzzle
-def reorder(
-    cubes: Shaped[Tensor, "*b m c i j k"], order: Int[Tensor, "*b m"]
-) -> Shaped[Tensor, "*b m c i j k"]:
-    """Position s gets cube order[s]."""
-    places = order.to(cubes.device).reshape(*order.shape, 1, 1, 1, 1).expand_as(cubes)
-    return torch.gather(cubes, cubes.ndim - 5, places)
-
-
 def scramble(
     cubes: Shaped[Tensor, "*b m c i j k"],
     order: Int[Tensor, "*b m"],
@@ -220,15 +209,13 @@ class RubiksCubeNet(nn.Module):
         deepest = backbone.feature_channels[-1] * pool_size**3
         self.branch = nn.Sequential(nn.Linear(deepest, features), nn.ReLU(inplace=True))
 
-        def head(outputs: int) -> nn.Sequential:
-            joined = nn.Linear(cells * features, hidden)
-            return nn.Sequential(
-                nn.Dropout(dropout), joined, nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
-            )
-
-        self.ordering_head = head(count)
+        self.ordering_head = PermutationHead(cells, features, hidden, count, dropout)
         self.given_order = orientation == "given_order"
-        self.orientation_head = nn.Linear(features, cells * 2) if self.given_order else head(cells * 2)
+        self.orientation_head = (
+            nn.Linear(features, cells * 2)
+            if self.given_order
+            else PermutationHead(cells, features, hidden, cells * 2, dropout)
+        )
 
     def forward(self, x: Float[Tensor, "b m c i j k"]) -> tuple[Tensor, Tensor]:
         """Permutation logits (b, K), and turn logits (b, m, 2) or, given the order, (b, m, m, 2).
