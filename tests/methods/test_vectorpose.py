@@ -12,7 +12,7 @@ from monai.transforms import Compose
 from pretext3d.errors import UserError
 from pretext3d.methods.vectorpose import pretext as vp
 from pretext3d.networks.factory import build_backbone
-from pretext3d.transforms.crops import flip_matrix, rotation_matrix
+from pretext3d.ops.rotations import flip_matrix, rotation_matrix
 
 # A 10 x 20 x 30 volume at 1 x 2 x 3 mm: landmark = centre = (5, 10, 15) voxels.
 # A crop that starts at (1, 2, 3) with edges (4, 4, 4).

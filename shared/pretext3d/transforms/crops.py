@@ -1,8 +1,8 @@
-"""Crops of random place and scale, flips and 90-degree rotations, as exact index geometry.
+"""Crops of random place and scale, and random flips and 90-degree rotations, in 2D and 3D.
 
 Voxel coordinates are continuous: voxel i covers [i, i + 1) along its axis, so a volume of n voxels spans
-[0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; an orientation is a signed
-permutation matrix M: a point p of a cube [-1, 1]^3 before the transform is found at M p after it.
+[0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; what an orientation is says
+`pretext3d.ops.rotations`.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from monai.transforms import MapTransform, Randomizable
 
-from pretext3d.annotations import Float, Shaped, Tensor
+from pretext3d.annotations import Shaped, Tensor
 from pretext3d.errors import UserError
+from pretext3d.ops.rotations import flip_matrix, reorient, rotation_matrix
 
 __all__ = ["RandFlipRotate90d", "RandScaleCropd"]
 
@@ -115,33 +116,6 @@ def _window_mean(volume: Tensor, start: Sequence[int], size: Sequence[int]) -> f
 def _plain(volume: Tensor) -> Tensor:
     """Without MONAI's meta data, whose book-keeping costs more than the crop."""
     return volume.as_tensor() if hasattr(volume, "as_tensor") else volume
-
-
-def flip_matrix(axes: Sequence[int]) -> Float[np.ndarray, "3 3"]:
-    """The orientation that mirrors the given axes."""
-    return np.diag([-1.0 if axis in axes else 1.0 for axis in range(3)])
-
-
-def rotation_matrix(axis: int, quarter_turns: int) -> Float[np.ndarray, "3 3"]:
-    """Rotation by `quarter_turns` * 90 degrees about a voxel axis: from the next axis to the one after it.
-
-    About axis 0 one quarter turn takes axis 1 to axis 2 and axis 2 to minus axis 1.
-    """
-    a, b = (axis + 1) % 3, (axis + 2) % 3
-    turn = np.eye(3)
-    turn[[a, b], [a, b]] = 0.0
-    turn[b, a], turn[a, b] = 1.0, -1.0
-    return np.linalg.matrix_power(turn, quarter_turns % 4)
-
-
-def reorient(volume: Shaped[Tensor, "c i j k"], orientation: np.ndarray) -> Shaped[Tensor, "c a b d"]:
-    """Move a volume's content by a signed permutation matrix: result axis a is axis p of the volume, with
-    orientation[a, p] = 1, or mirrored with -1.
-    """  # noqa: D205
-    source = np.abs(orientation).argmax(axis=1)
-    mirrored = [a + 1 for a in range(3) if orientation[a, source[a]] < 0]
-    moved = volume.permute(0, *(int(p) + 1 for p in source))
-    return moved.flip(mirrored) if mirrored else moved.contiguous()
 
 
 class RandFlipRotate90d(MapTransform, Randomizable):

@@ -13,7 +13,7 @@ import torch
 from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.methods.drawing import BACK, FAINT, LETTERS, TEXT, frame, mark_edges, numpy, times
 from pretext3d.methods.rubiks_cube.pretext import solve, turn_probabilities
-from pretext3d.transforms.grids import check_grid
+from pretext3d.ops.grids import check_grid
 
 __all__ = ["draw"]
 
