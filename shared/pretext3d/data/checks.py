@@ -117,7 +117,6 @@ def check_cases(
     """
     used = as_channels(channels)
     cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims)
-    normal = slices.axis if slices else None
     hidden = not progress or int(os.environ.get("RANK", "0")) != 0
     reasons: dict[str, str] = {}
     headers: dict[str, VolumeFacts] = {}
@@ -147,13 +146,11 @@ def check_cases(
     good = [c for c in cases if not reasons[c["id"]]]
     world = {c["id"]: headers[c["id"]].along_world() for c in good}
     if spatial_dims == 2:
-        across = {c["id"]: plane_axis(headers[c["id"]], c.get("slice_axis", normal)) for c in good}
-        world = {
-            name: (shape[:axis] + shape[axis + 1 :], spacing[:axis] + spacing[axis + 1 :])
-            for name, (shape, spacing) in world.items()
-            for axis in [across[name]]
-            if axis is not None
-        }
+        for case in good:
+            shape, spacing = world[case["id"]]
+            given = case.get("slice_axis", 2) if "slice" in case or slices is None else slices.axis
+            normal = plane_axis(headers[case["id"]], given)
+            del shape[normal], spacing[normal]
     return CheckResult(
         good=good,
         bad=[(c, reasons[c["id"]]) for c in cases if reasons[c["id"]]],
@@ -203,7 +200,7 @@ def plane_fault(case: Case, facts: VolumeFacts, slices: Slices | None) -> str:
     if "slice" not in case:
         size = "x".join(map(str, facts.shape))
         return "" if slices else f"{VOLUME}: {size} voxels; slices: {{axis: 2, every: 1}} takes its slices"
-    axis, index = case.get("slice_axis", slices.axis if slices else 2), case["slice"]
+    axis, index = case.get("slice_axis", 2), case["slice"]
     if axis not in (0, 1, 2) or not isinstance(index, int) or not 0 <= index < shape[axis]:
         return f"{SLICE}: {index} along axis {axis}, the volume is {'x'.join(map(str, shape))} along x y z"
     return ""

@@ -1,17 +1,17 @@
 """Slices of volumes as 2D cases: which ones are taken, and how one is read, with its place in the volume.
 
-A slice has an index along an axis of its volume in RAS order: axis 0 is x (sagittal slices), 1 is y (coronal), 2
-is z (axial). Read, it is (c, i, j), with i and j along the two other world axes, ascending; a single slice, a file
-whose volume is one voxel thick, is read in the same way. Its affine says only what a plane needs: the spacing
-of i, j and the normal on the diagonal, and the position of its first voxel along these three. So transforms
-that read the first two rows and columns work for every axis, and for oblique volumes.
+A slice has an index along an axis of its volume in RAS order: axis 0 is x (sagittal slices), 1 is y
+(coronal), 2 is z (axial). Read, it is (c, i, j), with i and j along the two other world axes, ascending. A
+single slice (a file with one voxel along an axis) is read in the same way. The affine says only what a
+plane needs: the spacing of i, j and the normal on the diagonal, and the position of the first voxel along
+these three. So transforms that read the first two rows and columns work for every axis, and for oblique
+volumes.
 """
 
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
-from monai.transforms import LoadImage
 from numpy.typing import NDArray
 
 from pretext3d.data.dataset import file_stamp
 from pretext3d.data.images import is_picture, read_label_picture, read_picture
-from pretext3d.data.volumes import VerdictCache, VolumeFacts
+from pretext3d.data.volumes import VerdictCache, VolumeFacts, loader
 from pretext3d.errors import UserError
 
 __all__ = ["check_slices", "load_plane", "plane_axis", "slice_cases", "to_stored"]
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 Case = dict[str, Any]
 
 PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns to the patient's left, rows to the back, 1 mm
-KEPT_FILES, KEPT_BYTES = 4, 2**30  # volumes kept in memory: so many, and more up to so many bytes
+KEPT_FILES, KEPT_BYTES = 4, 2**29  # volumes kept in memory: so many, and more up to so many bytes
 
 
 class Slices(NamedTuple):
@@ -49,8 +48,8 @@ def check_slices(slices: Mapping[str, int] | None, spatial_dims: int) -> Slices 
     """The slices to take; None where volumes are not to be sliced.
 
     Raises:
-        UserError: for `spatial_dims` other than 2 and 3, slices in 3D, or anything but {axis: 0 to 2, every: 1
-            or more}.
+        UserError: for `spatial_dims` other than 2 and 3, slices in 3D, an axis other than 0, 1 and 2, or
+            `every` below 1.
 
     Examples:
         >>> check_slices({"axis": 2}, spatial_dims=2)
@@ -66,13 +65,11 @@ def check_slices(slices: Mapping[str, int] | None, spatial_dims: int) -> Slices 
     axis, every = (slices.get("axis", 2), slices.get("every", 1)) if known else (None, None)
     whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (axis, every))
     if axis is None or every is None or not whole or axis not in (0, 1, 2) or every < 1:
-        raise UserError(
-            f"slices: found {slices!r}, expected {{axis: 0 (x), 1 (y) or 2 (z), every: 1 or more}}"
-        )
+        raise UserError(f"slices: found {slices!r}, expected {{axis: 0, 1 or 2 (x, y, z), every: 1 or more}}")
     return Slices(axis, every)
 
 
-def plane_axis(facts: VolumeFacts, axis: int | None) -> int | None:
+def plane_axis(facts: VolumeFacts, axis: int) -> int:
     """The world axis across the plane: that of a single slice or picture; a volume's is `axis`."""
     thin = [world for world, length in enumerate(facts.along_world()[0]) if length == 1]
     return thin[0] if thin else axis
@@ -88,15 +85,18 @@ def slice_cases(
     """Good 2D cases, each volume replaced by its slices; constant (air-only) slices are left out.
 
     A slice's case is its volume's with `slice` (index), `slice_axis`, `subject` (its own, else the volume's
-    name), and the slice's number in `id` and `name`: volume/slice012. Pictures, single slices and entries that
-    are slices already stay as they are. One log line says how many slices there are.
+    name), and the slice's number in `id` and `name`: volume/slice012. Pictures, single slices and entries
+    that name a slice themselves do not change. One log line says how many slices there are.
 
     Args:
-        cases: that have passed the checks.
+        cases: cases that have passed the checks.
         slices: which slices; None leaves all cases as they are.
         channels: those that are used; a slice is constant if it is so in each of them. None: all.
         cache_dir: where the verdicts are (see `check_cases`).
         count: add `slice_count`, the number of slices taken of this volume.
+
+    Raises:
+        UserError: no slice is left.
     """
     if slices is None:
         return list(cases)
@@ -125,6 +125,11 @@ def slice_cases(
             "slices along axis %d: %d of %d volumes; %d constant ones (air) left out",
             slices.axis, taken, volumes, left_out,
         )  # fmt: skip
+    if cases and not found:
+        raise UserError(
+            f"slices: found axis {slices.axis}, every {slices.every}, which takes constant slices alone of "
+            f"{volumes} volumes; expected some with an image in them"
+        )
     return found
 
 
@@ -138,16 +143,10 @@ class Volume(NamedTuple):
         stored_shape: of the file's own array, two or three sizes.
     """
 
-    array: NDArray[np.float32]
-    affine: NDArray[np.float64]
-    stored_affine: NDArray[np.float64]
+    array: NDArray[Any]
+    affine: NDArray[Any]
+    stored_affine: NDArray[Any]
     stored_shape: tuple[int, ...]
-
-
-@lru_cache(maxsize=1)
-def loader() -> LoadImage:
-    """MONAI's loader with the reader chosen by the file, channels first."""
-    return LoadImage(image_only=True, ensure_channel_first=True)
 
 
 def read_volume(path: str) -> Volume:
@@ -205,9 +204,8 @@ class RecentVolumes:
         total = sum(volume.array.nbytes for _, volume in self.volumes.values())
         while len(self.volumes) > self.files and total > self.limit:
             total -= self.volumes.popitem(last=False)[1][1].array.nbytes
-        self.locks = {
-            path: lock for path, lock in self.locks.items() if path in self.volumes or lock.locked()
-        }
+        needed = {path for path, lock in self.locks.items() if path in self.volumes or lock.locked()}
+        self.locks = {path: self.locks[path] for path in needed}
 
 
 recent_volumes = RecentVolumes()
@@ -232,12 +230,11 @@ def load_plane(
         UserError: a volume without an index, or an index that it does not have.
     """
     files = [paths] if isinstance(paths, str) else list(paths)
+    meta: dict[str, Any] = {"filename_or_obj": files[0], "space": "RAS"}
     if is_picture(files[0]):
         arrays = [read_label_picture(path) if is_label else read_picture(path) for path in files]
-        meta = {"filename_or_obj": files[0], "space": "RAS"}
         stack = np.moveaxis(np.concatenate(arrays, axis=-1), -1, 0).astype(np.float32)
-        affine = torch.from_numpy(PICTURE_AFFINE)
-        return MetaTensor(torch.from_numpy(stack), affine=affine, meta=meta), 2
+        return MetaTensor(torch.from_numpy(stack), affine=torch.from_numpy(PICTURE_AFFINE), meta=meta), 2
     volumes = [recent_volumes(path) for path in files]
     first = volumes[0]
     thin = [world for world, length in enumerate(first.array.shape[:3]) if length == 1]
@@ -247,19 +244,15 @@ def load_plane(
     if index is None or not 0 <= index < length:
         shape = "x".join(map(str, first.array.shape[:3]))
         raise UserError(
-            f"{files[0]}: a volume of {shape} voxels, slice {index} along axis {axis}; expected a single slice, or "
-            f"an index from 0 to {length - 1} (slices: {{axis: {axis}, every: 1}} gives one for each)"
+            f"{files[0]}: found a volume of {shape} voxels and slice {index} along axis {axis}; expected a "
+            f"single slice, or an index from 0 to {length - 1}, as slices: {{axis: {axis}, every: 1}} sets it"
         )
     planes = [np.moveaxis(volume.array.take(index, axis), -1, 0) for volume in volumes]
     stack = np.ascontiguousarray(np.concatenate(planes), dtype=np.float32)
     order = [*(world for world in range(3) if world != axis), axis]
     corner = first.affine @ np.append(np.where(np.arange(3) == axis, index, 0), 1.0)
-    affine = np.diag([*np.linalg.norm(first.affine[:3, :3], axis=0)[order], 1.0])
-    affine[:3, 3] = corner[order]
-    meta = {
-        "filename_or_obj": files[0],
-        "space": "RAS",
-        "volume_affine": torch.from_numpy(first.stored_affine),
-        "volume_shape": torch.tensor(first.stored_shape),
-    }
-    return MetaTensor(torch.from_numpy(stack), affine=torch.from_numpy(affine), meta=meta), axis
+    plane = np.diag([*np.linalg.norm(first.affine[:3, :3], axis=0)[order], 1.0])
+    plane[:3, 3] = corner[order]
+    meta["volume_affine"] = torch.from_numpy(first.stored_affine)
+    meta["volume_shape"] = torch.tensor(first.stored_shape)
+    return MetaTensor(torch.from_numpy(stack), affine=torch.from_numpy(plane), meta=meta), axis

@@ -5,9 +5,9 @@ whole, so that a verdict is about what a pipeline will see. Verdicts are kept on
 under a name made of the file's path, size and time of change, written atomically: runs side by side may share
 them.
 
-In 2D a file is a picture (see `images`), a single slice, or a volume of which slices are taken. Their facts have
-three axes in each case, so that one comparison of shapes and geometry serves all: a picture has the shape
-[columns, rows, 1] and the axes LPS.
+In 2D a file is a picture (see `images`), a single slice, or a volume of which slices are taken. Their facts
+have three axes in each case, so that one comparison of shapes and geometry serves all: a picture has the
+shape [columns, rows, 1] and the axes LPS.
 """
 
 import hashlib
