@@ -1,4 +1,4 @@
-"""Cases from what people have on disk: MSD and nnU-Net folders, plain folders of volumes, DICOM series.
+"""Cases from what people have on disk: MSD and nnU-Net folders, plain folders of volumes or pictures, DICOM.
 
 A case is a dictionary of plain values: `id` (unique), `image` (a path, or one path a channel), `label` (a
 path, where there is one), and what its datalist says of it: `fold`, `subject`, `landmark` (x y z in world mm,
@@ -16,8 +16,9 @@ from typing import Any
 
 from pretext3d.data.datalists import existing_folder, find_datalist, listed_cases, paths_of, read_json
 from pretext3d.data.dataset import default_cache_dir
+from pretext3d.data.images import PICTURES, is_picture
 from pretext3d.data.series import find_series, is_dicom
-from pretext3d.data.volumes import EXTENSIONS, strip_extension
+from pretext3d.data.volumes import extensions, strip_extension
 from pretext3d.errors import UserError
 
 __all__ = ["Case", "find_cases"]
@@ -37,6 +38,7 @@ def find_cases(
     datalist: str = "",
     require_label: bool = False,
     cache_dir: str = "",
+    spatial_dims: int = 3,
 ) -> list[Case]:
     """All cases of one folder or of several, each in one of these layouts.
 
@@ -48,12 +50,16 @@ def find_cases(
     - any folder, searched to its depths for .nii .nii.gz .nrrd .mha .mhd and DICOM series. Hidden files,
       folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are no images.
 
+    In 2D, .png .jpg .jpeg .tif .tiff count as images and labels too, and a volume is one case: see
+    `slices.slice_cases` for its slices.
+
     Args:
         dataset_dir: a folder, or several whose cases are joined.
         datalist: '' = the dataset.json in each folder, where there is one; a path, also relative to the
             folder, = that datalist; 'none' = no datalist: every volume in the folder, listed or not.
         require_label: leave out cases without a label.
         cache_dir: for folders of links to DICOM slices; '' = `default_cache_dir()`.
+        spatial_dims: 3, or 2 to take pictures too.
 
     Returns:
         The cases, in the order of the datalist or of their paths.
@@ -73,14 +79,15 @@ def find_cases(
         if listed and "training" in content:
             found = name_cases(listed_cases(listed, content, folder), folder)
             if not datalist:
-                tell_unlisted(folder, listed, found)
+                tell_unlisted(folder, listed, found, extensions(spatial_dims))
         elif listed and "channel_names" not in content and "file_ending" not in content:
             raise UserError(
                 f"{listed}: found the keys {sorted(content)}, expected 'training' (a list of entries with "
                 "'image') or nnU-Net's 'channel_names'; datalist: none searches the folder instead"
             )
         else:
-            found = search_folder(folder, cache_dir or default_cache_dir(), nnunet=listed is not None)
+            cache = cache_dir or default_cache_dir()
+            found = search_folder(folder, cache, nnunet=listed is not None, spatial_dims=spatial_dims)
         cases += [{**case, "source": str(folder)} for case in found]
     make_ids_unique(cases)
     if require_label:
@@ -94,13 +101,13 @@ def find_cases(
     return cases
 
 
-def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case]) -> None:
+def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case], endings: tuple[str, ...]) -> None:
     """Log how many volumes of a folder its own datalist does not name: unlabelled ones, or forgotten ones."""
     known = {os.path.realpath(path) for case in cases for path in paths_of(case["image"])}
     marks = ("label", "landmark_mask")
     known |= {os.path.realpath(case[key]) for case in cases for key in marks if key in case}
     files = (path for _, found in walk(folder) for path in found)
-    volumes = {os.path.realpath(path) for path in files if path.name.lower().endswith(EXTENSIONS)}
+    volumes = {os.path.realpath(path) for path in files if path.name.lower().endswith(endings)}
     if volumes - known:
         logger.info(
             "%s: %d volumes of the folder are not in it; datalist: none takes every volume instead",
@@ -122,40 +129,44 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
         yield Path(place), [Path(place, f) for f in sorted(files) if not f.startswith(".")]
 
 
-def search_folder(folder: Path, cache_dir: str, nnunet: bool = False) -> list[Case]:
+def search_folder(folder: Path, cache_dir: str, nnunet: bool = False, spatial_dims: int = 3) -> list[Case]:
     """The cases of a folder without a datalist, with the labels that have their names.
 
     Args:
         folder: searched to its depths; in an nnU-Net raw folder only imagesTr.
         cache_dir: for folders of links to DICOM slices.
         nnunet: dataset.json says that this is nnU-Net raw: imagesTr alone, and _0000 is a channel's number.
+        spatial_dims: 3, or 2 to take pictures too.
     """
+    endings = extensions(spatial_dims)
     pairs = [(p, q) for p in sorted(folder.iterdir()) if p.is_dir() for q in label_folder(p)]
     root = folder / "imagesTr" if nnunet and (folder / "imagesTr").is_dir() else folder
     cases: list[Case] = []
     slices: list[Path] = []
-    labels_left = 0
+    labels_left = pictures = 0
     for _, files in walk(root):
-        volumes = [p for p in files if p.name.lower().endswith(EXTENSIONS)]
+        volumes = [p for p in files if p.name.lower().endswith(endings)]
+        pictures += sum(is_picture(p.name) for p in files)
         images = [p for p in volumes if not LABEL_ENDINGS.search(strip_extension(p.name))]
         labels_left += len(volumes) - len(images)
         cases += group_channels(images, certain=nnunet, labels=[q for _, q in pairs])
-        slices += [p for p in files if not p.name.lower().endswith(EXTENSIONS) and is_dicom(p)]
+        slices += [p for p in files if not p.name.lower().endswith(endings) and is_dicom(p)]
     if labels_left:
         logger.info(
             "%s: %d files named like labels (..._seg, ..._mask) are not taken for images", folder, labels_left
         )
     cases += [{"image": read, "path": str(path)} for path, read in find_series(slices, cache_dir)]
     if not cases:
+        hint = f"; spatial_dims: 2 reads its {pictures} pictures ({' '.join(PICTURES)})" if pictures else ""
         raise UserError(
-            f"dataset_dir: no volumes found in {root} or below it; looked for {' '.join(EXTENSIONS)} "
-            "and DICOM series (.dcm, or files without a suffix that begin as DICOM does)"
+            f"dataset_dir: no volumes found in {root} or below it; looked for {' '.join(endings)} "
+            f"and DICOM series (.dcm, or files without a suffix that begin as DICOM does){hint}"
         )
     for case in cases:
         for images_folder, labels_folder in pairs:
             if Path(case["path"]).is_relative_to(images_folder):
                 stem = strip_extension(str(labels_folder / Path(case["path"]).relative_to(images_folder)))
-                found = [stem + e for e in EXTENSIONS if Path(stem + e).is_file()]
+                found = [stem + e for e in endings if Path(stem + e).is_file()]
                 case.update({"label": found[0]} if found else {})
     return name_cases(cases, root)
 

@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 def case_metrics(
-    pred: Shaped[Tensor, "1 i j k"],
-    label: Shaped[Tensor, "1 i j k"],
+    pred: Shaped[Tensor, "1 *size"],
+    label: Shaped[Tensor, "1 *size"],
     num_classes: int,
     spacing: Sequence[float],
 ) -> dict[int, dict[str, float]]:
-    """Metrics of one case for the classes 1 to num_classes - 1.
+    """Metrics of one case, a volume or a plane, for the classes 1 to num_classes - 1.
 
     Dice; iou, intersection over union (its mean is mIoU); hd95_mm, the 95th percentile of the symmetric
     Hausdorff distance; surface_distance_mm, the symmetric average surface distance. A class that neither
@@ -42,7 +42,7 @@ def case_metrics(
         pred: class indices.
         label: class indices on the same grid.
         num_classes: with the background.
-        spacing: mm per voxel of that grid.
+        spacing: mm per voxel along each axis of that grid.
     """
     a = one_hot(torch.as_tensor(pred)[None].long(), num_classes)
     b = one_hot(torch.as_tensor(label)[None].long(), num_classes)
@@ -100,7 +100,7 @@ class CaseMetrics:
                 raise UserError(
                     f"case {case}: prediction of shape {list(pred.shape)}, label {list(label.shape)}"
                 )
-            spacing = label.affine[:3, :3].norm(dim=0).tolist()
+            spacing = label.affine[:3, : label.ndim - 1].norm(dim=0).tolist()
             metrics = case_metrics(pred.as_tensor(), label.as_tensor(), len(self.class_names), spacing)
             self.rows += [{"case": case, "class": self.class_names[c], **row} for c, row in metrics.items()]
 
