@@ -2,7 +2,7 @@
 
 A case is a dictionary of plain values: `id` (unique), `image` (a path, or one path a channel), `label` (a
 path, where there is one), and what its datalist says of it: `fold`, `subject`, `landmark` (x y z in world mm,
-RAS), `landmark_mask` (a path) ... `name` is its id within its data set and `source` that data set's folder:
+RAS), `landmark_mask` (a path) ... `subject` is also known from a CSV file and from BIDS names. `name` is its id within its data set and `source` that data set's folder:
 splits rest on these two.
 """
 
@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretext3d.data.bids import attach_labels, bids_name, check_modalities, is_aside, join_modalities
 from pretext3d.data.datalists import existing_folder, find_datalist, listed_cases, paths_of, read_json
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.images import PICTURES, is_picture
 from pretext3d.data.series import find_series, is_dicom
+from pretext3d.data.subjects import set_subjects
 from pretext3d.data.volumes import extensions, strip_extension
 from pretext3d.errors import UserError
 
@@ -29,7 +31,7 @@ Case = dict[str, Any]
 
 IMAGE_FOLDERS = {"imagestr": "labelstr", "images": "labels"}  # and their labels' folders, in lower case
 LABEL_FOLDERS = {"labels", "label", "labelstr", "labelsts", "labelsval"}
-LABEL_ENDINGS = re.compile(r"[._-](seg|label|labels|labelmap|mask|segmentation)$", re.IGNORECASE)
+LABEL_ENDINGS = re.compile(r"[._-](seg|dseg|probseg|label|labels|labelmap|mask|segmentation)$", re.IGNORECASE)
 CHANNEL_ENDING = re.compile(r"(.+)_(\d{4})$")
 
 
@@ -39,6 +41,8 @@ def find_cases(
     require_label: bool = False,
     cache_dir: str = "",
     spatial_dims: int = 3,
+    subjects: str = "",
+    modalities: Sequence[str] | str | None = None,
 ) -> list[Case]:
     """All cases of one folder or of several, each in one of these layouts.
 
@@ -49,6 +53,8 @@ def find_cases(
     - imagesTr and labelsTr, or images and labels, with the same file names in both;
     - any folder, searched to its depths for .nii .nii.gz .nrrd .mha .mhd and DICOM series. Hidden files,
       folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are no images.
+      BIDS names (sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz) give the `subject`; the derivatives and sourcedata
+      of a BIDS data set hold no images, but a file ..._dseg there is the label of its session.
 
     In 2D, .png .jpg .jpeg .tif .tiff count as images and labels too, and a volume is one case: see
     `slices.slice_cases` for its slices.
@@ -60,6 +66,9 @@ def find_cases(
         require_label: leave out cases without a label.
         cache_dir: for folders of links to DICOM slices; '' = `default_cache_dir()`.
         spatial_dims: 3, or 2 to take pictures too.
+        subjects: path of a CSV file with the columns id and subject (see `set_subjects`); '' = none.
+        modalities: BIDS suffixes, as [T1w, FLAIR], that become the channels of one case per session (see
+            `join_modalities`); None = each file is a case of its own.
 
     Returns:
         The cases, in the order of the datalist or of their paths.
@@ -71,11 +80,17 @@ def find_cases(
     folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
     if not folders:
         raise UserError("dataset_dir: found an empty list, expected a folder")
+    wanted = check_modalities(modalities)
     cases: list[Case] = []
     for given in folders:
         folder = existing_folder(given)
         listed = find_datalist(folder, datalist, alone=len(folders) == 1)
         content = read_json(listed) if listed else {}
+        if wanted and listed:
+            raise UserError(
+                f"modalities: found {', '.join(wanted)}, but {listed} lists the cases; expected BIDS names found "
+                "by a search: datalist: none searches the folder"
+            )
         if listed and "training" in content:
             found = name_cases(listed_cases(listed, content, folder), folder)
             if not datalist:
@@ -87,9 +102,11 @@ def find_cases(
             )
         else:
             cache = cache_dir or default_cache_dir()
-            found = search_folder(folder, cache, nnunet=listed is not None, spatial_dims=spatial_dims)
+            found = search_folder(folder, cache, listed is not None, wanted, spatial_dims)
         cases += [{**case, "source": str(folder)} for case in found]
     make_ids_unique(cases)
+    if subjects:
+        cases = set_subjects(cases, subjects)
     if require_label:
         labelled = [c for c in cases if "label" in c]
         if not labelled:
@@ -116,8 +133,13 @@ def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case], endings: tu
         )
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders with their files, sorted, links followed once; no hidden files, and no folders of labels."""
+def walk(folder: Path, images: bool = True) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders with their files, sorted, links followed once, no hidden ones.
+
+    Args:
+        folder: Folder to search to its depths.
+        images: Leave out the folders that hold no images: those of labels, and BIDS derivatives.
+    """
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -125,17 +147,25 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f.lower() not in LABEL_FOLDERS)
+        aside = {f for f in folders if f.lower() in LABEL_FOLDERS or is_aside(f, folders, files)}
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not (images and f in aside))
         yield Path(place), [Path(place, f) for f in sorted(files) if not f.startswith(".")]
 
 
-def search_folder(folder: Path, cache_dir: str, nnunet: bool = False, spatial_dims: int = 3) -> list[Case]:
+def search_folder(
+    folder: Path,
+    cache_dir: str,
+    nnunet: bool = False,
+    modalities: Sequence[str] = (),
+    spatial_dims: int = 3,
+) -> list[Case]:
     """The cases of a folder without a datalist, with the labels that have their names.
 
     Args:
         folder: searched to its depths; in an nnU-Net raw folder only imagesTr.
         cache_dir: for folders of links to DICOM slices.
         nnunet: dataset.json says that this is nnU-Net raw: imagesTr alone, and _0000 is a channel's number.
+        modalities: BIDS suffixes that become the channels of one case per session.
         spatial_dims: 3, or 2 to take pictures too.
     """
     endings = extensions(spatial_dims)
@@ -168,7 +198,21 @@ def search_folder(folder: Path, cache_dir: str, nnunet: bool = False, spatial_di
                 stem = strip_extension(str(labels_folder / Path(case["path"]).relative_to(images_folder)))
                 found = [stem + e for e in endings if Path(stem + e).is_file()]
                 case.update({"label": found[0]} if found else {})
-    return name_cases(cases, root)
+    return name_cases(with_bids(cases, folder, modalities), root)
+
+
+def with_bids(cases: list[Case], folder: Path, modalities: Sequence[str]) -> list[Case]:
+    """The cases with what their BIDS names say: subject, label, and, on demand, modalities as channels."""
+    if modalities:
+        count = len(cases)
+        cases = join_modalities(cases, modalities, folder)
+        logger.info("%s: %d files are %d sessions of %s", folder, count, len(cases), ", ".join(modalities))
+    named = [(case, bids_name(case["path"])) for case in cases]
+    for case, name in named:
+        case.update({"subject": name.subject} if name else {})
+    if any(name for _, name in named):
+        attach_labels(cases, [p for _, files in walk(folder, images=False) for p in files], folder)
+    return cases
 
 
 def label_folder(images: Path) -> list[Path]:

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 Case = dict[str, Any]
 
 CHANNELS = "wrong number of channels"
+MODALITY = "missing modality"
 CHANNEL_SHAPE = "channels of different shapes"
 VOLUME = "volume"
 SLICE = "no such slice"
@@ -92,7 +93,7 @@ def check_cases(
 ) -> CheckResult:
     """Sort cases into good and bad ones: by their headers first, then by the voxels of the rest.
 
-    Reasons, for images: missing file, unreadable, wrong number of dimensions, single slice (one voxel along
+    Reasons, for images: missing file, missing modality (of a BIDS session), unreadable, wrong number of dimensions, single slice (one voxel along
     i, j or k), bad geometry, channels of different shapes, wrong number of channels, NaN, inf (or beyond
     float32), empty (every voxel of every used channel the same). For labels: no label, missing file,
     unreadable, label shape, label geometry (spacing or orientation other than the image's), label values (not
@@ -176,6 +177,8 @@ def header_fault(case: Case, cache: VerdictCache) -> tuple[str, VolumeFacts]:
     """What the headers of a case's images show: '' or the reason, and the facts of all its files as one."""
     files = files_of(case)
     facts = [cache.facts(path, "header") for path in files]
+    if case.get("missing"):
+        return f"{MODALITY}: {', '.join(case['missing'])}", facts[0]
     for path, one in zip(files, facts, strict=True):
         if one.problem:
             return named(one, path if len(files) > 1 else ""), one
