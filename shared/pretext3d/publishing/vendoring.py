@@ -5,12 +5,16 @@ unzipped bundle nothing of the package can be imported before that folder is on 
 configuration finds the folder by itself, and puts it there first.
 """
 
+from collections.abc import Mapping
+
+import yaml
+
 from pretext3d.errors import UserError
 
 __all__ = ["vendored"]
 
 INSTALLED = "bundle_root:\n  _target_: pretext3d.training.workflow.bundle_root\n"
-INSIDE = """# the package is in this bundle's folder, which has to be on Python's path before anything of it is used
+INSIDE = """# the package is in this bundle's folder, which has to be on Python's path before it is used
 imports:
 - $import inspect
 - $import sys
@@ -18,27 +22,30 @@ bundle_root: "$next((str(i.frame.f_locals['self'].config_root_path.resolve().par
   if isinstance(i.frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)), '.')"
 """
 INITIALIZE = "\ninitialize:\n"
-WITH_PATH = "\ninitialize:\n- $sys.path.insert(0, @bundle_root)\n"
+ON_PATH = "- $sys.path.insert(0, @bundle_root)"
 
 
-def vendored(text: str, where: str, overlay: bool = False) -> str:
-    """A configuration as a bundle needs it that carries the package.
+def vendored(text: str, where: str) -> str:
+    """A configuration as a bundle needs it that carries the package; one that is so already stays.
 
     Args:
         text: Text of the configuration, as the template has it.
         where: Name of the file, for messages.
-        overlay: The file is read over another one, which has `bundle_root`.
 
     Raises:
-        UserError: the configuration has not exactly one `bundle_root` or `initialize` as the template writes
-            them.
+        UserError: `bundle_root` or `initialize` is there, but not as the template writes it.
     """
-    changes = [(INITIALIZE, WITH_PATH)] if overlay else [(INSTALLED, INSIDE), (INITIALIZE, WITH_PATH)]
-    for there, here in changes:
-        if text.count(there) != 1:
-            name = there.strip().partition(":")[0]
-            raise UserError(
-                f"{where}: found {text.count(there)} entries `{name}` in the template's form, expected one"
-            )
-        text = text.replace(there, here)
+    config = yaml.safe_load(text)
+    if isinstance(config.get("bundle_root"), Mapping):
+        text = _replaced(text, INSTALLED, INSIDE, where)
+    steps = config.get("initialize") or []
+    if steps and f"- {steps[0]}" != ON_PATH:
+        text = _replaced(text, INITIALIZE, f"{INITIALIZE}{ON_PATH}\n", where)
     return text
+
+
+def _replaced(text: str, there: str, here: str, where: str) -> str:
+    if text.count(there) != 1:
+        name = there.strip().partition(":")[0]
+        raise UserError(f"{where}: found `{name}` in another form than the template's, expected that one")
+    return text.replace(there, here)

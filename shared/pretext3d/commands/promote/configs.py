@@ -187,8 +187,8 @@ def evaluate_yaml(file: Path, name: str) -> str:
         f"# {name}: evaluation of models/model.pt on test or held-out cases, over train.yaml:\n"
         "# python -m monai.bundle run --dataset_dir labelled \\\n"
         "#     --config_file \"['configs/train.yaml','configs/evaluate.yaml']\"\n"
-        "# Predictions are brought back to each label's own grid; writes evaluation.csv (one line per case and\n"
-        "# class) and evaluation_summary.csv.\n",
+        "# Predictions are brought back to each label's own grid; writes evaluation.csv (one line per case\n"
+        "# and class) and evaluation_summary.csv.\n",
         str(file),
     )
     for key in EVALUATED:
@@ -201,7 +201,7 @@ def evaluate_yaml(file: Path, name: str) -> str:
             step["normalisation"] = "@normalisation"
     document["validate::handlers"][0]["class_names"] = "@class_names"
     document["initialize"].append(dict(LOAD_WEIGHTS))
-    return vendored(document.text(), f"{name}/configs/evaluate.yaml", overlay=True)
+    return vendored(document.text(), f"{name}/configs/evaluate.yaml")
 
 
 def multi_gpu_yaml(file: Path, name: str) -> str:
@@ -217,4 +217,4 @@ def multi_gpu_yaml(file: Path, name: str) -> str:
         str(file),
     )
     document["initialize"].extend([dict(READ_PROVENANCE), dict(LOAD_WEIGHTS), dict(CHECK_CASES)])
-    return vendored(document.text(), f"{name}/configs/multi_gpu_train.yaml", overlay=True)
+    return vendored(document.text(), f"{name}/configs/multi_gpu_train.yaml")
