@@ -197,7 +197,7 @@ def test_what_the_code_imports_is_pinned(folders: tuple[str, ...], files: tuple[
                 [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             )
             for top in {name.split(".")[0] for name in names} - allowed - {"pretext3d", "tests", "tools"}:
-                sources = {name.lower().replace("_", "-") for name in provided.get(top, ())}
+                sources = {re.sub("[_.]", "-", name.lower()) for name in provided.get(top, ())}
                 local = (ROOT / "tools" / f"{top}.py").is_file() or (path.parent / f"{top}.py").is_file()
                 assert top in sys.stdlib_module_names or local or sources & pinned, (
                     f"{path.name} imports {top}"
@@ -268,7 +268,7 @@ def test_configurations_can_be_read(path: Path) -> None:
     text = path.read_text()
     lengths = sorted(len(line) for line in text.splitlines())
     assert lengths[-1] <= 120
-    assert lengths[len(lengths) // 2] <= 30 or len(lengths) < 150
+    assert lengths[len(lengths) // 2] <= 32 or len(lengths) < 150
     found = list(expressions(yaml.safe_load(text)))
     assert [e for e in found if len(e) > 80] == []
     assert [e for e in found if re.search(r"\blambda\b|\bfor\b", e)] == []

@@ -90,7 +90,20 @@ def test_json_says_what_the_yaml_says(bundle: Path, tmp_path: Path) -> None:
     unpack(packed(bundle, tmp_path / "dist"), tmp_path / "new", "vectorpose", "0.1.0")
     for name in ("train", "inference"):
         written = json.loads((tmp_path / "new" / "configs" / f"{name}.json").read_text())
-        assert written == yaml.safe_load((bundle / "configs" / f"{name}.yaml").read_text())
+        assert written == yaml.safe_load((tmp_path / "new" / "configs" / f"{name}.yaml").read_text())
+
+
+def test_configurations_find_the_package_inside(bundle: Path, tmp_path: Path) -> None:
+    """Nothing but `bundle_root` and the first step of `initialize` differs from the repository's files."""
+    unpack(packed(bundle, tmp_path / "dist"), tmp_path / "new", "vectorpose", "0.1.0")
+    for path in sorted((bundle / "configs").glob("*.yaml")):
+        own, new = (yaml.safe_load(f.read_text()) for f in (path, tmp_path / "new" / "configs" / path.name))
+        assert new["initialize"] == ["$sys.path.insert(0, @bundle_root)", *own["initialize"]]
+        if "bundle_root" in own:
+            assert new["bundle_root"].startswith("$next(")
+            assert new["imports"] == ["$import inspect", "$import sys"]
+        same = own.keys() - {"bundle_root", "initialize"}
+        assert {key: new[key] for key in same} == {key: own[key] for key in same}
 
 
 def test_requirements_are_the_metadata_ones(bundle: Path, tmp_path: Path) -> None:

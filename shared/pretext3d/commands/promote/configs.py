@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # of the machine or of the experiment, not of the network: as the bundle's file has them
 RESET = {
     "dataset_dir", "datalist", "output_dir", "ckpt_dir", "cache_dir", "resume", "device", "pretrained",
-    "keep_head", "label_fraction", "num_labelled", "is_not_rank0", "bundle_root", "cases", "network_def",
+    "keep_head", "label_fraction", "num_labelled", "is_not_rank0", "bundle_root", "imports", "cases", "network_def",
     "initialize", "run", "finalize", "subjects", "freeze_encoder_epochs", "backbone_learning_rate",
 }  # fmt: skip
 # what evaluate.yaml takes from a run's checkpoint, and what the new train.yaml has
