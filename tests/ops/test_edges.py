@@ -159,3 +159,60 @@ def test_gpu_result_equals_cpu_result(median):
     volume = noise(2, 17, 18, 19)
     result = boundary_target(volume.cuda(), median=median).cpu()
     torch.testing.assert_close(result, boundary_target(volume, median=median), rtol=1e-5, atol=3e-5)
+
+
+# -------------------------------------------------------------------------------------------------------- 2D
+images = st.tuples(*[st.integers(1, 12)] * 2)
+
+
+def test_ramp_of_an_image_by_hand():
+    # difference over two pixels 2 * 0.1, at the mirrored border 0.1; divided by sqrt(2)
+    expected = torch.full((5, 6), 0.2 / 2**0.5)
+    expected[:, 0] = expected[:, -1] = 0.1 / 2**0.5
+    torch.testing.assert_close(scharr(ramp(1, 0.1)[..., 0], 2), expected, rtol=0, atol=1e-6)
+
+
+@given(images, st.integers(0, 100))
+def test_scharr_of_an_image_equals_scikit_image(shape, seed):
+    batch = noise(2, *shape, seed=seed)
+    expected = torch.from_numpy(np.stack([skimage.filters.scharr(image.numpy()) for image in batch]))
+    torch.testing.assert_close(scharr(batch, 2), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_scharr_of_an_image_is_that_of_a_volume_constant_along_z():
+    # the volume's third difference is 0, and its magnitude divided by sqrt(3), not sqrt(2)
+    image = noise(11, 12)
+    volume = scharr(image[..., None].repeat(1, 1, 4)) * 1.5**0.5
+    torch.testing.assert_close(volume, scharr(image, 2)[..., None].expand_as(volume), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+@given(shape=images, seed=st.integers(0, 100))
+def test_medians_of_an_image_equal_scipys(size, shape, seed):
+    image = noise(*shape, seed=seed)
+    expected = image.numpy()
+    assert torch.equal(
+        median_exact(image, size), torch.from_numpy(scipy.ndimage.median_filter(expected, size))
+    )
+    for axes in ((1, size), (size, 1)):
+        expected = scipy.ndimage.median_filter(expected, size=axes)
+    assert torch.equal(median_separable(image, size), torch.from_numpy(expected))
+
+
+def test_image_in_several_slabs_equals_scipy_and_scikit_image(monkeypatch):
+    image = noise(33, 20)
+    median = torch.from_numpy(scipy.ndimage.median_filter(image.numpy(), 5))
+    gradient = torch.from_numpy(skimage.filters.scharr(image.numpy()))
+    for elements in (1, 90, 2**15):
+        monkeypatch.setattr(medians, "CPU_ELEMENTS", elements)
+        monkeypatch.setattr(edges, "CPU_ELEMENTS", elements)
+        assert torch.equal(median_exact(image), median)
+        torch.testing.assert_close(scharr(image, 2), gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_boundary_of_an_image_equals_the_definition():
+    images = noise(3, 21, 22)
+    smooth = np.stack([scipy.ndimage.median_filter(image.numpy(), 5) for image in images])
+    gradient = np.stack([skimage.filters.scharr(image) for image in smooth])
+    expected = torch.from_numpy(np.clip((gradient - 0.01) * 30, 0, 1))
+    torch.testing.assert_close(boundary_target(images, spatial_dims=2), expected, rtol=1e-5, atol=3e-5)

@@ -97,3 +97,47 @@ def test_sizes_that_make_no_grid(value):
 def test_one_number_stands_for_three():
     assert check_grid("gap", 4, least=0) == (4, 4, 4)
     assert check_grid("gap", [0, 1, 2], least=0) == (0, 1, 2)
+
+
+# -------------------------------------------------------------------------------------------------------- 2D
+def test_tiles_by_hand():
+    """A 5 x 6 image whose pixel (i, j) is 6 i + j; 2 x 2 tiles of 2 x 1 in cells of 2 x 3 from (1, 0)."""
+    offsets = np.array([[0, 0], [0, 2], [0, 1], [0, 0]])
+    starts = cube_starts((1, 0), (2, 2), (2, 1), (0, 2), offsets)
+    assert starts.tolist() == [[1, 0], [1, 5], [3, 1], [3, 3]]
+    tiles = extract_cubes(numbered(1, 5, 6), starts, (2, 1))
+    assert tiles.shape == (4, 1, 2, 1)
+    assert tiles.flatten(1).tolist() == [[6, 12], [11, 17], [19, 25], [21, 27]]
+    turned = half_turns(tiles, torch.tensor([True, False, False, True]), 2)
+    assert turned.flatten(1).tolist() == [[12, 6], [11, 17], [19, 25], [27, 21]]
+
+
+@given(
+    grid=st.tuples(*[st.integers(1, 3)] * 2),
+    size=st.tuples(*[st.integers(1, 3)] * 2),
+    batch=st.integers(0, 2),
+    seed=st.integers(0, 99),
+)
+def test_tiles_are_the_slices_of_cubes(grid, size, batch, seed):
+    """A volume constant along z: its cubes are the image's tiles, and join to the same."""
+    rng = np.random.default_rng(seed)
+    offsets = rng.integers(0, 2, size=(grid[0] * grid[1], 2))
+    starts = cube_starts((1, 0), grid, size, (1, 1), offsets)
+    shape = (block_size(grid, size, (1, 1))[0] + 1, block_size(grid, size, (1, 1))[1])
+    image = torch.rand(*(batch,) * (batch > 0), 2, *shape)
+    starts = starts.expand(batch, -1, -1) if batch else starts
+    places = torch.cat([starts, torch.zeros_like(starts[..., :1])], -1)
+    tiles = extract_cubes(image, starts, size)
+    cubes = extract_cubes(image[..., None].expand(*image.shape, 3), places, (*size, 3))
+    assert torch.equal(cubes, tiles[..., None].expand_as(cubes))
+    joined = assemble_cubes(tiles, starts, shape)
+    assert torch.equal(assemble_cubes(cubes, places, (*shape, 3)), joined[..., None].expand(*joined.shape, 3))
+    assert torch.equal(extract_cubes(joined, starts, size), tiles)
+    turned = torch.from_numpy(rng.random(tuple(starts.shape[:-1])) < 0.5)
+    assert torch.equal(half_turns(cubes, turned, 2)[..., 0], half_turns(tiles, turned, 2))
+
+
+@pytest.mark.parametrize("value", [[1, 2, 3], [1], 0])
+def test_sizes_that_make_no_grid_of_tiles(value):
+    with pytest.raises(UserError, match=r"grid: found .*, expected one or two whole numbers of 1 or more"):
+        check_grid("grid", value, spatial_dims=2)

@@ -3,10 +3,12 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pretext3d.ops.rotations import flip_matrix, reorient, rotation_matrix
+from pretext3d.errors import UserError
+from pretext3d.ops.rotations import flip_matrix, half_turns, reorient, rotation_matrix
 
 
 def ramp(shape: tuple[int, ...] = (1, 5, 6, 7)) -> torch.Tensor:
@@ -31,3 +33,29 @@ def test_voxels_go_where_the_matrix_says(axis: int, turns: int, flips: list[int]
         centred = np.array(voxel) - (n - 1) / 2
         i, j, k = np.rint(matrix @ centred + (n - 1) / 2).astype(int)
         assert moved[0, i, j, k] == volume[0][voxel]
+
+
+def test_rotation_in_the_plane_by_hand():
+    # axis 0 goes to axis 1, axis 1 to minus axis 0: pixel (i, j) of 2 x 3 goes to (2 - j, i)
+    image = torch.tensor([[[0.0, 1, 2], [3, 4, 5]]])
+    got = reorient(image, rotation_matrix(2, 1, 2))
+    torch.testing.assert_close(got, torch.tensor([[[2.0, 5], [1, 4], [0, 3]]]))
+
+
+@given(st.integers(0, 3), st.lists(st.integers(0, 1), max_size=2, unique=True))
+def test_an_image_moves_as_the_slices_of_a_volume(turns, flips):
+    flat = rotation_matrix(2, turns, 2) @ flip_matrix(flips, 2)
+    whole = rotation_matrix(2, turns) @ flip_matrix(flips)
+    np.testing.assert_array_equal(whole[:2, :2], flat)
+    image = ramp((2, 4, 5))
+    moved = reorient(image[..., None].expand(-1, -1, -1, 3), whole)
+    assert torch.equal(moved, reorient(image, flat)[..., None].expand_as(moved))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 3])
+def test_images_rotate_in_their_plane_alone(axis):
+    message = rf"axis: found \[{axis}\], expected a list of axes out of 2 \(spatial_dims 2: .* about axis 2\)"
+    with pytest.raises(UserError, match=message):
+        rotation_matrix(axis, 1, spatial_dims=2)
+    with pytest.raises(UserError, match=message):
+        half_turns(ramp((4, 1, 2, 2)), torch.ones(4, dtype=torch.bool), axis)

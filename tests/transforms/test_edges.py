@@ -51,7 +51,14 @@ def test_bad_arguments_are_named(arguments, message):
         BoundaryTargetsd("image", **arguments)
 
 
-@pytest.mark.parametrize("volume", [torch.zeros(5, 6, 7), torch.zeros(1, 5, 6, 7, dtype=torch.uint8)])
+@pytest.mark.parametrize("volume", [torch.zeros(6, 7), torch.zeros(1, 5, 6, 7, dtype=torch.uint8)])
 def test_bad_volumes_are_named(volume):
     with pytest.raises(UserError, match=r"image: found shape .*, expected floating-point \(c, i, j, k\)"):
         BoundaryTargetsd("image")({"image": volume})
+
+
+def test_images_have_their_own_target():
+    image = MetaTensor(noise(3, 9, 8), affine=AFFINE)
+    result = BoundaryTargetsd("image")({"image": image})["boundary"]
+    assert torch.equal(result.as_tensor(), boundary_target(image.as_tensor(), spatial_dims=2))
+    assert torch.equal(result.affine, AFFINE)

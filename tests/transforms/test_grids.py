@@ -3,8 +3,10 @@
 import logging
 
 import numpy as np
+import pytest
 import torch
 from monai.data import MetaTensor
+from pretext3d.errors import UserError
 from pretext3d.transforms.grids import StretchToGridd
 
 
@@ -32,3 +34,17 @@ def test_short_volumes_are_stretched():
     torch.testing.assert_close(got[0, :, 0, 0].as_tensor(), torch.tensor([0.0, 3.0, 9.0, 12.0]))
     enough = {"image": volume}
     assert StretchToGridd("image", 2, (1, 1, 1), 0)(enough)["image"] is volume
+
+
+def test_short_images_are_stretched():
+    """3 x 4 pixels of 2 x 1 mm for a grid of 6 x 3: axis 0 becomes 6 pixels of 1 mm, axis 1 stays."""
+    affine = torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0]))
+    stretch = StretchToGridd("image", 3, (1, 1), (1, 0))
+    got = stretch({"image": MetaTensor(numbered(3, 3, 4), affine=affine)})["image"]
+    assert got.shape == (3, 6, 4)
+    assert got.affine.shape == (4, 4)
+    torch.testing.assert_close(got.affine.diagonal()[:2], torch.tensor([1.0, 1.0], dtype=torch.float64))
+    # pixel centres at -0.25, 0.25, 0.75, ... of the old ones: 0, then 1/4 and 3/4 between 0 and 4
+    torch.testing.assert_close(got[0, :3, 0].as_tensor(), torch.tensor([0.0, 1.0, 3.0]))
+    with pytest.raises(UserError, match="image: found 3 spatial axes, expected the 2 of the grid"):
+        stretch({"image": numbered(1, 3, 4, 5)})

@@ -1,4 +1,4 @@
-"""Boundary targets: a 3D median filter and the magnitude of the 3D Scharr gradient, on any device.
+"""Boundary targets: a median filter and the magnitude of the Scharr gradient, in 2D and 3D, on any device.
 
 Zhang Y, Gu P, Sapkota N, Zheng H, Liang P, Chen DZ. A Point in the Right Direction: Vector Prediction for
 Spatially-Aware Self-Supervised Volumetric Representation Learning. ISBI 2023, section 2.2.
@@ -6,6 +6,7 @@ Spatially-Aware Self-Supervised Volumetric Representation Learning. ISBI 2023, s
 Borders are mirrored including the border voxel (c b a | a b c d | d c b), as `reflect` of SciPy.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,40 +23,52 @@ CPU_ELEMENTS = 2**16
 
 
 # -------------------------------------------------------------------------------- Scharr gradient
-def scharr(volume: Float[Tensor, "*b i j k"]) -> Float[Tensor, "*b i j k"]:
-    """Magnitude of the 3D Scharr gradient, sqrt((g_i^2 + g_j^2 + g_k^2) / 3).
+def scharr(volume: Float[Tensor, "*b"], spatial_dims: int = 3) -> Float[Tensor, "*b"]:
+    """Magnitude of the Scharr gradient, sqrt((g_i^2 + g_j^2 + g_k^2) / 3), in 2D sqrt((g_i^2 + g_j^2) / 2).
 
     g_a is the difference [-1, 0, 1], so intensity per two voxels, along axis a of the volume smoothed by
-    [3, 10, 3] / 16 along the other two axes. Equal to `skimage.filters.scharr`, borders included.
+    [3, 10, 3] / 16 along the other axes. Equal to `skimage.filters.scharr`, borders included.
 
     Args:
-        volume: any number of leading dimensions, floating point.
+        volume: Any number of leading axes and then the spatial ones, floating point.
+        spatial_dims: Number of spatial axes, 3 or 2.
     """
     result = torch.empty_like(volume, memory_format=torch.contiguous_format)
-    shape = volume.shape[-3:]
+    shape = volume.shape[-spatial_dims:]
     for source, target in zip(volume.detach().reshape(-1, *shape), result.view(-1, *shape), strict=True):
         _scharr_into(source, target)
     return result
 
 
 def _scharr_into(volume: Tensor, result: Tensor) -> None:
-    """`scharr` of one volume (i, j, k), in slabs along i so that what is in between stays in the cache."""
-    ni, nj, nk = volume.shape
-    padded = F.pad(volume[None], (1,) * 6, mode="replicate")[0]  # a border mirrored by one voxel repeats it
-    slab = min(ni, max(1, CPU_ELEMENTS // (nj * nk))) if volume.device.type == "cpu" else ni
-    once = volume.new_empty(slab + 2, nj + 2, nk)
-    twice = volume.new_empty(slab + 2, nj, nk)
-    gradient = volume.new_empty(slab, nj, nk)
+    """`scharr` of one volume or image, in slabs along i so that what is in between stays in the cache.
+
+    The filters run from the last axis to the first. `parts[a]` is what those along the axes a and after have
+    left, and so one voxel longer on both sides along the axes before a.
+    """
+    dims, ni, plane = volume.ndim, volume.shape[0], volume.shape[1:]
+    padded = F.pad(volume[None], (1,) * 2 * dims, mode="replicate")[
+        0
+    ]  # a border mirrored by a voxel repeats it
+    slab = min(ni, max(1, CPU_ELEMENTS // math.prod(plane))) if volume.device.type == "cpu" else ni
+    buffers = [
+        volume.new_empty(slab + 2 * (a > 0), *(n + 2 * (b < a) for b, n in enumerate(plane, 1)))
+        for a in range(dims)
+    ]
     for low in range(0, ni, slab):
         rows = min(slab, ni - low)
-        part, out = padded[low : low + rows + 2], result[low : low + rows]
-        a, b, g = once[: rows + 2], twice[: rows + 2], gradient[:rows]
-        _smooth(part, 2, a)
-        _difference(_smooth(a, 1, b), 0, out).square_()
-        _smooth(_difference(a, 1, b), 0, g)
-        out.addcmul_(g, g)
-        _smooth(_smooth(_difference(part, 2, a), 1, b), 0, g)
-        out.addcmul_(g, g).mul_((3 / 16) ** 4 / 3).sqrt_()
+        out = result[low : low + rows]
+        parts = [buffer[: rows + 2 * (a > 0)] for a, buffer in enumerate(buffers)]
+        parts.append(padded[low : low + rows + 2])
+        for axis in range(dims - 1, 0, -1):
+            _smooth(parts[axis + 1], axis, parts[axis])
+        _difference(parts[1], 0, out).square_()
+        for along in range(1, dims):  # what is smooth along the axes after it is there already
+            _difference(parts[along + 1], along, parts[along])
+            for axis in range(along - 1, -1, -1):
+                _smooth(parts[axis + 1], axis, parts[axis])
+            out.addcmul_(parts[0], parts[0])
+        out.mul_((3 / 16) ** (2 * dims - 2) / dims).sqrt_()
 
 
 def _smooth(volume: Tensor, axis: int, out: Tensor) -> Tensor:
@@ -73,26 +86,28 @@ def _difference(volume: Tensor, axis: int, out: Tensor) -> Tensor:
 
 # -------------------------------------------------------------------------------- boundary target
 def boundary_target(
-    volume: Float[Tensor, "*b i j k"],
+    volume: Float[Tensor, "*b"],
     median_size: int = 5,
     offset: float = 0.01,
     gain: float = 30.0,
     median: str = "exact",
-) -> Float[Tensor, "*b i j k"]:
+    spatial_dims: int = 3,
+) -> Float[Tensor, "*b"]:
     """clip((scharr(median(volume)) - offset) * gain, 0, 1).
 
     Args:
-        volume: any number of leading dimensions, intensities [0, 1].
-        median_size: voxels of the median's window along each axis, odd; 1 = no median.
+        volume: Any number of leading axes and then the spatial ones, intensities [0, 1].
+        median_size: Voxels of the median's window along each axis, odd; 1 = no median.
         offset: Scharr magnitude, intensity per two voxels, up to which there is no boundary.
         gain: 1 / (magnitude from `offset` to a full boundary).
-        median: "exact" (of the cubic window) or "separable" (three 1D medians, about a tenth of the time).
+        median: "exact" (of the cubic window) or "separable" (one 1D median per axis, a tenth of the time).
+        spatial_dims: Number of spatial axes, 3 or 2.
 
     Source: the paper gives no scaling; these three numbers are those of its author's code.
     """
     smooth = volume
     if median_size > 1:
         function: Callable[[Tensor, int], Tensor] = median_exact if median == "exact" else median_separable
-        volumes = volume.reshape(-1, *volume.shape[-3:])
+        volumes = volume.reshape(-1, *volume.shape[-spatial_dims:])
         smooth = torch.stack([function(v, median_size) for v in volumes]).view(volume.shape)
-    return scharr(smooth).sub_(offset).mul_(gain).clamp_(0, 1)
+    return scharr(smooth, spatial_dims).sub_(offset).mul_(gain).clamp_(0, 1)

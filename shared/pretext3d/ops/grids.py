@@ -14,10 +14,9 @@ import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import COUNTS
 
 __all__ = ["assemble_cubes", "block_size", "check_grid", "cube_starts", "extract_cubes"]
-
-WORDS = {2: "two", 3: "three"}
 
 
 def check_grid(name: str, value: Any, spatial_dims: int = 3, least: int = 1) -> tuple[int, ...]:
@@ -41,7 +40,7 @@ def check_grid(name: str, value: Any, spatial_dims: int = 3, least: int = 1) -> 
     if len(given) != spatial_dims or not all(
         isinstance(n, int) and not isinstance(n, bool) and n >= least for n in given
     ):
-        count = WORDS.get(spatial_dims, str(spatial_dims))
+        count = COUNTS.get(spatial_dims, str(spatial_dims))
         raise UserError(f"{name}: found {value!r}, expected one or {count} whole numbers of {least} or more")
     return tuple(given)
 

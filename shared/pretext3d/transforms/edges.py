@@ -8,6 +8,7 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import check_volume_shape
 from pretext3d.ops.edges import MEDIANS, boundary_target
 from pretext3d.transforms.outputs import like, output_names
 
@@ -15,7 +16,7 @@ __all__ = ["BoundaryTargetsd"]
 
 
 class BoundaryTargetsd(MapTransform):
-    """Deterministic: adds the boundary target of a volume (c, i, j, k) with intensities [0, 1].
+    """Deterministic: adds the boundary target of volumes (c, i, j, k) or images (c, i, j) in [0, 1].
 
     boundary = clip((scharr(median(volume)) - `offset`) * `gain`, 0, 1), same shape as the volume. Of a
     MetaTensor the target keeps the affine. The volume itself is left as it is.
@@ -30,7 +31,7 @@ class BoundaryTargetsd(MapTransform):
         allow_missing_keys: pass over keys that a sample lacks.
 
     Raises:
-        UserError: for an argument outside its range and, when called, for a volume that is not (c, i, j, k).
+        UserError: for an argument outside its range and, when called, for a volume of another shape.
     """
 
     def __init__(
@@ -61,9 +62,9 @@ class BoundaryTargetsd(MapTransform):
         d = dict(data)
         for key, output_key in self.key_iterator(d, self.output_keys):
             volume = convert_to_tensor(d[key], track_meta=False)
-            if volume.ndim != 4 or not volume.is_floating_point() or 0 in volume.shape:
-                found = f"shape {list(volume.shape)} of {volume.dtype}"
-                raise UserError(f"{key}: found {found}, expected floating-point (c, i, j, k)")
-            target = boundary_target(volume, self.median_size, self.offset, self.gain, self.median)
+            check_volume_shape(key, volume)
+            target = boundary_target(
+                volume, self.median_size, self.offset, self.gain, self.median, spatial_dims=volume.ndim - 1
+            )
             d[output_key] = like(target, d[key])
         return d
