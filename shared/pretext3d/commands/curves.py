@@ -1,4 +1,4 @@
-"""The curves of one run or several as a picture: what metrics.csv holds, one panel a number."""
+"""The curves of one run or several as a picture: what metrics.csv holds, one panel per number."""
 
 import argparse
 import math
@@ -28,7 +28,7 @@ def read_history(run: Path) -> pd.DataFrame:
 
 
 def draw(histories: dict[str, pd.DataFrame], metrics: Sequence[str] = ()) -> Figure:
-    """One panel a metric against steps; training and validation loss share one."""
+    """One panel per metric against steps; training and validation loss share one."""
     found = list(dict.fromkeys(name for table in histories.values() for name in table if name not in AXES))
     unknown = [name for name in metrics if name not in found]
     if unknown:

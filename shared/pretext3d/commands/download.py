@@ -1,4 +1,4 @@
-"""Download a packed bundle: checked against its index, resumed where it broke, replaced as a whole."""
+"""Download a packed bundle: checked against its index, resumed where it broke, replaced in one step."""
 
 import argparse
 import json

@@ -1,6 +1,6 @@
 """Pictures of what a bundle's network sees of your scans and must predict, before any training or after it.
 
-One PNG a scan, for any bundle of this repository and any folder of volumes that its train.yaml takes. The
+One PNG per scan, for any bundle of this repository and any folder of volumes that its train.yaml takes. The
 volumes are checked as before a training, and bad ones are listed with the reason. Every other --key value
 overrides a key of train.yaml.
 """

@@ -36,7 +36,7 @@ class Arm:
 
     name: str
     pretrained: str = ""  # the checkpoint's path; '' for scratch and restart
-    digest: str = ""  # sha256 of that file: the arm is the same wherever the file lies
+    digest: str = ""  # sha256 of that file: the arm is the same wherever the file is
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Cell:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that is either there whole or not at all."""
+    """Write a file that is either complete or not there."""
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_text(json.dumps(content, indent=1) + "\n")
     draft.replace(path)
@@ -81,7 +81,7 @@ def read_json(path: Path) -> Any:
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two nested settings: `key: 4 there, 8 here`, a line a key."""
+    """What differs between two nested settings: `key: 4 there, 8 now`, one line per key."""
     lines = []
     for key in dict.fromkeys([*there, *here]):
         a, b = there.get(key, "not set"), here.get(key, "not set")
@@ -109,7 +109,7 @@ class CellRunner:
         evaluation: overrides of the evaluation.
         threads: OMP_NUM_THREADS of each process.
         descriptors: open files that each process keeps open, too (a lock on the comparison's folder).
-        monte_carlo: each seed splits the cases anew.
+        monte_carlo: each seed has a split of its own.
     """
 
     def __init__(
@@ -285,7 +285,7 @@ def run_cells(
         done: names of the cells that are done already.
         runner: called with a cell, in a thread; returns its Dice or raises. `stop()` ends what is under way.
         jobs: how many at once.
-        finished: told of each cell: its Dice (None where it failed), what went wrong, seconds.
+        finished: called after each cell with its Dice (None where it failed), what went wrong, seconds.
 
     Returns:
         Names of the cells that failed, or that need one that did.

@@ -3,7 +3,7 @@
 Each cell (arm, number of labelled cases, seed) is a fine-tuning by a bundle's finetune.yaml with the same
 steps and the same labelled cases for every arm, then an evaluation of its last weights on the same held-out
 cases: there is no validation during training, so no choice of weights that could favour an arm.
-Beside it: plan.py (what is compared), cells.py (running it), report.py (the tables).
+The rest: plan.py (what is compared), cells.py (running it), report.py (the tables).
 """
 
 import argparse
@@ -36,7 +36,7 @@ arms
   scratch        random first weights
   restart        trained twice: starts from the finished scratch cell with the same labels and seed
   NAME=PATH      a pre-trained run, bundle or checkpoint; NAME is yours. {num_labelled} and {seed} in PATH
-                 stand for the cell's: NAME='runs/roi_n{num_labelled}_seed{seed}', one pre-training a cell
+                 stand for the cell's: NAME='runs/roi_n{num_labelled}_seed{seed}', one pre-training per cell
 
 examples
   pretext3d compare --dataset_dir ../data/hippocampus --arms scratch restart vectorpose=runs/vp \\
@@ -99,7 +99,7 @@ def check_options(options: argparse.Namespace) -> None:
 def save_plan(
     output_dir: Path, arms: Mapping[str, str], warnings: Mapping[str, str], cases: Mapping[int, Any]
 ) -> None:
-    """Add this call's arms, warnings and cases by seed to comparison.json, beside those of earlier calls."""
+    """Add this call's arms, warnings and cases by seed to comparison.json, next to those of earlier calls."""
     file = output_dir / "comparison.json"
     before = read_json(file) if file.exists() else {}
     kept = {name: text for name, text in before.get("warnings", {}).items() if name not in arms}
@@ -155,7 +155,7 @@ def clock(seconds: float) -> str:
 
 
 def run_all(cells: Sequence[Cell], runner: Any, output_dir: Path, jobs: int) -> list[str]:
-    """Run what is not done yet, a line a cell, with a new report after each. Names of failed cells."""
+    """Run what is not done yet, one line per cell, with a new report after each. Names of failed cells."""
     from tqdm import tqdm
 
     done = {cell.name for cell in cells if runner.is_done(cell)}
@@ -192,7 +192,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     check_overrides(given, finetune)
     if options.monte_carlo and "split_seed" in given:
         raise UserError(
-            "--split_seed: found beside --monte_carlo, which sets it to each seed; expected one of them"
+            "--split_seed: found with --monte_carlo, which sets it to each seed; expected one of them"
         )
     arms = Arms(options.arms, options.num_labelled, options.seeds, options.encoder)
     dataset_dir: Any = read_overrides(["--dataset_dir", options.dataset_dir])["dataset_dir"]
@@ -218,7 +218,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     if max(options.num_labelled) > most:
         raise UserError(
             f"--num_labelled: found {max(options.num_labelled)}, expected at most {most}: the labelled cases "
-            f"beside the {held_out} held-out ones"
+            f"next to the {held_out} held-out ones"
         )
     encoder = arms.encoder or profiles.get(facts["profile"], {}).get("encoder", "")
     tuning = {**given, "encoder": encoder}

@@ -58,9 +58,9 @@ class Arms:
     Args:
         words: `scratch`, `restart` or NAME=PATH; {num_labelled} and {seed} in a path stand for the cell's,
             where each cell has a pre-training of its own.
-        numbers: of labelled cases.
-        seeds: of the cells.
-        encoder: of all arms; '' = the pre-trained arms'.
+        numbers: Numbers of labelled cases.
+        seeds: Seeds of the cells.
+        encoder: Encoder of all arms; '' = the pre-trained arms'.
 
     Raises:
         UserError: an arm that cannot be read, names used twice, different encoders.

@@ -91,23 +91,23 @@ def promote(run: Run, name: str, labels: Sequence[str], version: str, licence: s
     return target
 
 
-def fill(folder: Path, run: Run, name: str, classes: Sequence[str], told: dict[str, str]) -> None:
+def fill(folder: Path, run: Run, name: str, classes: Sequence[str], given: dict[str, str]) -> None:
     """Write a bundle's files.
 
     Args:
-        folder: the bundle's, empty.
-        run: what was trained.
-        name: of the bundle.
-        classes: names of the classes, background first.
-        told: bundle_version, and licence of the data, as the user gives them.
+        folder: The bundle's, empty.
+        run: What was trained.
+        name: Name of the bundle.
+        classes: Names of the classes, background first.
+        given: bundle_version, and licence of the data, as the user gives them.
     """
     for part in ("configs", "docs", "models"):
         (folder / part).mkdir()
-    network = load_segmentation(str(run.checkpoint))  # builds and fits, or tells what does not
+    network = load_segmentation(str(run.checkpoint))  # builds and fits, or says what does not
     digest = write_weights(folder / "models" / "model.pt", network.state_dict())
-    story = {"name": name, **told, "labels": list(classes[1:]), "method": run.bundle.name}
-    story |= {**provenance_of(run.checkpoint, run.content), "sha256": digest}
-    write_provenance(folder / "models", story)
+    provenance = {"name": name, **given, "labels": list(classes[1:]), "method": run.bundle.name}
+    provenance |= {**provenance_of(run.checkpoint, run.content), "sha256": digest}
+    write_provenance(folder / "models", provenance)
     templates = run.bundle / "configs"
     configs = {
         "train.yaml": train_yaml(templates / "finetune.yaml", run, name, classes),
@@ -118,12 +118,12 @@ def fill(folder: Path, run: Run, name: str, classes: Sequence[str], told: dict[s
     for file, text in configs.items():
         (folder / "configs" / file).write_text(text)
     own = json.loads((templates / "metadata.json").read_text())
-    described = json.dumps(metadata(own, story, run.record, classes), indent=4)
+    described = json.dumps(metadata(own, provenance, run.record, classes), indent=4)
     (folder / "configs" / "metadata.json").write_text(described + "\n")
     shutil.copy(templates / "logging.conf", folder / "configs" / "logging.conf")
     shutil.copy(run.bundle / "LICENSE", folder / "LICENSE")
-    (folder / "docs" / "README.md").write_text(readme(story, run.record, classes))
-    (folder / "models" / "README.md").write_text(models_readme(story))
+    (folder / "docs" / "README.md").write_text(readme(provenance, run.record, classes))
+    (folder / "models" / "README.md").write_text(models_readme(provenance))
     shutil.copytree(
         Path(pretext3d.__file__).parent,
         folder / "pretext3d",

@@ -6,23 +6,30 @@ from typing import Any
 REQUIREMENTS = ("monai_version", "pytorch_version", "numpy_version", "required_packages_version")
 
 
-def training_of(story: dict[str, Any]) -> list[tuple[str, str]]:
+def training_of(provenance: dict[str, Any]) -> list[tuple[str, str]]:
     """Where the weights come from, as names and values for a table."""
-    steps = "" if story["steps"] is None else f"{story['steps']} steps, "
-    best = story["best_mean_dice"]
-    dice = "none was measured" if best is None else f"mean Dice {best:.4f} after epoch {story['best_epoch']}"
+    steps = "" if provenance["steps"] is None else f"{provenance['steps']} steps, "
+    best = provenance["best_mean_dice"]
+    dice = (
+        "none was measured"
+        if best is None
+        else f"mean Dice {best:.4f} after epoch {provenance['best_epoch']}"
+    )
     return [
-        ("data", f"{story['data'] or 'not named'}, {story['training_cases']} labelled cases"),
-        ("licence of the data", story["licence"]),
-        ("first weights", story["pretrained"] or "random"),
-        ("network", f"{story['encoder']}, fine-tuned with {story['method']}'s configuration"),
-        ("length", f"{steps}{story['epochs']} epochs"),
-        ("seed", str(story["seed"])),
-        ("these weights", "of the best validation" if story["weights"] == "best" else "of the last step"),
+        ("data", f"{provenance['data'] or 'not named'}, {provenance['training_cases']} labelled cases"),
+        ("licence of the data", provenance["licence"]),
+        ("first weights", provenance["pretrained"] or "random"),
+        ("network", f"{provenance['encoder']}, fine-tuned with {provenance['method']}'s configuration"),
+        ("length", f"{steps}{provenance['epochs']} epochs"),
+        ("seed", str(provenance["seed"])),
+        (
+            "these weights",
+            "of the best validation" if provenance["weights"] == "best" else "of the last step",
+        ),
         ("best validation", dice),
-        ("SHA-256 of models/model.pt", f"`{story['sha256']}`"),
-        ("version", story["bundle_version"]),
-        ("Pretext3D, torch", f"{story['pretext3d_version']}, {story['torch_version']}"),
+        ("SHA-256 of models/model.pt", f"`{provenance['sha256']}`"),
+        ("version", provenance["bundle_version"]),
+        ("Pretext3D, torch", f"{provenance['pretext3d_version']}, {provenance['torch_version']}"),
     ]
 
 
@@ -32,15 +39,15 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def metadata(
-    own: dict[str, Any], story: dict[str, Any], record: dict[str, Any], classes: Sequence[str]
+    own: dict[str, Any], provenance: dict[str, Any], record: dict[str, Any], classes: Sequence[str]
 ) -> dict[str, Any]:
     """metadata.json.
 
     Args:
-        own: that of the bundle that was fine-tuned.
-        story: where the weights come from.
-        record: what was trained.
-        classes: their names, background first.
+        own: That of the bundle that was fine-tuned.
+        provenance: Where the weights come from.
+        record: What was trained.
+        classes: Their names, background first.
     """
     channels, roi_size = record["channels"], list(record["roi_size"])
     low = -1 if "mean_maximum" in record["normalisation"] else 0
@@ -57,37 +64,39 @@ def metadata(
     }  # fmt: skip
     return {
         "schema": own["schema"],
-        "version": story["bundle_version"],
+        "version": provenance["bundle_version"],
         "changelog": {
-            story["bundle_version"]: f"promoted from a run fine-tuned on {story['data'] or 'own data'}"
+            provenance[
+                "bundle_version"
+            ]: f"promoted from a run fine-tuned on {provenance['data'] or 'own data'}"
         },
         **{key: own[key] for key in REQUIREMENTS},
         "supported_apps": {"monai-label": ""},
-        "name": story["name"],
+        "name": provenance["name"],
         "task": f"Segmentation of {names}",
-        "description": f"Segments {names}. A {story['encoder']} network, fine-tuned on "
-        f"{story['training_cases']} labelled cases of {story['data'] or 'own data'}.",
+        "description": f"Segments {names}. A {provenance['encoder']} network, fine-tuned on "
+        f"{provenance['training_cases']} labelled cases of {provenance['data'] or 'own data'}.",
         "authors": own["authors"],
         "copyright": own["copyright"],
-        "data_source": f"{story['data'] or 'not named'} (licence: {story['licence']})",
+        "data_source": f"{provenance['data'] or 'not named'} (licence: {provenance['licence']})",
         "data_type": own["data_type"],
         "image_classes": f"{channels} channel(s), scaled as configs/inference.yaml says",
         "label_classes": listed,
-        "pred_classes": "as label_classes, one channel a class",
+        "pred_classes": "as label_classes, one channel per class",
         "intended_use": own["intended_use"],
         "references": own["references"],
         "network_data_format": {"inputs": {"image": inputs}, "outputs": {"pred": outputs}},
     }
 
 
-def readme(story: dict[str, Any], record: dict[str, Any], classes: Sequence[str]) -> str:
+def readme(provenance: dict[str, Any], record: dict[str, Any], classes: Sequence[str]) -> str:
     """docs/README.md."""
     spacing = " x ".join(f"{edge:g}" for edge in record["pixdim"] or []) or ""
     grid = f"at a spacing of {spacing} mm" if spacing else "at each volume's own spacing"
     shape = [1, record["channels"], *record["roi_size"]]
     values = "\n".join(f"| {value} | {name} |" for value, name in enumerate(classes))
     run = "python -m monai.bundle run --config_file"
-    return f"""# {story["name"]}
+    return f"""# {provenance["name"]}
 
 Segments {", ".join(classes[1:])} in volumes of {record["channels"]} channel(s),
 {grid}, with windows of {" x ".join(map(str, record["roi_size"]))} voxels. Research; not for clinical use.
@@ -113,20 +122,20 @@ training's, model_previous.pt the one before. TorchScript is made by tracing:
 
 ## Where the weights come from
 
-{table(training_of(story))}
+{table(training_of(provenance))}
 
 The best validation is on cases that were held out of the training, but it also chose the epoch: an
 evaluation on cases that played no part says more. Weights inherit the terms of the data that they were
-trained on, {story["licence"]}: look them up before you pass this bundle on.
+trained on, {provenance["licence"]}: look them up before you pass this bundle on.
 """
 
 
-def models_readme(story: dict[str, Any]) -> str:
+def models_readme(provenance: dict[str, Any]) -> str:
     """models/README.md."""
     return f"""# Weights
 
 `model.pt` is the state dict of `network_def` in `configs/inference.yaml`. `provenance.json` says where it
-comes from, and is written anew when `train.yaml` replaces the weights. At first they were:
+comes from, and is written again when `train.yaml` replaces the weights. At first they were:
 
-{table(training_of(story))}
+{table(training_of(provenance))}
 """
