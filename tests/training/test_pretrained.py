@@ -356,7 +356,7 @@ def test_weights_of_other_spatial_dims_are_refused(tmp_path, there, here):
 
 
 def test_what_was_transferred_is_known(run):
-    """Adapted tensors count, a new head does not; from scratch there are none; by default all of the backbone."""
+    """Adapted tensors count, a new head does not; from scratch there are none; else the backbone."""
     network = load_pretrained(run, "", in_channels=2, roi_size=ROI, num_classes=3)
     backbone = {f"backbone.{name}" for name in network.backbone.state_dict()}
     assert transferred(network) == backbone
