@@ -6,8 +6,8 @@ Of a cell: the mean over its cases. In the table: mean and standard deviation (n
 Paired difference to the baseline arm, with the same number of labels: d[s, c] = Dice of the arm - Dice of the
 baseline for seed s and case c, averaged over all pairs. Every seed is evaluated on the same held-out cases,
 so seeds and cases are crossed; the 95 % interval is a percentile bootstrap that draws seeds and subjects,
-each with all its volumes, both with replacement and independently of each other (the pigeonhole bootstrap). With
---monte_carlo each seed has cases of its own: seeds are drawn, and for each of them its subjects.
+each with all its volumes, both with replacement and independently of each other (the pigeonhole bootstrap).
+With --monte_carlo each seed has cases of its own: seeds are drawn, and for each of them its subjects.
 Source: Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2).
 """
 
@@ -28,9 +28,10 @@ CROSSED = "independent of each other, since the cases are the same for every see
 NESTED = "each seed's subjects are drawn for it alone, since each seed holds out cases of its own"
 NOTES = """Dice: the mean over the foreground classes of a case, then over the held-out cases; mean ±
 standard deviation over the seeds. A seed sets the first weights, the order of the data and which cases
-are labelled, the same ones for every arm; labelled counts subjects. HD95: the mean over the classes that both label and
-prediction have; *no distance* counts the (case, class) pairs that only one of the two has: they have no
-distance and count 0 in the Dice, so an arm with more of them looks better in HD95 than it is.
+are labelled, the same ones for every arm; *labelled* counts subjects, each with all its volumes. HD95:
+the mean over the classes that both label and prediction have; *no distance* counts the (case, class)
+pairs that only one of the two has: they have no distance and count 0 in the Dice, so an arm with more of
+them looks better in HD95 than it is.
 
 Difference: arm - {baseline}, paired by (seed, case); the 95 % interval is a percentile bootstrap of
 {draws:,} draws of seeds and of subjects, each with all its cases, with replacement:
