@@ -113,6 +113,27 @@ def test_difference_is_paired_by_seed_and_case() -> None:
     assert report.paired_difference(cases, "vp", "scratch", 12) is None
 
 
+def test_the_interval_draws_subjects_with_all_their_volumes() -> None:
+    # a and b of anna gain 0.1, c and d of ben nothing: drawn are both volumes of anna or none, as in
+    # test_bootstrap_of_two_seeds_by_hand
+    gain = {"a/x": 0.6, "b/x": 0.6, "c/x": 0.5, "d/x": 0.5}
+    people = {"a": "anna", "b": "anna", "c": "ben", "d": "ben"}
+    tables = [
+        table(dict.fromkeys(gain, 0.5)).assign(arm="scratch", num_labelled=4, seed=0),  # not known here
+        table(gain).assign(arm="vp", num_labelled=4, seed=0),
+    ]
+    tables[1]["subject"] = tables[1]["case"].map(people)
+    cases = report.per_case(pd.concat(tables))
+    assert cases.set_index("case")["subject"].to_dict() == people
+    pair = report.paired_difference(cases, "vp", "scratch", 4)
+    assert pair is not None
+    assert (pair["cases"], pair["subjects"]) == (4, 2)
+    assert [pair["mean"], pair["low"], pair["high"]] == pytest.approx([0.05, 0.0, 0.1])
+    text = report.summary_text(pd.concat(tables), ["scratch", "vp"], COMMON)
+    assert "2 cells, 4 held-out cases of 2 subjects." in text
+    assert "draws of seeds and of subjects" in text
+
+
 def test_summary_by_hand() -> None:
     tables = [  # scratch: seeds 0.6 and 0.8, mean 0.7, standard deviation 0.1414; vp: 0.9 and 0.9
         table({"a/x": 0.6}).assign(arm="scratch", num_labelled=4, seed=0),

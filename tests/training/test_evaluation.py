@@ -185,6 +185,23 @@ def test_collated_batches_have_ids_too(tmp_path) -> None:
     assert [row["case"] for row in table(tmp_path / "evaluation.csv")] == ["a", "a"]
 
 
+@pytest.mark.parametrize(
+    "batch",
+    [{"id": ["a"], "subject": ["anna"]}, [{"id": "a", "subject": "anna"}]],
+    ids=["collated", "listed"],
+)
+def test_the_subject_of_a_case_is_written_where_it_is_known(tmp_path, batch) -> None:
+    pred, label = CASES["a"]
+    evaluator = Engine(lambda engine, batch: [{"pred": MetaTensor(pred), "label": MetaTensor(label)}])
+    CaseMetrics(str(tmp_path), NAMES).attach(evaluator)
+    evaluator.run([batch])
+    assert [(row["case"], row["subject"]) for row in table(tmp_path / "evaluation.csv")] == [
+        ("a", "anna")
+    ] * 2
+    evaluator.run([{"id": ["a"]}])
+    assert "subject" not in table(tmp_path / "evaluation.csv")[0]
+
+
 def test_other_grid_is_refused(tmp_path) -> None:
     pred, label = CASES["a"]
     with pytest.raises(UserError, match=r"case a: prediction of shape \[1, 5, 6, 6\], label \[1, 5, 6, 7\]"):

@@ -89,7 +89,7 @@ def is_aside(name: str, folders: Sequence[str], files: Sequence[str]) -> bool:
     )
 
 
-def check_modalities(modalities: Sequence[str] | str | None) -> list[str]:
+def check_modalities(modalities: Any) -> list[str]:
     """The BIDS suffixes that become the channels of a case; [] = each file is a case of its own.
 
     Raises:
@@ -132,8 +132,8 @@ def join_modalities(cases: Sequence[Case], modalities: Sequence[str], folder: Pa
     for case in cases:
         name = bids_name(case["path"])
         if name is not None and name.suffix and isinstance(case["image"], str):
-            place = session_place(Path(case["path"]), name)
-            sessions[str(place), name.subject, name.session].append((name, case))
+            place = str(session_place(Path(case["path"]), name))
+            sessions[place, name.subject, name.session].append((name, case))
     joined: list[Case] = []
     several: list[str] = []
     for (place, subject, session), members in sorted(sessions.items()):
@@ -141,12 +141,10 @@ def join_modalities(cases: Sequence[Case], modalities: Sequence[str], folder: Pa
         files = {m: [case["image"] for name, case in ordered if name.suffix == m] for m in modalities}
         several += [f"{subject} {session} {m}".replace("  ", " ") for m in modalities if len(files[m]) > 1]
         images = [files[m][0] for m in modalities if files[m]] or [case["image"] for _, case in ordered]
-        case: Case = {
-            "image": images if len(images) > 1 else images[0],
-            "path": str(Path(place, f"{subject}_{session}" if session else subject)),
-        }
+        stem = str(Path(place, f"{subject}_{session}" if session else subject))
+        joined.append({"image": images if len(images) > 1 else images[0], "path": stem})
         missing = [m for m in modalities if not files[m]]
-        joined.append({**case, "missing": missing} if missing else case)
+        joined[-1].update({"missing": missing} if missing else {})
     if not joined or all("missing" in case for case in joined):
         kinds = Counter(name.suffix for members in sessions.values() for name, _ in members)
         there = ", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items())) or "no BIDS names"
@@ -166,9 +164,10 @@ def attach_labels(cases: Sequence[Case], labels: Sequence[Path], folder: Path) -
     """Give each case without a label that of its session, where there is one.
 
     A label belongs to an image of the same subject and session whose entities include the label's (those that
-    only derivatives have apart). `space-T1w` is for the image with that suffix; another space, for an image
-    with the same `space`; none, or `space-orig`, for every image without one. Of several labels the one with
-    the fewest entities is taken, the first by name of these.
+    only derivatives have apart). An image with a `space` needs a label with the same; another one, a label
+    without, with `space-orig`, or with the image's suffix for a space, as `space-T1w`. Of several labels that
+    with the most entities of the image is taken (its run's), then that with the fewest of its own, then the
+    first by name.
 
     Args:
         cases: Cases with `image` and `path`; changed in place.
@@ -185,18 +184,18 @@ def attach_labels(cases: Sequence[Case], labels: Sequence[Path], folder: Path) -
         if "label" in case:
             continue
         images = [case["image"]] if isinstance(case["image"], str) else case["image"]
-        named = [(bids_name(path), Path(path)) for path in images]
-        own = [(name, path) for name, path in named if name is not None]
+        named = [(bids_name(image), Path(image)) for image in images]
+        own = [(name, image) for name, image in named if name is not None]
         found = [
-            (label, path)
+            (len(source_entities(label)), label, path)
             for label, path in (known.get((own[0][0].subject, own[0][0].session), []) if own else [])
             if any(path.is_relative_to(data_set(i, n, folder)) and belongs(label, n) for n, i in own)
         ]
-        found.sort(key=lambda pair: (len(pair[0].entities), str(pair[1])))
+        found.sort(key=lambda each: (-each[0], len(each[1].entities), str(each[2])))
         if found:
-            case["label"] = os.path.normpath(found[0][1])
-        if len(found) > 1:
-            several.append(f"{Path(case['path']).name}: {found[0][1].name}")
+            case["label"] = os.path.normpath(found[0][2])
+        if len(found) > 1 and found[0][0] == found[1][0]:
+            several.append(f"{Path(case['path']).name}: {found[0][2].name}")
     if several:
         logger.warning(
             "labels: %d case(s) have several %s files (%s%s): the first with the fewest entities is taken",
@@ -215,10 +214,11 @@ def data_set(image: Path, name: BidsName, folder: Path) -> Path:
 
 def belongs(label: BidsName, image: BidsName) -> bool:
     """Whether a label of the same subject and session is on the grid of an image (see `attach_labels`)."""
-    entities = {e for e in label.entities if e.partition("-")[0] not in OWN_ENTITIES}
-    space = label.value("space")
-    if space in ("", "orig"):
-        fits = not image.value("space")
-    else:
-        fits = space in (image.suffix, image.value("space"))
-    return fits and entities <= set(image.entities)
+    space = image.value("space")
+    fits = label.value("space") in ((space,) if space else ("", "orig", image.suffix))
+    return fits and source_entities(label) <= set(image.entities)
+
+
+def source_entities(label: BidsName) -> set[str]:
+    """The entities of a label that are those of the image it was made from."""
+    return {e for e in label.entities if e.partition("-")[0] not in OWN_ENTITIES}

@@ -2,8 +2,8 @@
 
 A case is a dictionary of plain values: `id` (unique), `image` (a path, or one path a channel), `label` (a
 path, where there is one), and what its datalist says of it: `fold`, `subject`, `landmark` (x y z in world mm,
-RAS), `landmark_mask` (a path) ... `subject` is also known from a CSV file and from BIDS names. `name` is its id within its data set and `source` that data set's folder:
-splits rest on these two.
+RAS), `landmark_mask` (a path) ... A CSV file or a BIDS name may say the `subject`, too. `name` is its id
+within its data set and `source` that data set's folder: splits rest on these and on `subject`.
 """
 
 import logging
@@ -53,8 +53,8 @@ def find_cases(
     - imagesTr and labelsTr, or images and labels, with the same file names in both;
     - any folder, searched to its depths for .nii .nii.gz .nrrd .mha .mhd and DICOM series. Hidden files,
       folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are no images.
-      BIDS names (sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz) give the `subject`; the derivatives and sourcedata
-      of a BIDS data set hold no images, but a file ..._dseg there is the label of its session.
+      BIDS names (sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz) give the `subject`; the folders derivatives and
+      sourcedata of a BIDS data set hold no images, but a file ..._dseg there is the label of its session.
 
     In 2D, .png .jpg .jpeg .tif .tiff count as images and labels too, and a volume is one case: see
     `slices.slice_cases` for its slices.
@@ -88,8 +88,8 @@ def find_cases(
         content = read_json(listed) if listed else {}
         if wanted and listed:
             raise UserError(
-                f"modalities: found {', '.join(wanted)}, but {listed} lists the cases; expected BIDS names found "
-                "by a search: datalist: none searches the folder"
+                f"modalities: found {', '.join(wanted)}, but {listed} lists the cases; expected BIDS names "
+                "found by a search: datalist: none searches the folder"
             )
         if listed and "training" in content:
             found = name_cases(listed_cases(listed, content, folder), folder)

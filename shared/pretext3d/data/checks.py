@@ -93,14 +93,15 @@ def check_cases(
 ) -> CheckResult:
     """Sort cases into good and bad ones: by their headers first, then by the voxels of the rest.
 
-    Reasons, for images: missing file, missing modality (of a BIDS session), unreadable, wrong number of dimensions, single slice (one voxel along
-    i, j or k), bad geometry, channels of different shapes, wrong number of channels, NaN, inf (or beyond
-    float32), empty (every voxel of every used channel the same). For labels: no label, missing file,
-    unreadable, label shape, label geometry (spacing or orientation other than the image's), label values (not
-    whole, negative, above `max_label`). A label without foreground is good: healthy controls are told in the
-    log. In 2D: single row (one pixel along an axis of the plane) in place of single slice, volume (and no
-    `slices` to take of it), no such slice (of an entry with `slice`); pictures of several pages have a wrong
-    number of dimensions. Volumes are checked as such, not slice by slice.
+    Reasons, for images: missing modality (of a BIDS session), missing file, unreadable, wrong number of
+    dimensions, single slice (one voxel along i, j or k), bad geometry, channels of different shapes, wrong
+    number of channels, NaN, inf (or beyond float32), empty (every voxel of every used channel the same). For
+    labels: no label, missing file, unreadable, label shape, label geometry (spacing or orientation other than
+    the image's), label values (not whole, negative, above `max_label`). A label without foreground is good:
+    healthy controls are named in the log. In 2D: single row (one pixel along an axis of the plane) in place
+    of single slice, volume (and no `slices` to take of it), no such slice (of an entry with `slice`);
+    pictures of several pages have a wrong number of dimensions. Volumes are checked as such, not slice by
+    slice.
 
     Args:
         cases: with `id`, `image` and, for labels, `label`.

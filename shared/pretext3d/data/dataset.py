@@ -41,15 +41,7 @@ logger = logging.getLogger(__name__)
 SMALL = 64  # arrays of up to so many elements are kept in case.json, not in a file of their own
 FORMAT = 1  # of the cached files: a change here makes every cached volume anew
 FILES = ("image", "label", "landmark_mask")  # the keys of a case that name files
-NAMES = (
-    "id",
-    "name",
-    "source",
-    "subject",
-    "subject_scope",
-    "split",
-    "fold",
-)  # what a case is called: no transform reads it
+NAMES = ("id", "name", "source", "subject", "subject_scope", "split", "fold")  # no transform reads them
 
 
 def default_cache_dir() -> str:

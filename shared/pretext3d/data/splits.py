@@ -19,7 +19,8 @@ from pretext3d.data.subjects import by_subject, person_of, subject_of
 from pretext3d.errors import UserError
 
 __all__ = [
-    "Split", "check_unseen", "evaluation_cases", "fingerprints", "labelled_subset", "split_cases", "trained_on"
+    "Split", "check_unseen", "evaluation_cases", "fingerprints", "labelled_subset", "split_cases",
+    "trained_on",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -128,8 +129,8 @@ def warn_divided(split: Split) -> None:
     divided = list(dict.fromkeys(subject_of(c) for c in split.train if person_of(c) in held))
     if divided:
         logger.warning(
-            "datalist: its folds or its validation list part the volumes of %d subject(s) (%s%s): some train, "
-            "others are held out; expected all volumes of a subject on the same side",
+            "datalist: its folds or its validation list part the volumes of %d subject(s) (%s%s): some "
+            "train, others are held out; expected all volumes of a subject on the same side",
             len(divided), ", ".join(divided[:3]), ", ..." if len(divided) > 3 else "",
         )  # fmt: skip
 

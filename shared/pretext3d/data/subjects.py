@@ -14,91 +14,20 @@ from typing import Any
 from pretext3d.data.bids import bids_name
 from pretext3d.data.tables import match_cases, read_column
 
-__all__ = ["by_subject", "count", "set_subjects", "similar_names", "subject_of", "warn_ungrouped"]
+__all__ = ["by_subject", "set_subjects", "similar_names", "subject_count", "subject_of", "warn_ungrouped"]
 
 logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
-WORDS = frozenset(  # what distinguishes volumes of one subject, as a part of their names
-    [
-        "t1",
-        "t2",
-        "t1w",
-        "t2w",
-        "t1c",
-        "t1ce",
-        "t1gd",
-        "t1post",
-        "t1n",
-        "t2f",
-        "t2s",
-        "t2star",
-        "pd",
-        "pdw",
-        "flair",
-        "swi",
-        "dwi",
-        "adc",
-        "mra",
-        "tof",
-        "bold",
-        "asl",
-        "fa",
-        "md",
-        "ct",
-        "cta",
-        "cbct",
-        "mr",
-        "mri",
-        "pet",
-        "spect",
-        "gd",
-        "art",
-        "arterial",
-        "ven",
-        "venous",
-        "portal",
-        "delayed",
-        "native",
-        "contrast",
-        "ed",
-        "es",
-        "systole",
-        "diastole",
-        "insp",
-        "exp",
-        "inspiration",
-        "expiration",
-        "left",
-        "right",
-        "l",
-        "r",
-        "lh",
-        "rh",
-        "lt",
-        "rt",
-        "os",
-        "od",
-        "ap",
-        "pa",
-        "lat",
-        "cc",
-        "mlo",
-        "pre",
-        "post",
-        "before",
-        "after",
-        "baseline",
-        "bl",
-        "followup",
-        "fu",
-        "preop",
-        "postop",
-        "initial",
-        "recurrence",
-    ]
-)
+WORDS = {  # what distinguishes volumes of one subject, as a part of their names
+    "t1", "t2", "t1w", "t2w", "t1c", "t1ce", "t1gd", "t1post", "t1n", "t2f", "t2s", "t2star", "pd", "pdw",
+    "flair", "swi", "dwi", "adc", "mra", "tof", "bold", "asl", "fa", "md", "ct", "cta", "cbct", "mr", "mri",
+    "pet", "spect", "gd", "art", "arterial", "ven", "venous", "portal", "delayed", "native", "contrast",
+    "ed", "es", "systole", "diastole", "insp", "exp", "inspiration", "expiration", "left", "right", "l",
+    "r", "lh", "rh", "lt", "rt", "os", "od", "ap", "pa", "lat", "cc", "mlo", "pre", "post", "before",
+    "after", "baseline", "bl", "followup", "fu", "preop", "postop", "initial", "recurrence",
+}  # fmt: skip
 NUMBERED = re.compile(r"(?:visit|frame|phase|timepoint|tp|ses|session|run|echo|rep|week|month|year|day|v)\d+")
 
 
@@ -125,7 +54,7 @@ def by_subject(cases: Iterable[Case]) -> dict[tuple[str, str], list[Case]]:
     return dict(groups)
 
 
-def count(cases: Sequence[Case], unit: bool = False) -> str:
+def subject_count(cases: Sequence[Case], unit: bool = False) -> str:
     """Number of subjects, and of volumes where that differs.
 
     Args:
@@ -134,7 +63,7 @@ def count(cases: Sequence[Case], unit: bool = False) -> str:
 
     Examples:
         >>> heart = [{"id": f"p{i}_{phase}", "subject": f"p{i}"} for i in range(4) for phase in ("ed", "es")]
-        >>> count(heart), count(heart, unit=True), count([{"id": "a"}], unit=True)
+        >>> subject_count(heart), subject_count(heart, unit=True), subject_count([{"id": "a"}], unit=True)
         ('4 (8)', '4 subjects (8 volumes)', '1 subject')
     """
     people, volumes = len(by_subject(cases)), len(cases)
@@ -249,9 +178,9 @@ def warn_ungrouped(cases: Sequence[Case]) -> None:
     if groups:
         subject, members = groups[0]
         logger.warning(
-            "subjects: %d of %d volumes look by their names like several of one subject (%s%s), but each counts "
-            "as a subject of its own in the split; to keep them together, give --subjects FILE.csv with the "
-            "columns id,subject and lines as %s,%s",
+            "subjects: %d of %d volumes look by their names like several of one subject (%s%s), but each "
+            "counts as a subject of its own in the split; to keep them together, give --subjects FILE.csv "
+            "with the columns id,subject and lines as %s,%s",
             sum(len(names) for _, names in groups), len(cases), ", ".join(members[:3]),
             ", ..." if len(members) > 3 or len(groups) > 1 else "", members[0], subject,
         )  # fmt: skip

@@ -40,7 +40,8 @@ def read_column(key: str, path: str, column: str) -> dict[str, str]:
     heading = next((name for name in HEADINGS if name in headings), "")
     if not heading or column not in headings:
         raise UserError(
-            f"{path}: found the columns {list(headings)}, expected '{column}' and one of {', '.join(HEADINGS)}"
+            f"{path}: found the columns {list(headings)}, expected '{column}' and one of "
+            f"{', '.join(HEADINGS)}"
         )
     values: dict[str, str] = {}
     for number, row in enumerate(lines, start=2):

@@ -2,7 +2,8 @@
 
 Each cell (arm, number of labelled cases, seed) is a fine-tuning by a bundle's finetune.yaml with the same
 steps and the same labelled cases for every arm, then an evaluation of its last weights on the same held-out
-cases: there is no validation during training, so no choice of weights that could favour an arm.
+cases (the test set where there is one): there is no validation during training, so no choice of weights that
+could favour an arm. Numbers of labelled cases count subjects, each with all its volumes.
 The rest: plan.py (what is compared), cells.py (running it), report.py (the tables).
 """
 
@@ -29,6 +30,8 @@ from pretext3d.commands.compare.plan import (
 )
 from pretext3d.commands.compare.report import write_report
 from pretext3d.commands.parser import command_parser, read_overrides
+from pretext3d.data.splits import evaluation_cases
+from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
 
 EXAMPLES = """
@@ -60,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     add, default = parser.add_argument, "default: %(default)s"
     add("--dataset_dir", default="", help="labelled cases; default: the embedded phantom")
     add("--arms", nargs="+", default=["scratch"], metavar="ARM", help="see below; default: scratch")
-    add("--num_labelled", nargs="+", type=int, default=[4], metavar="N", help="labelled cases; default: 4")
+    add("--num_labelled", nargs="+", type=int, default=[4], metavar="N", help="labelled subjects; default: 4")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     add(
         "--monte_carlo",
@@ -110,7 +113,7 @@ def save_plan(
         "labelled_pool": before.get("labelled_pool", {}),
     }
     for seed, found in cases.items():
-        content["held_out"][str(seed)] = sorted(case["id"] for case in found["val"])
+        content["held_out"][str(seed)] = sorted(case["id"] for case in evaluation_cases(found))
         content["labelled_pool"][str(seed)] = sorted(case["id"] for case in found["train"])
     write_json(file, content)
 
@@ -207,18 +210,19 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
             facts = resolved(configs / "finetune.yaml", {**given, **split, "num_labelled": 0}, wanted)
             cases[seed], profiles = facts.pop("cases"), facts.pop("profiles")
         cases.setdefault(seed, next(iter(cases.values())))
-    splits = {tuple(sorted(case["id"] for case in found["val"])) for found in cases.values()}
+    measured = {seed: evaluation_cases(found) for seed, found in cases.items()}
+    splits = {tuple(sorted(case["id"] for case in found)) for found in measured.values()}
     if options.monte_carlo and len(splits) < len(cases):
         raise UserError(
             "--monte_carlo: seeds hold out the same cases (the data list or --fold decides); expected a "
             "split by seed"
         )
-    most = min(len(found["train"]) for found in cases.values())
-    held_out = len(next(iter(cases.values()))["val"])
+    most = min(len(by_subject(found["train"])) for found in cases.values())
+    held_out = len(next(iter(measured.values())))
     if max(options.num_labelled) > most:
         raise UserError(
-            f"--num_labelled: found {max(options.num_labelled)}, expected at most {most}: the labelled cases "
-            f"next to the {held_out} held-out ones"
+            f"--num_labelled: found {max(options.num_labelled)}, expected at most {most}: the labelled "
+            f"subjects that train, with {held_out} cases held out"
         )
     encoder = arms.encoder or profiles.get(facts["profile"], {}).get("encoder", "")
     tuning = {**given, "encoder": encoder}
@@ -256,14 +260,15 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
             runner.is_done(cell)  # refuses other settings, before anything runs
         warnings = {}
         for name, weights in arms.weights().items():
-            texts = [leak(arm, cases[seed]["val"]) for arm, seed in weights]
+            texts = [leak(arm, measured[seed]) for arm, seed in weights]
             if any(texts):
                 warnings[name] = next(text for text in texts if text)
         for text in warnings.values():
             print(f"warning: {text}", file=sys.stderr)
         print(
-            f"{held_out} held-out cases{' of each seed' * options.monte_carlo}, {most} to choose from "
-            f"for labels; encoder {encoder}; cells run {options.jobs} at a time, with {threads} threads each"
+            f"{held_out} held-out cases{' of each seed' * options.monte_carlo}, {most} subjects to choose "
+            f"from for labels; encoder {encoder}; cells run {options.jobs} at a time, with {threads} threads "
+            "each"
         )
         paths = {
             name: next(a.pretrained for (n, _, _), a in arms.cells.items() if n == name)

@@ -5,9 +5,9 @@ Of a cell: the mean over its cases. In the table: mean and standard deviation (n
 
 Paired difference to the baseline arm, with the same number of labels: d[s, c] = Dice of the arm - Dice of the
 baseline for seed s and case c, averaged over all pairs. Every seed is evaluated on the same held-out cases,
-so seeds and cases are crossed; the 95 % interval is a percentile bootstrap that draws seeds and cases, both
-with replacement and independently of each other (the pigeonhole bootstrap). With --monte_carlo each seed has
-cases of its own: seeds are drawn, and for each of them its cases.
+so seeds and cases are crossed; the 95 % interval is a percentile bootstrap that draws seeds and subjects,
+each with all its volumes, both with replacement and independently of each other (the pigeonhole bootstrap).
+With --monte_carlo each seed has cases of its own: seeds are drawn, and for each of them its subjects.
 Source: Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2).
 """
 
@@ -19,23 +19,25 @@ import numpy as np
 import pandas as pd
 
 from pretext3d.commands.compare.cells import difference, read_json
+from pretext3d.commands.compare.statistics import DRAWS, bootstrap
 from pretext3d.errors import UserError
 
-COLUMNS = ["arm", "num_labelled", "seed", "case", "class", "dice", "iou", "hd95_mm", "surface_distance_mm"]
-DRAWS, LEVEL = 10_000, 0.95
+METRICS = ["dice", "iou", "hd95_mm", "surface_distance_mm"]
+COLUMNS = ["arm", "num_labelled", "seed", "case", "subject", "class", *METRICS]
 
 CROSSED = "independent of each other, since the cases are the same for every seed"
-NESTED = "each seed's cases are drawn for it alone, since each seed holds out cases of its own"
+NESTED = "each seed's subjects are drawn for it alone, since each seed holds out cases of its own"
 NOTES = """Dice: the mean over the foreground classes of a case, then over the held-out cases; mean ±
 standard deviation over the seeds. A seed sets the first weights, the order of the data and which cases
-are labelled, the same ones for every arm. HD95: the mean over the classes that both label and
-prediction have; *no distance* counts the (case, class) pairs that only one of the two has: they have no
-distance and count 0 in the Dice, so an arm with more of them looks better in HD95 than it is.
+are labelled, the same ones for every arm; *labelled* counts subjects, each with all its volumes. HD95:
+the mean over the classes that both label and prediction have; *no distance* counts the (case, class)
+pairs that only one of the two has: they have no distance and count 0 in the Dice, so an arm with more of
+them looks better in HD95 than it is.
 
 Difference: arm - {baseline}, paired by (seed, case); the 95 % interval is a percentile bootstrap of
-{draws:,} draws of seeds and of cases with replacement:
+{draws:,} draws of seeds and of subjects, each with all its cases, with replacement:
 {crossing}.
-With three seeds or fewer it is rough; with one seed it tells of the cases only. *restart* is scratch
+With three seeds or fewer it is rough; with one seed it covers the subjects only. *restart* is scratch
 trained twice: what more training gives without any pre-training."""
 
 
@@ -56,7 +58,7 @@ def read_cells(output_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
                 f"{file.parent.name} and {first} were run with different settings: {'; '.join(lines)}"
             )
         common, first = settings["common"], file.parent.name
-        table = pd.read_csv(file.parent / "evaluation.csv", dtype={"case": str, "class": str})
+        table = pd.read_csv(file.parent / "evaluation.csv", dtype={"case": str, "class": str, "subject": str})
         for key in ("seed", "num_labelled", "arm"):
             table.insert(0, key, settings[key])
         tables.append(table)
@@ -64,8 +66,19 @@ def read_cells(output_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return results.reindex(columns=COLUMNS), common or {}
 
 
+def case_subjects(results: pd.DataFrame) -> dict[str, str]:
+    """The subject of each case: the first that any of its lines names, else the case itself."""
+    known: dict[str, str] = {}
+    if "subject" in results:
+        named = results[["case", "subject"]].dropna().drop_duplicates("case")
+        known = dict(zip(named["case"], named["subject"], strict=True))
+    return {case: known.get(case, case) for case in results["case"].unique()}
+
+
 def per_case(results: pd.DataFrame) -> pd.DataFrame:
     """One line per arm, num_labelled, seed and case: dice, hd95_mm (means over classes), pairs, no_distance.
+
+    `subject` is that of the case, by which the bootstrap draws.
 
     `pairs` counts the classes that label or prediction has, `no_distance` those of them that only one has.
     """
@@ -74,45 +87,8 @@ def per_case(results: pd.DataFrame) -> pd.DataFrame:
     )
     groups = table.groupby(["arm", "num_labelled", "seed", "case"], sort=False)
     means = groups[["dice", "iou", "hd95_mm"]].mean()
-    return means.join(groups[["pairs", "no_distance"]].sum()).reset_index()
-
-
-def bootstrap(
-    pairs: np.ndarray, nested: bool = False, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of a matrix, and the percentile interval of its pigeonhole bootstrap.
-
-    mean = sum_sc u_s v_c d_sc / sum_sc u_s v_c over the entries that are there, with u and v the multinomial
-    counts of how often seed s and case c are drawn; nested: v_sc are counts of each seed's own cases.
-
-    Args:
-        pairs: (seeds, cases), NaN where there is no pair.
-        nested: each seed has cases of its own.
-        draws: number of bootstrap draws.
-        level: of the interval, 0 to 1.
-        seed: of the draws.
-
-    Returns:
-        mean, lower and upper bound.
-    """
-    there = ~np.isnan(pairs)
-    values = np.where(there, pairs, 0.0)
-    random = np.random.default_rng(seed)
-    rows, columns = pairs.shape
-    u = random.multinomial(rows, np.full(rows, 1 / rows), draws).astype(float)
-    if nested:
-        shares = there / np.maximum(1, there.sum(axis=1, keepdims=True))
-        drawn = (random.multinomial(int(n.sum()), p, draws) for n, p in zip(there, shares, strict=True))
-        v = np.stack(list(drawn), axis=1)
-        weights = np.einsum("bs,bsc->b", u, v)
-        sums = np.einsum("bs,sc,bsc->b", u, values, v, optimize=True)
-    else:
-        v = random.multinomial(columns, np.full(columns, 1 / columns), draws).astype(float)
-        weights = np.einsum("bs,sc,bc->b", u, there.astype(float), v, optimize=True)
-        sums = np.einsum("bs,sc,bc->b", u, values, v, optimize=True)
-    means = sums[weights > 0] / weights[weights > 0]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(values.sum() / there.sum()), float(low), float(high)
+    cases = means.join(groups[["pairs", "no_distance"]].sum()).reset_index()
+    return cases.assign(subject=cases["case"].map(case_subjects(results)))
 
 
 def paired_difference(
@@ -126,8 +102,10 @@ def paired_difference(
     pairs = (tables[0] - tables[1]).dropna(how="all").dropna(how="all", axis=1)
     if pairs.empty:
         return None
-    mean, low, high = bootstrap(pairs.to_numpy(dtype=float), nested)
-    return {"mean": mean, "low": low, "high": high, "seeds": len(pairs), "cases": pairs.shape[1]}
+    subjects = cases.drop_duplicates("case").set_index("case")["subject"].reindex(pairs.columns).tolist()
+    mean, low, high = bootstrap(pairs.to_numpy(dtype=float), nested, subjects=subjects)
+    counts = {"seeds": len(pairs), "cases": pairs.shape[1], "subjects": len(set(subjects))}
+    return {"mean": mean, "low": low, "high": high, **counts}
 
 
 def each_seed_splits(common: Mapping[str, Any]) -> bool:
@@ -188,7 +166,10 @@ def summary_text(
     cells = results[["arm", "num_labelled", "seed"]].drop_duplicates()
     table = summarise(results, arms, baseline, each_seed_splits(common))
     count = f"{len(cells)} of {planned}" if planned > len(cells) else str(len(cells))
-    lines = ["# Comparison", "", f"{count} cells, {results['case'].nunique()} held-out cases."]
+    people = case_subjects(results)
+    subjects = len(set(people.values()))
+    of = f" of {subjects} subjects" if subjects < len(people) else ""
+    lines = ["# Comparison", "", f"{count} cells, {len(people)} held-out cases{of}."]
     shown = {**common, "dataset_dir": common.get("dataset_dir") or "(the embedded phantom)"}
     settings = ", ".join(f"{key} {value}" for key, value in shown.items() if key != "configuration")
     lines += [f"Settings of all cells: {settings}.", ""]
@@ -251,7 +232,7 @@ def draw(results: pd.DataFrame, arms: Sequence[str], path: Path) -> None:
             alpha=0.5,
             color=line.get_color(),
         )
-    axes.set(xlabel="labelled cases", ylabel="foreground Dice of held-out cases")
+    axes.set(xlabel="labelled subjects", ylabel="foreground Dice of held-out cases")
     axes.set_xticks(range(len(numbers)), [str(n) for n in numbers])
     axes.set_xlim(-0.5, len(numbers) - 0.5)
     low, high = axes.get_ylim()
