@@ -23,7 +23,7 @@ class Backbone(nn.Module, ABC):
 
     Args:
         in_channels: channels of the image.
-        spatial_dims: 3 for volumes, 2 for pictures.
+        spatial_dims: 3 for volumes, 2 for images.
         feature_channels: channels of each map of `encode`, fine to coarse.
         strides: downsampling of each map against the input; one number, or one for each axis.
         out_channels: channels of the map of `decode`.
