@@ -65,8 +65,8 @@ class Landmarkd(Transform):
     Adds float tensors of shape (d,): `landmark_voxel` (continuous voxel coordinates), `volume_size` (voxels)
     and `spacing` (mm). The landmark is the case's `landmark` (x, y, z, mm in the world frame) if it has one,
     the centre of mass of its `landmark_mask` if that was loaded, and the volume's centre otherwise (the
-    paper's default). In an image or a slice the projection of the point, or of the mask's centre of mass,
-    onto the plane counts, however far from the plane it is.
+    paper's default). In 2D the point's projection onto the plane counts, however far from the plane it is; the
+    third of its numbers is along the plane's normal, and the mask is that of the plane.
 
     Args:
         image_key: the volume (c, i, j, k) or image (c, i, j), with its affine.
@@ -85,12 +85,12 @@ class Landmarkd(Transform):
         d = dict(data)
         image: MetaTensor = d[self.image_key]
         dims = image.ndim - 1
-        affine, axes = _affine_3d(image), _world_axes(d, dims)
+        affine = _affine_3d(image)
         size = torch.tensor(image.shape[1:], dtype=torch.float64)
         landmark = size / 2
         if d.get(self.point_key) is not None:
             point = torch.tensor([*map(float, d[self.point_key]), 1.0], dtype=torch.float64)
-            landmark = (torch.linalg.inv(affine) @ point[axes])[:dims] + 0.5  # the affine maps voxel centres
+            landmark = (torch.linalg.inv(affine) @ point)[:dims] + 0.5  # the affine maps voxel centres
         elif isinstance(d.get(self.mask_key), torch.Tensor):
             mask: MetaTensor = d.pop(self.mask_key)
             inside = torch.nonzero(mask.as_tensor()[0] > 0.5)
@@ -98,7 +98,6 @@ class Landmarkd(Transform):
                 raise UserError(f"case {d.get('id')}: {self.mask_key} is empty; expected voxels above 0.5")
             centre = F.pad(inside.double().mean(0), (0, 4 - mask.ndim))
             world = _affine_3d(mask) @ torch.cat([centre, torch.ones(1, dtype=torch.float64)])
-            world = world if mask.ndim - 1 == dims else world[axes]
             landmark = (torch.linalg.inv(affine) @ world)[:dims] + 0.5
         d["landmark_voxel"] = landmark.float()
         d["volume_size"] = size.float()
@@ -109,15 +108,6 @@ class Landmarkd(Transform):
 def _affine_3d(image: MetaTensor) -> Float[Tensor, "4 4"]:
     """An image's affine, float64; one of a plane leaves z alone."""
     return to_affine_nd(3, torch.as_tensor(image.affine, dtype=torch.float64))
-
-
-def _world_axes(d: dict[str, Any], dims: int) -> list[int]:
-    """The row of (x, y, z, 1) that each row of an image's affine gives.
-
-    A slice's affine has the two axes of its plane first, and the one through it, `slice_axis`, third.
-    """
-    through = int(d.get("slice_axis", 2)) if dims == 2 else 2
-    return [*(axis for axis in range(3) if axis != through), through, 3]
 
 
 class VectorTargetsd(Randomizable, Transform):
