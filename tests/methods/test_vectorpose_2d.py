@@ -1,4 +1,4 @@
-"""VectorPOSE in 2D: vectors worked out by hand on an image of 5 x 6 pixels of 1 x 2 mm, laws, losses, errors."""
+"""VectorPOSE in 2D: vectors worked out by hand on an image of 5 x 6 pixels of 1 x 2 mm, laws, losses."""
 
 import math
 from typing import Any
@@ -180,7 +180,7 @@ def test_same_seed_same_sample_and_the_image_is_not_touched() -> None:
     assert set(given_case) == {"id", "image"}
 
 
-# ------------------------------------------------------------------------------------------- losses and errors
+# ---------------------------------------------------------------------------------------- losses and errors
 def test_vector_loss_by_hand() -> None:
     # sigmoid(0) = 0.5, tanh(0) = 0: |0.5 - 0.2| + |0 - 0.25| = 0.55
     target = torch.tensor([[[0.2, 0.25]]])

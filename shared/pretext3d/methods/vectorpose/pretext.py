@@ -65,8 +65,8 @@ class Landmarkd(Transform):
     Adds float tensors of shape (d,): `landmark_voxel` (continuous voxel coordinates), `volume_size` (voxels)
     and `spacing` (mm). The landmark is the case's `landmark` (x, y, z, mm in the world frame) if it has one,
     the centre of mass of its `landmark_mask` if that was loaded, and the volume's centre otherwise (the
-    paper's default). In 2D the point's projection onto the plane counts, however far from the plane it is; the
-    third of its numbers is along the plane's normal, and the mask is that of the plane.
+    paper's default). In 2D the point's projection onto the plane counts, however far from the plane it is,
+    with the third of its numbers along the plane's normal; the mask is that of the plane.
 
     Args:
         image_key: the volume (c, i, j, k) or image (c, i, j), with its affine.
