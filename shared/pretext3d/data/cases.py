@@ -17,7 +17,7 @@ from typing import Any
 from pretext3d.data.datalists import existing_folder, find_datalist, listed_cases, paths_of, read_json
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.images import PICTURES, is_picture
-from pretext3d.data.series import find_series, is_dicom
+from pretext3d.data.series import find_projections, find_series, is_dicom
 from pretext3d.data.volumes import extensions, strip_extension
 from pretext3d.errors import UserError
 
@@ -50,7 +50,8 @@ def find_cases(
     - any folder, searched to its depths for .nii .nii.gz .nrrd .mha .mhd and DICOM series. Hidden files,
       folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are no images.
 
-    In 2D, .png .jpg .jpeg .tif .tiff count as images and labels too, and a volume is one case: see
+    In 2D, .png .jpg .jpeg .tif .tiff count as images and labels too, DICOM files without a position in the
+    patient (X-rays) are a case each, those of a series of one `subject`, and a volume is one case: see
     `slices.slice_cases` for its slices.
 
     Args:
@@ -155,6 +156,9 @@ def search_folder(folder: Path, cache_dir: str, nnunet: bool = False, spatial_di
         logger.info(
             "%s: %d files named like labels (..._seg, ..._mask) are not taken for images", folder, labels_left
         )
+    views = find_projections(slices) if spatial_dims == 2 else {}
+    cases += [{"image": str(p), "path": str(p), "subject": series} for p, series in views.items()]
+    slices = [p for p in slices if p not in views]
     cases += [{"image": read, "path": str(path)} for path, read in find_series(slices, cache_dir)]
     if not cases:
         hint = f"; spatial_dims: 2 reads its {pictures} pictures ({' '.join(PICTURES)})" if pictures else ""

@@ -44,8 +44,12 @@ class Slices(NamedTuple):
     every: int
 
 
-def check_slices(slices: Mapping[str, int] | None, spatial_dims: int) -> Slices | None:
+def check_slices(slices: Any, spatial_dims: int) -> Slices | None:
     """The slices to take; None where volumes are not to be sliced.
+
+    Args:
+        slices: {axis: 0, 1 or 2, by default 2; every: 1 or more, by default 1}, or None.
+        spatial_dims: 2 or 3.
 
     Raises:
         UserError: for `spatial_dims` other than 2 and 3, slices in 3D, an axis other than 0, 1 and 2, or
