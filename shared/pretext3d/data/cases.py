@@ -162,8 +162,9 @@ def search_folder(folder: Path, cache_dir: str, nnunet: bool = False, spatial_di
     cases += [{"image": read, "path": str(path)} for path, read in find_series(slices, cache_dir)]
     if not cases:
         hint = f"; spatial_dims: 2 reads its {pictures} pictures ({' '.join(PICTURES)})" if pictures else ""
+        what = "volumes" if spatial_dims == 3 else "pictures or volumes"
         raise UserError(
-            f"dataset_dir: no volumes found in {root} or below it; looked for {' '.join(endings)} "
+            f"dataset_dir: no {what} found in {root} or below it; looked for {' '.join(endings)} "
             f"and DICOM series (.dcm, or files without a suffix that begin as DICOM does){hint}"
         )
     for case in cases:
