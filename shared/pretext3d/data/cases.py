@@ -18,7 +18,7 @@ from pretext3d.data.bids import attach_labels, bids_name, check_modalities, is_a
 from pretext3d.data.datalists import existing_folder, find_datalist, listed_cases, paths_of, read_json
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.images import PICTURES, is_picture
-from pretext3d.data.series import find_series, is_dicom
+from pretext3d.data.series import find_projections, find_series, is_dicom
 from pretext3d.data.subjects import set_subjects
 from pretext3d.data.volumes import extensions, strip_extension
 from pretext3d.errors import UserError
@@ -56,7 +56,8 @@ def find_cases(
       BIDS names (sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz) give the `subject`; the folders derivatives and
       sourcedata of a BIDS data set hold no images, but a file ..._dseg there is the label of its session.
 
-    In 2D, .png .jpg .jpeg .tif .tiff count as images and labels too, and a volume is one case: see
+    In 2D, .png .jpg .jpeg .tif .tiff count as images and labels too, DICOM files without a position in the
+    patient (X-rays) are a case each, those of a series of one `subject`, and a volume is one case: see
     `slices.slice_cases` for its slices.
 
     Args:
@@ -185,11 +186,15 @@ def search_folder(
         logger.info(
             "%s: %d files named like labels (..._seg, ..._mask) are not taken for images", folder, labels_left
         )
+    views = find_projections(slices) if spatial_dims == 2 else {}
+    cases += [{"image": str(p), "path": str(p), "subject": series} for p, series in views.items()]
+    slices = [p for p in slices if p not in views]
     cases += [{"image": read, "path": str(path)} for path, read in find_series(slices, cache_dir)]
     if not cases:
         hint = f"; spatial_dims: 2 reads its {pictures} pictures ({' '.join(PICTURES)})" if pictures else ""
+        what = "volumes" if spatial_dims == 3 else "pictures or volumes"
         raise UserError(
-            f"dataset_dir: no volumes found in {root} or below it; looked for {' '.join(endings)} "
+            f"dataset_dir: no {what} found in {root} or below it; looked for {' '.join(endings)} "
             f"and DICOM series (.dcm, or files without a suffix that begin as DICOM does){hint}"
         )
     for case in cases:

@@ -1,11 +1,11 @@
-"""Pictures: PNG, JPEG and TIFF as arrays, and what their headers say of them without decoding.
+"""Pictures: PNG, JPEG and TIFF as arrays, and what their headers show before anything is decoded.
 
 A picture has no spacing and no place in the patient. Both are nominal here: 1 mm, and columns to the
 patient's left, rows to the back, as ITK reads a picture and as an axial slice is shown. So a picture and an
 axial slice go through the same transforms.
 
 What is taken of a file is what a viewer shows: its EXIF orientation is applied, palettes and CMYK become RGB.
-Alpha is dropped: colours stay as they are stored, also where a viewer would let a background through. Values
+Alpha is dropped: colours keep their stored values, also where a viewer would let a background through. Values
 keep their 8, 16 or 32 bits. As a label, a palette's indices are the classes, a picture of 0 and 255 alone (a
 binary mask) is one of 0 and 1, and three equal channels are one.
 """
@@ -26,7 +26,7 @@ JPEG = (".jpg", ".jpeg")
 
 MAX_PIXELS = 178_956_970  # 0.5 GB of RGB, Pillow's own limit: a file that declares more is not decoded
 
-EXIF_ORIENTATION, FIRST_TURNED = 274, 5  # EXIF's tag; from 5 on, rows and columns change places
+EXIF_ORIENTATION, FIRST_SWAPPED = 274, 5  # EXIF's tag; from 5 on, rows and columns change places
 CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1, "I": 1, "F": 1}  # modes of one value per pixel; others are RGB
 BITS_PER_SAMPLE = 258  # TIFF's tag
 WIDE = ("RGB;16", "RGBA;16", "RGBX;16")  # how Pillow unpacks 16 bits per colour; the byte order follows
@@ -88,8 +88,10 @@ def picture_header(path: str) -> PictureHeader:
         ValueError: for one that is too large.
     """
     with opened(path) as image:
-        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED and image.format != "TIFF"
-        width, height = reversed(image.size) if turned else image.size  # a TIFF's size is turned already
+        swapped = image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_SWAPPED and image.format != "TIFF"
+        width, height = (
+            reversed(image.size) if swapped else image.size
+        )  # of a TIFF Pillow gives the final size
         pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1  # a phone's JPEG has previews
         return PictureHeader(width, height, CHANNELS.get(image.mode.split(";")[0], 3), pages)
 

@@ -318,7 +318,7 @@ class SaveCased(SaveImaged):
         if "volume_affine" not in pred.meta:
             self._write(f"{name}_{self.output_postfix}.png", np.ascontiguousarray(plane.T))
             return
-        affine = np.asarray(pred.meta["volume_affine"], dtype=float)
+        affine = torch.as_tensor(pred.meta["volume_affine"]).cpu().numpy()
         shape = [int(n) for n in pred.meta["volume_shape"]]
         ras = [0, 0, 0]
         full = [*shape, *(1,) * (3 - len(shape))]

@@ -44,8 +44,12 @@ class Slices(NamedTuple):
     every: int
 
 
-def check_slices(slices: Mapping[str, int] | None, spatial_dims: int) -> Slices | None:
+def check_slices(slices: Any, spatial_dims: int) -> Slices | None:
     """The slices to take; None where volumes are not to be sliced.
+
+    Args:
+        slices: {axis: 0, 1 or 2, by default 2; every: 1 or more, by default 1}, or None.
+        spatial_dims: 2 or 3.
 
     Raises:
         UserError: for `spatial_dims` other than 2 and 3, slices in 3D, an axis other than 0, 1 and 2, or
@@ -63,8 +67,8 @@ def check_slices(slices: Mapping[str, int] | None, spatial_dims: int) -> Slices 
         raise UserError(f"slices: found {slices!r} with spatial_dims 3, expected null; 2D alone takes slices")
     known = isinstance(slices, Mapping) and set(slices) <= {"axis", "every"}
     axis, every = (slices.get("axis", 2), slices.get("every", 1)) if known else (None, None)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (axis, every))
-    if axis is None or every is None or not whole or axis not in (0, 1, 2) or every < 1:
+    integers = all(isinstance(n, int) and not isinstance(n, bool) for n in (axis, every))
+    if axis is None or every is None or not integers or axis not in (0, 1, 2) or every < 1:
         raise UserError(f"slices: found {slices!r}, expected {{axis: 0, 1 or 2 (x, y, z), every: 1 or more}}")
     return Slices(axis, every)
 
@@ -90,8 +94,8 @@ def slice_cases(
 
     Args:
         cases: cases that have passed the checks.
-        slices: which slices; None leaves all cases as they are.
-        channels: those that are used; a slice is constant if it is so in each of them. None: all.
+        slices: which slices; None returns the cases unchanged.
+        channels: the channels that are used; a slice is constant if it is so in each of them. None: all.
         cache_dir: where the verdicts are (see `check_cases`).
         count: add `slice_count`, the number of slices taken of this volume.
 
