@@ -71,7 +71,7 @@ def labelled_record(
         "freeze_encoder_epochs": setting("freeze_encoder_epochs", 0),
         **more,
     }
-    trained = setting("train#dataset#data") if train is None else train
+    trained: Sequence[Any] = setting("train#dataset#data") if train is None else train
     named = str(setting("pretrained") or "") if pretrained is None else pretrained
     record["data"] = {
         "name": data_name(setting("dataset_dir"), unnamed),
