@@ -1,4 +1,4 @@
-"""The bundles in 2D, through the real command line: photographs with labels and classes, slices of volumes."""
+"""The bundles in 2D, through the real command line: photographs, their labels and classes, slices."""
 
 import csv
 from pathlib import Path
