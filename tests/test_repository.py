@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+BUNDLE_DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("bundles/*/*/README.md"))
 
 
 def tracked_files() -> list[Path]:
@@ -144,7 +145,7 @@ def test_commands_name_files_and_keys_that_exist(document: str, runs: int) -> No
     assert seen >= runs  # train, fine-tune, evaluate, infer; classes; 2D; several processes
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *DOCUMENTS])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *DOCUMENTS, *BUNDLE_DOCUMENTS])
 def test_relative_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
         if not urlsplit(target).scheme:
