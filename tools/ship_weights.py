@@ -100,8 +100,8 @@ Held-out cases, at the epoch of these weights:
 {held_out}
     {story["command"]}
 
-To replace them with the weights of your own run: `python tools/ship_weights.py RUN bundles/{name} --force ...`
-writes all three files.
+To replace them with the weights of your own run,
+`python tools/ship_weights.py RUN bundles/{name} --force ...` writes all three files.
 """
 
 
