@@ -56,7 +56,7 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
 
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
     """Each process has an output_dir of its own here: what the second one wrote would be seen."""
-    output_dir = f"$'{tmp_path}/rank' + os.environ['RANK']"
+    output_dir = f"$'{tmp_path}/rank' + __import__('os').environ['RANK']"
     keys = {**SAME, "pictures": 1, "val_fraction": 0.2}
     done = subprocess.run(
         torchrun(output_dir=output_dir, **keys), cwd=ROOT, env=environment(), capture_output=True, text=True,

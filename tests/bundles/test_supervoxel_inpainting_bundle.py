@@ -33,8 +33,10 @@ def record_of(folder: Path, file: str = "final.pt") -> dict:
 
 def test_augmentation_is_of_the_training_alone_and_not_the_papers() -> None:
     config = yaml.safe_load((BUNDLES / BUNDLE / "configs" / "train.yaml").read_text())
-    assert "@train#augment" in config["train"]["preprocessing"]["transforms"]
-    assert "augment" not in config["validate"]["preprocessing"]["transforms"]
+    for part in ("train", "validate"):
+        assert config[part]["preprocessing"]["transforms"] == f"$@load + @{part}#steps[@task]"
+    assert "@train#augment" in config["train"]["steps"]["inpainting"]
+    assert "augment" not in config["validate"]["steps"]["inpainting"]
     paper, laptop = config["profiles"]["paper"], config["profiles"]["laptop"]
     assert (paper["augment_prob"], paper["flip_axes"], paper["region_weight"]) == (0, [], 0)
     assert laptop["augment_prob"] > 0
@@ -43,7 +45,7 @@ def test_augmentation_is_of_the_training_alone_and_not_the_papers() -> None:
 @pytest.mark.parametrize("arm", ["noroi-supervoxel", "roi-grid"])
 def test_arms_that_hide_regions(arm: str, tmp_path: Path) -> None:
     output = succeed("train", bundle=BUNDLE, arm=arm, output_dir=tmp_path / "run", **ONE)
-    assert ("guided: 19 cases" if arm.startswith("roi") else "pretraining: 19 cases") in output
+    assert ("guided: 19 subjects" if arm.startswith("roi") else "pretraining: 19 subjects") in output
     assert all(np.isfinite(float(history(tmp_path / "run")[0][name])) for name in METRICS)
     assert record_of(tmp_path / "run")["arm"] == arm
     assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 2
@@ -121,7 +123,7 @@ def scans(tmp_path: Path) -> Path:
 def test_cases_that_cannot_guide_are_named(scans: Path, tmp_path: Path) -> None:
     keys = {**ONE, "dataset_dir": scans, "roi_size": "[16,16,12]"}
     output = succeed("train", bundle=BUNDLE, output_dir=tmp_path / "roi", **keys)
-    for line in ("case0: no foreground", "case4: no label", "case5: no label", "guided: 3 cases"):
+    for line in ("case0: no foreground", "case4: no label", "case5: no label", "guided: 3 subjects"):
         assert line in output, line
     output = succeed("train", bundle=BUNDLE, arm="noroi-supervoxel", output_dir=tmp_path / "noroi", **keys)
     assert "left out" not in output

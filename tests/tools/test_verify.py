@@ -293,11 +293,11 @@ def test_what_is_wrong_inside_is_named(verified: tuple[Path, list[files.Result]]
         metadata["required_packages_version"]["nibabel"] = "1.0.0"
         change(bundle, **metadata)
         train = bundle / "configs" / "train.yaml"
-        train.write_text(train.read_text().replace("  inferer: {", "  inferrer: {", 1))
+        train.write_text(train.read_text().replace("  inferer:\n", "  inferrer:\n", 1))
         torch.save(torch.nn.Linear(1, 1), bundle / "models" / "model.pt")
-        handover = bundle / "pretext3d" / "training" / "handover.py"
-        handover.write_text(
-            handover.read_text().replace('return "matched", source', 'return "matched", source * 2')
+        transfer = bundle / "pretext3d" / "training" / "transfer.py"
+        transfer.write_text(
+            transfer.read_text().replace('return "matched", source', 'return "matched", source * 2')
         )
 
     found = inside(verified, tmp_path, spoil)

@@ -24,7 +24,7 @@ crop_size: [8, 8, 8]
 dataset_dir: scans/heads
 channels: [1]
 modalities: null
-slices: {axis: 2, every: 1}
+slices: null
 normalisation: {percentiles: [0.5, 99.5]}
 network_def:
   _target_: tests.training.test_workflow.network
@@ -102,8 +102,6 @@ def test_record_of_a_fine_tuning(workflow: ConfigWorkflow) -> None:
         "backbone": {"encoder": "unet", "spatial_dims": 3},
         "channels": 1,
         "channel_indices": [1],
-        "modalities": None,
-        "slices": None,
         "pixdim": [1.0, 2.0, 3.0],
         "normalisation": {"percentiles": [0.5, 99.5]},
         "seed": 3,
@@ -119,6 +117,7 @@ def test_record_of_a_fine_tuning(workflow: ConfigWorkflow) -> None:
 
 def test_record_of_a_pretraining_in_2d(workflow: ConfigWorkflow) -> None:
     workflow.parser["network_def#dims"] = 2
+    workflow.parser["slices"] = {"axis": 2, "every": 1}
     for key in ("in_channels", "spacing"):
         del workflow.parser.config[key]
     record = content(workflow, "pretraining")

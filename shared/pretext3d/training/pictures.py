@@ -54,7 +54,7 @@ class Pictures:
         dataset: CachedVolumes,
         network: nn.Module,
         inferer: Callable[..., Any],
-        draw: Callable[..., Any],
+        draw: Callable[..., Any] | None,
         output_dir: str,
         device: torch.device | str,
         num_cases: int = 2,
@@ -74,7 +74,7 @@ class Pictures:
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
-        if self.num_cases == 0 or (dist.is_initialized() and dist.get_rank() > 0):
+        if self.num_cases == 0 or self.draw is None or (dist.is_initialized() and dist.get_rank() > 0):
             return
         try:
             import matplotlib.figure  # noqa: F401
@@ -99,6 +99,8 @@ class Pictures:
 
     def write(self, epoch: int) -> None:
         """Draw the crops with what the network makes of them now."""
+        if self.draw is None:
+            return
         if not self.crops:
             self.crops = [(self.dataset.volume(case), self.dataset[case]) for case in range(self.num_cases)]
         samples = [sample for _, sample in self.crops]

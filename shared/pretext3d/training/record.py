@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.data.splits import fingerprints
-from pretext3d.training.workflow import bundle_root, running_workflow, setting
+from pretext3d.training.workflow import bundle_root, has_setting, setting
 
 __all__ = ["labelled_record", "pretraining_record"]
 
@@ -27,8 +27,8 @@ def pretraining_record(
         more: Further entries of the record.
 
     Returns:
-        method, backbone (see `Backbone.record`), channels (their number), channel_indices, modalities, slices
-        (None for volumes), pixdim (mm), normalisation, seed, `more`, and data: the folder's name, never its
+        method, backbone (see `Backbone.record`), channels (their number), channel_indices, pixdim (mm),
+        normalisation, seed, modalities and slices where given, `more`, and data: the folder's name, never its
         path, and a fingerprint of each training case.
     """
     trained = list(setting("cases")["train"] if train is None else train)
@@ -57,49 +57,52 @@ def labelled_record(
         more: Further entries of the record.
 
     Returns:
-        The entries of `pretraining_record`, and bundle, roi_size, num_classes, class_names, split,
-        freeze_encoder_epochs, and `pretrained` in data.
+        The entries of `pretraining_record`, and bundle, roi_size, num_classes, class_names, split
+        (test_fraction where it is not 0), freeze_encoder_epochs where it is not 0, and in data `pretrained`.
     """
     record = {
         "method": task,
-        "bundle": Path(bundle_root()).resolve().name,
+        "bundle": Path(setting("bundle_root", bundle_root())).resolve().name,
         **_common(),
         "roi_size": list(setting("crop_size")),
         "num_classes": _found("classes", "num_classes"),
         "class_names": list(_found("class_names", "class_names")),
-        "split": {key: setting(key) for key in ("val_fraction", "test_fraction", "split_seed", "fold")},
-        "freeze_encoder_epochs": setting("freeze_encoder_epochs", 0),
+        "split": {key: setting(key) for key in ("val_fraction", "split_seed", "fold")},
         **more,
     }
+    if setting("test_fraction"):
+        record["split"]["test_fraction"] = setting("test_fraction")
+    if setting("freeze_encoder_epochs"):
+        record["freeze_encoder_epochs"] = setting("freeze_encoder_epochs")
     trained: Sequence[Any] = setting("train#dataset#data") if train is None else train
-    named = str(setting("pretrained") or "") if pretrained is None else pretrained
     record["data"] = {
         "name": data_name(setting("dataset_dir"), unnamed),
         "train": fingerprints(list(trained)),
-        "pretrained": Path(named.rstrip("/")).name,
     }
+    if pretrained is not None or has_setting("pretrained"):
+        named = str(setting("pretrained") or "") if pretrained is None else pretrained
+        record["data"]["pretrained"] = Path(named.rstrip("/")).name
     return record
 
 
 def _common() -> dict[str, Any]:
     """The entries that every record has."""
     backbone = getattr(setting("network_def").backbone, "record", {})
+    given = {key: setting(key) for key in ("modalities", "slices")}
     return {
         "backbone": backbone,
         "channels": _found("in_channels", "channels"),
         "channel_indices": setting("channels"),
-        "modalities": setting("modalities"),
-        "slices": setting("slices") if backbone.get("spatial_dims") == 2 else None,
         "pixdim": list(_found("spacing", "pixdim")),
         "normalisation": setting("normalisation"),
         "seed": setting("seed"),
+        **{key: value for key, value in given.items() if value is not None},
     }
 
 
 def _found(key: str, name: str) -> Any:
     """The configuration's key, or what its `cases` found under that name."""
-    workflow = running_workflow()
-    return setting(key) if workflow is not None and key in workflow.parser else setting("cases")[name]
+    return setting(key) if has_setting(key) else setting("cases")[name]
 
 
 def data_name(dataset_dir: str | Sequence[str] | None, unnamed: str = "phantom") -> str:

@@ -8,31 +8,58 @@ import inspect
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
-__all__ = ["bundle_root", "dated_folder", "is_not_rank0", "running_workflow", "setting"]
+__all__ = [
+    "bundle_root",
+    "dated_folder",
+    "has_setting",
+    "is_not_rank0",
+    "running_parser",
+    "running_workflow",
+    "setting",
+]
 
 
-def running_workflow() -> ConfigWorkflow | None:
-    """The workflow that is evaluating a configuration: the nearest one on the stack, None without one."""
+Owner = TypeVar("Owner")
+
+
+def _on_the_stack(kind: type[Owner]) -> Owner | None:
+    """The nearest object of a kind one of whose methods is running."""
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigWorkflow):
+        if isinstance(owner, kind):
             return owner
         frame = frame.f_back
     return None
 
 
-def setting(key: str, default: Any = None) -> Any:
-    """The value of a key of the running configuration; `default` without a workflow, or without that key."""
+def running_workflow() -> ConfigWorkflow | None:
+    """The workflow that is evaluating a configuration: the nearest one on the stack, None without one."""
+    return _on_the_stack(ConfigWorkflow)
+
+
+def running_parser() -> ConfigParser | None:
+    """The parser that is evaluating a configuration, also without a workflow; None without one."""
+    found = _on_the_stack(ConfigParser)
     workflow = running_workflow()
-    if workflow is None or key not in workflow.parser:
-        return default
-    return workflow.parser.get_parsed_content(key)
+    return workflow.parser if found is None and workflow is not None else found
+
+
+def setting(key: str, default: Any = None) -> Any:
+    """The value of a key of the running configuration; `default` without one, or without that key."""
+    parser = running_parser()
+    return default if parser is None or key not in parser else parser.get_parsed_content(key)
+
+
+def has_setting(key: str) -> bool:
+    """Whether the running configuration has a key."""
+    parser = running_parser()
+    return parser is not None and key in parser
 
 
 def bundle_root() -> str:

@@ -161,11 +161,21 @@ def loss_of(task: str, region_weight: float = 0.0) -> nn.Module:
 class Untrained:
     """Handler of a trainer that makes no step: final.pt holds the initial weights (arm vanilla-unet, 3.2).
 
-    List it behind the checkpointer, which makes sure that no run is overwritten.
+    It has to be attached after the checkpointer, which makes sure that no run is overwritten.
+
+    Args:
+        ckpt_dir: Folder of the checkpoint.
+        network: Network whose weights are written.
+        record: Record of the run.
+        trainer: Trainer to attach to; None = the caller attaches.
     """
 
-    def __init__(self, ckpt_dir: str, network: nn.Module, record: Mapping[str, Any]) -> None:
+    def __init__(
+        self, ckpt_dir: str, network: nn.Module, record: Mapping[str, Any], trainer: Engine | None = None
+    ) -> None:
         self.path, self.network, self.record = Path(ckpt_dir) / "final.pt", network, record
+        if trainer is not None:
+            self.attach(trainer)
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
