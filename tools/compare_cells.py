@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import pandas as pd
 from pretext3d.errors import UserError
+from pretext3d.files import write_whole
 
 BUILT_IN = ("scratch", "restart")
 NEVER = 1_000_000_000  # val_interval: no validation during training, so no choice among checkpoints
@@ -61,10 +62,8 @@ class Cell:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that is either there whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(content, indent=1) + "\n")
-    draft.replace(path)
+    """Write a file that is either complete or not there."""
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import pretext3d
 import yaml
 from pretext3d.errors import UserError, install_excepthook
+from pretext3d.files import draft_folder
 from pretext3d.publishing.archive import check_name, check_version
 from pretext3d.publishing.deployment import provenance_of, write_provenance, write_weights
 from pretext3d.training.checkpoint_io import load_checkpoint
@@ -162,16 +162,11 @@ def promote(run: Run, name: str, labels: Sequence[str], version: str, licence: s
     classes = ["background", *labels]
     target = output_dir / name
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=output_dir))
+        with draft_folder(target) as draft:
+            fill(draft, run, name, classes, {"bundle_version": version, "licence": licence})
+            draft.rename(target)
     except OSError as error:
         raise UserError(f"--output_dir: {output_dir} cannot be written: {error}") from error
-    try:
-        fill(draft, run, name, classes, {"bundle_version": version, "licence": licence})
-        draft.chmod(0o755)
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return target
 
 

@@ -14,8 +14,9 @@ import pandas as pd
 import pretext3d
 import torch
 from pretext3d.errors import UserError, install_excepthook
-from pretext3d.publishing.archive import read_metadata, sha256_of
-from pretext3d.publishing.contents import check_size, write_whole
+from pretext3d.files import sha256_of, write_whole
+from pretext3d.publishing.archive import read_metadata
+from pretext3d.publishing.contents import check_size
 from pretext3d.publishing.provenance import CARD, MODEL, PROVENANCE, check_story
 from pretext3d.publishing.traces import machine_traces
 from pretext3d.training.checkpoint_io import load_checkpoint

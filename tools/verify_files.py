@@ -9,13 +9,13 @@ from pathlib import Path
 import jsonschema
 import yaml
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of
 from pretext3d.publishing.archive import (
     check_changelog,
     check_members,
     open_archive,
     read_metadata,
     requirements,
-    sha256_of,
     split_archive_name,
 )
 from pretext3d.publishing.contents import LARGEST, bad_name, leftover

@@ -10,6 +10,7 @@ import pytest
 from pretext3d.data import disk_cache
 from pretext3d.data.disk_cache import kept_array
 from pretext3d.errors import UserError
+from pretext3d.files import MAX_DRAFT_AGE
 
 # `work` notes that it runs, then holds until both processes are there
 PROCESS = """
@@ -126,7 +127,7 @@ def test_a_failure_of_the_work_is_not_the_folders(tmp_path):
 
 
 def test_old_drafts_of_killed_writers_are_removed(tmp_path):
-    for name, age in (("a.0.tmp", 2 * disk_cache.OLD), ("b.0.tmp", 0)):
+    for name, age in (("a.0.tmp", 2 * MAX_DRAFT_AGE), ("b.0.tmp", 0)):
         (tmp_path / name).touch()
         then = (tmp_path / name).stat().st_mtime - age
         os.utime(tmp_path / name, (then, then))

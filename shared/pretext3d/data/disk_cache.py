@@ -3,9 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
-import time
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretext3d.errors import UserError
+from pretext3d.files import remove_old_drafts, replacing
 
-__all__ = ["remove_old_drafts"]
-
-OLD = 86400.0  # seconds after which a draft is what a killed process has left
+__all__ = ["kept_array"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,23 +64,10 @@ def _read(path: Path) -> NDArray[Any] | None:
         return None
 
 
-def remove_old_drafts(folder: Path, pattern: str) -> None:
-    """Remove the files and folders of that name which killed processes began to write over a day ago."""
-    for draft in folder.glob(pattern):
-        with contextlib.suppress(OSError):
-            if time.time() - draft.stat().st_mtime > OLD:
-                shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink()
-
-
 def _write(path: Path, array: NDArray[Any]) -> None:
     remove_old_drafts(path.parent, "*.tmp")
-    draft = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("wb") as file:
-            np.savez_compressed(file, array=array)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, draft.open("wb") as file:  # an open file: NumPy adds .npz to a name
+        np.savez_compressed(file, array=array)
 
 
 def _smallest(array: NDArray[Any]) -> NDArray[Any]:

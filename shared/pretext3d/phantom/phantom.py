@@ -7,7 +7,6 @@ function of (seed, index) alone.
 """
 
 import gzip
-import hashlib
 import json
 import logging
 import shutil
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from pretext3d.annotations import Float, Shaped
 from pretext3d.errors import UserError
+from pretext3d.files import draft_folder, sha256_of
 from pretext3d.phantom.anatomy import LABELS, paint_torso
 from pretext3d.phantom.canvas import FIELD_OF_VIEW, Array, Canvas, smooth_field
 
@@ -124,25 +124,23 @@ def write_phantom(
     if is_complete(folder, files):
         log.debug("phantom: reused %s", folder)
         return folder
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
-        draft.mkdir(parents=True)
-        for part in ("imagesTr", "labelsTr"):
-            (draft / part).mkdir()
-        for index in track(num_cases, progress):
-            write_case(draft, seed, index, size, mm)
-        (draft / "dataset.json").write_text(
-            json.dumps(describe(num_cases, seed, size, mm), indent=2) + "\n", "utf-8"
-        )
-        sums = [
-            f"{digest(path)}  {path.relative_to(draft).as_posix()}\n" for path in sorted(draft.rglob("*.*"))
-        ]
-        (draft / "SHA256SUMS").write_text("".join(sums), "utf-8")
-        put_in_place(draft, folder, files)
+        with draft_folder(folder) as draft:
+            for part in ("imagesTr", "labelsTr"):
+                (draft / part).mkdir()
+            for index in track(num_cases, progress):
+                write_case(draft, seed, index, size, mm)
+            (draft / "dataset.json").write_text(
+                json.dumps(describe(num_cases, seed, size, mm), indent=2) + "\n", "utf-8"
+            )
+            sums = [
+                f"{sha256_of(path)}  {path.relative_to(draft).as_posix()}\n"
+                for path in sorted(draft.rglob("*.*"))
+            ]
+            (draft / "SHA256SUMS").write_text("".join(sums), "utf-8")
+            put_in_place(draft, folder, files)
     except OSError as error:
         raise UserError(f"the phantom cannot be written to {root}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     log.info("phantom: wrote %d cases to %s", num_cases, folder)
     return folder
 
@@ -237,16 +235,11 @@ def track(count: int, progress: bool) -> Any:
     return trange(count, desc="making the phantom", unit="case", disable=not progress)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def is_complete(folder: Path, files: int) -> bool:
     """Whether the folder's list of checksums names so many files, and each of them is there, unchanged."""
     try:
         lines = [line.split("  ", 1) for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines()]
-        return len(lines) == files and all(digest(folder / name) == found for found, name in lines)
+        return len(lines) == files and all(sha256_of(folder / name) == found for found, name in lines)
     except (OSError, ValueError):
         return False
 

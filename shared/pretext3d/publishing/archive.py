@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of
 from pretext3d.publishing.contents import bad_name, leftover, same_name
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "open_archive",
     "read_metadata",
     "requirements",
-    "sha256_of",
     "split_archive_name",
     "unpack",
     "version_order",
@@ -104,12 +104,6 @@ def split_archive_name(file_name: str) -> tuple[str, str] | None:
     name, mark, version = file_name.removesuffix(".zip").partition("_v")
     known = file_name.endswith(".zip") and mark and _NAME.fullmatch(name) and _VERSION.fullmatch(version)
     return (name, version) if known else None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_object(text: bytes, where: str) -> dict[str, Any]:

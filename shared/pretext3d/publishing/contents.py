@@ -4,14 +4,13 @@ A bundle's folder comes first in Python's search path when it runs: a file that 
 take the place of any package. So it is a list of what may be there, and not of what may not.
 """
 
-import os
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 
 from pretext3d.errors import UserError
 
-__all__ = ["LARGEST", "bad_name", "check_size", "leftover", "same_name", "write_whole"]
+__all__ = ["LARGEST", "bad_name", "check_size", "leftover", "same_name"]
 
 LARGEST = 25 * 10**6  # bytes of a file in MONAI's model zoo
 LONGEST = 255  # bytes of a name, folders included
@@ -94,13 +93,3 @@ def check_size(path: Path) -> None:
     size = path.stat().st_size
     if size > LARGEST:
         raise UserError(f"{path}: found {size:,} bytes, expected {LARGEST:,} at most")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that its name stands for the old content or the whole new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -6,10 +6,8 @@ Other programs read that file (MONAI Label, `monai.bundle.load`, the exports), s
 """
 
 import csv
-import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from pretext3d.data.checks import check_cases
 from pretext3d.data.prepare import listing
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
-from pretext3d.publishing.contents import write_whole
+from pretext3d.files import replacing, sha256_of, write_whole
 from pretext3d.publishing.provenance import CARD, MODEL, PROVENANCE, read_provenance
 from pretext3d.training.checkpoint_io import load_checkpoint, one_line
 
@@ -109,16 +107,14 @@ def check_annotated(
 
 def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
     """Write a state dict: the name stands for the old file or the whole new one. Returns its SHA-256."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.save(dict(weights), draft)
-        digest = hashlib.sha256(draft.read_bytes()).hexdigest()
-        draft.replace(path)
+        with replacing(path) as draft:
+            with draft.open("wb") as file:  # given a path, torch writes the draft's name into the file
+                torch.save(dict(weights), file)
+            digest = sha256_of(draft)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         raise UserError(f"{path}: the weights cannot be written: {one_line(error)}") from error
-    finally:
-        draft.unlink(missing_ok=True)
     return digest
 
 

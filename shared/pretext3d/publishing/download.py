@@ -14,13 +14,13 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of
 from pretext3d.publishing.archive import (
     MOST_BYTES,
     check_name,
     check_version,
     differing_files,
     json_object,
-    sha256_of,
     unpack,
     version_order,
 )

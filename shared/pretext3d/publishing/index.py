@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of
 from pretext3d.publishing.archive import (
     json_object,
     open_archive,
-    sha256_of,
     split_archive_name,
     version_order,
 )

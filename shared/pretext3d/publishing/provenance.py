@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.errors import UserError
-from pretext3d.publishing.archive import check_version, json_object, sha256_of
+from pretext3d.files import sha256_of
+from pretext3d.publishing.archive import check_version, json_object
 
 __all__ = ["CARD", "MODEL", "PROVENANCE", "check_provenance", "check_story", "read_provenance"]
 

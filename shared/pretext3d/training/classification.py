@@ -12,6 +12,8 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.metrics import compute_roc_auc
 
+from pretext3d.files import replacing
+
 __all__ = ["ClassMetrics", "class_metrics"]
 
 logger = logging.getLogger(__name__)
@@ -94,7 +96,6 @@ class ClassMetrics:
             ("classification", pd.DataFrame(table), False),
             ("confusion_matrix", matrix, True),
         ):
-            draft = self.output_dir / f".{name}.csv.tmp"
-            frame.to_csv(draft, index=index, float_format="%.5g")
-            draft.replace(self.output_dir / f"{name}.csv")
+            with replacing(self.output_dir / f"{name}.csv") as draft:
+                frame.to_csv(draft, index=index, float_format="%.5g")
         logger.debug("confusion matrix, rows are true classes\n%s", matrix)

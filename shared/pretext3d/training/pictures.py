@@ -20,6 +20,7 @@ from torch import nn
 
 from pretext3d.data.dataset import CachedVolumes
 from pretext3d.errors import UserError
+from pretext3d.files import write_whole
 from pretext3d.training.checkpoint_io import unwrap
 
 __all__ = ["Pictures", "file_name", "predict", "render", "write_png"]
@@ -188,9 +189,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     buffer = io.BytesIO()
     imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 6})
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_bytes(buffer.getvalue())
-    draft.replace(path)
+    write_whole(path, buffer.getvalue())
 
 
 def file_name(case_id: str) -> str:
