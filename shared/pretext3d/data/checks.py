@@ -1,7 +1,6 @@
 """Which cases can be trained on, and, by named reasons, what is wrong with the others."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from pretext3d.data.volumes import (
     VolumeFacts,
 )
 from pretext3d.errors import UserError
+from pretext3d.ranks import is_first
 
 __all__ = ["CheckResult", "as_channels", "check_cases"]
 
@@ -107,7 +107,7 @@ def check_cases(
     """
     used = as_channels(channels)
     cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "")
-    hidden = not progress or int(os.environ.get("RANK", "0")) != 0
+    hidden = not progress or not is_first()
     reasons: dict[str, str] = {}
     headers: dict[str, VolumeFacts] = {}
     for case in tqdm(cases, desc="reading headers", disable=hidden, delay=2, leave=False):

@@ -18,10 +18,10 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import monai
 import numpy as np
 import torch
-import torch.distributed as dist
 from monai.data import Dataset, MetaTensor
 from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data.distributed import DistributedSampler
@@ -180,7 +180,7 @@ class CachedVolumes(Dataset):
 
     def prepare(self, num_workers: int = 2) -> None:
         """Fill the cache: this rank's share of the cases that are not there yet."""
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, world = idist.get_rank(), idist.get_world_size()
         distinct = {self.entry(case): case for case in range(len(self.data))}
         missing = [case for folder, case in distinct.items() if not folder.is_dir()][rank::world]
         if rank == 0:
@@ -193,7 +193,7 @@ class CachedVolumes(Dataset):
             size = sum(file.stat().st_size for folder in distinct for file in folder.glob("*"))
             logger.info("these volumes take %.0f MB there; the folder may be removed at any time", size / 1e6)
         if world > 1:
-            dist.barrier()
+            idist.barrier()
 
     def _fill(self, case: int) -> None:
         item = self.data[case]
@@ -310,7 +310,7 @@ class EpochSampler(DistributedSampler[Any]):
     """
 
     def __init__(self, dataset: CachedVolumes, num_samples: int | None = None, seed: int = 0) -> None:
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, world = idist.get_rank(), idist.get_world_size()
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=True, seed=seed)
         if num_samples is not None and num_samples < 1:
             raise UserError(f"num_samples: found {num_samples}, expected 1 or more")

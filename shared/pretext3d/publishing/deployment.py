@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
-import torch.distributed as dist
 from torch import nn
 
 import pretext3d
@@ -172,7 +172,7 @@ def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
     """
     if weights not in ("best", "final"):
         raise UserError(f"weights: found {weights!r}, expected best or final")
-    if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+    if idist.get_rank() > 0:
         return
     file, folder = Path(ckpt_dir) / f"{weights}.pt", Path(models_dir)
     file = file if file.is_file() else Path(ckpt_dir) / "final.pt"

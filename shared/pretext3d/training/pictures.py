@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -75,7 +75,7 @@ class Pictures:
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
-        if self.num_cases == 0 or (dist.is_initialized() and dist.get_rank() > 0):
+        if self.num_cases == 0 or idist.get_rank() > 0:
             return
         try:
             import matplotlib.figure  # noqa: F401

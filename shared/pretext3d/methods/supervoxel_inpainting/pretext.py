@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import ignite.distributed as idist
 import torch.nn.functional as F
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric, MetricsLambda
@@ -145,7 +145,7 @@ class Untrained:
         logger.info(
             "this arm is not pre-trained: no step is made, %s holds the initial weights", self.path.name
         )
-        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        if idist.get_rank() == 0:
             network = unwrap(self.network).state_dict()
             content = {"record": self.record, "network": network, "epoch": 0}
             save_checkpoint(self.path, {**content, "best_metric": None, "best_epoch": None})
