@@ -6,7 +6,6 @@ overrides a key of train.yaml.
 """
 
 import argparse
-import difflib
 import logging
 import math
 import sys
@@ -19,6 +18,7 @@ import fire.parser
 import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
+from pretext3d.checking import closest_hint
 from pretext3d.errors import UserError, find_user_error
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pictures import file_name, predict, render, write_png
@@ -75,8 +75,7 @@ class Preview(ConfigWorkflow):
         component = self.parser.get(parent) if nested else None
         if key in self.parser or (isinstance(component, dict) and "_target_" in component):
             return
-        close = difflib.get_close_matches(key, list(self.parser.config), n=1)
-        hint = f"; did you mean --{close[0]}?" if close else ""
+        hint = closest_hint(key, self.parser.config, "; did you mean --{}?")
         raise UserError(f"--{key}: no such key in {file.name}{hint}")
 
     def get(self, name: str) -> Any:

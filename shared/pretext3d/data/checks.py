@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from pretext3d.checking import is_whole
 from pretext3d.data.volumes import (
     EMPTY,
     GEOMETRY,
@@ -68,8 +69,7 @@ def as_channels(channels: int | Sequence[int] | None) -> list[int] | None:
     if channels is None:
         return None
     found = [channels] if isinstance(channels, int) else list(channels)
-    whole = all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in found)
-    if not found or not whole or len(set(found)) < len(found):
+    if not found or not all(is_whole(c) and c >= 0 for c in found) or len(set(found)) < len(found):
         raise UserError(
             f"channels: found {channels!r}, expected distinct indices from 0, or null for all channels"
         )

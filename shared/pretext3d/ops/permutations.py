@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
+from pretext3d.checking import whole_number
 from pretext3d.errors import UserError
 from pretext3d.transforms.grids import check_grid
 
@@ -45,8 +46,7 @@ def load_permutations(
     Raises:
         UserError: a file holds something else than permutations; a seed that is no whole number from 0.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"permutations_seed: found {seed!r}, expected a whole number of 0 or more")
+    whole_number("permutations_seed", seed, minimum=0)
     cells = math.prod(check_grid("grid", grid))
     for file in sorted(Path(folder).glob("permutations*.json")):
         try:

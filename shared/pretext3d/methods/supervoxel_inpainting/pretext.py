@@ -23,6 +23,7 @@ from monai.metrics.regression import KernelType, compute_ssim_and_cs
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Shaped, Tensor
+from pretext3d.checking import number
 from pretext3d.errors import UserError
 from pretext3d.methods.supervoxel_inpainting.regions import KINDS
 from pretext3d.networks.backbone import Backbone
@@ -103,9 +104,7 @@ class InpaintingLoss(nn.Module):
 
     def __init__(self, region_weight: float = 0.0) -> None:
         super().__init__()
-        if not isinstance(region_weight, int | float) or not 0 <= region_weight < math.inf:
-            raise UserError(f"region_weight: found {region_weight!r}, expected 0 or more")
-        self.region_weight = float(region_weight)
+        self.region_weight = number("region_weight", region_weight, low=0, expected="0 or more")
 
     def forward(self, pred: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """The mean over the batch."""
