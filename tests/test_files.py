@@ -4,10 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
+import filelock
 import pytest
 from pretext3d.files import (
     MAX_DRAFT_AGE,
     draft_folder,
+    locked,
     new_folder,
     remove_old_drafts,
     replacing,
@@ -110,6 +112,21 @@ def test_old_drafts_are_removed(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (then, then))
     remove_old_drafts(tmp_path, "*.tmp")
     assert names(tmp_path) == [".b.0.tmp", "c"]
+
+
+def test_a_lock_keeps_others_out_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with locked(path), pytest.raises(filelock.Timeout), locked(path, wait=False):
+        pass
+    assert names(tmp_path) == []
+    with locked(path, wait=False):
+        assert names(tmp_path) == ["a.lock"]
+
+
+def test_a_lock_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"), locked(tmp_path / "file" / "a.lock"):
+        pass
 
 
 def test_digest(tmp_path: Path) -> None:

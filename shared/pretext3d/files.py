@@ -6,7 +6,9 @@ process that is killed leaves its draft, which `remove_old_drafts` finds.
 """
 
 import contextlib
+import errno
 import hashlib
+import logging
 import os
 import shutil
 import time
@@ -14,8 +16,23 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["draft_folder", "new_folder", "remove_old_drafts", "replacing", "sha256_of", "write_whole"]
+import filelock
 
+__all__ = [
+    "draft_folder",
+    "locked",
+    "new_folder",
+    "remove_old_drafts",
+    "replacing",
+    "sha256_of",
+    "write_whole",
+]
+
+logger = logging.getLogger(__name__)
+
+# of a file system that has no locks, as some network drives
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+RETRY_LOCK = 0.2  # seconds; a lock file that its holder has just removed is tried again
 MAX_DRAFT_AGE = 86400.0  # seconds after which a draft is what a killed process has left
 
 
@@ -112,6 +129,38 @@ def new_folder(path: Path) -> Iterator[Path]:
     except OSError:
         if not path.is_dir():
             raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path`, removed at the end; the system lets go of it if the process dies.
+
+    On a file system without locks the block runs all the same: what it does has to be right, if not economic,
+    when two processes do it.
+
+    Args:
+        path: Lock file; its folder is made if it is not there.
+        wait: Wait for another process that holds it.
+
+    Raises:
+        filelock.Timeout: another process holds it, and `wait` is False.
+        OSError: the file cannot be opened.
+    """
+    lock = filelock.FileLock(path, timeout=-1 if wait else RETRY_LOCK, mode=0o666, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        logger.debug("no locks in %s", path.parent)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
 def sha256_of(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretext3d.errors import UserError
-from pretext3d.files import remove_old_drafts, replacing
+from pretext3d.files import locked, remove_old_drafts, replacing
 
 __all__ = ["kept_array"]
 
@@ -32,9 +31,10 @@ def kept_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """
     array = _read(path)
     if array is None:
-        with _blaming_the_cache(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock")):
+        with contextlib.ExitStack() as stack:
+            with _blaming_the_cache(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(path.with_suffix(".lock")))
             array = _read(path)
             if array is None:
                 array = _smallest(compute())
@@ -74,35 +74,3 @@ def _smallest(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind in "iu" and array.size and array.min() >= 0:
         return array.astype(np.min_scalar_type(int(array.max())))
     return array
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which is removed at the end; the system lets go of it if the process dies.
-
-    Without locks (Windows, some network drives) two processes may both do the work; the result is the same.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    while True:
-        with _blaming_the_cache(path.parent):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            logger.debug("no locks in %s", path.parent)
-            break
-        try:
-            if os.fstat(handle).st_ino == path.stat().st_ino:
-                break
-        except FileNotFoundError:
-            pass
-        os.close(handle)  # who held it before has removed it: another file is the lock now
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)

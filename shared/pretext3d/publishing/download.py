@@ -7,14 +7,15 @@ broken transfer, `.<name>.draft` what is being unpacked, `.<name>.old` the one t
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
 
+import filelock
+
 from pretext3d.errors import UserError
-from pretext3d.files import sha256_of
+from pretext3d.files import locked, sha256_of
 from pretext3d.publishing.archive import (
     MOST_BYTES,
     check_name,
@@ -91,38 +92,15 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
     Raises:
         UserError: one is at it.
     """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
     path = folder / f".{name}.lock"
     if path.is_symlink():
         raise UserError(f"output_dir: {path}: found a link, expected a file or nothing")
-    lock = None
-    while lock is None:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
+            stack.enter_context(locked(path, wait=False))
+        except filelock.Timeout as error:
             raise UserError(f"output_dir: {folder}: another download of {name} is under way there") from error
-        if not _same_file(lock, path):  # removed by the one who had it: this lock keeps nobody out
-            os.close(lock)
-            lock = None
-    try:
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    """Whether a path still leads to an open file."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def _index_of(source: str) -> str:
