@@ -20,7 +20,8 @@ import yaml
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.files import draft_folder
 from pretext3d.publishing.archive import check_name, check_version
-from pretext3d.publishing.deployment import provenance_of, write_provenance, write_weights
+from pretext3d.publishing.deployment import provenance_of
+from pretext3d.publishing.weights import write_provenance, write_weights
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pretrained import load_segmentation, resolve_pretrained
 from promote_configs import as_saved, evaluate_yaml, inference_yaml, multi_gpu_yaml, train_yaml
