@@ -25,7 +25,7 @@ from pretext3d.errors import UserError
 from pretext3d.files import write_whole
 
 BUILT_IN = ("scratch", "restart")
-NEVER = 1_000_000_000  # val_interval: no validation during training, so no choice among checkpoints
+NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training, so no choice among checkpoints
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class CellRunner:
             "output_dir": str(folder),
         }
         own |= {"split_seed": cell.seed} if self.monte_carlo else {}
-        tuning = {**self.tuning, **own, "val_interval": NEVER}
+        tuning = {**self.tuning, **own, "val_interval": NEVER_VALIDATE}
         tuning |= {"pretrained": first} if first else {}
         tuning |= {"keep_head": True} if cell.needs else {}
         tuning |= {"resume": True} if any((folder / "checkpoints").glob("epoch_*.pt")) else {}

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from pretext3d.errors import UserError
 
-__all__ = ["LARGEST", "bad_name", "check_size", "leftover", "same_name"]
+__all__ = ["MAX_FILE_BYTES", "bad_name", "check_size", "leftover", "same_name"]
 
-LARGEST = 25 * 10**6  # bytes of a file in MONAI's model zoo
-LONGEST = 255  # bytes of a name, folders included
+MAX_FILE_BYTES = 25 * 10**6  # bytes of a file in MONAI's model zoo
+MAX_NAME_BYTES = 255  # bytes of a name, folders included
 TOP_FILES = {
     "LICENSE", "README.md", "requirements.txt", "large_files.yml", "large_files.yaml", "large_files.json"
 }  # fmt: skip
@@ -40,8 +40,8 @@ def bad_name(name: str) -> str:
         return "a name with a control or format character"
     if any(letter in '\\:<>"|?*' for letter in name):
         return "a name with a backslash, colon or another character that no Windows name has"
-    if len(name.encode()) > LONGEST:
-        return f"a name of {len(name.encode())} bytes, expected {LONGEST} at most"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"a name of {len(name.encode())} bytes, expected {MAX_NAME_BYTES} at most"
     for part in name.split("/"):
         if part not in (".", "..") and part != part.rstrip(". "):
             return "a name that ends with a dot or space"
@@ -91,5 +91,5 @@ def check_size(path: Path) -> None:
         UserError: more than 25 MB.
     """
     size = path.stat().st_size
-    if size > LARGEST:
-        raise UserError(f"{path}: found {size:,} bytes, expected {LARGEST:,} at most")
+    if size > MAX_FILE_BYTES:
+        raise UserError(f"{path}: found {size:,} bytes, expected {MAX_FILE_BYTES:,} at most")

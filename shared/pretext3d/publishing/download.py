@@ -17,7 +17,7 @@ import filelock
 from pretext3d.errors import UserError
 from pretext3d.files import locked, sha256_of
 from pretext3d.publishing.archive import (
-    MOST_BYTES,
+    MAX_UNPACKED_BYTES,
     check_name,
     check_version,
     differing_files,
@@ -33,7 +33,7 @@ __all__ = ["download"]
 RECORD = (
     ".download.json"  # in the bundle's folder: version, sha256, and the files that the download put there
 )
-SLACK = 2**20  # bytes that an archive may have more than the index tells
+MAX_EXCESS_BYTES = 2**20  # bytes that an archive may have more than the index tells
 
 
 def download(
@@ -134,10 +134,10 @@ def _bring(location: str, part: Path, entry: Entry, progress: bool) -> None:
         raise UserError(
             f"{entry.name}_v{entry.version}: size: found none in the index, expected a number of bytes"
         )
-    if entry.size > MOST_BYTES:
+    if entry.size > MAX_UNPACKED_BYTES:
         raise UserError(
             f"{entry.name}_v{entry.version}: size: found {entry.size:,} in the index, expected at most "
-            f"{MOST_BYTES:,}"
+            f"{MAX_UNPACKED_BYTES:,}"
         )
     for _ in range(2):
         resumed = part.is_file() and part.stat().st_size > 0
@@ -197,7 +197,11 @@ def _install(part: Path, folder: Path, entry: Entry) -> None:
     place, draft, old = (folder / one for one in (entry.name, f".{entry.name}.draft", f".{entry.name}.old"))
     try:
         draft.mkdir()
-        most = min(entry.unpacked_size + SLACK, MOST_BYTES) if entry.unpacked_size else MOST_BYTES
+        most = (
+            min(entry.unpacked_size + MAX_EXCESS_BYTES, MAX_UNPACKED_BYTES)
+            if entry.unpacked_size
+            else MAX_UNPACKED_BYTES
+        )
         files = unpack(part, draft, entry.name, entry.version, most)
         record = {"version": entry.version, "sha256": entry.sha256, "files": files}
         (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

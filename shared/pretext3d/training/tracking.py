@@ -9,7 +9,7 @@ from monai.handlers import MLFlowHandler
 
 __all__ = ["MLflowDetails"]
 
-LONGEST = 500  # characters of a parameter's value: what every MLflow store takes
+MAX_VALUE_LENGTH = 500  # characters of a parameter's value: what every MLflow store takes
 
 
 class MLflowDetails:
@@ -64,4 +64,4 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", str(value)[:LONGEST]
+            yield f"{prefix}{key}", str(value)[:MAX_VALUE_LENGTH]
