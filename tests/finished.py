@@ -1,10 +1,10 @@
 """What a finetune.yaml leaves behind, and the bundle that is promoted from it, without training."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pretext3d.commands.promote import promote
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import save_checkpoint
@@ -12,9 +12,6 @@ from pretext3d.training.checkpoint_io import save_checkpoint
 from tests.labelled import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))  # as when the tool is run
-import promote  # noqa: E402
-
 LICENCE = ["--licence", "CC BY 4.0"]
 
 

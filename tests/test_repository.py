@@ -21,37 +21,12 @@ import yaml
 from pretext3d.networks.factory import ENCODERS
 from pretext3d.publishing.traces import machine_traces
 
+from tools.bundles.sync import TEMPLATE, configurations, differences
+
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
-CONFIGS = ("train.yaml", "finetune.yaml", "evaluate.yaml", "inference.yaml", "multi_gpu_train.yaml")
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
-
-# Word for word the same in all bundles. train.yaml: these, written `top` or `top::nested`.
-COMMON_IN_TRAINING = {
-    "bundle_root", "dataset_dir", "datalist", "channels", "ckpt_dir", "cache_dir", "resume", "device",
-    "precision", "seed", "val_fraction", "profile", "encoder", "roi_size", "pixdim", "batch_size",
-    "max_epochs", "steps_per_epoch", "num_workers", "cases", "crop_size", "backbone", "network",
-    "lr_scheduler", "initialize", "run", "train::sampler", "train::dataloader", "train::inferer",
-    "train::trainer", "validate::dataloader", "validate::inferer",
-    "validate::evaluator",
-}  # fmt: skip
-# What one bundle needs otherwise: labels guide supervoxel in-painting, which reads them with the cases; the
-# cubes of a puzzle meet the encoder alone.
-OWN_IN_TRAINING = {"supervoxel_inpainting": {"cases"}, "rubiks_cube": {"backbone"}}
-# The other files: everything but these, which name the method or hold its numbers.
-OWN = {
-    "finetune.yaml": {"output_dir", "profiles", "loss"},
-    "evaluate.yaml": set(),
-    "inference.yaml": {"output_dir"},
-    "multi_gpu_train.yaml": set(),
-}
-# The same in all files of one bundle that have them, and in these at least.
-COMMON_TO_FILES = {
-    "bundle_root": 3, "channels": 2, "cache_dir": 3, "seed": 3, "network": 3, "ckpt_dir": 2, "resume": 2,
-    "profile": 2, "crop_size": 2, "batch_size": 2, "max_epochs": 2, "steps_per_epoch": 2, "num_workers": 2,
-    "roi_size": 2,
-}  # fmt: skip
 
 
 def tracked_files() -> list[Path]:
@@ -94,36 +69,6 @@ def readme_keys(heading: str) -> set[str]:
     table = README.split(heading, 1)[1].split("|---", 1)[1].split("\n\n", 1)[0]
     first = re.findall(r"^\|([^|]+)\|", table, re.MULTILINE)
     return {key for cell in first for key in re.findall(r"`(\w+)`", cell)}
-
-
-def yaml_blocks(text: str) -> dict[str, str]:
-    """The source text of each top-level entry (`key`) and of the entries inside (`key::inner`)."""
-    blocks: dict[str, str] = {}
-
-    def collect(node: yaml.MappingNode, prefix: str) -> None:
-        for key, value in node.value:
-            source = text[key.start_mark.index : value.end_mark.index]
-            # a block's end mark lies at the next key: leave the comment lines between out
-            blocks[prefix + key.value] = re.sub(r"(\n[ \t]*(#[^\n]*)?)*$", "", source).strip()
-            if isinstance(value, yaml.MappingNode) and not prefix:
-                collect(value, key.value + "::")
-
-    node = yaml.compose(text)
-    assert isinstance(node, yaml.MappingNode)
-    collect(node, "")
-    return blocks
-
-
-def differing(first: dict[str, str], other: dict[str, str], ids: set[str]) -> list[str]:
-    """The ids whose text differs, or that only one of the two has."""
-    return sorted(name for name in ids if first.get(name) != other.get(name))
-
-
-def common_ids(config: str, *blocks: dict[str, str]) -> set[str]:
-    """The ids of a file that must be the same in all bundles."""
-    if config == "train.yaml":
-        return COMMON_IN_TRAINING
-    return {name for each in blocks for name in each if "::" not in name} - OWN[config]
 
 
 def pins(name: str) -> dict[str, str]:
@@ -253,7 +198,7 @@ def test_what_the_code_imports_is_pinned(folders: tuple[str, ...], files: tuple[
                 [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             )
             for top in {name.split(".")[0] for name in names} - allowed - {"pretext3d", "tests", "tools"}:
-                sources = {name.lower().replace("_", "-") for name in provided.get(top, ())}
+                sources = {re.sub("[_.]", "-", name.lower()) for name in provided.get(top, ())}
                 local = (ROOT / "tools" / f"{top}.py").is_file() or (path.parent / f"{top}.py").is_file()
                 assert top in sys.stdlib_module_names or local or sources & pinned, (
                     f"{path.name} imports {top}"
@@ -269,7 +214,7 @@ def test_there_is_a_bundle() -> None:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_bundle_has_its_files(bundle: Path) -> None:
     expected = ["LICENSE", "docs/README.md", "configs/metadata.json", "configs/logging.conf"]
-    expected += [f"configs/{name}" for name in CONFIGS]
+    expected += [f"configs/{name}" for name in configurations()]
     assert [name for name in expected if not (bundle / name).is_file()] == []
     assert filecmp.cmp(bundle / "LICENSE", ROOT / "LICENSE", shallow=False)
     if list((bundle / "models").glob("*.pt")):
@@ -301,41 +246,33 @@ def test_metadata_is_valid(bundle: Path) -> None:
     assert len(data["outputs"]["pred"]["channel_def"]) == data["outputs"]["pred"]["num_channels"]
 
 
-def test_block_reader_tells_texts_apart() -> None:
-    one = "a: 1   # why\n# ---- part two\nb:\n  c: {x: 1,\n    y: 2}\n  d: [1]\n\n# end\n"
-    blocks = yaml_blocks(one)
-    assert blocks == {
-        "a": "a: 1",
-        "b": "b:\n  c: {x: 1,\n    y: 2}\n  d: [1]",
-        "b::c": "c: {x: 1,\n    y: 2}",
-        "b::d": "d: [1]",
-    }
-    other = yaml_blocks(one.replace("y: 2", "y: 3"))
-    assert differing(blocks, other, {"a", "b", "b::c", "b::d"}) == ["b", "b::c"]
-    assert differing(blocks, yaml_blocks("a: 1\n"), {"a", "b::d"}) == ["b::d"]
+def test_common_blocks_are_the_template_s() -> None:
+    assert {path: "differs" for bundle in BUNDLES for path in differences(bundle)} == {}
 
 
-@pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
-def test_common_blocks_are_the_same_in_all_bundles(bundle: Path, config: str) -> None:
-    reference = yaml_blocks((ROOT / "bundles" / "vectorpose" / "configs" / config).read_text())
-    blocks = yaml_blocks((bundle / "configs" / config).read_text())
-    ids = common_ids(config, reference, blocks)
-    if config == "train.yaml":
-        ids = ids - OWN_IN_TRAINING.get(bundle.name, set())
-    assert sorted(ids - set(blocks)) == []
-    assert differing(reference, blocks, ids) == []
+def expressions(node: object) -> Iterator[str]:
+    """Every `$` expression of a configuration."""
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from expressions(value)
+    elif isinstance(node, str) and node.startswith("$"):
+        yield node
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
-def test_common_blocks_are_the_same_in_the_files_of_a_bundle(bundle: Path) -> None:
-    names = ("train.yaml", "finetune.yaml", "inference.yaml")
-    files = [yaml_blocks((bundle / "configs" / name).read_text()) for name in names]
-    for key, count in COMMON_TO_FILES.items():
-        # inference takes the channels of the training
-        texts = [blocks[key] for blocks in files[: 2 if key == "channels" else 3] if key in blocks]
-        assert len(texts) >= count, key
-        assert len(set(texts)) == 1, key
+@pytest.mark.parametrize(
+    "path",
+    [*sorted(ROOT.glob("bundles/*/configs/*.yaml")), *sorted((TEMPLATE / "configs").glob("*.yaml"))],
+    ids=lambda p: p.relative_to(ROOT).as_posix(),
+)
+def test_configurations_can_be_read(path: Path) -> None:
+    """Block style: short lines, and no programming: what takes more than 80 characters is a function."""
+    text = path.read_text()
+    lengths = sorted(len(line) for line in text.splitlines())
+    assert lengths[-1] <= 120
+    assert lengths[len(lengths) // 2] <= 32 or len(lengths) < 150
+    found = list(expressions(yaml.safe_load(text)))
+    assert [e for e in found if len(e) > 80] == []
+    assert [e for e in found if re.search(r"\blambda\b|\bfor\b", e)] == []
 
 
 @pytest.mark.parametrize(

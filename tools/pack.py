@@ -29,6 +29,7 @@ from pretext3d.publishing.contents import PACKAGE, bad_name, check_size, leftove
 from pretext3d.publishing.index import INDEX, make_index
 from pretext3d.publishing.provenance import check_provenance
 from pretext3d.publishing.transfer import check_url
+from pretext3d.publishing.vendoring import vendored
 from rich.console import Console
 from rich.table import Table
 
@@ -102,6 +103,8 @@ def collect(bundle: Path, package: Path) -> tuple[dict[str, bytes], list[str]]:
         raise UserError(
             f"{bundle}: has no {', '.join(missing)}; expected a bundle such as bundles/vectorpose"
         )
+    for name in [name for name in files if name.startswith("configs/") and name.endswith(".yaml")]:
+        files[name] = with_package(files[name], f"{bundle}/{name}")
     for name in AS_JSON:
         if f"configs/{name}.yaml" in files:
             files[f"configs/{name}.json"] = as_json(
@@ -112,6 +115,18 @@ def collect(bundle: Path, package: Path) -> tuple[dict[str, bytes], list[str]]:
         if not leftover(name):
             files[name] = read_file(path, name)
     return files, sorted(left_out)
+
+
+def with_package(text: bytes, where: str) -> bytes:
+    """A configuration for a bundle with the package inside it.
+
+    Raises:
+        UserError: it is no YAML, or not in the template's form.
+    """
+    try:
+        return vendored(text.decode(), where).encode()
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: found no YAML: {error}") from error
 
 
 def as_json(text: bytes, where: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from pretext3d.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pretext3d.publishing.download import download as download

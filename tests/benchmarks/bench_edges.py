@@ -10,8 +10,8 @@ import numpy as np
 import scipy.ndimage
 import skimage.filters
 import torch
+from pretext3d.ops.edges import boundary_target, scharr
 from pretext3d.ops.medians import median_exact, median_separable
-from pretext3d.transforms.edges import boundary_target, scharr
 
 
 def main(rounds: int = 9) -> None:

@@ -84,6 +84,96 @@ def test_finetuning_holds_out_what_pretraining_did(msd, prepare):
     assert ids(prepare(folder, split_seed=4)["val"]) != ids(before["val"])
 
 
+@pytest.fixture
+def visits(tmp_path, volume, label):
+    """Ten subjects with two labelled volumes each; `subject` in the datalist on demand."""
+
+    def make(listed=True):
+        names = [(f"p{i}", f"p{i}_{phase}") for i in range(10) for phase in ("ed", "es")]
+        for _, name in names:
+            volume(f"visits/imagesTr/{name}.nii.gz"), label(f"visits/labelsTr/{name}.nii.gz")
+        training = [
+            {
+                "image": f"imagesTr/{n}.nii.gz",
+                "label": f"labelsTr/{n}.nii.gz",
+                **({"subject": s} if listed else {}),
+            }
+            for s, n in names
+        ]
+        (tmp_path / "visits/dataset.json").write_text(json.dumps({"training": training}))
+        return str(tmp_path / "visits")
+
+    return make
+
+
+def subjects_of(cases):
+    return {case["id"].split("_")[0] for case in cases}
+
+
+def test_labels_and_splits_are_counted_by_subject(visits, prepare, caplog):
+    with caplog.at_level(logging.INFO):
+        ready = prepare(visits(), purpose="finetuning", num_labelled=3, test_fraction=0.2)
+    assert [len(ready[part]) for part in ("train", "val", "test")] == [6, 4, 4]
+    people = [subjects_of(ready[part]) for part in ("train", "val", "test")]
+    assert [len(found) for found in people] == [3, 2, 2]
+    assert len(set.union(*people)) == 7
+    assert (
+        "finetuning: 3 subjects (6 volumes) of 6 (12) to train on, 2 (4) held out, 2 (4) to test on, 0 bad;"
+        in caplog.text
+    )
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    with pytest.raises(
+        UserError, match="num_labelled: found 9, expected at most 8, the labelled training subj"
+    ):
+        prepare(visits(), purpose="finetuning", num_labelled=9)
+
+
+def test_where_each_subject_has_a_volume_only_subjects_are_counted(msd, prepare, caplog):
+    with caplog.at_level(logging.INFO):
+        prepare(msd(), purpose="finetuning", num_labelled=3)
+        prepare(msd())
+    assert (
+        "finetuning: 3 subjects of 8 to train on, 2 held out, 0 to test on, 0 bad; 1 channel(s)"
+        in caplog.text
+    )
+    assert "pretraining: 8 subjects to train on, 2 held out, 0 to test on, 0 bad; 1 channel(s)" in caplog.text
+
+
+def test_the_test_set_is_the_same_for_every_purpose_and_fold(visits, prepare):
+    folder = visits()
+    keys = {"test_fraction": 0.2, "split_seed": 4}
+    before = prepare(folder, **keys)
+    after = prepare(folder, purpose="finetuning", fold=2, num_labelled=2, **keys)
+    assert ids(before["test"]) == ids(after["test"])
+    assert len(before["test"]) == 4
+    assert not set(ids(before["test"])) & set(ids(before["train"] + before["val"]))
+    assert not set(ids(after["test"])) & set(ids(after["train"] + after["val"]))
+    assert prepare(folder)["test"] == []
+
+
+def test_a_csv_says_who_is_who(visits, prepare, tmp_path, caplog):
+    folder = visits(listed=False)
+    prepare(folder)
+    assert [r.getMessage()[:40] for r in caplog.records] == ["subjects: 20 of 20 volumes look by their"]
+    caplog.clear()
+    lines = ["id,subject", *(f"p{i}_{phase},person {i}" for i in range(10) for phase in ("ed", "es"))]
+    (tmp_path / "people.csv").write_text("\n".join(lines))
+    ready = prepare(folder, subjects=str(tmp_path / "people.csv"), purpose="finetuning", num_labelled=4)
+    assert not caplog.records
+    assert len(subjects_of(ready["train"])) == 4
+    assert len(ready["train"]) == 8
+    assert len(subjects_of(ready["val"])) == 2
+    assert len(ready["val"]) == 4
+
+
+def test_one_subject_cannot_be_split(prepare, volume, tmp_path):
+    volume("one/sub-1/anat/sub-1_T1w.nii.gz"), volume("one/sub-1/anat/sub-1_FLAIR.nii.gz")
+    with pytest.raises(
+        UserError, match=r"2 cases of 1 subject found in .* 2 good ones to train on and 0 held"
+    ):
+        prepare(str(tmp_path / "one"))
+
+
 def test_classes(msd, prepare):
     found = prepare(msd(), purpose="finetuning")
     assert (found["num_classes"], found["class_names"]) == (3, ["background", "label 1", "label 2"])
@@ -253,6 +343,15 @@ def test_phantom_without_dataset_dir(prepare, tmp_path, monkeypatch, volume, lab
     monkeypatch.setattr(phantom, "write_phantom", write)
     assert prepare("", purpose="finetuning")["num_classes"] == 2
     assert len(prepare(None)["train"]) == 4
+
+
+@pytest.mark.real_data
+def test_four_labelled_hearts_are_eight_volumes(real_data, prepare, caplog):
+    with caplog.at_level(logging.INFO):
+        ready = prepare(str(real_data / "heart"), purpose="finetuning", num_labelled=4, roi_size=32)
+    assert len(ready["train"]) == 8
+    assert len({case["subject"] for case in ready["train"]}) == 4
+    assert "finetuning: 4 subjects (8 volumes) of 56 (112) to train on, 14 (28) held out" in caplog.text
 
 
 @pytest.mark.real_data

@@ -134,7 +134,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     succeed("finetune", dataset_dir=write_labelled(folder / "data"), output_dir=folder / "run", **keys)
     promoted = [
         sys.executable,
-        "tools/promote.py",
+        "-m",
+        "pretext3d",
+        "promote",
         folder / "run",
         "--name",
         NAME,

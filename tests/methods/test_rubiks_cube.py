@@ -20,8 +20,8 @@ from pretext3d.methods.rubiks_cube.pretext import (
     validation_metrics,
 )
 from pretext3d.networks.factory import build_backbone
+from pretext3d.ops.grids import assemble_cubes, extract_cubes
 from pretext3d.ops.permutations import far_permutations
-from pretext3d.transforms.grids import assemble_cubes, extract_cubes
 
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
 PERMUTATIONS = torch.from_numpy(far_permutations(8, 10))

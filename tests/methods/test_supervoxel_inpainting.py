@@ -13,7 +13,7 @@ from pretext3d.methods.supervoxel_inpainting import pretext as si
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import load_checkpoint
-from pretext3d.training.pretrained import hand_over
+from pretext3d.training.pretrained import Pretrained, transfer_weights
 from skimage.metrics import structural_similarity
 
 ARMS = {
@@ -157,10 +157,10 @@ def test_all_but_the_last_layer_is_handed_over() -> None:
     pretrained = si.SupervoxelInpaintingNet(build_backbone("unet", 2, (8, 8, 8)))
     segmenting = SegmentationNet(build_backbone("unet", 2, (8, 8, 8)), num_classes=2)
     head = segmenting.head.weight.detach().clone()
-    content = {"record": {"backbone": record, "channels": 2}, "network": pretrained.state_dict()}
-    report = hand_over(segmenting, content)
+    record = {"backbone": record, "channels": 2}
+    report = transfer_weights(segmenting, Pretrained(Path("source.pt"), record, pretrained.state_dict()))
     assert report.fraction == 1.0
-    assert {row.name for row in report.of("new")} == {"head.weight", "head.bias"}
+    assert {row.name for row in report.of("missing")} == {"head.weight", "head.bias"}
     assert torch.equal(segmenting.head.weight, head)
     assert torch.equal(segmenting.backbone.down[0][0].weight, pretrained.backbone.down[0][0].weight)
 

@@ -82,9 +82,9 @@ def test_regions_are_those_of_a_plain_loop(seed: int, least: int, count: int) ->
 
 def test_least_volume_in_mm3_by_hand() -> None:
     # a voxel has 6 mm3: 150 mm3 are 25 voxels, more than 24; 144 mm3 are 24
-    assert len(prepared(min_region_mm3=150)["region_boxes"]) == 1
-    assert len(prepared(min_region_mm3=144)["region_boxes"]) == 3
-    assert len(prepared(min_region_mm3=144, min_region_voxels=30)["region_boxes"]) == 1  # both must hold
+    assert len(prepared(min_region_size=150)["region_boxes"]) == 1
+    assert len(prepared(min_region_size=144)["region_boxes"]) == 3
+    assert len(prepared(min_region_size=144, min_region_voxels=30)["region_boxes"]) == 1  # both must hold
 
 
 def test_prepared_case() -> None:
@@ -112,9 +112,9 @@ def test_prepared_case() -> None:
             "no region of 37 voxels or more (min_region_voxels: 37), the largest has 36",
         ),
         (
-            {"min_region_voxels": 1, "min_region_mm3": 600},
+            {"min_region_voxels": 1, "min_region_size": 600},
             foreground(),
-            "no region of 100 voxels or more (min_region_mm3: 600, at 6 mm3 a voxel), the largest has 36",
+            "no region of 100 voxels or more (min_region_size: 600, at 6 mm3 a voxel), the largest has 36",
         ),
         (
             {"regions": "cuboids"},
@@ -295,11 +295,11 @@ def test_cuboid_is_no_longer_than_the_volume() -> None:
     [
         (lambda: Regionsd(regions="circles"), "regions"),
         (lambda: Regionsd(min_region_voxels=0), "min_region_voxels"),
-        (lambda: Regionsd(min_region_mm3=-1), "min_region_mm3"),
+        (lambda: Regionsd(min_region_size=-1), "min_region_size"),
         (lambda: Regionsd(cuboid_sides=[12]), "cuboid_sides"),
         (lambda: RandHideRegiond("image", [8, 8, 8], cuboid_sides=[5, 4]), "cuboid_sides"),
         (lambda: RandHideRegiond("image", [8, 8, 8], regions="circles"), "regions"),
-        (lambda: RandHideRegiond("image", [8, 8]), "roi_size"),
+        (lambda: RandHideRegiond("image", [8]), "roi_size"),
         (
             lambda: RandHideRegiond("image", [8, 4, 8], "cuboids", cuboid_sides=[5, 9]),
             "cuboid_sides: .* 4 voxels",

@@ -11,8 +11,9 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from pretext3d.errors import UserError
 from pretext3d.methods.vectorpose import pretext as vp
+from pretext3d.methods.vectorpose.vectors import ORIGINS
 from pretext3d.networks.factory import build_backbone
-from pretext3d.transforms.crops import flip_matrix, rotation_matrix
+from pretext3d.ops.rotations import flip_matrix, rotation_matrix
 
 # A 10 x 20 x 30 volume at 1 x 2 x 3 mm: landmark = centre = (5, 10, 15) voxels.
 # A crop that starts at (1, 2, 3) with edges (4, 4, 4).
@@ -51,9 +52,9 @@ def test_flip_then_rotation_by_hand() -> None:
 
 
 def test_origins_are_the_centre_and_eight_corners() -> None:
-    assert vp.ORIGINS[0] == (0.5, 0.5, 0.5)
-    assert set(vp.ORIGINS[1:]) == {(a, b, c) for a in (0.0, 1.0) for b in (0.0, 1.0) for c in (0.0, 1.0)}
-    tetrahedron = np.array(vp.ORIGINS[1:5])
+    assert ORIGINS[3][0] == (0.5, 0.5, 0.5)
+    assert set(ORIGINS[3][1:]) == {(a, b, c) for a in (0.0, 1.0) for b in (0.0, 1.0) for c in (0.0, 1.0)}
+    tetrahedron = np.array(ORIGINS[3][1:5])
     distances = np.linalg.norm(tetrahedron[:, None] - tetrahedron[None], axis=-1)
     np.testing.assert_allclose(distances[~np.eye(4, dtype=bool)], math.sqrt(2))
 

@@ -11,7 +11,8 @@ from matplotlib.patches import Rectangle
 from monai.data import MetaTensor
 from pretext3d.methods.vectorpose import pretext as vp
 from pretext3d.methods.vectorpose.figure import Place, crop_panels, draw
-from pretext3d.transforms.crops import crop_resize, flip_matrix, reorient, rotation_matrix
+from pretext3d.ops.rotations import flip_matrix, reorient, rotation_matrix
+from pretext3d.transforms.crops import crop_resize
 
 # A 10 x 20 x 30 volume at 1 x 2 x 3 mm: 10 x 40 x 90 mm, landmark = centre = (5, 20, 45) mm.
 # A crop that starts at voxel (1, 2, 3) with edges (4, 4, 4): from (1, 4, 9) to (5, 12, 21) mm.

@@ -25,11 +25,16 @@ def small_backbone(name, in_channels=2, roi_size=None, spatial_dims=3):
     return build_backbone(name, in_channels, roi_size or size[:spatial_dims], spatial_dims, options)
 
 
-def small_case(name):
-    """A backbone and an input for it; in two dimensions where three take seconds."""
-    dims = 2 if name == "swin_unetr" else 3
-    backbone = small_backbone(name, spatial_dims=dims)
-    return backbone, torch.randn(1, 2, *SMALL[name][1][:dims])
+CASES = [(name, dims) for dims in (3, 2) for name in SMALL if (name, dims) != ("swin_unetr", 3)]  # seconds
+
+
+@pytest.fixture(params=CASES, ids=[f"{name}-{dims}d" for name, dims in CASES])
+def case(request):
+    """A backbone and an input for it: volumes of two channels, images of three."""
+    name, dims = request.param
+    channels = 2 if dims == 3 else 3
+    backbone = small_backbone(name, channels, spatial_dims=dims)
+    return backbone, torch.randn(1, channels, *SMALL[name][1][:dims])
 
 
 @pytest.fixture(params=SMALL)

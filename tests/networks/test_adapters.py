@@ -1,5 +1,7 @@
 """The adapters are MONAI's networks up to the output layer: same weights, same output."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from monai.networks import nets
@@ -14,7 +16,7 @@ from pretext3d.networks.adapters import (
 )
 from pretext3d.networks.factory import build_backbone, rebuild
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.training.pretrained import hand_over
+from pretext3d.training.pretrained import Pretrained, transfer_weights
 
 from tests.networks.conftest import SMALL_UNETR
 
@@ -113,8 +115,8 @@ def test_unetr_goes_to_another_size():
     assert source.backbone.state_dict()[key].shape == (1, 4, 24)
     assert target.backbone.state_dict()[key].shape == (1, 6, 24)
     record = {"method": "segmentation", "channels": 1, "backbone": source.backbone.record}
-    report = hand_over(target, {"record": record, "network": source.state_dict()})
-    assert [row.name for row in report.of("reshaped")] == ["backbone." + key]
+    report = transfer_weights(target, Pretrained(Path("source.pt"), record, source.state_dict()))
+    assert [row.name for row in report.of("adapted")] == ["backbone." + key]
     assert report.fraction == 1
 
 

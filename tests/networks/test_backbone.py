@@ -14,17 +14,18 @@ from pretext3d.networks.backbone import check_sizes
 from pretext3d.networks.factory import ENCODERS, build_backbone, rebuild
 from pretext3d.networks.unet import UNet
 
-from tests.networks.conftest import SMALL, small_backbone, small_case
+from tests.networks.conftest import SMALL, small_backbone
 
 
 def test_every_encoder_is_tested():
     assert set(SMALL) == set(ENCODERS)
 
 
-def test_maps_attributes_and_gradients(encoder):
+@pytest.mark.parametrize("dims", [3, 2])
+def test_maps_attributes_and_gradients(encoder, dims):
     """Shapes are what the attributes say; no parameter is left out of the backward pass."""
-    backbone = small_backbone(encoder)
-    roi_size = SMALL[encoder][1]
+    backbone = small_backbone(encoder, spatial_dims=dims)
+    roi_size = SMALL[encoder][1][:dims]
     x = torch.randn(2, 2, *roi_size)
     features = backbone.encode(x)
     y = backbone.decode(features)
@@ -44,16 +45,16 @@ def test_maps_attributes_and_gradients(encoder):
     assert all(torch.isfinite(p.grad).all() for p in backbone.parameters())
 
 
-def test_the_coarsest_map_alone_is_the_same(encoder):
-    backbone, x = small_case(encoder)
+def test_the_coarsest_map_alone_is_the_same(case):
+    backbone, x = case
     backbone.eval()
     with torch.no_grad():
         assert torch.equal(backbone.encode_coarsest(x), backbone.encode(x)[-1])
 
 
-def test_every_map_matters_to_decode(encoder):
+def test_every_map_matters_to_decode(case):
     """A decoder that ignored a map would be a skip that is not connected."""
-    backbone, x = small_case(encoder)
+    backbone, x = case
     backbone.eval()
     with torch.no_grad():
         features = backbone.encode(x)
@@ -64,9 +65,9 @@ def test_every_map_matters_to_decode(encoder):
         torch.testing.assert_close(backbone.decode(features), y)  # and nothing was written in place
 
 
-def test_what_is_beside_the_encoder(encoder):
+def test_what_is_beside_the_encoder(case):
     """The coarsest map has a gradient for every parameter but those that train_encoder_only freezes."""
-    backbone, x = small_case(encoder)
+    backbone, x = case
     backbone.eval()
     assert backbone.train_encoder_only() is backbone
     assert backbone.record["untrained"] == list(backbone.beside_encoder) != []
@@ -77,8 +78,8 @@ def test_what_is_beside_the_encoder(encoder):
     assert {name for name, p in backbone.named_parameters() if p.grad is None} == frozen
 
 
-def test_rebuilt_from_its_record(encoder):
-    backbone, x = small_case(encoder)
+def test_rebuilt_from_its_record(case):
+    backbone, x = case
     backbone.eval()
     plain = ast.literal_eval(repr(backbone.record))  # plain values only
     again = rebuild(plain).eval()
@@ -90,14 +91,15 @@ def test_rebuilt_from_its_record(encoder):
         assert torch.equal(again(x), backbone(x))
 
 
-@pytest.mark.parametrize("encoder", ["unet", "resnet10", "swin_unetr", "unetr", "dynunet", "segresnet"])
 def test_two_dimensions(encoder):
+    """Colour images: three channels; the record says how many axes there are."""
     backbone = small_backbone(encoder, in_channels=3, spatial_dims=2)
     size = SMALL[encoder][1][:2]
     features = backbone.encode(torch.randn(2, 3, *size))
     assert [tuple(f.shape[2:]) for f in features] == backbone.map_sizes(size)
     assert tuple(backbone.decode(features).shape) == (2, backbone.out_channels, *size)
     assert rebuild(backbone.record).record["spatial_dims"] == 2
+    assert not [m for m in backbone.modules() if type(m).__name__.endswith("3d")]
 
 
 def test_map_sizes_by_hand():

@@ -3,11 +3,11 @@ import torch
 from pretext3d.errors import UserError
 from pretext3d.networks.classification import ClassificationNet
 
-from tests.networks.conftest import small_backbone, small_case
+from tests.networks.conftest import small_backbone
 
 
-def test_logits_are_of_the_mean_of_the_coarsest_map(encoder):
-    backbone, x = small_case(encoder)
+def test_logits_are_of_the_mean_of_the_coarsest_map(case):
+    backbone, x = case
     net = ClassificationNet(backbone, 3).eval()
     logits = net(x)
     features = backbone.encode(x)[-1]

@@ -105,3 +105,23 @@ def test_a_class_that_cannot_be_imported():
         UserError, match=r"encoder: found 'no\.such\.Net', which cannot be imported: No module"
     ):
         build_backbone("no.such.Net", 1, (4, 4, 4))
+
+
+@pytest.mark.parametrize(("found", "expected"), [(3, 2), (2, 3)])
+def test_weights_of_other_spatial_axes_are_refused(found, expected):
+    record = build_backbone("unet", 1, (8, 8, 8)[:found], found).record
+    assert rebuild(record, spatial_dims=found).record == record
+    message = (
+        rf"spatial_dims: found weights of a {found}D network \(spatial_dims {found}\), expected {expected};"
+    )
+    with pytest.raises(UserError, match=message):
+        rebuild(record, roi_size=(8, 8, 8)[:expected], spatial_dims=expected)
+
+
+def test_every_part_of_a_2d_network_by_its_parameters():
+    """One channel in, 16/32/64, 3x3 convolutions: 9 weights where 3D has 27, 4 where it has 8."""
+    convolutions = (16 + 16 * 16) + (16 * 32 + 32 * 32) + (32 * 64 + 64 * 64)
+    merges = (64 * 32 + 32 * 32) + (32 * 16 + 16 * 16)
+    ups, norms = 4 * (64 * 32 + 32 * 16) + 32 + 16, 4 * (16 + 32 + 64 + 32 + 16)
+    count = sum(p.numel() for p in build_backbone("unet", 1, (8, 8), 2).parameters())
+    assert count == 9 * (convolutions + merges) + ups + norms

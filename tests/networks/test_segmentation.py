@@ -4,11 +4,11 @@ from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 
-from tests.networks.conftest import SMALL, small_backbone, small_case
+from tests.networks.conftest import SMALL, small_backbone
 
 
-def test_logits_and_names(encoder):
-    backbone, x = small_case(encoder)
+def test_logits_and_names(case):
+    backbone, x = case
     net = SegmentationNet(backbone, num_classes=3).eval()
     assert {name.split(".")[0] for name in net.state_dict()} == {"backbone", "head"}
     with torch.no_grad():
@@ -57,8 +57,8 @@ def test_duc_by_hand():
         torch.testing.assert_close(block, blocks[0, :, 0, 0, voxel])
 
 
-def test_duc_reads_the_encoder_alone(encoder):
-    backbone, x = small_case(encoder)
+def test_duc_reads_the_encoder_alone(case):
+    backbone, x = case
     if len(set(backbone.axis_strides[-1])) > 1:
         with pytest.raises(UserError, match=r"decoder: found 'duc', but .* strides \("):
             SegmentationNet(backbone, 2, "duc")
@@ -80,6 +80,18 @@ def test_duc_ends_where_the_input_does():
         whole = net.head(net.backbone.encode_coarsest(x))
         assert whole.shape == (1, 2, 32, 32, 32)
         torch.testing.assert_close(net(x), whole[..., :8, :16, :9])
+
+
+def test_duc_of_an_image_by_hand():
+    """A coarsest map of 1 x 2 pixels at stride 2: each of them fills a block of 2 x 2 pixels."""
+    net = SegmentationNet(build_backbone("unet", 3, (8, 8), 2, {"channels": [4, 8]}), 3, "duc").eval()
+    assert net.head.conv_block.out_channels == 3 * 2**2
+    coarsest = torch.randn(1, 8, 1, 2)
+    logits, blocks = net.head(coarsest), net.head.conv_block(coarsest)
+    assert logits.shape == (1, 3, 2, 4)
+    for pixel in range(2):
+        block = logits[0, :, :, 2 * pixel : 2 * pixel + 2].flatten()
+        torch.testing.assert_close(block, blocks[0, :, 0, pixel])
 
 
 def test_unknown_decoder():

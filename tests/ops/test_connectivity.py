@@ -69,3 +69,23 @@ def test_large_region_is_cut_into_equal_parts():
 def test_one_region_and_none(shape):
     assert regions(np.full(shape, 9), min_size=99) == [1] * np.prod(shape)
     assert regions(np.zeros(shape, int), min_size=2, max_size=1) == [0] * np.prod(shape)
+
+
+def test_pixels_are_neighbours_across_an_edge():
+    labels = np.array([[3, 4, 4], [4, 3, 3]])
+    zeros = np.zeros((1, 2, 3), np.float32)
+    assert connected_regions(labels, zeros).tolist() == [[1, 2, 2], [3, 4, 4]]
+    # 1 and 3 are small: 1 joins 2 or 3, and of equally near ones the lower number
+    assert connected_regions(labels, zeros, min_size=2).max() == 2
+    block = connected_regions(np.ones((2, 8), int), zeros[:, :, :1].repeat(8, 2), max_size=8)
+    assert block.tolist() == [[1] * 4 + [2] * 4] * 2  # across the longer axis
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_image_is_cut_as_a_volume_of_one_slice(seed):
+    random = np.random.default_rng(seed)
+    labels, values = random.integers(0, 4, (9, 11)), random.random((2, 9, 11)).astype(np.float32)
+    limits = {"min_size": 3, "max_size": 12}
+    flat = connected_regions(labels, values, **limits)
+    whole = connected_regions(labels[None], values[:, None], **limits)
+    np.testing.assert_array_equal(whole[0], flat)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretext3d.errors import UserError
@@ -19,6 +20,7 @@ from pretext3d.ops.permutations import (
     far_permutations,
     load_permutations,
     minimum_distance,
+    reorder,
 )
 
 RNG = np.random.default_rng(0)
@@ -196,3 +198,22 @@ def test_no_class_twice():
     """Of 7 cells, a prime plus 0, 5,040 random draws repeat some: refused, not given as different classes."""
     with pytest.raises(UserError, match=r"num_permutations: found 5040, but among 20000 random .* only \d+"):
         far_permutations(7, 5040)
+
+
+@given(st.integers(0, 2), st.integers(0, 99))
+def test_cubes_and_tiles_are_put_in_order(batch, seed):
+    order = torch.from_numpy(np.random.default_rng(seed).permuted(np.tile(np.arange(4), (3, 1)), axis=1))
+    order = order[:batch] if batch else order[0]
+    for size in ((2, 3), (2, 1, 3)):
+        cubes = torch.rand(*order.shape, 2, *size)
+        moved = reorder(cubes, order)
+        for place in np.ndindex(*order.shape):
+            assert torch.equal(moved[place], cubes[(*place[:-1], int(order[place]))])
+        assert torch.equal(reorder(moved, order.argsort(-1)), cubes)
+
+
+def test_four_tiles_have_24_permutations(tmp_path):
+    found = load_permutations(str(tmp_path), 2, 24, spatial_dims=2)
+    assert found.shape == (24, 4)
+    with pytest.raises(UserError, match="num_permutations: found 25, expected 1 to 24"):
+        load_permutations(str(tmp_path), [2, 2], 25, spatial_dims=2)

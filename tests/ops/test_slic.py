@@ -234,3 +234,65 @@ def test_bad_values_are_counted(value):
     image[:, 1, 2, 3] = image[0, 4, 5, 6] = value
     with pytest.raises(UserError, match="image: found NaN or infinite values in 2 voxels, expected none"):
         slic(image)
+
+
+# -------------------------------------------------------------------------------------------------------- 2D
+@given(
+    shape=st.tuples(*[st.integers(1, 20)] * 2),
+    channels=st.integers(1, 3),
+    n_segments=st.integers(1, 60),
+    compactness=st.sampled_from([0.001, 0.15, 10.0]),
+    masked=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_laws_of_images(shape, channels, n_segments, compactness, masked, seed):
+    image = noise(channels, *shape, seed=seed)
+    mask = noise(*shape, seed=seed + 1) < 0.7 if masked else None
+    if masked and not mask.any():
+        mask[0, 0] = True
+    before = image.clone()
+    labels = slic(image, n_segments, compactness, (1.0, 2.0), mask)
+    check_labels(labels, mask)
+    assert torch.equal(image, before)
+    assert torch.equal(labels, slic(4 * image, n_segments, compactness, (1.0, 2.0), mask))
+
+
+def test_constant_image_is_a_grid():
+    # 30 / 4 = 7.5 pixels, edge 3, two cells along each axis, at 5 // 2 and 6 // 2
+    i, j = np.indices((5, 6))
+    labels = slic(torch.full((3, 5, 6), 3.0), 4)
+    assert torch.equal(labels, torch.from_numpy(1 + 2 * (i >= 2) + (j >= 3)).int())
+
+
+def test_distance_in_an_image_by_hand():
+    # the example in 3D above, along axis 0 of an image
+    image = torch.tensor([0, 0, 0, 0.2, 1, 1]).view(1, 6, 1)
+    assert slic(image, 2, 0.5).flatten().tolist() == [1, 1, 1, 1, 2, 2]
+    assert slic(image, 2, 1.0).flatten().tolist() == [1, 1, 1, 2, 2, 2]
+    assert slic(image, 2, 0.5, (3.0, 9.0)).flatten().tolist() == [1, 1, 1, 2, 2, 2]
+
+
+def test_image_and_volume_of_one_slice_are_cut_alike():
+    image = noise(2, 40, 44)
+    for mask in (None, noise(40, 44, seed=1) < 0.8):
+        whole = slic(image[:, None], 30, mask=None if mask is None else mask[None])
+        assert torch.equal(slic(image, 30, mask=mask), whole[0])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_quality_of_superpixels_is_that_of_scikit_image(anatomy, masked):
+    image = torch.nn.functional.interpolate(anatomy[0][None, ..., 30], scale_factor=4, mode="bilinear")[0]
+    truth = anatomy[1][..., 30].repeat(4, axis=0).repeat(4, axis=1)
+    mask = torch.from_numpy(truth > 0) if masked else None
+    ours = slic(image, 100, mask=mask)
+    theirs = plain_slic(image, 100, 0.15, (1, 1), mask)
+    check_labels(ours, mask)
+    assert 0.8 < ours.max() / theirs.max() < 1.25
+    assert under_segmentation_error(ours.numpy(), truth) < 1.05 * under_segmentation_error(theirs, truth)
+    assert boundary_recall(ours.numpy(), truth, 1) > boundary_recall(theirs, truth, 1) - 0.02
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 0.0)])
+def test_spacing_of_an_image(spacing):
+    with pytest.raises(UserError, match=r"spacing: found .*, expected two lengths above 0"):
+        slic(noise(1, 5, 6), spacing=spacing)

@@ -18,8 +18,6 @@ from tests.publishing.archives import NOISE, write_bundle, write_index
 from tests.publishing.calls import ZIP, get, leftovers, weights
 from tests.publishing.server import FolderServer
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 # ------------------------------------------------------------------------------------------- when all is well
 def test_download_is_the_bundle(server: FolderServer, tmp_path: Path) -> None:
@@ -300,7 +298,7 @@ def test_record_tells_what_was_downloaded(folder: Path, tmp_path: Path) -> None:
 
 def command(*words: object, module: bool = False) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *([] if module else [str(ROOT / "tools" / "download.py")]), *map(str, words)],
+        [sys.executable, *([] if module else ["-m", "pretext3d", "download"]), *map(str, words)],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 

@@ -65,11 +65,45 @@ def test_zip_has_the_bundle_and_the_package(bundle: Path, tmp_path: Path) -> Non
     assert names == expected
 
 
+def test_unzipped_bundle_has_the_commands(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "vectorpose"
+    unpack(packed(bundle, tmp_path / "dist"), folder, "vectorpose", "0.1.0")
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+    # -S: no installed package at all, so what answers is in the bundle
+    done = run("-S", "-m", "pretext3d", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "\n  preview " in done.stdout
+    # the default of compare is the bundle around the package, which alone has this key
+    config = folder / "configs" / "finetune.yaml"
+    config.write_text(config.read_text() + "only_here: 1\n")
+    done = run("-m", "pretext3d", "compare", "--only_her", "2", "--output_dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("did you mean --only_here?")
+
+
 def test_json_says_what_the_yaml_says(bundle: Path, tmp_path: Path) -> None:
     unpack(packed(bundle, tmp_path / "dist"), tmp_path / "new", "vectorpose", "0.1.0")
     for name in ("train", "inference"):
         written = json.loads((tmp_path / "new" / "configs" / f"{name}.json").read_text())
-        assert written == yaml.safe_load((bundle / "configs" / f"{name}.yaml").read_text())
+        assert written == yaml.safe_load((tmp_path / "new" / "configs" / f"{name}.yaml").read_text())
+
+
+def test_configurations_find_the_package_inside(bundle: Path, tmp_path: Path) -> None:
+    """Nothing but `bundle_root` and the first step of `initialize` differs from the repository's files."""
+    unpack(packed(bundle, tmp_path / "dist"), tmp_path / "new", "vectorpose", "0.1.0")
+    for path in sorted((bundle / "configs").glob("*.yaml")):
+        own, new = (yaml.safe_load(f.read_text()) for f in (path, tmp_path / "new" / "configs" / path.name))
+        assert new["initialize"] == ["$sys.path.insert(0, @bundle_root)", *own["initialize"]]
+        if "bundle_root" in own:
+            assert new["bundle_root"].startswith("$next(")
+            assert new["imports"] == ["$import inspect", "$import sys"]
+        same = own.keys() - {"bundle_root", "initialize"}
+        assert {key: new[key] for key in same} == {key: own[key] for key in same}
 
 
 def test_requirements_are_the_metadata_ones(bundle: Path, tmp_path: Path) -> None:

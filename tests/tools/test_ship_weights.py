@@ -12,7 +12,7 @@ from pretext3d.networks.factory import build_backbone, rebuild
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.publishing.provenance import check_provenance
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
-from pretext3d.training.pretrained import hand_over
+from pretext3d.training.pretrained import transfer_weights
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,5 +120,5 @@ def test_shipped_weights(shipped: Path) -> None:
     content = load_checkpoint(file)
     assert content["record"]["method"] == shipped.name
     network = SegmentationNet(rebuild(content["record"]["backbone"]), num_classes=2)
-    report = hand_over(network, content)
+    report = transfer_weights(network, file)
     assert report.fraction == 1.0

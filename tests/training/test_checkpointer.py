@@ -24,6 +24,7 @@ from monai.optimizers import WarmupCosineSchedule
 from pretext3d.errors import UserError
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
 from pretext3d.training.checkpointer import RunCheckpointer, epoch_files
+from pretext3d.training.recipes import warmup_cosine
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -71,6 +72,8 @@ class Losses:
 def schedule(name, optimizer, epochs):
     if name == "onecycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=epochs * STEPS)
+    if name == "warmup_cosine":
+        return warmup_cosine(optimizer, epochs * STEPS, 2, 0.1)
     if name == "warmup":
         return WarmupCosineSchedule(optimizer, 2, epochs * STEPS)
     if name == "cosine":
@@ -83,12 +86,9 @@ class Run:
 
     def __init__(self, folder, *more, epochs=EPOCHS, scheduler="onecycle", place=0, workers=0, **options):
         torch.manual_seed(0)
-        x = torch.randn(CASES, 1, 4, 4, 4)
-        data = [{"image": x[i], "label": x[i].mean((1, 2, 3))} for i in range(CASES)]
-        self.network = nn.Sequential(
-            nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(32, 1)
-        )
-        optimizer = torch.optim.AdamW(self.network.parameters(), 0.05)
+        data = self.make_data()
+        self.network = self.make_network()
+        self.optimizer = optimizer = self.make_optimizer()
         lr_scheduler = schedule(scheduler, optimizer, epochs)
         sampler = DistributedSampler(data, num_replicas=1, rank=0, shuffle=True, seed=0)
         error = Loss(nn.MSELoss(), output_transform=batch_of(from_engine(["pred", "label"])))
@@ -115,6 +115,18 @@ class Run:
             train_handlers=[*handlers, self.losses, *more],
         )
         self.trainer.logger.setLevel(logging.CRITICAL)
+
+    def make_data(self):
+        x = torch.randn(CASES, 1, 4, 4, 4)
+        return [{"image": x[i], "label": x[i].mean((1, 2, 3))} for i in range(CASES)]
+
+    def make_network(self):
+        return nn.Sequential(
+            nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(32, 1)
+        )
+
+    def make_optimizer(self):
+        return torch.optim.AdamW(self.network.parameters(), 0.05)
 
     def __call__(self):
         with contextlib.suppress(Killed):
@@ -178,7 +190,7 @@ def test_a_run_leaves_the_newest_the_best_and_the_final(whole):
     assert best["epoch"] == best["best_epoch"] == run.evaluator.state.best_metric_epoch
 
 
-@pytest.mark.parametrize("scheduler", ["onecycle", "warmup", "cosine", "multistep"])
+@pytest.mark.parametrize("scheduler", ["onecycle", "warmup", "warmup_cosine", "cosine", "multistep"])
 @pytest.mark.parametrize("place", [0, 2])
 def test_killed_and_resumed_equals_never_killed(tmp_path, scheduler, place):
     straight = Run(tmp_path / "a", scheduler=scheduler, place=place)()
@@ -301,7 +313,7 @@ def test_all_epochs_are_done(tmp_path, caplog):
     assert all(torch.equal(v, first.weights[k]) for k, v in final.items())
 
 
-@pytest.mark.parametrize("scheduler", ["onecycle", "warmup", "cosine"])
+@pytest.mark.parametrize("scheduler", ["onecycle", "warmup", "warmup_cosine", "cosine"])
 def test_more_epochs_than_before(tmp_path, scheduler):
     """The schedule's length is the new run's: one-cycle would else refuse the first further step."""
     Run(tmp_path, epochs=2, scheduler=scheduler)()

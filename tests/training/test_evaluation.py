@@ -185,7 +185,53 @@ def test_collated_batches_have_ids_too(tmp_path) -> None:
     assert [row["case"] for row in table(tmp_path / "evaluation.csv")] == ["a", "a"]
 
 
+@pytest.mark.parametrize(
+    "batch",
+    [{"id": ["a"], "subject": ["anna"]}, [{"id": "a", "subject": "anna"}]],
+    ids=["collated", "listed"],
+)
+def test_the_subject_of_a_case_is_written_where_it_is_known(tmp_path, batch) -> None:
+    pred, label = CASES["a"]
+    evaluator = Engine(lambda engine, batch: [{"pred": MetaTensor(pred), "label": MetaTensor(label)}])
+    CaseMetrics(str(tmp_path), NAMES).attach(evaluator)
+    evaluator.run([batch])
+    assert [(row["case"], row["subject"]) for row in table(tmp_path / "evaluation.csv")] == [
+        ("a", "anna")
+    ] * 2
+    evaluator.run([{"id": ["a"]}])
+    assert "subject" not in table(tmp_path / "evaluation.csv")[0]
+
+
 def test_other_grid_is_refused(tmp_path) -> None:
     pred, label = CASES["a"]
     with pytest.raises(UserError, match=r"case a: prediction of shape \[1, 5, 6, 6\], label \[1, 5, 6, 7\]"):
         evaluate(tmp_path, {"a": (pred[..., :6], label)})
+
+
+def test_planes_by_hand() -> None:
+    """Pixels of 2 x 3 mm; two strips of one column, 3 mm apart, and a pixel (1, 2) pixels from another."""
+    strips = [torch.zeros(1, 5, 6, dtype=torch.uint8) for _ in range(2)]
+    strips[0][..., 2] = strips[1][..., 3] = 1
+    (row,) = case_metrics(*strips, 2, (2.0, 3.0)).values()
+    assert numbers(row) == pytest.approx((0.0, 3.0, 3.0))
+    pixels = [torch.zeros(1, 5, 6, dtype=torch.uint8) for _ in range(2)]
+    pixels[0][0, 1, 1] = pixels[1][0, 2, 3] = 1  # sqrt((1 * 2)^2 + (2 * 3)^2) mm
+    (row,) = case_metrics(*pixels, 2, (2.0, 3.0)).values()
+    assert numbers(row) == pytest.approx((0.0, math.sqrt(40), math.sqrt(40)))
+    both = [torch.zeros(1, 5, 6, dtype=torch.uint8) for _ in range(2)]
+    both[0][0, 1:3, 1:3], both[1][0, 1:3, 2:4] = 1, 1  # 4 pixels each, 2 in both: Dice 2 * 2 / 8, IoU 2 / 6
+    (row,) = case_metrics(*both, 2, (2.0, 3.0)).values()
+    assert (row["dice"], row["iou"]) == pytest.approx((0.5, 1 / 3))
+
+
+def test_the_handler_measures_planes_by_their_own_spacing(tmp_path) -> None:
+    strips = [torch.zeros(1, 5, 6, dtype=torch.uint8) for _ in range(2)]
+    strips[0][..., 2] = strips[1][..., 3] = 1
+    affine = torch.diag(
+        torch.tensor([2.0, 3.0, 7.0, 1.0])
+    )  # a slice: its normal's spacing is not the plane's
+    pred, label = (MetaTensor(strip, affine=affine) for strip in strips)
+    engine = Engine(lambda *_: [{"pred": pred, "label": label}])
+    CaseMetrics(str(tmp_path), ["background", "strip"]).attach(engine)
+    engine.run([[{"id": "v/slice001"}]], max_epochs=1)
+    assert engine.state.metrics["mean_hd95_mm"] == pytest.approx(3.0)

@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -8,18 +9,19 @@ from hypothesis import strategies as st
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
+from pretext3d.training import pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
 from pretext3d.training.pretrained import (
+    Pretrained,
     check_window,
-    first_convolution,
-    hand_over,
     load_pretrained,
     load_segmentation,
-    position_embedding,
+    read_pretrained,
     read_record,
     resolve_pretrained,
-    token_grid,
+    transfer_weights,
 )
+from pretext3d.training.transfer import first_convolution, position_embedding, token_grid, transferred
 from torch import nn
 
 
@@ -58,26 +60,27 @@ class Net(nn.Module):
 
 def content_of(network, method="pretext"):
     record = {"method": method, "channels": network.backbone.in_channels, "backbone": network.backbone.record}
-    return {"record": record, "network": network.state_dict()}
+    return Pretrained(Path("source.pt"), record, network.state_dict())
 
 
 def save(path, network, method="pretext"):
-    save_checkpoint(path, content_of(network, method))
+    content = content_of(network, method)
+    save_checkpoint(path, {"record": content.record, "network": content.network})
     return path
 
 
-def test_matched_new_and_left(caplog):
+def test_matched_missing_and_unexpected(caplog):
     """Backbone: 4 weights, 3 buffers, 54 + 2 + 2 + 2 + 2 + 2 + 1 values; heads 3 x 2 + 3 and 4 x 2 + 4."""
     caplog.set_level(logging.INFO)
     source = Net(Toy(), vector_head=nn.Linear(2, 3))
     target = Net(Toy(), head=nn.Linear(2, 4), other=nn.Identity())
     head = target.head.weight.clone()
-    report = hand_over(target, content_of(source))
+    report = transfer_weights(target, content_of(source))
     counts = {
         s: (len(report.of(s)), sum(r.size for r in report.of(s)))
-        for s in ("matched", "reshaped", "new", "left")
+        for s in ("matched", "adapted", "missing", "unexpected")
     }
-    assert counts == {"matched": (7, 65), "reshaped": (0, 0), "new": (2, 12), "left": (2, 9)}
+    assert counts == {"matched": (7, 65), "adapted": (0, 0), "missing": (2, 12), "unexpected": (2, 9)}
     assert report.fraction == 1
     for name, value in source.backbone.state_dict().items():  # running statistics, too
         assert torch.equal(value, target.backbone.state_dict()[name]), name
@@ -85,17 +88,17 @@ def test_matched_new_and_left(caplog):
     assert str(report).splitlines() == [
         "weights    tensors   parameters  in",
         "matched          7           65  backbone.first 2, backbone.norm 5",
-        "reshaped         0            0",
-        "new              2           12  head 2",
-        "left             2            9  vector_head 2",
-        "100.0% of the backbone's parameters come from the checkpoint",
+        "adapted          0            0",
+        "missing          2           12  head 2",
+        "unexpected       2            9  vector_head 2",
+        "100.0% of the backbone's parameters come from source.pt",
     ]
     assert str(report) in caplog.text
 
 
 def test_wrapped_network_and_other_dtype():
     source, target = Net(Toy()), Net(Toy()).half()
-    hand_over(nn.DataParallel(target), content_of(source))
+    transfer_weights(nn.DataParallel(target), content_of(source))
     assert torch.equal(target.backbone.first.weight, source.backbone.first.weight.half())
 
 
@@ -116,15 +119,15 @@ def test_first_convolution_by_hand():
 
 def test_other_number_of_channels():
     source, target = Net(Toy(4)), Net(Toy(1))
-    report = hand_over(target, content_of(source))
-    assert [(r.name, r.source, r.target) for r in report.of("reshaped")] == [
+    report = transfer_weights(target, content_of(source))
+    assert [(r.name, r.source, r.target) for r in report.of("adapted")] == [
         ("backbone.first.weight", (2, 4, 3, 3, 3), (2, 1, 3, 3, 3))
     ]
     # one channel of T = 1: 4 / 1 * mean = the sum over the four
     torch.testing.assert_close(
         target.backbone.first.weight, source.backbone.first.weight.sum(1, keepdim=True)
     )
-    assert "reshaped: backbone.first.weight 2x4x3x3x3 -> 2x1x3x3x3" in str(report)
+    assert "adapted: backbone.first.weight 2x4x3x3x3 -> 2x1x3x3x3" in str(report)
     assert report.fraction == 1
 
 
@@ -133,11 +136,11 @@ def test_only_input_channels_are_adapted():
     source, target = Net(Toy(1)), Net(Toy(1))
     source.backbone.second, target.backbone.second = nn.Conv3d(3, 1, 1), nn.Conv3d(2, 1, 1)
     before = target.backbone.second.weight.clone()
-    report = hand_over(target, content_of(source))
-    assert [r.name for r in report.of("new")] == ["backbone.second.weight"]
+    report = transfer_weights(target, content_of(source))
+    assert [r.name for r in report.of("missing")] == ["backbone.second.weight"]
     assert torch.equal(target.backbone.second.weight, before)
     assert 0.9 < report.fraction < 1
-    assert "new: backbone.second.weight 1x3x1x1x1 -> 1x2x1x1x1" in str(report)
+    assert "missing: backbone.second.weight 1x3x1x1x1 -> 1x2x1x1x1" in str(report)
 
 
 def test_position_embedding_by_hand():
@@ -161,8 +164,8 @@ def test_token_grid():
 )
 def test_positions_are_resampled(grid, roi_size):
     source, target = Net(Toy(grid=(1, 1, 2))), Net(Toy(grid=grid, roi_size=roi_size))
-    report = hand_over(target, content_of(source))
-    assert [r.name for r in report.of("reshaped")] == ["backbone.positions"]
+    report = transfer_weights(target, content_of(source))
+    assert [r.name for r in report.of("adapted")] == ["backbone.positions"]
     expected = position_embedding(source.backbone.positions.detach(), (1, 1, 2), grid)
     torch.testing.assert_close(target.backbone.positions.detach(), expected)
 
@@ -175,52 +178,53 @@ def test_another_architecture_is_refused_and_nothing_changes():
     with pytest.raises(
         UserError, match=r"of encoder 'toy', this network's is 'other': only 7% of the backbone's"
     ):
-        hand_over(target, content_of(source))
+        transfer_weights(target, content_of(source))
     assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
 
 
 def test_nothing_matches():
     content = content_of(Net(Toy()))
-    content["network"] = {name.removeprefix("backbone."): v for name, v in content["network"].items()}
+    network = {name.removeprefix("backbone."): v for name, v in content.network.items()}
+    content = dataclasses.replace(content, network=network)
     with pytest.raises(UserError, match="only 0% of the backbone's"):
-        hand_over(Net(Toy()), content)
+        transfer_weights(Net(Toy()), content)
 
 
 def test_exclude():
     source, target = Net(Toy()), Net(Toy())
     nn.init.zeros_(target.backbone.norm.weight)
-    report = hand_over(target, content_of(source), exclude=["backbone.norm"])
-    assert {r.name.rsplit(".", 1)[0] for r in report.of("new")} == {"backbone.norm"}
+    report = transfer_weights(target, content_of(source), exclude=["backbone.norm"])
+    assert {r.name.rsplit(".", 1)[0] for r in report.of("missing")} == {"backbone.norm"}
     assert report.fraction == 1
     assert target.backbone.norm.weight.sum() == 0
 
 
 def test_what_pre_training_left_untrained_stays_behind():
-    pretrained, network = (SegmentationNet(build_backbone("unet", 1, (8, 8, 8)), 2) for _ in range(2))
-    pretrained.backbone.train_encoder_only()
+    source, network = (SegmentationNet(build_backbone("unet", 1, (8, 8, 8)), 2) for _ in range(2))
+    source.backbone.train_encoder_only()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    report = hand_over(network, content_of(pretrained))
+    report = transfer_weights(network, content_of(source))
     assert {row.name.split(".")[1] for row in report.of("matched")} == {"down"}
     assert report.fraction == 1.0  # of what is wanted
     after = network.state_dict()
     assert all(
         torch.equal(after[n], before[n]) for n in after if n.startswith(("backbone.up", "backbone.merge"))
     )
-    assert torch.equal(after["backbone.down.0.0.weight"], pretrained.backbone.down[0][0].weight)
+    assert torch.equal(after["backbone.down.0.0.weight"], source.backbone.down[0][0].weight)
 
 
 def test_keep_head():
     source, target = Net(Toy(), head=nn.Linear(2, 3)), Net(Toy(), head=nn.Linear(2, 3))
     nn.init.zeros_(target.head.weight)
-    hand_over(target, content_of(source, "segmentation"))
+    transfer_weights(target, content_of(source, "segmentation"))
     assert target.head.weight.sum() == 0
-    hand_over(target, content_of(source, "segmentation"), keep_head=True)
+    transfer_weights(target, content_of(source, "segmentation"), keep_head=True)
     assert torch.equal(target.head.weight, source.head.weight)
     with pytest.raises(UserError, match="head cannot be kept: it is of method 'vectorpose'"):
-        hand_over(target, content_of(source, "vectorpose"), keep_head=True)
+        transfer_weights(target, content_of(source, "vectorpose"), keep_head=True)
     wider = Net(Toy(), head=nn.Linear(2, 4))
     with pytest.raises(UserError, match="2 of its tensors do not fit"):
-        hand_over(wider, content_of(source, "segmentation"), keep_head=True)
+        transfer_weights(wider, content_of(source, "segmentation"), keep_head=True)
 
 
 @pytest.mark.parametrize(
@@ -267,10 +271,29 @@ def test_resolve_pretrained_says_what_it_looked_for(tmp_path):
         resolve_pretrained(tmp_path / "none")
 
 
+def test_read_pretrained_opens_the_file_once(tmp_path, monkeypatch):
+    """One read serves the record, the rebuilt network and the transfer."""
+    network = Net(build_backbone("unet", 1, ROI))
+    file = save(tmp_path / "checkpoints" / "final.pt", network)
+    reads = []
+    monkeypatch.setattr(
+        pretrained, "load_checkpoint", lambda path: reads.append(path) or load_checkpoint(path)
+    )
+    found = read_pretrained(tmp_path, "final", method="pretext")
+    assert (found.file, found.record) == (file, content_of(network).record)
+    again = load_pretrained(found, "", in_channels=1, roi_size=ROI, num_classes=2)
+    assert torch.equal(again.backbone.down[0][0].weight, network.backbone.down[0][0].weight)
+    assert reads == [file]
+    with pytest.raises(
+        UserError, match=r"final\.pt: a checkpoint of method 'pretext' found, expected 'other'"
+    ):
+        read_pretrained(tmp_path, method="other")
+
+
 def test_read_record(tmp_path):
     network = Net(Toy())
     save(tmp_path / "models" / "model.pt", network)
-    assert read_record(tmp_path) == content_of(network)["record"]
+    assert read_record(tmp_path) == content_of(network).record
 
 
 ROI = (16, 16, 16)
@@ -317,6 +340,32 @@ def test_load_pretrained_for_more_channels(run):
     torch.testing.assert_close(four(image.repeat(1, 4, 1, 1, 1)), one(image), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("there", "here"), [(3, 2), (2, 3)])
+def test_weights_of_other_spatial_dims_are_refused(tmp_path, there, here):
+    network = Net(build_backbone("unet", 1, (16,) * there, there))
+    file = save(tmp_path / "best.pt", network, "segmentation")
+    message = rf"best\.pt: its network has spatial_dims {there}, this one has spatial_dims {here}; expected"
+    with pytest.raises(UserError, match=message):
+        load_pretrained(file, "", 1, (16,) * here, 2, spatial_dims=here)
+    with pytest.raises(UserError, match=message):
+        load_segmentation(file, spatial_dims=here)
+    with pytest.raises(UserError, match=message):
+        transfer_weights(SegmentationNet(build_backbone("unet", 1, (16,) * here, here), 2), file)
+    same = load_pretrained(file, "", 1, (16,) * there, 2, spatial_dims=there)
+    assert same(torch.zeros(2, 1, *(16,) * there)).shape == (2, 2, *(16,) * there)
+
+
+def test_what_was_transferred_is_known(run):
+    """Adapted tensors count, a new head does not; from scratch there are none; else the backbone."""
+    network = load_pretrained(run, "", in_channels=2, roi_size=ROI, num_classes=3)
+    backbone = {f"backbone.{name}" for name in network.backbone.state_dict()}
+    assert transferred(network) == backbone
+    part = load_pretrained(run, "", 1, ROI, 3, exclude=["backbone.merge"])
+    assert transferred(part) == {name for name in backbone if not name.startswith("backbone.merge")}
+    assert transferred(load_pretrained("", "unet", 1, ROI, 3)) == frozenset()
+    assert transferred(SegmentationNet(build_backbone("unet", 1, ROI), 3)) == backbone
+
+
 def test_load_pretrained_from_scratch():
     for encoder, default in [("unet", ""), ("", "unet"), ("unet", "resnet10")]:
         network = load_pretrained("", encoder, 1, ROI, 2, default_encoder=default)
@@ -325,7 +374,7 @@ def test_load_pretrained_from_scratch():
         load_pretrained("", "", 1, ROI, 2)
 
 
-def test_another_window_of_intensities_is_told(caplog):
+def test_another_window_of_intensities_is_reported(caplog):
     there, here = {"window": [-175, 250]}, {"percentiles": [0.5, 99.5]}
     check_window(Path("best.pt"), there, there)
     check_window(Path("best.pt"), here, {"percentiles": [1, 99]})
@@ -361,6 +410,6 @@ def test_weights_of_another_network_than_the_record_says(tmp_path):
 def test_unetr_for_another_crop():
     source = Net(build_backbone("unetr", 1, (32, 32, 32)))
     target = Net(build_backbone("unetr", 1, (32, 32, 64)))
-    report = hand_over(target, content_of(source))
+    report = transfer_weights(target, content_of(source))
     assert report.fraction == 1
-    assert [r.target[1] for r in report.of("reshaped")] == [2 * 2 * 4]
+    assert [r.target[1] for r in report.of("adapted")] == [2 * 2 * 4]

@@ -13,7 +13,8 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from pretext3d.errors import UserError, find_user_error
 from pretext3d.training import session
-from pretext3d.training.session import begin, check_launched, finish, three_sizes
+from pretext3d.training.processes import check_launched
+from pretext3d.training.session import begin, finish, profile_settings, spatial_size
 
 # MONAI says at each run that a configuration is code
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -25,6 +26,7 @@ seed: 7
 max_epochs: 3
 profile: small
 profiles: {small: {epochs: 1, rate: 0.1}, large: {epochs: 9, rate: 0.2}}
+settings: {_target_: pretext3d.training.session.profile_settings, profile: '@profile', profiles: '@profiles'}
 stages: [{name: first}, {name: second}]
 options: {_target_: builtins.dict, depth: {width: 2}}
 resume: false
@@ -32,14 +34,14 @@ boundary: true
 arm: left
 ckpt_dir: "$@output_dir + '/checkpoints'"
 initialize:
-- {_target_: pretext3d.training.session.check_profile, profile: '@profile', profiles: '@profiles'}
+- {_target_: pretext3d.training.overrides.check_overrides}
 - _target_: pretext3d.training.session.begin
   output_dir: '@output_dir'
   seed: '@seed'
   profile: '@profile'
   ckpt_dir: '@ckpt_dir'
   resume: '@resume'
-  counts: {max_epochs: "$@max_epochs * @profiles[@profile]['epochs']"}
+  counts: {max_epochs: "$@max_epochs * @settings['epochs']"}
 run:
 - "$pathlib.Path(@output_dir, 'result.txt').write_text(str(@max_epochs))"
 finalize:
@@ -286,10 +288,103 @@ def test_an_error_is_told_once_in_the_terminal_and_kept_in_the_log(config, tmp_p
     ("value", "sizes"), [(16, (16, 16, 16)), ([64, 64, 32], (64, 64, 32)), ((1, 2, 3), (1, 2, 3))]
 )
 def test_three_sizes(value, sizes) -> None:
-    assert three_sizes(value, "roi_size") == sizes
+    assert spatial_size(value) == sizes
+
+
+@pytest.mark.parametrize(("value", "sizes"), [(16, (16, 16)), ([64, 32], (64, 32))])
+def test_two_sizes(value, sizes) -> None:
+    assert spatial_size(value, spatial_dims=2) == sizes
 
 
 @pytest.mark.parametrize("value", [0, -8, [], [16, 16], [16] * 4, [16, 0, 16]])
 def test_other_sizes_are_refused_by_name(value) -> None:
     with pytest.raises(UserError, match=r"^roi_size: found .*, expected one whole number of voxels or three"):
-        three_sizes(value, "roi_size")
+        spatial_size(value)
+
+
+def test_three_sizes_are_refused_in_2d() -> None:
+    with pytest.raises(
+        UserError, match=r"^roi_size: found \[8, 8, 8\], expected one .* or two, as 64 or \[64,32\]"
+    ):
+        spatial_size([8, 8, 8], spatial_dims=2)
+
+
+# ------------------------------------------------------------------------------------ profiles in 2D and 3D
+TABLE = {
+    "small": {"roi_size": [8, 8, 8], "rate": 1.0},
+    "small_2d": {"roi_size": [16, 16]},
+    "large": {"rate": 2.0},
+}
+
+
+def test_profile_in_2d_is_the_row_and_what_differs() -> None:
+    assert profile_settings("small", TABLE) == {"roi_size": [8, 8, 8], "rate": 1.0}
+    assert profile_settings("small", TABLE, spatial_dims=2) == {"roi_size": [16, 16], "rate": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("profile", "dims", "message"),
+    [
+        ("small_2d", 3, "profile: found 'small_2d', expected one of small, large"),
+        ("large", 2, "spatial_dims: found 2, expected 3: the table `profiles` has no row large_2d"),
+        ("small", 4, "spatial_dims: found 4, expected 2 or 3"),
+        ("small", True, "spatial_dims: found True, expected 2 or 3"),
+    ],
+)
+def test_profiles_that_are_not_there(profile, dims, message) -> None:
+    with pytest.raises(UserError) as caught:
+        profile_settings(profile, TABLE, dims)
+    assert str(caught.value) == message
+
+
+# -------------------------------------------------------------------------- what is read from the workflow
+READING = """
+output_dir: somewhere
+dataset_dir: ''
+seed: 7
+max_epochs: 3
+learning_rate: 0.1
+device: cpu
+profile: small
+profiles: {small: {}}
+resume: false
+ckpt_dir: "$@output_dir + '/checkpoints'"
+bundle_root: {_target_: pretext3d.training.workflow.bundle_root}
+initialize:
+- {_target_: pretext3d.training.overrides.check_overrides}
+- {_target_: pretext3d.training.session.begin}
+run: []
+finalize:
+- {_target_: pretext3d.training.session.finish, next_step: finetune}
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("max_epochs", 0, "max_epochs: found 0, expected a whole number from 1"),
+        ("learning_rate", -1, "learning_rate: found -1, expected a number above 0"),
+        ("device", "gpu", "device: found 'gpu', expected cpu, cuda or cuda:0"),
+        ("profile", "large", "profile: found 'large', expected one of small"),
+        ("seed", -1, "seed: found -1, expected a whole number from 0"),
+    ],
+)
+def test_begin_checks_the_keys_of_its_configuration(config, key, value, message) -> None:
+    config.write_text(READING)
+    assert refusal(config, **{key: value}) == message
+
+
+def test_begin_and_finish_read_the_configuration(config, tmp_path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    config.write_text(READING)
+    folder = tmp_path / "a run"
+    run(config, output_dir=str(folder), dataset_dir="scans")
+    assert f"run in {folder}; profile small" in (folder / "log.txt").read_text()
+    assert monai.utils.misc.get_seed() == 7
+    command = caplog.messages[-1].splitlines()[-1]
+    assert command.endswith(f"/configs/finetune.yaml --pretrained '{folder}' --dataset_dir LABELLED_FOLDER")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "final.pt").write_bytes(b"")
+    with pytest.raises(RuntimeError) as caught:
+        run(config, output_dir=str(folder))
+    assert "holds a run already" in str(find_user_error(caught.value))

@@ -1,4 +1,4 @@
-"""Crops, flips and rotations: index geometry by hand, and its laws."""
+"""Random crops, flips and rotations: index geometry by hand, and its laws."""
 
 import itertools
 
@@ -82,26 +82,6 @@ def test_same_seed_same_crop_and_input_untouched() -> None:
     assert first is transform
 
 
-def test_quarter_turn_by_hand() -> None:
-    # about axis 0: axis 1 goes to axis 2, axis 2 to minus axis 1; [[0, 1], [2, 3]] has j down, k to the right
-    volume = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
-    got = crops.reorient(volume, crops.rotation_matrix(0, 1))
-    # voxel (j, k) goes to (1 - k, j): 0 -> (1, 0), 1 -> (0, 0), 2 -> (1, 1), 3 -> (0, 1)
-    torch.testing.assert_close(got, torch.tensor([[[[1.0, 3.0], [0.0, 2.0]]]]))
-
-
-@given(st.integers(0, 2), st.integers(0, 3), st.lists(st.integers(0, 2), max_size=3, unique=True))
-def test_voxels_go_where_the_matrix_says(axis: int, turns: int, flips: list[int]) -> None:
-    matrix = crops.rotation_matrix(axis, turns) @ crops.flip_matrix(flips)
-    n = 4
-    volume = ramp((1, n, n, n))
-    moved = crops.reorient(volume, matrix)
-    for voxel in itertools.product(range(n), repeat=3):
-        centred = np.array(voxel) - (n - 1) / 2
-        i, j, k = np.rint(matrix @ centred + (n - 1) / 2).astype(int)
-        assert moved[0, i, j, k] == volume[0][voxel]
-
-
 def test_there_are_48_orientations_and_no_others() -> None:
     transform = crops.RandFlipRotate90d("image")
     seen = set()
@@ -145,7 +125,8 @@ def test_bad_flip_arguments_are_named(arguments: dict, key: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
-        ({"roi_size": (4, 4)}, "roi_size"),
+        ({"roi_size": (4,)}, "roi_size"),
+        ({"roi_size": (4, 4, 0)}, "roi_size"),
         ({"roi_size": (4, 4, 4), "scale_range": (2, 1)}, "scale_range"),
         ({"roi_size": (4, 4, 4), "max_tries": 0}, "max_tries"),
     ],
@@ -161,3 +142,75 @@ def test_unequal_edges_cannot_turn() -> None:
     volumes = ({"image": ramp((1, 4, 4, 6))} for _ in range(20))
     with pytest.raises(UserError, match="rotate_axes"):
         list(map(transform, volumes))
+
+
+# -------------------------------------------------------------------------------------------------------- 2D
+def test_image_window_by_hand():
+    got = crops.crop_resize(torch.ones(3, 5, 6), (-1, 4), (3, 4), (3, 4))
+    expected = torch.zeros(3, 3, 4)
+    expected[:, 1:, :2] = 1  # one row before axis 0, two columns behind axis 1
+    torch.testing.assert_close(got, expected)
+    # bilinear 4 -> 2 without aligned corners: means of the middle pairs (0, 1), (2, 3)
+    torch.testing.assert_close(
+        crops.crop_resize(torch.arange(4.0).reshape(1, 4, 1), (0, 0), (4, 1), (2, 1)).flatten(),
+        torch.tensor([0.5, 2.5]),
+    )
+
+
+@given(st.integers(0, 100))
+def test_crop_of_an_image_is_that_of_a_volume_constant_along_z(seed):
+    image = torch.rand(2, 30, 20, generator=torch.Generator().manual_seed(seed))
+    start, size = (seed % 7 - 3, seed % 5 - 2), (12 + seed % 9, 10 + seed % 4)
+    flat = crops.crop_resize(image, start, size, (8, 6))
+    volume = crops.crop_resize(image[..., None].expand(-1, -1, -1, 4), (*start, 0), (*size, 4), (8, 6, 3))
+    torch.testing.assert_close(volume, flat[..., None].expand(-1, -1, -1, 3))
+
+
+def test_scale_crop_of_images():
+    transform = crops.RandScaleCropd(["image", "label"], (8, 4), scale_range=(0.5, 2))
+    image = ramp((3, 9, 7))
+    for seed in range(30):
+        transform.set_random_state(seed=seed)
+        got = transform({"image": image, "label": torch.ones(1, 9, 7)})
+        assert got["image"].shape == (3, 8, 4)
+        assert got["label"].shape == (1, 8, 4)
+        assert got["crop_start"].shape == got["crop_size"].shape == (2,)
+        assert 4 <= got["crop_size"][0] <= 16
+    torch.testing.assert_close(image, ramp((3, 9, 7)))
+
+
+@pytest.mark.parametrize(("roi_size", "shape"), [((4, 4), (1, 5, 6, 7)), ((4, 4, 4), (1, 5, 6))])
+def test_roi_size_has_a_number_for_each_axis(roi_size, shape):
+    count = "three" if len(shape) == 4 else "two"
+    with pytest.raises(UserError, match=f"roi_size: found .*, expected {count} sizes for these volumes"):
+        crops.RandScaleCropd("image", roi_size)({"image": torch.ones(shape)})
+
+
+def test_there_are_8_orientations_of_an_image_and_the_matrix_says_where_pixels_go():
+    transform = crops.RandFlipRotate90d("image")
+    image, seen = ramp((1, 4, 4)), set()
+    for seed in range(200):
+        transform.set_random_state(seed=seed)
+        got = transform({"image": image})
+        matrix = got["orientation"].numpy()
+        assert matrix.shape == (2, 2)
+        seen.add(matrix.astype(int).tobytes())
+        for pixel in itertools.product(range(4), repeat=2):
+            i, j = np.rint(matrix @ (np.array(pixel) - 1.5) + 1.5).astype(int)
+            assert got["image"][0, i, j] == image[0][pixel]
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flip_axes": [2]}, r"flip_axes: found \[2\], expected a list of axes out of 0, 1$"),
+        (
+            {"rotate_axes": [0]},
+            r"rotate_axes: found \[0\], expected a list of axes out of 2 .*plane",
+        ),
+    ],
+)
+def test_axes_that_images_do_not_have(arguments, message):
+    with pytest.raises(UserError, match=message):
+        crops.RandFlipRotate90d("image", **arguments)({"image": ramp((1, 4, 4))})

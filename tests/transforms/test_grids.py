@@ -1,34 +1,17 @@
+"""Volumes stretched to a grid of cubes."""
+
 import logging
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from monai.data import MetaTensor
 from pretext3d.errors import UserError
-from pretext3d.transforms.grids import (
-    StretchToGridd,
-    assemble_cubes,
-    block_size,
-    check_grid,
-    cube_starts,
-    extract_cubes,
-    half_turns,
-)
+from pretext3d.transforms.grids import StretchToGridd
 
 
 def numbered(*shape):
     return torch.arange(float(np.prod(shape))).reshape(shape)
-
-
-def test_starts_by_hand():
-    """Grid 1 x 2 x 2 of cubes 2 x 1 x 2 with gaps 1, 0, 3: cells are 3 x 1 x 5 voxels long."""
-    offsets = np.array([[0, 0, 0], [1, 0, 3], [0, 0, 1], [1, 0, 2]])
-    starts = cube_starts((4, 0, 1), (1, 2, 2), (2, 1, 2), (1, 0, 3), offsets)
-    # cells in C order: (0,0,0), (0,0,1), (0,1,0), (0,1,1); start = (4,0,1) + cell * (3,1,5) + offset
-    assert starts.tolist() == [[4, 0, 1], [5, 0, 9], [4, 1, 2], [5, 1, 8]]
-    assert block_size((1, 2, 2), (2, 1, 2), (1, 0, 3)) == (3, 2, 10)
 
 
 def test_what_is_stretched_is_logged(caplog):
@@ -38,25 +21,6 @@ def test_what_is_stretched_is_logged(caplog):
         assert not caplog.records
         stretch({"id": "flat", "image": numbered(1, 3, 3, 3)})
     assert caplog.messages == ["case flat: [3, 3, 3] voxels stretched by 1.33 x 1.00 x 1.00 to the grid"]
-
-
-def test_extract_by_hand():
-    """A 5 x 6 x 7 volume whose voxel (i, j, k) is 42 i + 7 j + k."""
-    volume = numbered(1, 5, 6, 7)
-    cubes = extract_cubes(volume, torch.tensor([[0, 0, 0], [3, 4, 5]]), (2, 1, 2))
-    assert cubes.shape == (2, 1, 2, 1, 2)
-    assert cubes[0].flatten().tolist() == [0, 1, 42, 43]
-    assert cubes[1].flatten().tolist() == [159, 160, 201, 202]  # 42 * 3 + 7 * 4 + 5 = 159
-
-
-def test_half_turn_by_hand():
-    """About axis 0 of a 1 x 2 x 3 cube: axes 1 and 2 are both mirrored, so its six voxels are reversed."""
-    cubes = numbered(2, 1, 1, 2, 3)
-    turned = half_turns(cubes, torch.tensor([False, True]), 0)
-    assert turned[0].flatten().tolist() == [0, 1, 2, 3, 4, 5]
-    assert turned[1].flatten().tolist() == [11, 10, 9, 8, 7, 6]
-    # about axis 2 only axis 1 moves here, as axis 0 has one voxel
-    assert half_turns(cubes, torch.tensor([True, False]), 2)[0].flatten().tolist() == [3, 4, 5, 0, 1, 2]
 
 
 def test_short_volumes_are_stretched():
@@ -72,61 +36,15 @@ def test_short_volumes_are_stretched():
     assert StretchToGridd("image", 2, (1, 1, 1), 0)(enough)["image"] is volume
 
 
-SHAPES = st.tuples(*[st.integers(1, 3)] * 3)
-
-
-@settings(derandomize=True, deadline=None, max_examples=25)
-@given(
-    grid=SHAPES,
-    size=SHAPES,
-    gap=st.tuples(*[st.integers(0, 2)] * 3),
-    batch=st.integers(0, 2),
-    seed=st.integers(0, 99),
-)
-def test_join_of_split_is_the_volume_inside_the_cubes(grid, size, gap, batch, seed):
-    rng = np.random.default_rng(seed)
-    cells = int(np.prod(grid))
-    block = block_size(grid, size, gap)
-    offsets = rng.integers(0, np.asarray(gap) + 1, size=(cells, 3))
-    starts = cube_starts((1, 0, 2), grid, size, gap, offsets)
-    shape = (block[0] + 1, block[1], block[2] + 2)
-    volume = 1 + torch.rand(*(batch,) * (batch > 0), 2, *shape)
-    starts = starts.expand(batch, -1, -1) if batch else starts
-    cubes = extract_cubes(volume, starts, size)
-    assert cubes.shape == (*(batch,) * (batch > 0), cells, 2, *size)
-    joined = assemble_cubes(cubes, starts, shape)
-    inside = assemble_cubes(torch.ones_like(cubes), starts, shape)
-    assert inside.max() == 1
-    assert inside.sum() == cubes.numel()  # cubes never overlap
-    torch.testing.assert_close(joined, volume * inside, rtol=0, atol=0)
-    torch.testing.assert_close(extract_cubes(joined, starts, size), cubes, rtol=0, atol=0)
-    if batch:  # a batch is its elements
-        torch.testing.assert_close(cubes[0], extract_cubes(volume[0], starts[0], size), rtol=0, atol=0)
-
-
-@settings(derandomize=True, deadline=None, max_examples=15)
-@given(size=SHAPES, axis=st.integers(0, 2), other=st.integers(0, 2))
-def test_half_turns_undo_themselves_and_commute(size, axis, other):
-    cubes = torch.rand(4, 2, *size)
-    a, b = torch.tensor([True, False, True, False]), torch.tensor([True, True, False, False])
-    once = half_turns(cubes, a, axis)
-    torch.testing.assert_close(half_turns(once, a, axis), cubes, rtol=0, atol=0)
-    torch.testing.assert_close(
-        half_turns(once, b, other), half_turns(half_turns(cubes, b, other), a, axis), rtol=0, atol=0
-    )
-
-
-def test_a_cube_outside_is_an_error():
-    with pytest.raises(IndexError):
-        extract_cubes(numbered(1, 3, 3, 3), torch.tensor([[2, 0, 0]]), (2, 2, 2))
-
-
-@pytest.mark.parametrize("value", [0, [1, 2], 1.5, True, [2, 2, 0], "2", None])
-def test_sizes_that_make_no_grid(value):
-    with pytest.raises(UserError, match=r"grid: found .*, expected one or three whole numbers"):
-        check_grid("grid", value)
-
-
-def test_one_number_stands_for_three():
-    assert check_grid("gap", 4, least=0) == (4, 4, 4)
-    assert check_grid("gap", [0, 1, 2], least=0) == (0, 1, 2)
+def test_short_images_are_stretched():
+    """3 x 4 pixels of 2 x 1 mm for a grid of 6 x 3: axis 0 becomes 6 pixels of 1 mm, axis 1 stays."""
+    affine = torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0]))
+    stretch = StretchToGridd("image", 3, (1, 1), (1, 0))
+    got = stretch({"image": MetaTensor(numbered(3, 3, 4), affine=affine)})["image"]
+    assert got.shape == (3, 6, 4)
+    assert got.affine.shape == (4, 4)
+    torch.testing.assert_close(got.affine.diagonal()[:2], torch.tensor([1.0, 1.0], dtype=torch.float64))
+    # pixel centres at -0.25, 0.25, 0.75, ... of the old ones: 0, then 1/4 and 3/4 between 0 and 4
+    torch.testing.assert_close(got[0, :3, 0].as_tensor(), torch.tensor([0.0, 1.0, 3.0]))
+    with pytest.raises(UserError, match="image: found 3 spatial axes, expected the 2 of the grid"):
+        stretch({"image": numbered(1, 3, 4, 5)})

@@ -308,7 +308,7 @@ def test_bad_settings_are_named(arguments, message):
 @pytest.mark.parametrize(
     ("volume", "message"),
     [
-        (torch.zeros(5, 6, 7), r"image: found shape \[5, 6, 7\] of torch.float32, expected floating-point"),
+        (torch.zeros(6, 7), r"image: found shape \[6, 7\] of torch.float32, expected floating-point"),
         (torch.zeros(1, 5, 6, 7, dtype=torch.int16), "image: found .* torch.int16"),
         (numbered(*SHAPE) * 300, r"image: found intensities from 0 to 298.571, expected 0 to 1"),
         (torch.full((1, 5, 6, 7), torch.nan), "image: found intensities from nan"),
@@ -326,3 +326,47 @@ def test_keys_of_different_shape_and_missing_keys():
     RandGenesisNoised(("image", "absent"), allow_missing_keys=True)(data)
     with pytest.raises(KeyError, match="absent"):
         RandGenesisNoised(("image", "absent"))(data)
+
+
+# -------------------------------------------------------------------------------------------------------- 2D
+def test_painting_an_image_by_hand():
+    image = numbered(5, 6)
+    blocks = paint(False, ((0, 1), (2, 3)), ((1, 2), (3, 1)), constants=[0.25, 0.75])
+    expected = image.clone()
+    expected[0, 0:2, 1:4] = 0.25
+    expected[0, 1:4, 2:3] = 0.75  # later over earlier
+    assert torch.equal(inpaint_blocks(image, blocks), expected)
+    kept = outpaint_windows(image, paint(True, ((1, 2), (3, 3)), constants=[0.51]))
+    assert torch.equal(kept[0, 1:4, 2:5], image[0, 1:4, 2:5])
+    assert (kept == 0.51).sum() == 30 - 9
+
+
+def test_noise_of_an_image_is_that_of_the_first_plane_of_a_volume():
+    """A voxel's number in C order: with one voxel along i, an image's."""
+    flat = uniform_noise(7, (9, 8), (2, 1), (4, 5), CPU)
+    assert torch.equal(flat, uniform_noise(7, (1, 9, 8), (0, 2, 1), (1, 4, 5), CPU)[0])
+    assert torch.equal(flat, uniform_noise(7, (9, 8), (0, 0), (9, 8), CPU)[2:6, 1:6])
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("shape", [(1, 1), (5, 6), (64, 48)])
+def test_laws_of_images(preset, shape):
+    image = MetaTensor(numbered(*shape, channels=3), affine=AFFINE)
+    before = image.clone()
+    transform = RandGenesisNoised(["image", "other"], preset=preset, num_windows=300)
+    changed = 0
+    for seed in range(12):
+        results = [
+            transform.set_random_state(seed)({"image": image, "other": image[:1].as_tensor()})
+            for _ in range(2)
+        ]
+        assert torch.equal(image.as_tensor(), before.as_tensor())
+        assert torch.equal(results[0]["image"].as_tensor(), results[1]["image"].as_tensor())
+        assert torch.equal(results[0]["image"].affine, AFFINE)
+        assert results[0]["image"].shape == image.shape
+        if transform.draw.paint is None:  # channels share one draw: of any number of them the same
+            assert torch.equal(results[0]["image"].as_tensor()[:1], results[0]["other"])
+        changed += not torch.equal(results[0]["image"].as_tensor(), image.as_tensor())
+    assert changed > 6 or shape == (1, 1)
+    off = RandGenesisNoised("image", preset=preset, prob=0)({"image": image})["image"]
+    assert torch.equal(off.as_tensor(), before.as_tensor())

@@ -146,8 +146,8 @@ def test_bad_arguments_are_named(arguments, message):
     ("sample", "message"),
     [
         (
-            {"t1": torch.zeros(5, 6, 7)},
-            r"t1: found shape \[5, 6, 7\] of torch.float32, expected floating-point",
+            {"t1": torch.zeros(6, 7)},
+            r"t1: found shape \[6, 7\] of torch.float32, expected floating-point",
         ),
         ({"t1": torch.zeros(1, 5, 6, 7, dtype=torch.uint8)}, "t1: found shape .* of torch.uint8, expected"),
         ({"t1": torch.full((1, 5, 6, 7), torch.nan)}, "t1: found NaN or infinite values in 210 voxels"),
@@ -173,3 +173,23 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cache_dir: .*supervoxels cannot be written"):
         Supervoxelsd(n_segments=8, cache_dir=str(tmp_path / "file"))({"image": noise(1, *SHAPE)})
+
+
+@pytest.mark.parametrize("backend", ["torch", "skimage"])
+def test_images_have_superpixels(tmp_path, backend):
+    affine = torch.diag(torch.tensor([2.0, 0.5, 9.0, 1.0]))  # of a slice 9 mm thick, which counts for nothing
+    image = MetaTensor(noise(3, 30, 40), affine=affine)
+    transform = Supervoxelsd(
+        "image", n_segments=12, compactness=5.0, backend=backend, mask_key="mask", cache_dir=str(tmp_path)
+    )
+    mask = torch.ones(1, 30, 40)
+    mask[:, :5] = 0
+    result = transform({"image": image, "mask": mask})["supervoxels"]
+    assert result.shape == (1, 30, 40)
+    assert torch.equal(result.affine, image.affine)
+    assert torch.equal(result.as_tensor() > 0, mask > 0)
+    assert 6 <= result.max() <= 20
+    if backend == "torch":  # lengths over their geometric mean, 1 mm: 2 and 0.5
+        assert torch.equal(result[0].as_tensor(), slic(image.as_tensor(), 12, 5.0, (2.0, 0.5), mask[0] > 0))
+    with pytest.raises(UserError, match=r"mask: found shape \[1, 30, 40, 1\], expected \(1, i, j\)"):
+        transform({"image": image, "mask": mask[..., None]})

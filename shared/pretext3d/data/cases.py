@@ -1,9 +1,9 @@
-"""Cases from what people have on disk: MSD and nnU-Net folders, plain folders of volumes, DICOM series.
+"""Cases from what people have on disk: MSD and nnU-Net folders, plain folders of volumes or pictures, DICOM.
 
 A case is a dictionary of plain values: `id` (unique), `image` (a path, or one path a channel), `label` (a
 path, where there is one), and what its datalist says of it: `fold`, `subject`, `landmark` (x y z in world mm,
-RAS), `landmark_mask` (a path) ... `name` is its id within its data set and `source` that data set's folder:
-splits rest on these two.
+RAS), `landmark_mask` (a path) ... A CSV file or a BIDS name may say the `subject`, too. `name` is its id
+within its data set and `source` that data set's folder: splits rest on these and on `subject`.
 """
 
 import logging
@@ -14,10 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretext3d.data.bids import attach_labels, bids_name, check_modalities, is_aside, join_modalities
 from pretext3d.data.datalists import existing_folder, find_datalist, listed_cases, paths_of, read_json
 from pretext3d.data.dataset import default_cache_dir
-from pretext3d.data.series import find_series, is_dicom
-from pretext3d.data.volumes import EXTENSIONS, strip_extension
+from pretext3d.data.images import PICTURES, is_picture
+from pretext3d.data.series import find_projections, find_series, is_dicom
+from pretext3d.data.subjects import set_subjects
+from pretext3d.data.volumes import extensions, strip_extension
 from pretext3d.errors import UserError
 
 __all__ = ["Case", "find_cases"]
@@ -28,7 +31,7 @@ Case = dict[str, Any]
 
 IMAGE_FOLDERS = {"imagestr": "labelstr", "images": "labels"}  # and their labels' folders, in lower case
 LABEL_FOLDERS = {"labels", "label", "labelstr", "labelsts", "labelsval"}
-LABEL_ENDINGS = re.compile(r"[._-](seg|label|labels|labelmap|mask|segmentation)$", re.IGNORECASE)
+LABEL_ENDINGS = re.compile(r"[._-](seg|dseg|probseg|label|labels|labelmap|mask|segmentation)$", re.IGNORECASE)
 CHANNEL_ENDING = re.compile(r"(.+)_(\d{4})$")
 
 
@@ -37,6 +40,9 @@ def find_cases(
     datalist: str = "",
     require_label: bool = False,
     cache_dir: str = "",
+    spatial_dims: int = 3,
+    subjects: str = "",
+    modalities: Sequence[str] | str | None = None,
 ) -> list[Case]:
     """All cases of one folder or of several, each in one of these layouts.
 
@@ -47,6 +53,12 @@ def find_cases(
     - imagesTr and labelsTr, or images and labels, with the same file names in both;
     - any folder, searched to its depths for .nii .nii.gz .nrrd .mha .mhd and DICOM series. Hidden files,
       folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are no images.
+      BIDS names (sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz) give the `subject`; the folders derivatives and
+      sourcedata of a BIDS data set hold no images, but a file ..._dseg there is the label of its session.
+
+    In 2D, .png .jpg .jpeg .tif .tiff count as images and labels too, DICOM files without a position in the
+    patient (X-rays) are a case each, those of a series of one `subject`, and a volume is one case: see
+    `slices.slice_cases` for its slices.
 
     Args:
         dataset_dir: a folder, or several whose cases are joined.
@@ -54,6 +66,10 @@ def find_cases(
             folder, = that datalist; 'none' = no datalist: every volume in the folder, listed or not.
         require_label: leave out cases without a label.
         cache_dir: for folders of links to DICOM slices; '' = `default_cache_dir()`.
+        spatial_dims: 3, or 2 to take pictures too.
+        subjects: path of a CSV file with the columns id and subject (see `set_subjects`); '' = none.
+        modalities: BIDS suffixes, as [T1w, FLAIR], that become the channels of one case per session (see
+            `join_modalities`); None = each file is a case of its own.
 
     Returns:
         The cases, in the order of the datalist or of their paths.
@@ -65,24 +81,33 @@ def find_cases(
     folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
     if not folders:
         raise UserError("dataset_dir: found an empty list, expected a folder")
+    wanted = check_modalities(modalities)
     cases: list[Case] = []
     for given in folders:
         folder = existing_folder(given)
         listed = find_datalist(folder, datalist, alone=len(folders) == 1)
         content = read_json(listed) if listed else {}
+        if wanted and listed:
+            raise UserError(
+                f"modalities: found {', '.join(wanted)}, but {listed} lists the cases; expected BIDS names "
+                "found by a search: datalist: none searches the folder"
+            )
         if listed and "training" in content:
             found = name_cases(listed_cases(listed, content, folder), folder)
             if not datalist:
-                tell_unlisted(folder, listed, found)
+                tell_unlisted(folder, listed, found, extensions(spatial_dims))
         elif listed and "channel_names" not in content and "file_ending" not in content:
             raise UserError(
                 f"{listed}: found the keys {sorted(content)}, expected 'training' (a list of entries with "
                 "'image') or nnU-Net's 'channel_names'; datalist: none searches the folder instead"
             )
         else:
-            found = search_folder(folder, cache_dir or default_cache_dir(), nnunet=listed is not None)
+            cache = cache_dir or default_cache_dir()
+            found = search_folder(folder, cache, listed is not None, wanted, spatial_dims)
         cases += [{**case, "source": str(folder)} for case in found]
     make_ids_unique(cases)
+    if subjects:
+        cases = set_subjects(cases, subjects)
     if require_label:
         labelled = [c for c in cases if "label" in c]
         if not labelled:
@@ -94,13 +119,13 @@ def find_cases(
     return cases
 
 
-def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case]) -> None:
+def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case], endings: tuple[str, ...]) -> None:
     """Log how many volumes of a folder its own datalist does not name: unlabelled ones, or forgotten ones."""
     known = {os.path.realpath(path) for case in cases for path in paths_of(case["image"])}
     marks = ("label", "landmark_mask")
     known |= {os.path.realpath(case[key]) for case in cases for key in marks if key in case}
     files = (path for _, found in walk(folder) for path in found)
-    volumes = {os.path.realpath(path) for path in files if path.name.lower().endswith(EXTENSIONS)}
+    volumes = {os.path.realpath(path) for path in files if path.name.lower().endswith(endings)}
     if volumes - known:
         logger.info(
             "%s: %d volumes of the folder are not in it; datalist: none takes every volume instead",
@@ -109,8 +134,13 @@ def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case]) -> None:
         )
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders with their files, sorted, links followed once; no hidden files, and no folders of labels."""
+def walk(folder: Path, images: bool = True) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders with their files, sorted, links followed once, no hidden ones.
+
+    Args:
+        folder: Folder to search to its depths.
+        images: Leave out the folders that hold no images: those of labels, and BIDS derivatives.
+    """
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -118,46 +148,76 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f.lower() not in LABEL_FOLDERS)
+        aside = {f for f in folders if f.lower() in LABEL_FOLDERS or is_aside(f, folders, files)}
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not (images and f in aside))
         yield Path(place), [Path(place, f) for f in sorted(files) if not f.startswith(".")]
 
 
-def search_folder(folder: Path, cache_dir: str, nnunet: bool = False) -> list[Case]:
+def search_folder(
+    folder: Path,
+    cache_dir: str,
+    nnunet: bool = False,
+    modalities: Sequence[str] = (),
+    spatial_dims: int = 3,
+) -> list[Case]:
     """The cases of a folder without a datalist, with the labels that have their names.
 
     Args:
         folder: searched to its depths; in an nnU-Net raw folder only imagesTr.
         cache_dir: for folders of links to DICOM slices.
         nnunet: dataset.json says that this is nnU-Net raw: imagesTr alone, and _0000 is a channel's number.
+        modalities: BIDS suffixes that become the channels of one case per session.
+        spatial_dims: 3, or 2 to take pictures too.
     """
+    endings = extensions(spatial_dims)
     pairs = [(p, q) for p in sorted(folder.iterdir()) if p.is_dir() for q in label_folder(p)]
     root = folder / "imagesTr" if nnunet and (folder / "imagesTr").is_dir() else folder
     cases: list[Case] = []
     slices: list[Path] = []
-    labels_left = 0
+    labels_left = pictures = 0
     for _, files in walk(root):
-        volumes = [p for p in files if p.name.lower().endswith(EXTENSIONS)]
+        volumes = [p for p in files if p.name.lower().endswith(endings)]
+        pictures += sum(is_picture(p.name) for p in files)
         images = [p for p in volumes if not LABEL_ENDINGS.search(strip_extension(p.name))]
         labels_left += len(volumes) - len(images)
         cases += group_channels(images, certain=nnunet, labels=[q for _, q in pairs])
-        slices += [p for p in files if not p.name.lower().endswith(EXTENSIONS) and is_dicom(p)]
+        slices += [p for p in files if not p.name.lower().endswith(endings) and is_dicom(p)]
     if labels_left:
         logger.info(
             "%s: %d files named like labels (..._seg, ..._mask) are not taken for images", folder, labels_left
         )
+    views = find_projections(slices) if spatial_dims == 2 else {}
+    cases += [{"image": str(p), "path": str(p), "subject": series} for p, series in views.items()]
+    slices = [p for p in slices if p not in views]
     cases += [{"image": read, "path": str(path)} for path, read in find_series(slices, cache_dir)]
     if not cases:
+        hint = f"; spatial_dims: 2 reads its {pictures} pictures ({' '.join(PICTURES)})" if pictures else ""
+        what = "volumes" if spatial_dims == 3 else "pictures or volumes"
         raise UserError(
-            f"dataset_dir: no volumes found in {root} or below it; looked for {' '.join(EXTENSIONS)} "
-            "and DICOM series (.dcm, or files without a suffix that begin as DICOM does)"
+            f"dataset_dir: no {what} found in {root} or below it; looked for {' '.join(endings)} "
+            f"and DICOM series (.dcm, or files without a suffix that begin as DICOM does){hint}"
         )
     for case in cases:
         for images_folder, labels_folder in pairs:
             if Path(case["path"]).is_relative_to(images_folder):
                 stem = strip_extension(str(labels_folder / Path(case["path"]).relative_to(images_folder)))
-                found = [stem + e for e in EXTENSIONS if Path(stem + e).is_file()]
+                found = [stem + e for e in endings if Path(stem + e).is_file()]
                 case.update({"label": found[0]} if found else {})
-    return name_cases(cases, root)
+    return name_cases(with_bids(cases, folder, modalities), root)
+
+
+def with_bids(cases: list[Case], folder: Path, modalities: Sequence[str]) -> list[Case]:
+    """The cases with what their BIDS names say: subject, label, and, on demand, modalities as channels."""
+    if modalities:
+        count = len(cases)
+        cases = join_modalities(cases, modalities, folder)
+        logger.info("%s: %d files are %d sessions of %s", folder, count, len(cases), ", ".join(modalities))
+    named = [(case, bids_name(case["path"])) for case in cases]
+    for case, name in named:
+        case.update({"subject": name.subject} if name else {})
+    if any(name for _, name in named):
+        attach_labels(cases, [p for _, files in walk(folder, images=False) for p in files], folder)
+    return cases
 
 
 def label_folder(images: Path) -> list[Path]:

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from pretext3d.checking import is_whole
+from pretext3d.data.slices import Slices, plane_axis
 from pretext3d.data.volumes import (
     EMPTY,
     GEOMETRY,
     INF,
     MISSING,
     NAN,
+    SINGLE_ROW,
     SINGLE_SLICE,
     UNREADABLE,
     VerdictCache,
@@ -30,7 +32,10 @@ logger = logging.getLogger(__name__)
 Case = dict[str, Any]
 
 CHANNELS = "wrong number of channels"
+MODALITY = "missing modality"
 CHANNEL_SHAPE = "channels of different shapes"
+VOLUME = "volume"
+SLICE = "no such slice"
 NO_LABEL = "no label"
 LABEL_SHAPE = "label shape"
 LABEL_GEOMETRY = "label geometry"
@@ -46,8 +51,8 @@ class CheckResult(NamedTuple):
         good: the cases that can be trained on, in the order given.
         bad: the others, each with its reason, "name: detail".
         shapes: of each good case by id, voxels along the world axes x y z (that is, after reorientation to
-            RAS).
-        spacings: of each good case by id, mm along x y z.
+            RAS); in 2D along the plane's two.
+        spacings: of each good case by id, mm along the same axes.
         channels: what a good case gives the network.
         values: of each good case by id, the whole numbers in its label; only where labels were asked for.
     """
@@ -83,15 +88,20 @@ def check_cases(
     require_label: bool = False,
     max_label: int = 0,
     progress: bool = True,
+    spatial_dims: int = 3,
+    slices: Slices | None = None,
 ) -> CheckResult:
     """Sort cases into good and bad ones: by their headers first, then by the voxels of the rest.
 
-    Reasons, for images: missing file, unreadable, wrong number of dimensions, single slice (one voxel along
-    i, j or k), bad geometry, channels of different shapes, wrong number of channels, NaN, inf (or beyond
-    float32), empty (every voxel of every used channel the same). For labels: no label, missing file,
-    unreadable, label shape, label geometry (spacing or orientation other than the image's), label values (not
-    whole, negative, above `max_label`). A label without foreground is good: healthy controls are told in the
-    log.
+    Reasons, for images: missing modality (of a BIDS session), missing file, unreadable, wrong number of
+    dimensions, single slice (one voxel along i, j or k), bad geometry, channels of different shapes, wrong
+    number of channels, NaN, inf (or beyond float32), empty (every voxel of every used channel the same). For
+    labels: no label, missing file, unreadable, label shape, label geometry (spacing or orientation other than
+    the image's), label values (not whole, negative, above `max_label`). A label without foreground is good:
+    healthy controls are named in the log. In 2D: single row (one pixel along an axis of the plane) in place
+    of single slice, volume (and no `slices` to take of it), no such slice (of an entry with `slice`);
+    pictures of several pages have a wrong number of dimensions. Volumes are checked as such, not slice by
+    slice.
 
     Args:
         cases: with `id`, `image` and, for labels, `label`.
@@ -101,17 +111,21 @@ def check_cases(
         require_label: check labels too.
         max_label: the largest value a label may hold; 0 = any.
         progress: show a bar when it takes long (on rank 0 only).
+        spatial_dims: 3, or 2 for pictures, single slices and slices of volumes.
+        slices: in 2D, the slices that are taken of volumes; None: a volume is a bad case.
 
     Raises:
         UserError: `channels` is none, or no case has so many.
     """
     used = as_channels(channels)
-    cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "")
+    cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims)
     hidden = not progress or not is_first()
     reasons: dict[str, str] = {}
     headers: dict[str, VolumeFacts] = {}
     for case in tqdm(cases, desc="reading headers", disable=hidden, delay=2, leave=False):
-        reasons[case["id"]], headers[case["id"]] = header_fault(case, cache)
+        reason, facts = header_fault(case, cache)
+        reasons[case["id"]] = reason or (plane_fault(case, facts, slices) if spatial_dims == 2 else "")
+        headers[case["id"]] = facts
     counts = Counter(headers[i].channels for i, reason in reasons.items() if not reason)
     common = max(counts, key=lambda n: (counts[n], -n)) if counts else 1
     needed = max(used) + 1 if used else common
@@ -133,6 +147,12 @@ def check_cases(
             reasons[name], values[name] = label_fault(case, cache, headers[name], max_label)
     good = [c for c in cases if not reasons[c["id"]]]
     world = {c["id"]: headers[c["id"]].along_world() for c in good}
+    if spatial_dims == 2:
+        for case in good:
+            shape, spacing = world[case["id"]]
+            given = case.get("slice_axis", 2) if "slice" in case or slices is None else slices.axis
+            normal = plane_axis(headers[case["id"]], given)
+            del shape[normal], spacing[normal]
     return CheckResult(
         good=good,
         bad=[(c, reasons[c["id"]]) for c in cases if reasons[c["id"]]],
@@ -158,6 +178,8 @@ def header_fault(case: Case, cache: VerdictCache) -> tuple[str, VolumeFacts]:
     """What the headers of a case's images show: '' or the reason, and the facts of all its files as one."""
     files = files_of(case)
     facts = [cache.facts(path, "header") for path in files]
+    if case.get("missing"):
+        return f"{MODALITY}: {', '.join(case['missing'])}", facts[0]
     for path, one in zip(files, facts, strict=True):
         if one.problem:
             return named(one, path if len(files) > 1 else ""), one
@@ -172,6 +194,20 @@ def header_fault(case: Case, cache: VerdictCache) -> tuple[str, VolumeFacts]:
         return "", facts[0]
     first = facts[0]
     return "", VolumeFacts("", "", first.shape, first.spacing, first.axes, len(files))
+
+
+def plane_fault(case: Case, facts: VolumeFacts, slices: Slices | None) -> str:
+    """What is wrong with a file as a source of 2D cases: '' or the reason."""
+    shape, _ = facts.along_world()
+    if 1 in shape:
+        return ""
+    if "slice" not in case:
+        size = "x".join(map(str, facts.shape))
+        return "" if slices else f"{VOLUME}: {size} voxels; slices: {{axis: 2, every: 1}} takes its slices"
+    axis, index = case.get("slice_axis", 2), case["slice"]
+    if axis not in (0, 1, 2) or not is_whole(index) or not 0 <= index < shape[axis]:
+        return f"{SLICE}: {index} along axis {axis}, the volume is {'x'.join(map(str, shape))} along x y z"
+    return ""
 
 
 def voxel_fault(case: Case, cache: VerdictCache, used: Sequence[int] | None) -> str:
@@ -208,7 +244,7 @@ def label_fault(case: Case, cache: VerdictCache, image: VolumeFacts, max_label: 
     if "label" not in case:
         return NO_LABEL, []
     facts = cache.facts(case["label"], "label")
-    if facts.problem == SINGLE_SLICE and facts.shape:
+    if facts.problem in (SINGLE_SLICE, SINGLE_ROW) and facts.shape:
         return f"{LABEL_SHAPE}: {facts.shape}, the image's is {image.shape}", []
     if facts.problem in (MISSING, UNREADABLE):
         return f"{facts.problem}: label, {facts.detail}", []

@@ -128,6 +128,10 @@ def checked_entry(raw: Any, where: str) -> Case:
         entry["image"] = entry["image"][0]
     if "fold" in entry and not is_whole(entry["fold"]):
         raise UserError(f"{where}: 'fold' is {entry['fold']!r}, expected a whole number")
+    if "subject" in entry and not isinstance(entry["subject"], str | int):
+        raise UserError(f"{where}: 'subject' is {entry['subject']!r}, expected text or a whole number")
+    if "subject" in entry:
+        entry["subject"] = str(entry["subject"])
     point = entry.get("landmark", [0, 0, 0])
     if not isinstance(point, list) or len(point) != 3 or not all(type(v) in (int, float) for v in point):
         raise UserError(f"{where}: 'landmark' is {point!r}, expected [x, y, z] in world mm")

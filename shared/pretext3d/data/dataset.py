@@ -22,12 +22,13 @@ import ignite.distributed as idist
 import monai
 import numpy as np
 import torch
-from monai.data import Dataset, MetaTensor
+from monai.data import MetaTensor
 from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 import pretext3d
+from pretext3d.data.keyed import KeyedItems
 from pretext3d.errors import UserError
 from pretext3d.files import new_folder, remove_old_drafts
 
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 MAX_INLINE_ELEMENTS = 64  # arrays of up to so many elements are kept in case.json, not in a file of their own
 FORMAT = 1  # of the cached files: a change here makes every cached volume anew
 FILES = ("image", "label", "landmark_mask")  # the keys of a case that name files
-NAMES = ("id", "name", "source", "subject", "split", "fold")  # what a case is called: no transform reads it
+NAMES = ("id", "name", "source", "subject", "subject_scope", "split", "fold")  # no transform reads them
 
 
 def default_cache_dir() -> str:
@@ -84,7 +85,7 @@ def file_stamp(path: str) -> list[Any]:
     return [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
 
 
-class CachedVolumes(Dataset):
+class CachedVolumes(KeyedItems):
     """A data set of cases whose deterministic transforms are cached on disk and shared by all processes.
 
     Item `key` is draw `key // n` of case `key % n` of the n cases: `dataset[i]` for i < n is the first draw
@@ -111,7 +112,6 @@ class CachedVolumes(Dataset):
         prepare: bool = True,
     ) -> None:
         transform = transform if transform is not None else Compose([])
-        super().__init__(data=data, transform=transform)
         if crops_per_volume < 1:
             raise UserError(
                 f"crops_per_volume (in validation val_crops): found {crops_per_volume}, expected 1 or more"
@@ -121,9 +121,9 @@ class CachedVolumes(Dataset):
         )
         steps = transform.transforms
         self.deterministic = Compose(steps[:first])
-        self.random = Compose(steps[first:] if first is not None else [])
+        random = Compose(steps[first:] if first is not None else [])
+        super().__init__(data=data, transform=transform, random=random, seed=seed)
         self.crops_per_volume = crops_per_volume
-        self.seed = seed
         self.folder = Path(cache_dir or default_cache_dir()) / "volumes"
         self.recipe = json.dumps(
             [FORMAT, pretext3d.__version__, monai.__version__, describe(list(self.deterministic.transforms))]
@@ -135,27 +135,10 @@ class CachedVolumes(Dataset):
     def __len__(self) -> int:
         return len(self.data) * self.crops_per_volume
 
-    def __getitem__(self, key: int) -> Any:
-        return self.random(self._begin(key))
-
-    def until(self, key: int, wanted: str) -> Any:
-        """The value `wanted` of sample `key`, without the random transforms behind the one that makes it."""
-        sample = self._begin(key)
-        for transform in self.random.transforms:
-            if wanted in sample:
-                break
-            sample = transform(sample)
-        return sample[wanted]
-
     def _begin(self, key: int) -> dict[str, Any]:
-        """What the random transforms of sample `key` start from; they are seeded for it."""
-        draw, case = divmod(int(key), len(self.data))
+        draw, case = divmod(int(key), self.num_cases)
         self._seed(draw, case)
         return self.volume(case)
-
-    def _seed(self, draw: int, case: int) -> None:
-        state = np.random.SeedSequence([self.seed, draw, case]).generate_state(1)[0]
-        self.random.set_random_state(seed=int(state))
 
     def volume(self, case: int) -> dict[str, Any]:
         """The deterministic result of case `case`, memory-mapped; writing to it does not reach the disk."""
@@ -243,7 +226,7 @@ class UsableVolumes(CachedVolumes):
         self.entries = {}
 
     def _begin(self, key: int) -> dict[str, Any]:
-        return {**super()._begin(key), "draw": int(key) // len(self.data)}
+        return {**super()._begin(key), "draw": int(key) // self.num_cases}
 
 
 def _write_entry(folder: Path, result: dict[str, Any]) -> None:
@@ -296,7 +279,7 @@ def _read_entry(folder: Path) -> dict[str, Any]:
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """Keys of one epoch for `CachedVolumes`: every pass in a new order, every visit a new draw.
+    """Keys of one epoch for a data set of keyed items: every pass in a new order, every visit a new draw.
 
     Key = case + n * draw, with draw = epoch * passes + pass: a function of (seed, epoch, position) alone. The
     draws of one case in one epoch are consecutive, so that a transform can deal out what the case has without
@@ -304,17 +287,17 @@ class EpochSampler(DistributedSampler[Any]):
     single process with the same global batch size would take. MONAI's trainer calls `set_epoch`.
 
     Args:
-        dataset: the cases.
+        dataset: `CachedVolumes`, `GeneratedItems`, ...
         num_samples: samples per epoch over all ranks, more or fewer than the cases; None = `len(dataset)`.
         seed: of the order.
     """
 
-    def __init__(self, dataset: CachedVolumes, num_samples: int | None = None, seed: int = 0) -> None:
+    def __init__(self, dataset: KeyedItems, num_samples: int | None = None, seed: int = 0) -> None:
         rank, world = idist.get_rank(), idist.get_world_size()
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=True, seed=seed)
         if num_samples is not None and num_samples < 1:
             raise UserError(f"num_samples: found {num_samples}, expected 1 or more")
-        self.cases = len(dataset.data)
+        self.cases = dataset.num_cases
         self.total_size = math.ceil((num_samples or len(dataset)) / world) * world
         self.num_samples = self.total_size // world
 

@@ -1,17 +1,78 @@
-"""Deterministic first steps that MONAI has no transform for."""
+"""Deterministic first steps and the last one, saving, that MONAI has no transform for."""
 
+import logging
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Spacingd
+from monai.transforms import LoadImaged, MapTransform, Orientation, Orientationd, SaveImaged, Spacingd
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from pretext3d.data.checks import as_channels
+from pretext3d.data.slices import load_plane, to_stored
+from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
+from pretext3d.files import draft_folder
+from pretext3d.ops.checks import check_spatial_dims
 
-__all__ = ["NameByCased", "OnImageGridd", "PlainSpacingd", "ScaleToUnitd", "SelectChannelsd"]
+__all__ = [
+    "LoadCased",
+    "NameByCased",
+    "OnImageGridd",
+    "PlainOrientationd",
+    "PlainSpacingd",
+    "SaveCased",
+    "ScaleToUnitd",
+    "SelectChannelsd",
+]
+
+logger = logging.getLogger(__name__)
+
+LABELS = ("label", "landmark_mask")  # keys whose pictures hold class numbers
+
+
+class LoadCased(LoadImaged):
+    """Read the files of a case, channels first, float32.
+
+    In 3D this is MONAI's `LoadImaged(keys, ensure_channel_first=True)`. In 2D a file is a picture, a single
+    slice, or a volume of which the case names a slice (`slice`, `slice_axis`): see `slices.load_plane`. There
+    the case gets `oriented`: True for slices, whose axes are the patient's, False for pictures; and a
+    `landmark` (x, y, z) is put in the order of the plane's axes, its normal last.
+
+    Args:
+        keys: files, or lists of one file per channel.
+        spatial_dims: 3 or 2.
+        allow_missing_keys: pass over keys that a case lacks.
+    """
+
+    def __init__(
+        self, keys: Sequence[str] | str, spatial_dims: int = 3, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, ensure_channel_first=True, allow_missing_keys=allow_missing_keys)
+        check_spatial_dims(spatial_dims)
+        self.spatial_dims = spatial_dims
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
+        """The case with its images in place of their files."""
+        if self.spatial_dims == 3:
+            return super().__call__(data, reader)
+        d = dict(data)
+        for number, key in enumerate(self.key_iterator(d)):
+            plane = d.get("slice"), d.get("slice_axis", 2)
+            d[key], axis = load_plane(d[key], *plane, is_label=key in LABELS)
+            if number == 0:
+                d["oriented"] = "volume_affine" in d[key].meta
+                if "landmark" in d:
+                    d["landmark"] = [
+                        *(x for w, x in enumerate(d["landmark"]) if w != axis),
+                        d["landmark"][axis],
+                    ]
+        return d
 
 
 class SelectChannelsd(MapTransform):
@@ -145,6 +206,41 @@ class PlainSpacingd(Spacingd):
         return {**data, **super().__call__(own, lazy)}
 
 
+class PlainOrientationd(Orientationd):
+    """MONAI's `Orientationd` for volumes and planes: of the axis codes, a plane takes the first two.
+
+    MONAI's takes them, too, but warns, in its inverse whatever it was given: an affine of 4 x 4 names three
+    axes.
+
+    Args:
+        keys: volumes (c, i, j, k) or planes (c, i, j).
+        axcodes: the directions wanted.
+        allow_missing_keys: pass over keys that a case lacks.
+    """
+
+    def __init__(
+        self, keys: Sequence[str] | str, axcodes: str = "RAS", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, axcodes=axcodes, labels=None, allow_missing_keys=allow_missing_keys)
+        self.by_dims = {2: Orientation(axcodes=axcodes[:2], labels=None), 3: self.ornt_transform}
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        """The dictionary with its volumes and planes reoriented."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.by_dims[d[key].ndim - 1](d[key], lazy=lazy)
+        return d
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary with its volumes and planes as they were."""
+        d = dict(data)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="axcodes .* length is smaller")
+            for key in self.key_iterator(d):
+                d[key] = self.by_dims[d[key].ndim - 1].inverse(d[key])
+        return d
+
+
 class NameByCased(MapTransform):
     """Let `SaveImaged` name a case's results by its `result_name`, which is unique, as file names may not be.
 
@@ -165,3 +261,88 @@ class NameByCased(MapTransform):
         for key in self.key_iterator(d) if self.name_key in d else ():
             d[key].meta["filename_or_obj"] = f"{d[self.name_key]}.nii.gz"
         return d
+
+
+class SaveCased(SaveImaged):
+    """Save class indices, one byte per voxel, on the grid of the file that they were predicted from.
+
+    In 3D this is MONAI's `SaveImaged`, NIfTI, under the case's `result_name` (see `NameByCased`). In 2D:
+
+    - of a picture a PNG, of the size that a viewer shows: its EXIF orientation is applied, and the PNG has
+      none, so both look alike;
+    - of a single slice a NIfTI file, with its file's own axes, shape and affine;
+    - slices of a volume are put together to one NIfTI file on the volume's grid, once all `slice_count` of
+      them have come; 0 where there was none. They may come in any order, in one process.
+
+    Args:
+        keys: predictions (1, i, j, k) or (1, i, j), inverted to the grid that `LoadCased` gave.
+        output_dir: where the files go.
+        output_postfix: behind the name: case_seg.nii.gz.
+        spatial_dims: 3 or 2.
+        name_key: the case's name for results.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str] | str,
+        output_dir: str,
+        output_postfix: str = "seg",
+        spatial_dims: int = 3,
+        name_key: str = "result_name",
+    ) -> None:
+        super().__init__(
+            keys,
+            output_dir=output_dir,
+            output_postfix=output_postfix,
+            output_dtype=np.uint8,
+            resample=False,
+            separate_folder=False,
+        )
+        self.output_dir, self.output_postfix = Path(output_dir), output_postfix
+        self.spatial_dims, self.name_key = spatial_dims, name_key
+        self.naming = NameByCased(keys, name_key)
+        self.unfinished: dict[str, tuple[np.ndarray, set[int]]] = {}
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The case as it came; its predictions are on disk, or wait for the rest of their volume."""
+        d = dict(data)
+        if self.spatial_dims == 3:
+            return super().__call__(self.naming(d))
+        for key in self.key_iterator(d):
+            self._save_plane(d, d[key])
+        return d
+
+    def _save_plane(self, case: Mapping[Hashable, Any], pred: MetaTensor) -> None:
+        plane = pred.detach().cpu().as_tensor()[0].numpy().astype(np.uint8)
+        file = Path(str(pred.meta.get("filename_or_obj", "pred")))
+        name = str(case.get(self.name_key) or strip_extension(file.name))
+        if "volume_affine" not in pred.meta:
+            self._write(f"{name}_{self.output_postfix}.png", np.ascontiguousarray(plane.T))
+            return
+        affine = torch.as_tensor(pred.meta["volume_affine"]).cpu().numpy()
+        shape = [int(n) for n in pred.meta["volume_shape"]]
+        ras = [0, 0, 0]
+        full = [*shape, *(1,) * (3 - len(shape))]
+        for voxel_axis, world_axis in enumerate(nib.io_orientation(affine)[:, 0].astype(int)):
+            ras[world_axis] = full[voxel_axis]
+        one = 1 in ras
+        axis, index = (ras.index(1), 0) if one else (int(case.get("slice_axis", 2)), int(case["slice"]))
+        volume, found = self.unfinished.setdefault(name, (np.zeros(ras, np.uint8), set()))
+        volume[(slice(None),) * axis + (index,)] = plane
+        found.add(index)
+        if one or len(found) == int(case.get("slice_count", 1)):
+            del self.unfinished[name]
+            self._write(f"{name}_{self.output_postfix}.nii.gz", to_stored(volume, affine, shape), affine)
+
+    def _write(self, name: str, array: np.ndarray, affine: np.ndarray | None = None) -> None:
+        """Write a PNG (rows, columns), or with an affine a NIfTI file, under another name first."""
+        target = self.output_dir / name
+        with draft_folder(target) as folder:  # both writers go by the suffix: the draft keeps its name
+            if affine is None:
+                from PIL import Image
+
+                Image.fromarray(array).save(folder / name)
+            else:
+                nib.save(nib.Nifti1Image(array, affine), folder / name)
+            (folder / name).replace(target)
+        logger.info("writing: %s", target)

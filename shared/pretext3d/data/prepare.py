@@ -13,7 +13,9 @@ from pretext3d.data.checks import CheckResult, as_channels, check_cases
 from pretext3d.data.classes import classified_cases
 from pretext3d.data.datalists import label_names
 from pretext3d.data.dataset import default_cache_dir
+from pretext3d.data.slices import check_slices, slice_cases
 from pretext3d.data.splits import labelled_subset, split_cases
+from pretext3d.data.subjects import by_subject, subject_count, warn_ungrouped
 from pretext3d.errors import UserError
 
 __all__ = ["choose_pixdim", "inference_cases", "prepare_cases"]
@@ -43,11 +45,17 @@ def prepare_cases(
     class_file: str = "",
     cache_dir: str = "",
     label_hint: str = "",
+    subjects: str = "",
+    modalities: Sequence[str] | str | None = None,
+    test_fraction: int | float = 0,
+    spatial_dims: int = 3,
+    slices: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Find the cases, hold some out, leave out or refuse bad ones, settle channels, spacing and classes.
 
-    The split rests on the names of all cases found, good or bad, labelled or not: with the same folders,
-    `split_seed`, `val_fraction` and `fold`, pre-training never sees a case that fine-tuning holds out.
+    The split rests on the subjects of all cases found, good or bad, labelled or not: with the same folders,
+    `subjects`, `split_seed`, `val_fraction`, `test_fraction` and `fold`, pre-training never sees a case that
+    fine-tuning holds out. Fractions and numbers of labels count subjects (see `subjects`).
 
     Args:
         dataset_dir: a folder or several (see `find_cases`); '' = the embedded phantom, made once under
@@ -59,20 +67,30 @@ def prepare_cases(
         channels: indices of the channels to use; None = all.
         pixdim: the spacing to resample to, mm (see `choose_pixdim`).
         roi_size: the crop, voxels; needed by pixdim: fit and fit_each.
-        val_fraction: of the cases held out, in [0, 1).
+        val_fraction: Part of the subjects held out of those that are not in the test set, in [0, 1).
         fold: the part held out (see `split_cases`); None = the seeded split.
-        label_fraction: of the good labelled training cases used where labels are, in (0, 1].
-        num_labelled: so many of them; 0 = by `label_fraction`.
-        seed: of the choice of labelled cases.
+        label_fraction: Part of the good labelled training subjects used where labels are, in (0, 1].
+        num_labelled: Number of these subjects, each with all its volumes; 0 = by `label_fraction`.
+        seed: Seed of the choice of labelled subjects.
         split_seed: of the split.
         skip_bad: leave out bad cases in fine-tuning.
         num_classes: background included; 0 = as many as dataset.json or the label files name.
         class_file: the cases' classes for classification (see `classified_cases`).
         cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
-        label_hint: what to do without labels, told where guided pre-training finds too few of them.
+        label_hint: What to do without labels, for the message where guided pre-training finds too few.
+        subjects: Path of a CSV file with the columns id and subject; '' = the subjects of the datalist or of
+            BIDS names, else each case is one.
+        modalities: BIDS suffixes that become the channels of one case per session (see `find_cases`).
+        test_fraction: Part of the subjects that neither train nor validate, in [0, 1); the same ones for
+            every purpose, `val_fraction` and `fold`.
+        spatial_dims: 3 for volumes, 2 for pictures, single slices and slices of volumes.
+        slices: in 2D, the slices that volumes give: {axis: 0, 1 or 2 (x, y, z), every: n}, every n-th one.
+            They are chosen after the split and after the choice of labelled cases, so that all slices of a
+            volume stay together. None: a volume is a bad case (the phantom's give their axial slices).
 
     Returns:
-        train, val: lists of cases. channels: number. pixdim: [x, y, z] mm, or [] for no resampling.
+        train, val, test: lists of cases. channels: number. pixdim: [x, y, z] mm, in 2D those of the plane's
+        two axes, or [] for no resampling.
         num_classes (background included) and class_names: 0 and [] where nothing names them. bad: lists [id,
         reason].
 
@@ -86,29 +104,48 @@ def prepare_cases(
     skip_bad = skip_bad or purpose == "guided"
     used = as_channels(channels)
     cache = cache_dir or default_cache_dir()
+    taken = check_slices(default_slices(dataset_dir, spatial_dims, slices), spatial_dims)
     dataset_dir = dataset_dir or embedded_phantom(cache)
     cache = str(Path(cache).expanduser())
-    found = find_cases(dataset_dir, datalist, require_label=purpose == "finetuning", cache_dir=cache)
-    held = {c["id"] for c in split_cases(found, val_fraction, split_seed, fold)[1]}
+    found = find_cases(
+        dataset_dir,
+        datalist,
+        require_label=purpose == "finetuning",
+        cache_dir=cache,
+        spatial_dims=spatial_dims,
+        subjects=subjects,
+        modalities=modalities,
+    )
+    warn_ungrouped(found)
+    split = split_cases(found, val_fraction, split_seed, fold, test_fraction)
     class_names: list[str] = []
     if purpose == "classification":
         found, class_names = classified_cases(found, class_file)
     names = label_names(dataset_dir, datalist) if segmenting else {}
-    checked = check_cases(found, used, cache, require_label=segmenting, max_label=max(names, default=0))
+    checked = check_cases(
+        found, used, cache, segmenting, max(names, default=0), spatial_dims=spatial_dims, slices=taken
+    )
     report_bad(checked, len(found), "left out" if skip_bad or not labelled else "bad")
     if labelled and checked.bad and not skip_bad:
         raise UserError(
             f"{len(checked.bad)} of {len(found)} labelled cases are bad ({listing(checked)}); "
             "mend them, or leave them out by skip_bad: True"
         )
-    train = [c for c in checked.good if c["id"] not in held]
-    val = [c for c in checked.good if c["id"] in held]
+    parts = [{c["id"] for c in part} for part in split]
+    train, val, test = ([c for c in checked.good if c["id"] in part] for part in parts)
     bad = f" ({listing(checked)})" if checked.bad else ""
-    if len(checked.good) < 2 or not train or (val_fraction > 0 and not val):
+    if (
+        len(checked.good) < 2
+        or not train
+        or (val_fraction > 0 and not val)
+        or (test_fraction > 0 and not test)
+    ):
         bad += f"; {label_hint}" if purpose == "guided" and label_hint else ""
+        people, tests = len(by_subject(found)), f" and {len(test)} to test on" if test_fraction else ""
+        of = "" if people == len(found) else f" of {people} subject{'s' * (people != 1)}"
         raise UserError(
-            f"dataset_dir: {len(found)} cases found in {dataset_dir}, of them {len(train)} good ones to "
-            f"train on and {len(val)} held out; expected at least one of each{bad}"
+            f"dataset_dir: {len(found)} cases{of} found in {dataset_dir}, of them {len(train)} good ones to "
+            f"train on and {len(val)} held out{tests}; expected at least one of each{bad}"
         )
     if segmenting and all(checked.values[c["id"]] == [0] for c in train):
         raise UserError(
@@ -120,6 +157,7 @@ def prepare_cases(
         [checked.shapes[c["id"]] for c in train],
         [checked.spacings[c["id"]] for c in train],
         roi_size,
+        spatial_dims,
     )
     count, class_names = (len(class_names), class_names) if class_names else classes(names, checked)
     if num_classes and segmenting:
@@ -135,22 +173,25 @@ def prepare_cases(
             "landmark: %d of %d training cases have none (%s%s): their volume's centre is taken instead",
             len(bare), len(train), ", ".join(bare[:3]), ", ..." if len(bare) > 3 else "",
         )  # fmt: skip
-    available = len(train)
+    available = train
     if labelled:
         train = labelled_subset(train, label_fraction, num_labelled, seed)
     logger.info(
-        "%s: %d cases to train on%s, %d held out, %d bad; %d channel(s), spacing %s",
+        "%s: %s%s to train on, %s held out, %s to test on, %d bad; %d channel(s), spacing %s",
         purpose,
-        len(train),
-        f" of {available}" if len(train) < available else "",
-        len(val),
+        subject_count(train, unit=True),
+        f" of {subject_count(available)}" if len(train) < len(available) else "",
+        subject_count(val),
+        subject_count(test),
         len(checked.bad),
         checked.channels,
-        "x".join(f"{s:g}" for s in spacing) + " mm" if spacing else "as it is",
+        "x".join(f"{s:g}" for s in spacing) + " mm" if spacing else "native",
     )
+    train, val, test = (slice_cases(part, taken, used, cache) for part in (train, val, test))
     return {
         "train": train,
         "val": val,
+        "test": test,
         "channels": checked.channels,
         "pixdim": spacing,
         "num_classes": count,
@@ -164,6 +205,9 @@ def inference_cases(
     datalist: str = "none",
     channels: int | Sequence[int] | None = None,
     cache_dir: str = "",
+    modalities: Sequence[str] | str | None = None,
+    spatial_dims: int = 3,
+    slices: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Every good volume of a folder, for a trained network; bad ones are left out with a warning.
 
@@ -172,19 +216,27 @@ def inference_cases(
         datalist: as in `prepare_cases`; none, the folder's own volumes, is what a folder of new scans needs.
         channels: indices of the channels to use; None = all.
         cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
+        spatial_dims: as in `prepare_cases`.
+        slices: as in `prepare_cases`. Slices that are not taken, constant ones among them, stay 0 in the
+            volume that the others are put together to.
+        modalities: BIDS suffixes that become the channels of one case per session (see `find_cases`).
 
     Returns:
-        cases: list, each with `result_name`, a file name of its own for what is made of it. channels: number.
+        cases: list, each with `result_name`, a file name of its own for what is made of it; slices have that
+        of their volume, and `slice_count`, the number of its slices. channels: number.
         bad: lists [id, reason].
 
     Raises:
         UserError: no good volume.
     """
-    cache = cache_dir or default_cache_dir()
+    cache, used = cache_dir or default_cache_dir(), as_channels(channels)
+    taken = check_slices(default_slices(dataset_dir, spatial_dims, slices), spatial_dims)
     dataset_dir = dataset_dir or embedded_phantom(cache)
     cache = str(Path(cache).expanduser())
-    found = find_cases(dataset_dir, datalist, cache_dir=cache)
-    checked = check_cases(found, as_channels(channels), cache)
+    found = find_cases(
+        dataset_dir, datalist, cache_dir=cache, spatial_dims=spatial_dims, modalities=modalities
+    )
+    checked = check_cases(found, used, cache, spatial_dims=spatial_dims, slices=taken)
     report_bad(checked, len(found), "left out")
     if not checked.good:
         raise UserError(
@@ -192,7 +244,15 @@ def inference_cases(
         )
     logger.info("inference: %d volumes, %d bad", len(checked.good), len(checked.bad))
     bad = [[case["id"], reason] for case, reason in checked.bad]
-    return {"cases": with_result_names(checked.good), "channels": checked.channels, "bad": bad}
+    cases = slice_cases(with_result_names(checked.good), taken, used, cache, count=True)
+    return {"cases": cases, "channels": checked.channels, "bad": bad}
+
+
+def default_slices(
+    dataset_dir: str | Sequence[str] | None, spatial_dims: int, slices: Mapping[str, int] | None
+) -> Mapping[str, int] | None:
+    """The slices asked for; of the embedded phantom, whose cases are volumes, in 2D the axial ones."""
+    return {"axis": 2, "every": 1} if not dataset_dir and spatial_dims == 2 and slices is None else slices
 
 
 def with_result_names(cases: Sequence[Case]) -> list[Case]:
@@ -255,10 +315,11 @@ def choose_pixdim(
     shapes: Sequence[Sequence[int]],
     spacings: Sequence[Sequence[float]],
     roi_size: Sequence[int] | int | None = None,
+    spatial_dims: int = 3,
 ) -> list[float]:
-    """The spacing (mm along x y z) that volumes are resampled to.
+    """The spacing (mm along x y z, in 2D along the plane's two axes) that images are resampled to.
 
-    - one number or three: these;
+    - one number or `spatial_dims` numbers: these;
     - native (or None): [], no resampling;
     - median: along each axis the median over the cases;
     - {fit: n}: one number for all axes, max(m, e / (n r)), rounded to 2 decimals: m is the median over the
@@ -270,14 +331,18 @@ def choose_pixdim(
 
     Args:
         pixdim: what is wanted.
-        shapes: of each case, voxels along x y z.
-        spacings: of each case, mm along x y z.
+        shapes: of each case, voxels along x y z, or along the plane's two axes.
+        spacings: of each case, mm along the same axes.
         roi_size: the crop, voxels.
+        spatial_dims: 3 or 2.
 
     Raises:
         UserError: for anything else.
     """
-    expected = "expected 'fit', {fit: 1.5}, {fit_each: 1.5}, 'median', 'native', one or three numbers in mm"
+    several = "three" if spatial_dims == 3 else "two"
+    expected = (
+        f"expected 'fit', {{fit: 1.5}}, {{fit_each: 1.5}}, 'median', 'native', one or {several} numbers in mm"
+    )
     if pixdim is None or pixdim == "native":
         return []
     crops, each_axis = CROPS_PER_VOLUME_LENGTH, False
@@ -289,20 +354,20 @@ def choose_pixdim(
     if isinstance(pixdim, str) and pixdim not in ("fit", "median"):
         raise UserError(f"pixdim: found {pixdim!r}, {expected}")
     if not isinstance(pixdim, str):
-        given = [pixdim] * 3 if isinstance(pixdim, int | float) else list(pixdim)
+        given = [pixdim] * spatial_dims if isinstance(pixdim, int | float) else list(pixdim)
         numbers = all(is_number(p) and p > 0 for p in given)
-        if given and (len(given) != 3 or not numbers):
+        if given and (len(given) != spatial_dims or not numbers):
             raise UserError(f"pixdim: found {pixdim!r}, {expected}")
         return [float(p) for p in given]
     spacing = np.asarray(spacings, dtype=float)
     if pixdim == "median":
         return [round(float(s), 4) for s in np.median(spacing, axis=0)]
     crop = np.ravel(np.asarray(roi_size if roi_size is not None else [], dtype=float))
-    if crop.size not in (1, 3) or not (crop > 0).all():
+    if crop.size not in (1, spatial_dims) or not (crop > 0).all():
         raise UserError(
-            f"roi_size: found {roi_size!r}, pixdim: fit needs one or three positive numbers of voxels"
+            f"roi_size: found {roi_size!r}, pixdim: fit needs one or {several} positive numbers of voxels"
         )
     extent, finest = np.median(np.asarray(shapes, dtype=float) * spacing, axis=0), spacing.min(axis=1)
     if not each_axis:
-        extent, crop = (np.full(3, np.exp(np.log(lengths).mean())) for lengths in (extent, crop))
+        extent, crop = (np.full(spatial_dims, np.exp(np.log(lengths).mean())) for lengths in (extent, crop))
     return [round(float(value), 2) for value in np.maximum(np.median(finest), extent / (crops * crop))]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pretext3d.files import new_folder
 
-__all__ = ["find_series", "is_dicom"]
+__all__ = ["find_projections", "find_series", "is_dicom"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,32 @@ def find_series(slices: Sequence[Path], cache_dir: str) -> list[tuple[Path, str]
     readable = {p.parent for paths in series.values() for p in paths}
     for folder in {p.parent: None for p in unreadable if p.parent not in readable}:
         found.append((folder, str(folder)))
+    return found
+
+
+def find_projections(files: Sequence[Path]) -> dict[Path, str]:
+    """Files of series that are no stack of slices (two views of a chest), each with a name for its series.
+
+    Such a file has no position in the patient (ImagePositionPatient). The name is the same for all files of a
+    series, and says nothing of whose it is.
+
+    Args:
+        files: DICOM files.
+    """
+    if not files or importlib.util.find_spec("pydicom") is None:
+        return {}
+    import pydicom
+
+    found = {}
+    for path in files:
+        tags = ["SeriesInstanceUID", "ImagePositionPatient", "NumberOfFrames", "Rows"]
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        except Exception:  # whatever a broken file raises: it is judged when it is read
+            continue
+        if "Rows" in header and "ImagePositionPatient" not in header and "NumberOfFrames" not in header:
+            series = str(header.get("SeriesInstanceUID", path))
+            found[path] = hashlib.sha256(series.encode()).hexdigest()[:12]
     return found
 
 

@@ -1,9 +1,10 @@
 """Which cases train and which are held out: a function of their names and a seed, never of their order.
 
-Cases are ranked by a hash of (seed, name), and the first of them are held out. Ranks are taken within each
-data set and, in it, within the labelled and the unlabelled cases apart. So the held-out labelled cases are
-the same when a network is pre-trained on all cases and fine-tuned on the labelled ones, and when several data
-sets are pre-trained together.
+Everything counts subjects: a subject's volumes are all on the same side (see `subjects`). Subjects are ranked
+by a hash of (seed, name); the first are the test set, where there is one, the next are held out for
+validation. Ranks are taken within each data set and, in it, within the labelled and the unlabelled subjects
+apart. So the held-out labelled cases are the same when a network is pre-trained on all cases and fine-tuned
+on the labelled ones, and when several data sets are pre-trained together.
 """
 
 import hashlib
@@ -12,12 +13,16 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pretext3d.checking import is_whole, number, whole_number
+from pretext3d.data.subjects import by_subject, person_of, subject_of
 from pretext3d.errors import UserError
 
-__all__ = ["check_unseen", "fingerprints", "labelled_subset", "split_cases", "trained_on"]
+__all__ = [
+    "Split", "check_unseen", "evaluation_cases", "fingerprints", "labelled_subset", "split_cases",
+    "trained_on",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +31,12 @@ Case = dict[str, Any]
 BLOCKS, BLOCK_BYTES = 64, 4096  # of a case's files, which its fingerprint rests on
 
 
-def group_name(case: Case) -> str:
-    """What is held out as one: the datalist's `subject`, else the name within the data set, else the id."""
-    return str(case.get("subject", case.get("name", case["id"])))
+class Split(NamedTuple):
+    """The cases to train on, to validate with and to test on, each in the order given."""
+
+    train: list[Case]
+    val: list[Case]
+    test: list[Case]
 
 
 def rank(seed: int, name: str) -> str:
@@ -37,40 +45,78 @@ def rank(seed: int, name: str) -> str:
 
 
 def split_cases(
-    cases: Sequence[Case], val_fraction: int | float = 0.2, seed: int = 0, fold: int | None = None
-) -> tuple[list[Case], list[Case]]:
-    """Split cases into training and validation, both in the order given.
+    cases: Sequence[Case],
+    val_fraction: int | float = 0.2,
+    seed: int = 0,
+    fold: int | None = None,
+    test_fraction: int | float = 0,
+) -> Split:
+    """Split cases into training, validation and test, each in the order given, by subject.
 
-    Each data set (`source`) is split by itself. Without a fold: the entries that its datalist calls
-    validation, if there are any; else, of its labelled and of its unlabelled groups, round(n * val_fraction)
-    of n, at least 1 where n > 1 and val_fraction > 0. With a fold: the cases whose `fold` in the datalist it
-    is; where none has one, part `fold` of the round(1 / val_fraction) parts of the same ranking. A group is a
-    case, or the cases of one `subject`.
+    Each data set (`source`) is split by itself. The test set comes first: of its labelled and of its
+    unlabelled subjects round(n * test_fraction) of n, at least 1 where n > 1 and test_fraction > 0; it is the
+    same for every fold. What follows is of the rest. Without a fold: the entries that the datalist calls
+    validation, if there are any; else round(n * val_fraction) of n subjects by the same rule. With a fold:
+    the cases whose `fold` in the datalist it is; where none has one, part `fold` of the
+    round(1 / val_fraction) parts of the same ranking.
 
     Args:
-        cases: with `id`, and, as far as known, `name`, `source`, `label`, `fold`, `split`, `subject`.
-        val_fraction: of the groups held out, in [0, 1).
-        seed: of the ranking.
-        fold: the part held out; None for the seeded split.
+        cases: Cases with `id`, and, as far as known, `name`, `source`, `label`, `fold`, `split`, `subject`.
+        val_fraction: Part of the subjects held out of those that are not in the test set, in [0, 1).
+        seed: Seed of the ranking.
+        fold: Part held out; None for the seeded split.
+        test_fraction: Part of all subjects that are the test set, in [0, 1).
 
     Raises:
         UserError: for a fraction out of range, or a fold that is not there.
     """
     number("val_fraction", val_fraction, 0, 1, high_open=True)
+    number("test_fraction", test_fraction, 0, 1, high_open=True)
     if fold is not None and not is_whole(fold):
         raise UserError(f"fold: found {fold!r}, expected a whole number, or null for the seeded split")
     sources: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         sources[case.get("source", "")].append(case)
-    held: set[str] = set()
+    tested: set[str] = set()
     for members in sources.values():
-        if fold is not None and any("fold" in c for c in members):
-            held |= listed_fold(members, fold)
-        elif fold is None and any(c.get("split") == "validation" for c in members):
-            held |= {c["id"] for c in members if c.get("split") == "validation"}
+        tested |= ranked_split(members, test_fraction, seed, None)
+    tested = with_namesakes(cases, tested)
+    listed: set[str] = set()
+    ranked: set[str] = set()
+    for members in sources.values():
+        rest = [c for c in members if c["id"] not in tested]
+        if fold is not None and any("fold" in c for c in rest):
+            listed |= listed_fold(rest, fold)
+        elif fold is None and any(c.get("split") == "validation" for c in rest):
+            listed |= {c["id"] for c in rest if c.get("split") == "validation"}
         else:
-            held |= ranked_split(members, val_fraction, seed, fold)
-    return [c for c in cases if c["id"] not in held], [c for c in cases if c["id"] in held]
+            ranked |= ranked_split(rest, val_fraction, seed, fold)
+    held = (with_namesakes(cases, ranked) | listed) - tested
+    split = Split(
+        [c for c in cases if c["id"] not in held | tested],
+        [c for c in cases if c["id"] in held],
+        [c for c in cases if c["id"] in tested],
+    )
+    warn_divided(split)
+    return split
+
+
+def with_namesakes(cases: Sequence[Case], ids: set[str]) -> set[str]:
+    """The ids with those of the same subjects' volumes in other data sets, where a CSV says who is who."""
+    people = {person_of(c) for c in cases if c["id"] in ids}
+    return ids | {c["id"] for c in cases if person_of(c) in people and c.get("subject_scope") == ""}
+
+
+def warn_divided(split: Split) -> None:
+    """One warning where the folds or the validation list of a datalist part the volumes of a subject."""
+    held = {person_of(case) for case in split.val}
+    divided = list(dict.fromkeys(subject_of(c) for c in split.train if person_of(c) in held))
+    if divided:
+        logger.warning(
+            "datalist: its folds or its validation list part the volumes of %d subject(s) (%s%s): some "
+            "train, others are held out; expected all volumes of a subject on the same side",
+            len(divided), ", ".join(divided[:3]), ", ..." if len(divided) > 3 else "",
+        )  # fmt: skip
 
 
 def listed_fold(cases: Sequence[Case], fold: int) -> set[str]:
@@ -94,10 +140,10 @@ def ranked_split(cases: Sequence[Case], val_fraction: int | float, seed: int, fo
             f"fold: found {fold}, expected 0 to {max(parts, 1) - 1}: the datalist gives none, and "
             f"val_fraction {val_fraction:g} makes {parts}"
         )
-    labelled = {group_name(c) for c in cases if "label" in c}
+    labelled = {subject_of(c) for c in cases if "label" in c}
     members: dict[bool, dict[str, list[str]]] = {True: defaultdict(list), False: defaultdict(list)}
     for case in cases:
-        members[group_name(case) in labelled][group_name(case)].append(case["id"])
+        members[subject_of(case) in labelled][subject_of(case)].append(case["id"])
     held: set[str] = set()
     for groups in members.values():
         ranked = sorted(groups, key=lambda name: (rank(seed, name), name))
@@ -112,25 +158,56 @@ def labelled_subset(
 ) -> list[Case]:
     """The labelled cases that a fine-tuning may see: nested, so that fewer labels are always some of more.
 
-    n cases are ranked by a hash of (seed, name); the first max(1, floor(n * label_fraction)) are given, or
-    the first `num_labelled` where that is not 0, in the order of the ranking.
+    The n subjects are ranked by a hash of (seed, name), the name of a subject's first case by name; the first
+    max(1, floor(n * label_fraction)) of them are taken, or the first `num_labelled` where that is not 0, each
+    with all its volumes.
+
+    Args:
+        cases: Labelled training cases.
+        label_fraction: Part of the subjects, in (0, 1].
+        num_labelled: Number of subjects; 0 = by `label_fraction`.
+        seed: Seed of the ranking.
+
+    Returns:
+        The cases in the order of the ranking, those of one subject as given.
 
     Raises:
-        UserError: for a fraction outside of (0, 1], or more cases asked for than there are.
+        UserError: for a fraction outside of (0, 1], or more subjects asked for than there are.
     """
     number("label_fraction", label_fraction, 0, 1, low_open=True)
-    whole_number("num_labelled", num_labelled, minimum=0, expected="0 (all) or a number of cases")
-    if num_labelled > len(cases):
+    whole_number("num_labelled", num_labelled, minimum=0, expected="0 (all) or a number of subjects")
+    groups = list(by_subject(cases).values())
+    if num_labelled > len(groups):
         raise UserError(
-            f"num_labelled: found {num_labelled}, expected at most {len(cases)}, the labelled training cases"
+            f"num_labelled: found {num_labelled}, expected at most {len(groups)}, the labelled training "
+            "subjects"
         )
     if num_labelled and label_fraction != 1:
         raise UserError(
-            f"num_labelled: found {num_labelled} beside label_fraction {label_fraction}; expected one of them"
+            f"num_labelled: found {num_labelled} and label_fraction {label_fraction}; expected one of them"
         )
-    count = num_labelled or max(1, math.floor(len(cases) * label_fraction + 1e-9))
-    ranked = sorted(cases, key=lambda c: (rank(seed, f"label:{c.get('name', c['id'])}"), c["id"]))
-    return ranked[:count]
+    count = num_labelled or max(1, math.floor(len(groups) * label_fraction + 1e-9))
+    groups.sort(key=lambda group: label_rank(group, seed))
+    return [case for group in groups[:count] for case in group]
+
+
+def label_rank(group: Sequence[Case], seed: int) -> tuple[str, str]:
+    """Where a subject stands among those whose labels may be used: a hash, and an id where two are equal."""
+    name = min(str(case.get("name", case["id"])) for case in group)
+    return rank(seed, f"label:{name}"), min(case["id"] for case in group)
+
+
+def evaluation_cases(cases: Mapping[str, Any]) -> list[Case]:
+    """The cases that a trained network is measured on: the test set where there is one, else validation.
+
+    Args:
+        cases: What `prepare_cases` returns.
+
+    Examples:
+        >>> evaluation_cases({"val": [{"id": "a"}], "test": []})
+        [{'id': 'a'}]
+    """
+    return list(cases.get("test") or cases["val"])
 
 
 def fingerprints(cases: Sequence[Case]) -> list[str]:
@@ -195,8 +272,8 @@ def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool 
     if seen:
         message = (
             f"{len(seen)} of {len(cases)} held-out cases were trained on ({', '.join(seen[:4])}"
-            f"{', ...' if len(seen) > 4 else ''}): give the same val_fraction, split_seed and fold as in "
-            "that training"
+            f"{', ...' if len(seen) > 4 else ''}): give the same val_fraction, test_fraction, split_seed and "
+            "fold as in that training"
         )
         if refuse:
             raise UserError(message)

@@ -4,6 +4,10 @@ NIfTI files are read by nibabel, header first; other formats by the readers that
 whole, so that a verdict is about what a pipeline will see. Verdicts are kept on disk, one small JSON a file,
 under a name made of the file's path, size and time of change, written atomically: runs side by side may share
 them.
+
+In 2D a file is a picture (see `images`), a single slice, or a volume of which slices are taken. Their facts
+have three axes in each case, so that one comparison of shapes and geometry serves all: a picture has the
+shape [columns, rows, 1] and the axes LPS.
 """
 
 import hashlib
@@ -18,10 +22,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.data.utils import correct_nifti_header_if_necessary
+from monai.data.utils import correct_nifti_header_if_necessary, to_affine_nd
 from monai.transforms import LoadImage
 
 from pretext3d.data.dataset import file_stamp
+from pretext3d.data.images import JPEG, PICTURES, is_picture, picture_header, read_label_picture, read_picture
 from pretext3d.files import write_whole
 
 __all__ = ["EXTENSIONS", "VerdictCache", "VolumeFacts", "examine", "strip_extension"]
@@ -32,6 +37,7 @@ MISSING = "missing file"
 UNREADABLE = "unreadable"
 DIMENSIONS = "wrong number of dimensions"
 SINGLE_SLICE = "single slice"
+SINGLE_ROW = "single row"
 GEOMETRY = "bad geometry"
 NAN = "NaN"
 INF = "inf"
@@ -54,6 +60,8 @@ class VolumeFacts:
         states: for each channel a pair [NaN | inf | empty | '', detail]; empty where the voxels were not
             read.
         values: of a label, the whole numbers in it, ascending.
+        flat: of a volume in 2D, for the slices along each world axis x y z and for each channel the indices
+            (in RAS order) of those whose voxels are all the same.
     """
 
     problem: str = ""
@@ -64,17 +72,38 @@ class VolumeFacts:
     channels: int = 0
     states: list[list[str]] = field(default_factory=list)
     values: list[int] = field(default_factory=list)
+    flat: list[list[list[int]]] = field(default_factory=list)
 
     def along_world(self) -> tuple[list[int], list[float]]:
         """Shape (voxels) and spacing (mm) along the world axes x y z, as after reorientation to RAS."""
-        order = [next(i for i, code in enumerate(self.axes) if code in pair) for pair in ("RL", "AP", "SI")]
+        order = world_order(self.axes)
         return [self.shape[i] for i in order], [self.spacing[i] for i in order]
 
 
+def world_order(axes: str) -> list[int]:
+    """Which of i j k runs along x, y and z.
+
+    Examples:
+        >>> world_order("PSR")
+        [2, 0, 1]
+    """
+    return [next(i for i, code in enumerate(axes) if code in pair) for pair in ("RL", "AP", "SI")]
+
+
 def strip_extension(path: str) -> str:
-    """A file's path without its volume extension: `a/b.nii.gz` is `a/b`; other names are kept whole."""
+    """A file's path without the extension of a volume or picture; other names are kept in full.
+
+    Examples:
+        >>> strip_extension("a/b.nii.gz"), strip_extension("eye.jpg"), strip_extension("series.1")
+        ('a/b', 'eye', 'series.1')
+    """
     lower = path.lower()
-    return next((path[: -len(e)] for e in EXTENSIONS if lower.endswith(e)), path)
+    return next((path[: -len(e)] for e in (*EXTENSIONS, *PICTURES) if lower.endswith(e)), path)
+
+
+def extensions(spatial_dims: int) -> tuple[str, ...]:
+    """The extensions of files that hold one image: volumes, and in 2D pictures too."""
+    return EXTENSIONS if spatial_dims == 3 else (*EXTENSIONS, *PICTURES)
 
 
 def is_nifti(path: str) -> bool:
@@ -86,6 +115,8 @@ def missing_package(path: str) -> str:
     """The names of packages one of which the file needs, '' where one is there."""
     if is_nifti(path):
         return ""
+    if is_picture(path):
+        return "" if importlib.util.find_spec("PIL") else "pillow"
     lower = path.lower()
     needs = {"nrrd": "pynrrd", "itk": "itk"} if lower.endswith(".nrrd") else {"itk": "itk"}
     if not lower.endswith(EXTENSIONS):
@@ -93,11 +124,16 @@ def missing_package(path: str) -> str:
     return "" if any(importlib.util.find_spec(name) for name in needs) else " or ".join(needs.values())
 
 
-def geometry_facts(array_shape: Sequence[int], affine: np.ndarray, channels: int) -> VolumeFacts:
-    """The facts of a spatial shape (i j k) and an affine (4x4, mm)."""
+def geometry_facts(
+    array_shape: Sequence[int], affine: np.ndarray, channels: int, spatial_dims: int = 3
+) -> VolumeFacts:
+    """The facts of a spatial shape (i j k; in 2D also i j) and an affine (4x4, mm)."""
     shape = [int(n) for n in array_shape]
-    if len(shape) < 3 or 1 in shape:
-        return VolumeFacts(SINGLE_SLICE, f"shape {'x'.join(map(str, shape))}", shape, channels=channels)
+    if spatial_dims == 2:
+        shape += [1] * (3 - len(shape))
+    if len(shape) < 3 or shape.count(1) > 3 - spatial_dims:
+        problem = SINGLE_SLICE if spatial_dims == 3 else SINGLE_ROW
+        return VolumeFacts(problem, f"shape {'x'.join(map(str, shape))}", shape, channels=channels)
     if 0 in shape:
         return VolumeFacts(UNREADABLE, f"no voxels, shape {'x'.join(map(str, shape))}", shape)
     spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
@@ -110,7 +146,7 @@ def geometry_facts(array_shape: Sequence[int], affine: np.ndarray, channels: int
     return VolumeFacts("", "", shape, spacing, axes, channels)
 
 
-def open_nifti(path: str) -> tuple[Any, VolumeFacts]:
+def open_nifti(path: str, spatial_dims: int = 3) -> tuple[Any, VolumeFacts]:
     """A NIfTI image with its voxels unread, and its header's facts."""
     image = correct_nifti_header_if_necessary(nib.load(path))
     dtype = image.get_data_dtype()
@@ -120,7 +156,7 @@ def open_nifti(path: str) -> tuple[Any, VolumeFacts]:
     if len(shape) > 4 or len(shape) < 1:
         return image, VolumeFacts(DIMENSIONS, f"{len(shape)}D, expected 3D, or 4D with channels last")
     channels = int(shape[3]) if len(shape) == 4 else 1
-    return image, geometry_facts(shape[:3], image.affine, channels)
+    return image, geometry_facts(shape[:3], image.affine, channels, spatial_dims)
 
 
 @lru_cache(maxsize=1)
@@ -129,16 +165,35 @@ def loader() -> LoadImage:
     return LoadImage(image_only=True, ensure_channel_first=True)
 
 
-def open_other(path: str) -> tuple[np.ndarray, VolumeFacts]:
+def open_picture(path: str, kind: str) -> tuple[np.ndarray, VolumeFacts]:
+    """A picture (i j 1 c), not decoded where `kind` is header, and its facts."""
+    header = picture_header(path)
+    facts = VolumeFacts("", "", [header.width, header.height, 1], [1.0] * 3, "LPS", header.channels)
+    if header.pages > 1:
+        return np.empty(0), VolumeFacts(DIMENSIONS, f"{header.pages} pages, expected one picture per file")
+    if min(facts.shape[:2]) < 2:
+        return np.empty(0), VolumeFacts(SINGLE_ROW, f"shape {header.width}x{header.height}", facts.shape)
+    if kind == "label" and path.lower().endswith(JPEG):
+        fault = "a JPEG, which changes them; expected PNG, TIFF or NIfTI"
+        return np.empty(0), VolumeFacts(**{**asdict(facts), "channels": 1, "states": [["values", fault]]})
+    if kind == "header":
+        return np.empty(0), facts
+    array = read_label_picture(path) if kind == "label" else read_picture(path)
+    return array[:, :, None], VolumeFacts(**{**asdict(facts), "channels": array.shape[-1]})
+
+
+def open_other(path: str, spatial_dims: int = 3) -> tuple[np.ndarray, VolumeFacts]:
     """The voxels (i j k, or i j k c) of any other volume, and its geometry's facts."""
     image = loader()(path)
     affine = np.asarray(image.affine, dtype=float)
     array = np.moveaxis(image.numpy(), 0, -1)
+    if spatial_dims == 2 and array.ndim == 3:
+        array, affine = array[:, :, None], to_affine_nd(3, affine)
     if array.ndim > 4:
         return array, VolumeFacts(DIMENSIONS, f"{array.ndim - 1}D, expected 3D, or 4D with channels")
     if affine.shape != (4, 4) and array.ndim == 4:
         return array, VolumeFacts(GEOMETRY, f"affine of shape {affine.shape}")
-    return array, geometry_facts(array.shape[:-1], affine, int(array.shape[-1]))
+    return array, geometry_facts(array.shape[:-1], affine, int(array.shape[-1]), spatial_dims)
 
 
 def raw_voxels(image: Any) -> tuple[np.ndarray, float, float]:
@@ -168,6 +223,23 @@ def channel_states(array: np.ndarray, slope: float = 1.0, intercept: float = 0.0
     return states
 
 
+def flat_slices(array: np.ndarray, axes: str) -> list[list[list[int]]]:
+    """For the slices along x, y and z, and for each channel, the indices of the constant ones, in RAS order.
+
+    Args:
+        array: voxels (i j k) or (i j k c), as stored.
+        axes: the world direction of i j k, as in "LPS".
+    """
+    array = array if array.ndim == 4 else array[..., None]
+    found: list[list[list[int]]] = []
+    for i in world_order(axes):
+        others = tuple(axis for axis in range(3) if axis != i)
+        same = array.min(axis=others) == array.max(axis=others)  # slice, channel
+        same = same[::-1] if axes[i] in "LPI" else same
+        found.append([np.flatnonzero(channel).tolist() for channel in same.T])
+    return found
+
+
 def label_values(array: np.ndarray, slope: float, intercept: float) -> tuple[list[int], str]:
     """The whole numbers in a label, ascending, and '' or what else was found."""
     array = array[..., 0] if array.ndim == 4 else array
@@ -186,28 +258,34 @@ def label_values(array: np.ndarray, slope: float, intercept: float) -> tuple[lis
     return found, ""
 
 
-def examine(path: str, kind: str) -> VolumeFacts:
+def examine(path: str, kind: str, spatial_dims: int = 3) -> VolumeFacts:
     """The facts of one file: `kind` is header (the voxels unread where the format allows), image or label."""
+    if is_picture(path) and spatial_dims == 3:
+        return VolumeFacts(SINGLE_SLICE, "a picture, which spatial_dims: 2 reads")
     needs = missing_package(path)
     if needs:
         return VolumeFacts(UNREADABLE, f"needs the package {needs}, which is not installed")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            slope, intercept = 1.0, 0.0
             if is_nifti(path):
-                opened, facts = open_nifti(path)
+                opened, facts = open_nifti(path, spatial_dims)
                 if facts.problem or kind == "header":
                     return facts
                 array, slope, intercept = raw_voxels(opened)
             else:
-                array, facts = open_other(path)
-                slope, intercept = 1.0, 0.0
-                if facts.problem:
+                other = is_picture(path)
+                array, facts = open_picture(path, kind) if other else open_other(path, spatial_dims)
+                if facts.problem or not array.size:
                     return facts
             if kind == "label":
                 values, fault = label_values(array, slope, intercept)
                 return VolumeFacts(**{**asdict(facts), "values": values, "states": [["values", fault]]})
-            return VolumeFacts(**{**asdict(facts), "states": channel_states(array, slope, intercept)})
+            read: dict[str, Any] = {"states": channel_states(array, slope, intercept)}
+            if spatial_dims == 2 and 1 not in facts.shape:
+                read["flat"] = flat_slices(array, facts.axes)
+            return VolumeFacts(**{**asdict(facts), **read})
     except (
         Exception
     ) as error:  # a broken file may raise anything: this is the place that turns it into a verdict
@@ -220,10 +298,12 @@ class VerdictCache:
 
     Args:
         folder: for the verdicts on disk; '' = in memory only.
+        spatial_dims: 3 for volumes; 2 for pictures, single slices and volumes of which slices are taken.
     """
 
-    def __init__(self, folder: str = "") -> None:
+    def __init__(self, folder: str = "", spatial_dims: int = 3) -> None:
         self.folder = Path(folder) if folder else None
+        self.spatial_dims = spatial_dims
         self.seen: dict[tuple[str, str], VolumeFacts] = {}
 
     def facts(self, path: str, kind: str) -> VolumeFacts:
@@ -240,16 +320,17 @@ class VerdictCache:
             return VolumeFacts(MISSING, path)
         except OSError as error:
             return VolumeFacts(UNREADABLE, f"{error.strerror}: {path}")
-        needs_voxels = kind != "header" or not is_nifti(path)
-        if self.folder is None or not needs_voxels:  # a NIfTI header is read sooner than a verdict
-            return examine(path, kind)
+        needs_voxels = kind != "header" or not (is_nifti(path) or is_picture(path))
+        if self.folder is None or not needs_voxels:  # such a header is read sooner than a verdict
+            return examine(path, kind, self.spatial_dims)
         kind = "image" if kind == "header" else kind
-        name = hashlib.sha256(json.dumps([FORMAT, kind, stamp]).encode()).hexdigest()
+        key = [FORMAT, kind, stamp] if self.spatial_dims == 3 else [FORMAT, kind, stamp, self.spatial_dims]
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         verdict = self.folder / name[:2] / f"{name}.json"
         try:
             return VolumeFacts(**json.loads(verdict.read_text()))
         except (OSError, ValueError, TypeError):
-            facts = examine(path, kind)
+            facts = examine(path, kind, self.spatial_dims)
         if "needs the package" not in facts.detail:
             write_atomically(verdict, json.dumps(asdict(facts)))
         return facts

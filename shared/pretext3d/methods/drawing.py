@@ -1,21 +1,53 @@
 """What the methods' pictures have in common: colours, and planes shown as radiologists show them.
 
 The patient's right is on the left, and the front on the left of a sagittal plane; letters name the
-directions.
+directions. A photograph has no such directions, so no letters, and is shown in colour where it has three
+channels; it is upright, since loading takes its columns to the patient's left and its rows to the back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from pretext3d.annotations import Shaped, Tensor
+from pretext3d.annotations import Float, Shaped, Tensor
 
-__all__ = ["BACK", "FAINT", "LETTERS", "TEXT", "frame", "mark_edges", "numpy", "times"]
+__all__ = [
+    "BACK", "FAINT", "LETTERS", "TEXT", "View", "frame", "mark_edges", "numpy", "pixels", "times",
+]  # fmt: skip
 
 BACK, TEXT, FAINT = "#15171c", "#f2f2f2", "#9aa0aa"
 LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # low and high end of each axis of a volume in RAS order
+DIRECTIONS = ("left-right", "front-back", "up-down")
+PLANES = ("Sagittal", "Coronal", "Axial")  # by the axis through the plane
+
+
+class View:
+    """What an item's axes mean, and how it is shown.
+
+    `dims`: 3 or 2. `oriented`: whether its axes have patient directions: the item's key `oriented`, by
+    default True in 3D alone. `letters`: the directions at the low and the high end of each axis, in 2D by
+    `slice_axis` (2). `directions`: the axes in words. `plane`: what a 2D item is called. `colour`: whether
+    its three channels are red, green and blue. `unit`: of lengths, mm or px.
+    """
+
+    def __init__(self, item: Mapping[str, Any]) -> None:
+        image = item["image"]
+        self.dims = image.ndim - 1
+        self.oriented = bool(item.get("oriented", self.dims == 3))
+        through = int(item.get("slice_axis", 2))
+        axes = [axis for axis in range(3) if self.dims == 3 or axis != through]
+        self.letters = [LETTERS[axis] if self.oriented else ("", "") for axis in axes]
+        self.directions = [DIRECTIONS[axis] for axis in axes] if self.oriented else ["left-right", "up-down"]
+        self.plane = PLANES[through] if self.oriented else "Image"
+        self.colour = self.dims == 2 and not self.oriented and len(image) == 3
+        self.unit = "mm" if self.oriented else "px"
+
+
+def pixels(image: Tensor, channel: int = 0, colour: bool = False) -> Float[np.ndarray, "..."]:
+    """A slice (c, a, b) for matplotlib: one channel (b, a), or three as colour in [0, 1] (b, a, 3)."""
+    return numpy(image).clip(0, 1).transpose(2, 1, 0) if colour else numpy(image[channel]).T
 
 
 def numpy(value: Tensor) -> Shaped[np.ndarray, "..."]:

@@ -12,6 +12,7 @@ from torch import nn
 from pretext3d.annotations import Float, Tensor
 from pretext3d.checking import is_whole, whole_number
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import check_spatial_dims
 
 __all__ = ["Backbone"]
 
@@ -24,7 +25,7 @@ class Backbone(nn.Module, ABC):
 
     Args:
         in_channels: channels of the image.
-        spatial_dims: 3 for volumes, 2 for pictures.
+        spatial_dims: 3 for volumes, 2 for images.
         feature_channels: channels of each map of `encode`, fine to coarse.
         strides: downsampling of each map against the input; one number, or one for each axis.
         out_channels: channels of the map of `decode`.
@@ -62,8 +63,7 @@ class Backbone(nn.Module, ABC):
     ) -> None:
         super().__init__()
         whole_number("in_channels", in_channels, minimum=1)
-        if spatial_dims not in (2, 3):
-            raise UserError(f"spatial_dims: found {spatial_dims!r}, expected 2 or 3")
+        check_spatial_dims(spatial_dims)
         self.in_channels = int(in_channels)
         self.spatial_dims = int(spatial_dims)
         self.feature_channels = tuple(int(channels) for channels in feature_channels)

@@ -69,7 +69,7 @@ def build_backbone(
             arguments are in_channels, spatial_dims, where it asks for it roi_size, and options.
         in_channels: channels of the image.
         roi_size: voxels of the crops that it will be fed with.
-        spatial_dims: 3 for volumes, 2 for pictures.
+        spatial_dims: 3 for volumes, 2 for images.
         options: further arguments of the encoder's class, e.g. {"feature_size": 24} for `swin_unetr`.
         encoder_only: `decode` will not be called: where the encoder takes any size, roi_size may be any.
 
@@ -107,23 +107,35 @@ def build_backbone(
 
 
 def rebuild(
-    record: Mapping[str, Any], in_channels: int | None = None, roi_size: Sequence[int] | None = None
+    record: Mapping[str, Any],
+    in_channels: int | None = None,
+    roi_size: Sequence[int] | None = None,
+    spatial_dims: int | None = None,
 ) -> Backbone:
     """The backbone that a record is of, with fresh weights.
 
     Args:
         record: `Backbone.record`, as a checkpoint holds it.
-        in_channels: another number of input channels; the first convolutions then differ in shape.
-        roi_size: another size of the crops; the parameters in `Backbone.position_keys` then differ in shape.
+        in_channels: Another number of input channels; the first convolutions then differ in shape.
+        roi_size: Another size of the crops; the parameters in `Backbone.position_keys` then differ in shape.
+        spatial_dims: Number of spatial axes, 3 or 2, that the run needs; None: that of the record.
 
     Raises:
-        UserError: the record lacks an entry, or see `build_backbone`.
+        UserError: the record lacks an entry, or is of a network of other spatial axes, or see
+            `build_backbone`.
     """
     missing = [key for key in ("encoder", "in_channels", "spatial_dims", "roi_size") if key not in record]
     if missing:
         raise UserError(
             f"backbone record: found {sorted(record)}, expected {', '.join(missing)}, too, to rebuild "
             "the network"
+        )
+    found = record["spatial_dims"]
+    if spatial_dims is not None and found != spatial_dims:
+        raise UserError(
+            f"spatial_dims: found weights of a {found}D network (spatial_dims {found}), expected "
+            f"{spatial_dims}; weights do not carry over between 3D and 2D: give --spatial_dims {found}, or "
+            f"weights pre-trained with --spatial_dims {spatial_dims}"
         )
     return build_backbone(
         encoder=record["encoder"],

@@ -1,7 +1,7 @@
 """Label maps whose labels are connected regions of bounded size: components, splits and merges.
 
-Voxels are neighbours across a face (6-connectivity). NumPy on the CPU, without loops over voxels: components
-by scikit-image, merges on the graph of neighbouring regions.
+Voxels are neighbours across a face, pixels across an edge (6- and 4-connectivity). NumPy on the CPU, without
+loops over voxels: components by scikit-image, merges on the graph of neighbouring regions.
 """
 
 import math
@@ -21,11 +21,11 @@ Array = NDArray[Any]
 
 
 def connected_regions(
-    labels: Int[np.ndarray, "i j k"],
-    values: Float[np.ndarray, "c i j k"],
+    labels: Int[np.ndarray, "*space"],
+    values: Float[np.ndarray, "c *space"],
     min_size: float = 0,
     max_size: float = np.inf,
-) -> Int[np.ndarray, "i j k"]:
+) -> Int[np.ndarray, "*space"]:
     """Give every connected region of equal label a label of its own, within limits of size.
 
     A region of more than `max_size` voxels is cut across its longest axis into parts of equal size; then each
@@ -61,8 +61,8 @@ def _split_large(regions: Array, max_size: float) -> Array:
     counts = sizes[large]
     position = np.stack(np.unravel_index(voxels, regions.shape), axis=1).astype(np.float64)
     position -= _sums(numbers, position, len(counts))[numbers] / counts[numbers, None]
-    products = (position[:, :, None] * position[:, None, :]).reshape(-1, 9)
-    covariance = _sums(numbers, products, len(counts)).reshape(-1, 3, 3)
+    products = (position[:, :, None] * position[:, None, :]).reshape(len(position), -1)
+    covariance = _sums(numbers, products, len(counts)).reshape(-1, regions.ndim, regions.ndim)
     longest = np.linalg.eigh(covariance)[1][:, :, -1]
     longest *= np.sign(longest[np.arange(len(longest)), np.abs(longest).argmax(axis=1)])[:, None]
     order = np.lexsort(((position * longest[numbers]).sum(axis=1), numbers))
@@ -121,7 +121,7 @@ def _neighbours(regions: Array, small: Array) -> tuple[Array, Array, Array]:
     """Pairs of neighbouring regions of which one is small, the lower first, and how many faces they share."""
     flat, fragments = regions.ravel(), small[regions]
     lower, upper = [], []
-    for axis in range(3):
+    for axis in range(regions.ndim):
         near, far = ((slice(None),) * axis + (slice(one, regions.shape[axis] - 1 + one),) for one in (0, 1))
         border = np.zeros(regions.shape, dtype=bool)
         border[near] = (fragments[near] | fragments[far]) & (regions[near] != regions[far])

@@ -1,12 +1,14 @@
-"""Median filters of 3D volumes on any device.
+"""Median filters of volumes and images on any device.
 
 Borders are mirrored including the border voxel (c b a | a b c d | d c b), SciPy's `reflect`.
 
 The exact median needs no sort: a window's voxels go through a network of pairwise minima and maxima, each an
-operation on whole arrays. Windows side by side share their common part (Adams A. Fast median filters using
-separable sorting networks. ACM Trans. Graph. 2021; here in 3D): 449 operations a voxel for 5^3 = 125 values.
+operation on complete arrays. Neighbouring windows share their common part (Adams A. Fast median filters using
+separable sorting networks. ACM Trans. Graph. 2021; here also in 3D): 449 operations per voxel for 5^3 = 125
+values.
 """
 
+import math
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -165,38 +167,49 @@ def _mirror(length: int, before: int, after: int, device: torch.device) -> Int[T
     return torch.minimum(index, 2 * length - 1 - index)
 
 
-def median_exact(volume: Float[Tensor, "i j k"], size: int = 5) -> Float[Tensor, "i j k"]:
-    """Median over a window of `size`^3 voxels, equal to `scipy.ndimage.median_filter(volume, size)`.
+def median_exact(volume: Float[Tensor, "*space"], size: int = 5) -> Float[Tensor, "*space"]:
+    """Median over a window of `size`^d voxels, equal to `scipy.ndimage.median_filter(volume, size)`.
 
-    Sorts a window's values along k, merges neighbouring columns along j, and selects from neighbouring
-    planes along i; two windows at a time, along j and along i, share what they have in common. Axes i and j
-    are kept as (tile, half), so that every operation works on contiguous memory, in slabs along i that fit
-    the cache.
+    Sorts a window's values along the last axis, merges neighbouring columns along the middle axis where there
+    is one, and selects from neighbouring planes along the first; two windows at a time, along the middle and
+    along the first axis, share what they have in common. These two axes are kept as (tile, half), so that
+    every operation works on contiguous memory, in slabs along the first axis that fit the cache.
+
+    Args:
+        volume: (i, j, k) or (i, j).
+        size: Voxels of the window along each axis, odd.
     """
-    half, (ni, nj, nk) = size // 2, volume.shape
-    ti, tj = (ni + 1) // 2, (nj + 1) // 2
+    half, ni, nk = size // 2, volume.shape[0], volume.shape[-1]
+    middle = [(n + 1) // 2 for n in volume.shape[1:-1]]  # tiles of the middle axis; none in 2D
+    ti = (ni + 1) // 2
     index_i = _mirror(ni, half, 2 * ti - ni + half, volume.device)
-    padded = volume.index_select(1, _mirror(nj, half, 2 * tj - nj + half, volume.device))
-    padded = padded.index_select(2, _mirror(nk, half, half, volume.device))
-    result = volume.new_empty(ti, 2, tj, 2, nk)
+    padded = volume.index_select(-1, _mirror(nk, half, half, volume.device))
+    for tj, nj in zip(middle, volume.shape[1:-1], strict=True):
+        padded = padded.index_select(1, _mirror(nj, half, 2 * tj - nj + half, volume.device))
+    halved = [n for tj in middle for n in (2, tj)]  # the middle axis as (half, tile)
+    result = volume.new_empty(ti, 2, *[n for tj in middle for n in (tj, 2)], nk)
     elements = CPU_ELEMENTS if volume.device.type == "cpu" else 2**23
-    slab = max(1, elements // (2 * tj * nk))
+    slab = max(1, elements // (math.prod(halved) * nk))
     for low in range(0, ti, slab):
         tiles = min(slab, ti - low)
         rows = 2 * (tiles + half)
         part = padded.index_select(0, index_i[2 * low : 2 * low + rows])
-        part = part.view(rows, tj + half, 2, -1).transpose(1, 2)
+        for tj in middle:
+            part = part.view(rows, tj + half, 2, -1).transpose(1, 2)
         shifted = [part[..., d : d + nk].contiguous() for d in range(size)]
-        columns = volume.new_empty(size, rows, 2, tj + half, nk)
-        run_program(sort_program(size), shifted, list(columns))
-        planes = volume.new_empty(size * size, rows, 2, tj, nk)
-        windows = [plane[:, h] for h in (0, 1) for plane in planes]
-        _merge_neighbours(columns[:, :, 0], columns[:, :, 1], 2, tj, size, windows, middle_only=False)
-        halves = planes.view(size * size, tiles + half, 2, 2, tj, nk)
-        medians = volume.new_empty(2, tiles, 2, tj, nk)
+        lists = volume.new_empty(size, *shifted[0].shape)
+        run_program(sort_program(size), shifted, list(lists))
+        for tj in middle:
+            columns, lists = lists, volume.new_empty(size * size, rows, 2, tj, nk)
+            windows = [plane[:, h] for h in (0, 1) for plane in lists]
+            _merge_neighbours(columns[:, :, 0], columns[:, :, 1], 2, tj, size, windows, middle_only=False)
+        halves = lists.view(len(lists), tiles + half, 2, *halved, nk)
+        medians = volume.new_empty(2, tiles, *halved, nk)
         _merge_neighbours(halves[:, :, 0], halves[:, :, 1], 1, tiles, size, list(medians), middle_only=True)
-        result[low : low + tiles] = medians.permute(1, 0, 3, 2, 4)
-    return result.view(2 * ti, 2 * tj, nk)[:ni, :nj].contiguous()
+        medians = medians.transpose(0, 1)
+        result[low : low + tiles] = medians.transpose(2, 3) if middle else medians
+    result = result.view(2 * ti, *[2 * tj for tj in middle], nk)
+    return result[tuple(slice(n) for n in volume.shape)].contiguous()
 
 
 def _merge_neighbours(
@@ -216,10 +229,10 @@ def _merge_neighbours(
     run_program(tile_program(size, length, middle_only), inputs, results)
 
 
-def median_separable(volume: Float[Tensor, "i j k"], size: int = 5) -> Float[Tensor, "i j k"]:
-    """Median of `size` along k, then along j, then along i: not the exact median, but of the same use."""
+def median_separable(volume: Float[Tensor, "*space"], size: int = 5) -> Float[Tensor, "*space"]:
+    """Median of `size` along each axis, the last one first: not the exact median, but of the same use."""
     program = sort_program(size, middle_only=True)
-    for axis in (2, 1, 0):
+    for axis in reversed(range(volume.ndim)):
         n = volume.shape[axis]
         padded = volume.index_select(axis, _mirror(n, size // 2, size // 2, volume.device))
         volume = torch.empty_like(volume, memory_format=torch.contiguous_format)

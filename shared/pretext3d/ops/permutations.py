@@ -25,29 +25,45 @@ import torch
 from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.checking import whole_number
 from pretext3d.errors import UserError
-from pretext3d.transforms.grids import check_grid
+from pretext3d.ops.grids import check_grid
 
-__all__ = ["far_permutations", "load_permutations", "minimum_distance"]
+__all__ = ["far_permutations", "load_permutations", "minimum_distance", "reorder"]
 
 POOL = 20_000  # candidates at most
 
 
+def reorder(cubes: Shaped[Tensor, "..."], order: Int[Tensor, "*b m"]) -> Shaped[Tensor, "..."]:
+    """Position s gets cube order[s].
+
+    Args:
+        cubes: (*b, m, c, *size), of any number of spatial axes.
+        order: The cube at each position.
+
+    Examples:
+        >>> reorder(torch.tensor([5, 6, 7]).view(3, 1, 1, 1), torch.tensor([2, 0, 1])).flatten().tolist()
+        [7, 5, 6]
+    """
+    places = order.to(cubes.device).reshape(*order.shape, *[1] * (cubes.ndim - order.ndim)).expand_as(cubes)
+    return torch.gather(cubes, order.ndim - 1, places)
+
+
 def load_permutations(
-    folder: str, grid: int | Sequence[int], count: int, seed: int = 0
+    folder: str, grid: int | Sequence[int], count: int, seed: int = 0, spatial_dims: int = 3
 ) -> Int[Tensor, "k m"]:
     """The permutations in a file of a folder, if one holds `count` of the grid's cells; else chosen ones.
 
     Args:
-        folder: its files permutations*.json are read: {"permutations": [[...], ...], "seed": 0, ...}.
-        grid: cells along each axis, one number or three; m in all.
-        count: number k of permutations.
-        seed: of the choice; a file of another seed does not serve, one without a seed does.
+        folder: Where files permutations*.json are read: {"permutations": [[...], ...], "seed": 0, ...}.
+        grid: Cells along each axis, one number or one per axis; m in all.
+        count: Number k of permutations.
+        seed: Seed of the choice; a file of another seed does not serve, one without a seed does.
+        spatial_dims: Number of spatial axes of the grid, 3 or 2.
 
     Raises:
         UserError: a file holds something else than permutations; a seed that is no whole number from 0.
     """
     whole_number("permutations_seed", seed, minimum=0)
-    cells = math.prod(check_grid("grid", grid))
+    cells = math.prod(check_grid("grid", grid, spatial_dims))
     for file in sorted(Path(folder).glob("permutations*.json")):
         try:
             stored = json.loads(file.read_text())
@@ -74,11 +90,8 @@ def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray
     """
     if cells < 2:
         raise UserError(f"grid: found {cells} cell(s), expected 2 or more")
-    if not isinstance(count, int) or not 1 <= count <= min(POOL, math.factorial(min(cells, 20))):
-        most = min(POOL, math.factorial(min(cells, 20)))
-        raise UserError(
-            f"num_permutations: found {count}, expected 1 to {most} permutations of {cells} cells"
-        )
+    most = min(POOL, math.factorial(min(cells, 20)))
+    whole_number("num_permutations", count, 1, most, f"1 to {most} permutations of {cells} cells")
     rng = np.random.default_rng([seed, cells])
     pool = _candidates(cells, count, rng)
     if len(pool) < count:

@@ -22,43 +22,44 @@ CHUNK_ENTRIES = 2**16  # voxels of windows worked on at a time on a CPU, so that
 class Windows:
     """Windows to shuffle, later over earlier ones: voxels, and a number that picks a stored permutation."""
 
-    size: Int[np.ndarray, "n 3"]
-    start: Int[np.ndarray, "n 3"]
+    size: Int[np.ndarray, "n d"]
+    start: Int[np.ndarray, "n d"]
     permutation: Int[np.ndarray, "n"]
-    max_size: tuple[int, int, int]
+    max_size: tuple[int, ...]
 
 
 @lru_cache(maxsize=4)
-def window_bank(shape: tuple[int, int, int], max_size: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+def window_bank(shape: tuple[int, ...], max_size: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     """The stored permutations of every window shape up to `max_size`, as pairs of voxel offsets in a volume.
 
     The number of permutations a shape is a power of two from 2 to 32, fewer where the windows are larger.
 
     Returns:
         pairs: int64, target offset + 2^32 * source offset for each voxel of each permutation of each shape,
-            the shapes in C order of (a - 1, b - 1, c - 1), offsets relative to the window's first voxel.
+            the shapes in C order of (a - 1, b - 1, ...), offsets relative to the window's first voxel.
         first, count: (shapes,), where a shape's permutations begin in `pairs`, and the voxels of one.
         number: (), permutations a shape.
     """
-    sizes = np.indices(max_size).reshape(3, -1).T + 1
+    dims = len(shape)
+    sizes = np.indices(max_size).reshape(dims, -1).T + 1
     count = sizes.prod(axis=1)
     number = 2 ** int(np.clip(np.log2(BANK_ENTRIES / count.sum()), 1, 5))
+    strides = np.cumprod([1, *shape[:0:-1]])[::-1, None]  # of a volume's voxels in C order
     random = np.random.RandomState(0)
     pairs = []
     for size, voxels in zip(sizes.tolist(), count.tolist(), strict=True):
-        offsets = np.array([[shape[1] * shape[2]], [shape[2]], [1]]) * np.indices(size).reshape(3, -1)
-        offsets = offsets.sum(axis=0, dtype=np.int64)
+        offsets = (strides * np.indices(size).reshape(dims, -1)).sum(axis=0, dtype=np.int64)
         sources = offsets[np.argsort(random.rand(number, voxels), axis=1)]
         pairs.append((offsets + (sources << 32)).ravel())
     return np.concatenate(pairs), (np.cumsum(count) - count) * number, count, np.array(number)
 
 
 @lru_cache(maxsize=4)
-def _device_pairs(shape: tuple[int, int, int], max_size: tuple[int, int, int], device: str) -> Tensor:
+def _device_pairs(shape: tuple[int, ...], max_size: tuple[int, ...], device: str) -> Tensor:
     return torch.from_numpy(window_bank(shape, max_size)[0]).to(device)
 
 
-def _window_entries(windows: Windows, shape: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+def _window_entries(windows: Windows, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     """For each window: its first entry in the bank, its number of voxels, and its place as such a pair."""
     _, first, count, number = window_bank(shape, windows.max_size)
     kind = np.ravel_multi_index((windows.size - 1).T, windows.max_size)
@@ -74,7 +75,7 @@ def source_voxels(windows: Windows, shape: Sequence[int], device: torch.device) 
     values); on other devices all at once, and each voxel takes the highest entry that targets it: the same
     result.
     """
-    spatial = (int(shape[0]), int(shape[1]), int(shape[2]))
+    spatial = tuple(map(int, shape))
     first, voxels, place = _window_entries(windows, spatial)
     if device.type != "cpu":
         return _source_voxels_batched(windows, spatial, device, first, voxels, place)
@@ -96,7 +97,7 @@ def source_voxels(windows: Windows, shape: Sequence[int], device: torch.device) 
 
 def _source_voxels_batched(
     windows: Windows,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     device: torch.device,
     first: np.ndarray,
     voxels: np.ndarray,
@@ -114,7 +115,7 @@ def _source_voxels_batched(
     return torch.where(last >= 0, (both >> 32)[last.clamp(min=0)], itself).to(torch.int32)
 
 
-def shuffle_windows(volume: Shaped[Tensor, "c i j k"], windows: Windows) -> Shaped[Tensor, "c i j k"]:
+def shuffle_windows(volume: Shaped[Tensor, "c *space"], windows: Windows) -> Shaped[Tensor, "c *space"]:
     """Permute the voxels in each window, read from the ORIGINAL volume; later windows overwrite earlier."""
     sources = source_voxels(windows, volume.shape[1:], volume.device)
     return torch.stack([c.reshape(-1).index_select(0, sources) for c in volume]).view(volume.shape)

@@ -1,4 +1,4 @@
-"""SLIC supervoxels of 3D volumes with any number of channels, in torch, on any device.
+"""SLIC: supervoxels of volumes, superpixels of images, with any number of channels, in torch, on any device.
 
 Achanta R, Shaji A, Smith K, Lucchi A, Fua P, Suesstrunk S. SLIC Superpixels Compared to State-of-the-Art
 Superpixel Methods. PAMI 2012. Parameters and distance are those of `skimage.segmentation.slic` with
@@ -6,11 +6,11 @@ Superpixel Methods. PAMI 2012. Parameters and distance are those of `skimage.seg
 
 Deviates, from scikit-image: the centres lie in the middle of equal cells, as many along each axis as there,
 which leaves what is over at the far end; a centre starts with its cell's mean colours, which is what the
-first pass there computes; a voxel chooses among the centres of its cell and of the 26 cells around it, not
-among those that have come near; centres are means over every second voxel along an axis where cells are eight
-voxels long or more, odd and even voxels in turn; with a mask the cells lie over its bounding box, and those
-at least half in it have centres, where k-means on random voxels spreads the centres there; a region too small
-joins the neighbour most like it, not the one met last, and stays if it has none.
+first pass there computes; a voxel chooses among the centres of its cell and of the 26 (in 2D 8) cells around
+it, not among those that have come near; centres are means over every second voxel along an axis where cells
+are eight voxels long or more, odd and even voxels in turn; with a mask the cells lie over its bounding box,
+and those at least half in it have centres, where k-means on random voxels spreads the centres there; a region
+too small joins the neighbour most like it, not the one met last, and stays if it has none.
 """
 
 import itertools
@@ -24,6 +24,7 @@ from skimage.util import regular_grid
 from pretext3d import checking
 from pretext3d.annotations import Bool, Float, Int, Tensor
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import COUNTS, check_volume_shape
 from pretext3d.ops.connectivity import connected_regions
 
 __all__: list[str] = []
@@ -36,17 +37,17 @@ INDEX_BITS = 31  # low bits of a distance that hold the number of the candidate
 
 
 def slic(
-    image: Float[Tensor, "c i j k"],
+    image: Float[Tensor, "c *space"],
     n_segments: int = 400,
     compactness: float = 0.15,
-    spacing: Sequence[float] = (1.0, 1.0, 1.0),
-    mask: Bool[Tensor, "i j k"] | None = None,
+    spacing: Sequence[float] | None = None,
+    mask: Bool[Tensor, "*space"] | None = None,
     max_iterations: int = 10,
     enforce_connectivity: bool = True,
     min_size_factor: float = 0.5,
     max_size_factor: float = 3.0,
-) -> Int[Tensor, "i j k"]:
-    """Cut a volume into supervoxels: k-means in colour and space, from a regular grid.
+) -> Int[Tensor, "*space"]:
+    """Cut a volume or, in 2D, an image into supervoxels: k-means in colour and space, from a regular grid.
 
     The squared distance of a voxel at p with colours f to a centre at q with colours g is
 
@@ -60,7 +61,8 @@ def slic(
         n_segments: how many supervoxels about; the result may have some more or fewer, but never more than
             voxels. A volume (or mask) with fewer voxels gets one supervoxel a voxel.
         compactness: above 0; the higher, the more the supervoxels are cubes. A constant image gives a grid.
-        spacing: length of a voxel along i, j, k; only together with `compactness` does its unit matter.
+        spacing: length of a voxel along each axis, None: all 1; only together with `compactness` does its
+            unit matter.
         mask: True where there are supervoxels; `n_segments` of them share these voxels, but each of its parts
             that do not touch has at least one of its own. None: everywhere.
         max_iterations: assignments of voxels to centres; with a mask, as many more in space alone come first.
@@ -75,8 +77,9 @@ def slic(
     Raises:
         UserError: for a number outside its range, NaN or infinite voxels, an empty or misshapen mask.
     """
-    check_settings(n_segments, compactness, spacing, max_iterations)
     check_volume(image, mask)
+    spacing = [1.0] * (image.ndim - 1) if spacing is None else spacing
+    check_settings(n_segments, compactness, spacing, max_iterations, image.ndim - 1)
     mask = torch.ones_like(image[0], dtype=torch.bool) if mask is None else mask.to(image.device)
     box = _bounding_box(mask)
     labels = torch.zeros(mask.shape, dtype=torch.int32, device=image.device)
@@ -102,22 +105,21 @@ def slic(
 def check_settings(
     n_segments: int,
     compactness: float,
-    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    spacing: Sequence[float] | None = None,
     max_iterations: int = 10,
+    spatial_dims: int = 3,
 ) -> None:
     """Raise a `UserError` for a setting outside its range."""
     for name, number in (("n_segments", n_segments), ("max_iterations", max_iterations)):
         checking.whole_number(name, number, minimum=1)
     checking.number("compactness", compactness, low=0, low_open=True)
-    if len(spacing) != 3 or not all(0 < s < math.inf for s in spacing):
-        raise UserError(f"spacing: found {list(spacing)}, expected three lengths above 0")
+    if spacing is not None and (len(spacing) != spatial_dims or not all(0 < s < math.inf for s in spacing)):
+        raise UserError(f"spacing: found {list(spacing)}, expected {COUNTS[spatial_dims]} lengths above 0")
 
 
 def check_volume(image: Tensor, mask: Tensor | None, name: str = "image", mask_name: str = "mask") -> None:
     """Raise a `UserError` that names the volume or mask with which SLIC cannot work."""
-    if image.ndim != 4 or not image.is_floating_point() or 0 in image.shape:
-        found = f"shape {list(image.shape)} of {image.dtype}"
-        raise UserError(f"{name}: found {found}, expected floating-point (c, i, j, k)")
+    check_volume_shape(name, image)
     if mask is not None and mask.shape != image.shape[1:]:
         found = f"{mask_name}: found shape {list(mask.shape)}"
         raise UserError(f"{found}, expected the shape {list(image.shape[1:])} of {name}")
@@ -135,18 +137,18 @@ def check_volume(image: Tensor, mask: Tensor | None, name: str = "image", mask_n
 # ----------------------------------------------------------------------------------------- the grid of cells
 @dataclass(frozen=True)
 class _Cells:
-    """A volume cut into n cells of nearly equal size, each padded to (a, b, d) voxels.
+    """A volume cut into n cells of nearly equal size, each padded to (a, b, d) voxels, an image to (a, b).
 
     `values` (n, c, a, b, d): colours, float32; `inside` (n, a, b, d): False for padding and outside the mask;
     `axes`: voxel coordinates along i, j, k, (n, a), (n, b), (n, d); `near` (n, m): numbers of the candidate
     centres of each cell, its own and the cells' around it, in increasing order; n = none there; `lengths`
     (n, 3): a cell's voxels along i, j, k without padding; `shift` (n, 3): from the middle of the voxels that
-    are left in a cell to the middle of all its voxels.
+    are left in a cell to the middle of all its voxels. In 2D all of them without k.
     """
 
     values: Tensor
     inside: Tensor
-    axes: tuple[Tensor, Tensor, Tensor]
+    axes: tuple[Tensor, ...]
     near: Tensor
     lengths: Tensor
     shift: Tensor
@@ -155,17 +157,17 @@ class _Cells:
         """The cells with every second voxel along the axes where they are long enough."""
         halved = [n >= COARSE for n in self.inside.shape[1:]]
         cut = [slice(phase % 2, None, 2) if half else slice(None) for half in halved]
-        i, j, k = (axis[:, c].contiguous() for axis, c in zip(self.axes, cut, strict=True))
+        axes = tuple(axis[:, c].contiguous() for axis, c in zip(self.axes, cut, strict=True))
         values, inside = self.values[(..., *cut)].contiguous(), self.inside[(..., *cut)].contiguous()
         # of 0 1 2 3 the voxels 0 2 or 1 3 are left, half a voxel off; of 0 1 2 3 4 all is even
         even = (self.lengths % 2 == 0) & torch.tensor(halved, device=inside.device)
-        return replace(self, values=values, inside=inside, axes=(i, j, k), shift=even * (0.5 - phase % 2))
+        return replace(self, values=values, inside=inside, axes=axes, shift=even * (0.5 - phase % 2))
 
     def parts(self) -> Iterator[tuple[slice, slice]]:
         """Cells, and planes along i in them, that are worked on at a time."""
-        n, a, b, d = self.inside.shape
+        n, a, *rest = self.inside.shape
         limit = CPU_ELEMENTS if self.inside.device.type == "cpu" else GPU_ELEMENTS
-        plane = b * d * self.near.shape[1]
+        plane = math.prod(rest) * self.near.shape[1]
         planes = min(a, max(1, limit // plane))
         planes = math.ceil(a / math.ceil(a / planes))  # parts of like size
         cells = max(1, limit // (plane * planes)) if planes == a else 1
@@ -175,11 +177,11 @@ class _Cells:
 
 
 def _cut(values: Tensor, inside: Tensor, counts: Sequence[int]) -> tuple[_Cells, list[Tensor]]:
-    """Cut volumes (c, i, j, k) and (i, j, k) into `counts` cells along the axes, and find the voxels in them.
+    """Cut volumes (c, *space) and (*space) into `counts` cells along the axes, and find the voxels in them.
 
     The places are, per axis, indices into (cells * padded length) of the voxels 0, 1, 2 ...
     """
-    device, sizes, picks, valid, places = values.device, [], [], [], []
+    device, dims, sizes, picks, valid, places = values.device, inside.ndim, [], [], [], []
     for length, count in zip(inside.shape, counts, strict=True):
         edges = [n * length // count for n in range(count + 1)]
         size = math.ceil(length / count)
@@ -199,17 +201,18 @@ def _cut(values: Tensor, inside: Tensor, counts: Sequence[int]) -> tuple[_Cells,
         inside &= one.view([n if x // 2 == axis else 1 for x, n in enumerate(grid)])
     number = torch.arange(math.prod(counts), device=device).view(*counts)
     cell = torch.stack(torch.meshgrid([torch.arange(n, device=device) for n in counts], indexing="ij"), -1)
-    cell = cell.view(-1, 3)
-    i, j, k = (pick[cell[:, axis]].to(torch.float32) for axis, pick in enumerate(picks))
+    cell = cell.view(-1, dims)
     offsets = itertools.product(*[(-1, 0, 1) if n > 1 else (0,) for n in counts])
     around = cell[:, None] + torch.tensor(list(offsets), device=device)
     exists = ((around >= 0) & (around < torch.tensor(counts, device=device))).all(-1)
     near = number[tuple(around.clamp(min=0).minimum(torch.tensor(counts, device=device) - 1).unbind(-1))]
     lengths = torch.stack([one.sum(1)[cell[:, axis]] for axis, one in enumerate(valid)], 1)
     cells = _Cells(
-        values.view(-1, *grid).permute(1, 3, 5, 0, 2, 4, 6).reshape(len(cell), -1, *sizes),
-        inside.permute(0, 2, 4, 1, 3, 5).reshape(-1, *sizes),
-        (i, j, k),
+        values.view(-1, *grid)
+        .permute(*range(1, 2 * dims, 2), 0, *range(2, 2 * dims + 1, 2))
+        .reshape(len(cell), -1, *sizes),
+        inside.permute(*range(0, 2 * dims, 2), *range(1, 2 * dims, 2)).reshape(-1, *sizes),
+        tuple(pick[cell[:, axis]].to(torch.float32) for axis, pick in enumerate(picks)),
         torch.where(exists, near, len(cell)),
         lengths,
         torch.zeros_like(lengths, dtype=torch.float32),
@@ -228,11 +231,11 @@ def _cluster(
     counts = [len(range(*s.indices(length))) for s, length in zip(grid, inside.shape, strict=True)]
     scale = [s / max(steps) for s in spacing]
     cells, places = _cut(values, inside, counts)
-    own = torch.arange(len(cells.near), dtype=torch.int32, device=values.device)[
-        :, None, None, None
-    ].expand_as(cells.inside)
-    centres = torch.full((len(own) + 1, 3 + len(values)), math.inf, device=values.device)
-    centres[:, 3:] = 0
+    dims = inside.ndim
+    own = torch.arange(len(cells.near), dtype=torch.int32, device=values.device)
+    own = own.view(-1, *[1] * dims).expand_as(cells.inside)
+    centres = torch.full((len(own) + 1, dims + len(values)), math.inf, device=values.device)
+    centres[:, dims:] = 0
     _update(cells, own, centres)
     # of a cell that the mask hardly enters, the cells around take the voxels; if they can
     filled = cells.inside.flatten(1).sum(1)
@@ -247,8 +250,8 @@ def _cluster(
         _update(coarse[n % 2], _assign(coarse[n % 2], centres, scale), centres)
     labels = _assign(cells, centres, scale) if max_iterations > 1 or share < 1 else own
     labels = torch.where(cells.inside, labels + 1, 0).view(*counts, *cells.inside.shape[1:])
-    labels = labels.permute(0, 3, 1, 4, 2, 5).reshape(
-        [n * m for n, m in zip(counts, labels.shape[3:], strict=True)]
+    labels = labels.permute([x for axis in range(dims) for x in (axis, dims + axis)]).reshape(
+        [n * m for n, m in zip(counts, labels.shape[dims:], strict=True)]
     )
     for axis, place in enumerate(places):
         if len(place) < labels.shape[axis]:
@@ -257,7 +260,8 @@ def _cluster(
 
 
 def _assign(cells: _Cells, centres: Tensor, scale: Sequence[float], colours: bool = True) -> Tensor:
-    """The number of the nearest of the candidate centres, int32 (n, a, b, d); any number outside."""
+    """The number of the nearest of the candidate centres, int32 like `inside`; any number outside."""
+    dims = len(cells.axes)
     result = torch.zeros(cells.inside.shape, dtype=torch.int32, device=centres.device)
     m = cells.near.shape[1]
     numbers = torch.arange(m, dtype=torch.int32, device=centres.device)[:, None]
@@ -267,20 +271,22 @@ def _assign(cells: _Cells, centres: Tensor, scale: Sequence[float], colours: boo
         if not centres.is_cuda and not inside.any():  # on a GPU the question costs more than the answer saves
             continue
         near = cells.near[part]
-        candidates = centres[near]  # (n, m, 3 + c)
-        axes = (cells.axes[0][part, planes], cells.axes[1][part], cells.axes[2][part])
-        i, j, k = (
-            ((axis[:, None] - candidates[..., a, None]) * scale[a]).square_() for a, axis in enumerate(axes)
-        )
+        candidates = centres[near]  # (n, m, dims + c)
+        axes = [cells.axes[0][part, planes], *(axis[part] for axis in cells.axes[1:])]
+        space = [
+            ((axis[:, None] - candidates[..., a, None]) * scale[a])
+            .square_()
+            .view(*near.shape, *[1] * a, -1, *[1] * (dims - 1 - a))
+            for a, axis in enumerate(axes)
+        ]
         shape = (len(near), m, *inside.shape[1:])
         if buffers.shape[1] < math.prod(shape):
             buffers = centres.new_empty(2, math.prod(shape))
         distance, difference = buffers[:, : math.prod(shape)].view(2, *shape[:2], -1)
-        space = (i[..., None] + j[..., None, :])[..., None]
-        torch.add(space, k[:, :, None, None], out=distance.view(shape))
+        torch.add(sum(space[:-1]), space[-1], out=distance.view(shape))
         for c in range(cells.values.shape[1] if colours else 0):
             channel = cells.values[part, c, planes].reshape(len(near), 1, -1)
-            torch.sub(channel, candidates[:, :, 3 + c, None], out=difference)
+            torch.sub(channel, candidates[:, :, dims + c, None], out=difference)
             distance.addcmul_(difference, difference)
         # Floats that are not negative are in the order of their bits as integers: with the number of the
         # candidate in the lowest five of them, one minimum finds distance and number, 20 times faster than
@@ -292,13 +298,14 @@ def _assign(cells: _Cells, centres: Tensor, scale: Sequence[float], colours: boo
 
 
 def _update(cells: _Cells, labels: Tensor, centres: Tensor) -> None:
-    """Move the centres (n + 1, 3 + c) to the means of their voxels; a centre without voxels stays."""
-    n = len(centres)
+    """Move the centres (n + 1, dims + c) to the means of their voxels; a centre without voxels stays."""
+    n, dims = len(centres), len(cells.axes)
     labels = torch.where(cells.inside, labels, n - 1).reshape(-1)
     counts = torch.bincount(labels, minlength=n).to(torch.float64)
-    shapes = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
     axes = [
-        (x + cells.shift[:, a, None]).view(len(x), *shapes[a]).expand_as(cells.inside)
+        (x + cells.shift[:, a, None])
+        .view(len(x), *[1] * a, -1, *[1] * (dims - 1 - a))
+        .expand_as(cells.inside)
         for a, x in enumerate(cells.axes)
     ]
     moved = counts > 0
@@ -308,18 +315,16 @@ def _update(cells: _Cells, labels: Tensor, centres: Tensor) -> None:
         centres[:, feature] = torch.where(moved, (sums / counts).to(centres.dtype), centres[:, feature])
 
 
-def _bounding_box(mask: Tensor) -> tuple[slice, slice, slice]:
-    """The smallest box that holds all of a mask (i, j, k)."""
+def _bounding_box(mask: Tensor) -> tuple[slice, ...]:
+    """The smallest box that holds all of a mask."""
     box = []
-    for axis in range(3):
-        there = (
-            mask.any(dim=(axis + 1) % 3, keepdim=True)
-            .any(dim=(axis + 2) % 3, keepdim=True)
-            .reshape(-1)
-            .nonzero()
-        )
-        box.append(slice(int(there[0]), int(there[-1]) + 1))
-    return (box[0], box[1], box[2])
+    for axis in range(mask.ndim):
+        there = mask
+        for other in range(mask.ndim):
+            there = there if other == axis else there.any(dim=other, keepdim=True)
+        places = there.reshape(-1).nonzero()
+        box.append(slice(int(places[0]), int(places[-1]) + 1))
+    return tuple(box)
 
 
 def _range(values: Tensor, inside: Tensor) -> tuple[float, float]:

@@ -15,19 +15,24 @@ class PrepareTargets:
     Gives (batch[image_key], {key: batch[key] for target_keys}), on the trainer's device.
 
     Args:
-        target_keys: what the loss and the metrics read.
-        image_key: what the network sees.
+        target_keys: Keys that the loss and the metrics read.
+        image_key: Key of what the network sees.
+        optional_keys: Those of `target_keys` that a batch may lack.
     """
 
-    def __init__(self, target_keys: Sequence[str], image_key: str = "image") -> None:
+    def __init__(
+        self, target_keys: Sequence[str], image_key: str = "image", optional_keys: Sequence[str] = ()
+    ) -> None:
         self.image_key, self.target_keys = image_key, tuple(target_keys)
+        self.optional_keys = frozenset(optional_keys)
 
     def __call__(
         self, batch: dict[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Move what is needed to the device."""
         move = {"device": device, "non_blocking": non_blocking, **kwargs}
-        return batch[self.image_key].to(**move), {key: batch[key].to(**move) for key in self.target_keys}
+        keys = [key for key in self.target_keys if key in batch or key not in self.optional_keys]
+        return batch[self.image_key].to(**move), {key: batch[key].to(**move) for key in keys}
 
 
 class PrepareClasses:

@@ -39,7 +39,16 @@ __all__ = [
 ]
 
 FORMAT = "pretext3d-2"
-IDENTITY = ("method", "arm", "channels", "channel_indices", "pixdim", "normalisation", "seed")
+IDENTITY = (
+    "method",
+    "arm",
+    "channels",
+    "channel_indices",
+    "pixdim",
+    "normalisation",
+    "seed",
+    "freeze_encoder_epochs",
+)
 
 
 def unwrap(network: nn.Module) -> nn.Module:

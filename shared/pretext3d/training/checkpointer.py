@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 EPOCH_KEYS = {"optimizer", "lr_scheduler", "scaler", "rng", "epoch", "iteration", "best_metric", "best_epoch"}
 EPOCH_FILE = re.compile(r"epoch_(\d+)\.pt")
+BACKBONE_RATE = "backbone_learning_rate"
 # how long a learning-rate schedule is: taken from the current configuration, not from the checkpoint
 HORIZON = ("total_steps", "_schedule_phases", "t_total", "T_max", "total_iters")
 
@@ -268,6 +269,9 @@ def check_same_settings(path: Path, content: Mapping[str, Any], parts: Mapping[s
         UserError: listing each difference.
     """
     there, here = _settings(content), _settings({n: p and p.state_dict() for n, p in parts.items()})
+    if BACKBONE_RATE in {*there, *here}:  # without a group of its own the backbone learns at learning_rate
+        for found in (there, here):
+            found.setdefault(BACKBONE_RATE, found.get("learning_rate"))
     differ = [f"{k} is {there[k]} there, {here[k]} here" for k in here if k in there and there[k] != here[k]]
     if differ:
         raise UserError(f"{path}: a run is resumed with its own settings: {'; '.join(differ)}")
@@ -278,10 +282,15 @@ def _settings(states: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     names = {"initial_lr": "learning_rate", "weight_decay": "weight_decay"}
     for index, group in enumerate((states.get("optimizer") or {}).get("param_groups", ())):
+        if group.get("name") == "backbone" and "initial_lr" in group:  # see `recipes.parameter_groups`
+            found[BACKBONE_RATE] = group["initial_lr"]
+            continue
         here = f" of parameter group {index}" if index else ""
         found |= {name + here: group[key] for key, name in names.items() if key in group}
     schedule = states.get("lr_scheduler") or {}
-    if "end_lr" in schedule:
+    if "final_lr_factor" in schedule:  # `recipes.warmup_cosine`
+        found["final_lr_factor"] = round(schedule["final_lr_factor"], 9)
+    elif "end_lr" in schedule:
         found["final_lr_factor"] = round(schedule["end_lr"] / (found.get("learning_rate") or 1.0), 9)
     return found
 

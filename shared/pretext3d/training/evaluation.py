@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 
 def case_metrics(
-    pred: Shaped[Tensor, "1 i j k"],
-    label: Shaped[Tensor, "1 i j k"],
+    pred: Shaped[Tensor, "1 *size"],
+    label: Shaped[Tensor, "1 *size"],
     num_classes: int,
     spacing: Sequence[float],
 ) -> dict[int, dict[str, float]]:
-    """Metrics of one case for the classes 1 to num_classes - 1.
+    """Metrics of one case, a volume or a plane, for the classes 1 to num_classes - 1.
 
     Dice; iou, intersection over union (its mean is mIoU); hd95_mm, the 95th percentile of the symmetric
     Hausdorff distance; surface_distance_mm, the symmetric average surface distance. A class that neither
@@ -43,7 +43,7 @@ def case_metrics(
         pred: class indices.
         label: class indices on the same grid.
         num_classes: with the background.
-        spacing: mm per voxel of that grid.
+        spacing: mm per voxel along each axis of that grid.
     """
     a = one_hot(torch.as_tensor(pred)[None].long(), num_classes)
     b = one_hot(torch.as_tensor(label)[None].long(), num_classes)
@@ -74,9 +74,10 @@ def case_metrics(
 class CaseMetrics:
     """Handler of an evaluator whose output holds class indices `pred` and `label` on the label's grid.
 
-    Writes `evaluation.csv` (case, class, dice, iou, hd95_mm, surface_distance_mm), one line per case and
-    class, and `evaluation_summary.csv`, one line per class and one for the mean over cases of each case's
-    mean; logs the summary, and puts the mean Dice and distances of the foreground in `engine.state.metrics`.
+    Writes `evaluation.csv` (case, subject where that is known, class, dice, iou, hd95_mm,
+    surface_distance_mm), one line per case and class, and `evaluation_summary.csv`, one line per class and
+    one for the mean over cases of each case's mean; logs the summary, and puts the mean Dice and distances of
+    the foreground in `engine.state.metrics`.
 
     Args:
         output_dir: where the two files go.
@@ -95,15 +96,17 @@ class CaseMetrics:
 
     def add_cases(self, engine: Engine) -> None:
         """Measure the cases of one batch."""
-        for output, case in zip(engine.state.output, _case_ids(engine.state.batch), strict=True):
+        batch = engine.state.batch
+        for output, case, person in zip(engine.state.output, _case_ids(batch), _subjects(batch), strict=True):
             pred, label = output["pred"], output["label"]
             if pred.shape != label.shape:
                 raise UserError(
                     f"case {case}: prediction of shape {list(pred.shape)}, label {list(label.shape)}"
                 )
-            spacing = label.affine[:3, :3].norm(dim=0).tolist()
+            spacing = label.affine[:3, : label.ndim - 1].norm(dim=0).tolist()
             metrics = case_metrics(pred.as_tensor(), label.as_tensor(), len(self.class_names), spacing)
-            self.rows += [{"case": case, "class": self.class_names[c], **row} for c, row in metrics.items()]
+            who = {"case": case, **person}
+            self.rows += [{**who, "class": self.class_names[c], **row} for c, row in metrics.items()]
 
     def write(self, engine: Engine) -> None:
         """Write both tables."""
@@ -134,3 +137,11 @@ class CaseMetrics:
 def _case_ids(batch: Any) -> list[str]:
     """Ids of a batch, which MONAI's evaluator decollates to a list of cases."""
     return [item["id"] for item in batch] if isinstance(batch, list) else list(batch["id"])
+
+
+def _subjects(batch: Any) -> list[dict[str, str]]:
+    """The subject of each case of a batch, {} where it is not known."""
+    if isinstance(batch, list):
+        return [{"subject": str(item["subject"])} if "subject" in item else {} for item in batch]
+    known = batch.get("subject")
+    return [{} for _ in batch["id"]] if known is None else [{"subject": str(name)} for name in known]

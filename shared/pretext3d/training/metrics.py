@@ -1,13 +1,13 @@
 """Mean of a number per sample, over all samples of a validation and over all processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from ignite.metrics import Metric
+from ignite.metrics import Loss, Metric
 from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 
-__all__ = ["SampleMean"]
+__all__ = ["SampleMean", "ValidationLoss"]
 
 
 class SampleMean(Metric):
@@ -38,3 +38,26 @@ class SampleMean(Metric):
     def compute(self) -> float:
         """The mean."""
         return float(self.total / self.count)
+
+
+class ValidationLoss(Loss):
+    """Mean of a pretext loss over all samples of a validation.
+
+    The evaluator's output has `pred` and `label`; a label may be a dictionary of targets.
+
+    Args:
+        loss_fn: Loss of (pred, label), the mean over the batch.
+    """
+
+    def __init__(self, loss_fn: Callable[[Any, Any], torch.Tensor]) -> None:
+        super().__init__(loss_fn, output_transform=pred_and_label, batch_size=batch_size)
+
+
+def pred_and_label(output: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The two entries of an engine's output that a loss takes."""
+    return output["pred"], output["label"]
+
+
+def batch_size(label: Any) -> int:
+    """Number of samples of a target, or of the first of a dictionary of targets."""
+    return len(next(iter(label.values())) if isinstance(label, Mapping) else label)

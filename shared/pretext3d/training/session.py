@@ -1,93 +1,114 @@
-"""The start and the end of a bundle's run: checks of what the user typed, log, seeds, saved configuration.
+"""The start and the end of a bundle's run: checks of its values, log, seeds, saved configuration, profile.
 
-`check_overrides` (or `check_profile`, which calls it) is the first thing every configuration's `initialize`
-calls, then comes `begin`; `finish` is the last of its `finalize`.
+`overrides.check_overrides` is the first thing every configuration's `initialize` calls, then comes `begin`;
+`finish` is the last of its `finalize`. Both read what they are not given from the running configuration.
 """
 
-import difflib
-import inspect
 import logging
-import math
 import os
 import random
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pydoc import locate
-from types import ModuleType
 from typing import Any
 
+import ignite.distributed as idist
 import monai
 import torch
-import torch.distributed as dist
-from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
-from monai.bundle.utils import merge_kv
+from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 import pretext3d
+from pretext3d.checking import is_whole, number, whole_number
 from pretext3d.errors import UserError, install_excepthook
+from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import refuse_earlier_run
+from pretext3d.training.workflow import bundle_root, running_workflow, setting
 
-__all__ = ["begin", "check_launched", "check_overrides", "check_profile", "finish", "three_sizes"]
+__all__ = ["begin", "finish", "profile_settings", "spatial_size"]
 
 logger = logging.getLogger(__name__)
 
 STOPPED = "stopped; the same command with --resume True goes on from the last finished epoch"
 
-# Set from outside by `monai.bundle run` itself (experiment tracking), in no configuration file.
-MONAI_KEYS = {
-    "_meta_", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"
+# Keys of a training that are whole numbers, and the smallest value of each.
+COUNTS = {
+    "batch_size": 1, "max_epochs": 1, "num_workers": 0, "steps_per_epoch": 1, "val_interval": 1,
+    "val_crops": 1,
 }  # fmt: skip
+RATES = ("learning_rate",)  # keys of a training that are numbers above 0
+
+# What finish suggests to run next: the configuration files, and the key that takes this run's folder.
+NEXT = {
+    "finetune": (("finetune.yaml",), "pretrained"),
+    "evaluate": (("finetune.yaml", "evaluate.yaml"), "output_dir"),
+    "evaluate_classification": (
+        ("finetune_classification.yaml", "evaluate_classification.yaml"),
+        "output_dir",
+    ),
+}
 
 
 def begin(
-    output_dir: str,
-    seed: int,
-    profile: str = "",
+    output_dir: str | None = None,
+    seed: int | None = None,
+    profile: str | None = None,
     save_config: str = "config.yaml",
     counts: Mapping[str, Any] | None = None,
-    device: torch.device | str = "cpu",
-    ckpt_dir: str = "",
-    resume: bool = False,
+    device: torch.device | str | None = None,
+    ckpt_dir: str | None = None,
+    resume: bool | None = None,
     rates: Mapping[str, Any] | None = None,
+    training: bool = True,
 ) -> None:
     """Check the values, open the log, seed everything, save the merged configuration in `output_dir`.
 
+    Every value that is None is the running configuration's key of that name, where it has one.
+
     Args:
-        output_dir: the run's folder; made if it is not there.
-        seed: of the network's initial weights and, with the rank added, of everything drawn later.
-        profile: the name that runs, shown in the log; '' for a configuration without profiles.
-        save_config: file name of the merged configuration.
-        counts: keys whose value must be a whole number from 1; num_workers may be 0, steps_per_epoch None.
-        device: must be there.
-        rates: keys whose value must be a number above 0.
-        ckpt_dir: of a training: holds no run yet, or `resume` is set; '' = not looked at.
-        resume: the run goes on: an earlier one's configuration is kept, this one's goes to
+        output_dir: Folder of the run, made if it is not there.
+        seed: Seed of the network's initial weights and, with the rank added, of everything drawn later.
+        profile: Name of the profile, shown in the log; '' for a configuration without profiles.
+        save_config: File name of the merged configuration.
+        counts: Keys whose value must be a whole number from 1; num_workers may be 0, steps_per_epoch None.
+        device: Device of the run, which must be there.
+        ckpt_dir: Checkpoints of a training: it holds no run yet, or `resume` is set; '' = not looked at.
+        resume: The run goes on: an earlier one's configuration is kept, this one's goes to
             config_resume.yaml.
+        rates: Keys whose value must be a number above 0.
+        training: False for evaluation and inference, which look at no `ckpt_dir`, counts or rates.
 
     Raises:
         UserError: for a value that is none of its kind, an earlier run in the way, or an `output_dir` that
             cannot be written. Nothing has been written then.
     """
-    workflow = _running_workflow()
+    workflow = running_workflow()
     resumable = workflow is not None and "resume" in workflow.parser.config
-    install_excepthook(STOPPED if resumable else "stopped")
-    # MONAI tries an optional GPU decoder at every LoadImage and tells of its absence each time
+    install_excepthook(STOPPED if resumable and training else "stopped")
+    # MONAI tries an optional GPU decoder at every LoadImage and reports its absence each time
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:  # the terminal's; the log file, opened below, has everything
         handler.addFilter(_shown)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"seed: found {seed!r}, expected a whole number from 0")
-    _check_counts(counts or {})
-    for key, value in (rates or {}).items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-            raise UserError(f"{key}: found {value!r}, expected a number above 0")
+    output_dir = setting("output_dir", "") if output_dir is None else output_dir
+    seed = setting("seed", 0) if seed is None else seed
+    profile = setting("profile", "") if profile is None else profile
+    device = setting("device", "cpu") if device is None else device
+    whole_number("seed", seed, minimum=0, expected="a whole number from 0")
+    if profile and training:
+        check_profile(profile, setting("profiles", {profile: {}}))
+    counts = _settings(COUNTS, counts) if training else {}
+    _check_counts(counts)
+    for key, value in (_settings(RATES, rates) if training else {}).items():
+        number(key, value, low=0, low_open=True)
     _check_device(device)
-    if ckpt_dir and not resume:
+    resume = bool(setting("resume", False)) if resume is None else resume
+    ckpt_dir = setting("ckpt_dir", "") if ckpt_dir is None else ckpt_dir
+    if ckpt_dir and training and not resume:
         refuse_earlier_run(ckpt_dir)
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    if rank > 0:  # one process tells
+    rank = idist.get_rank()  # of several processes, every one has to ask
+    if rank > 0:  # one process reports
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
     if rank == 0:
@@ -97,13 +118,13 @@ def begin(
             _open_log(folder / "log.txt")
         except OSError as error:
             raise UserError(f"output_dir: {folder} cannot be written: {error}") from error
-        if resume and (folder / save_config).exists():
+        if resume and training and (folder / save_config).exists():
             save_config = "config_resume.yaml"
         if workflow is not None:
             ConfigParser.export_config_file(
                 _plain(workflow.parser.config), str(folder / save_config), fmt="yaml", sort_keys=False
             )
-    _leave_cores_to_workers(int((counts or {}).get("num_workers", 0)))
+    _leave_cores_to_workers(int(counts.get("num_workers", 0)))
     set_determinism(seed=seed)
     random.seed(seed)
     versions = f"pretext3d {pretext3d.__version__}, MONAI {monai.__version__}, torch {torch.__version__}"
@@ -111,64 +132,112 @@ def begin(
 
 
 def check_profile(profile: str, profiles: Mapping[str, Any]) -> None:
-    """Refuse a profile that is not in the table; called before anything is looked up there.
+    """Refuse a profile that is not in the table.
 
     Raises:
-        UserError: names the ones that are. Or for an override that no configuration file has.
+        UserError: names the ones that are.
     """
-    check_overrides()
-    if profile not in profiles:
-        raise UserError(f"profile: found {profile!r}, expected one of {', '.join(profiles)}")
+    known = [name for name in profiles if not name.endswith("_2d")]
+    if profile not in known:
+        raise UserError(f"profile: found {profile!r}, expected one of {', '.join(known)}")
 
 
-def check_overrides() -> None:
-    """Refuse an override that no configuration file has, or whose value is of another kind than the file's.
+def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: int = 3) -> dict[str, Any]:
+    """The settings of a profile: its row of the table, in 2D with those of the row `<profile>_2d` over it.
 
-    The merged configuration's keys are compared with those of the files. Under `monai.bundle run` the files
-    and the overrides are known (they stand in its frame) and nested keys are checked too; elsewhere every
-    configuration file beside the first one may have contributed.
+    Args:
+        profile: Name of a row.
+        profiles: Table of the configuration.
+        spatial_dims: 3 or 2.
 
     Raises:
-        UserError: names the key, and the closest one that there is.
+        UserError: no such profile; spatial_dims other than 2 or 3; 2D in a table without a row for it.
+
+    Examples:
+        >>> table = {"laptop": {"batch_size": 4, "roi_size": 32}, "laptop_2d": {"roi_size": 64}}
+        >>> profile_settings("laptop", table, spatial_dims=2)
+        {'batch_size': 4, 'roi_size': 64}
     """
-    install_excepthook()
-    workflow = _running_workflow()
-    if workflow is None:
-        return
-    files, overrides = _command_line()
-    if not files:
-        files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
-    entries = [entry for file in files for entry in ConfigParser.load_config_file(file).items()]
-    _check_top_keys(workflow.parser.config, entries, files)
-    known = ConfigParser(config={})
-    for key, value in entries if overrides else []:
-        merge_kv(known, key, value)
-    for key in overrides:
-        _check_nested(key, known.config, files)
+    check_profile(profile, profiles)
+    check_spatial_dims(spatial_dims)
+    if spatial_dims == 3:
+        return dict(profiles[profile])
+    if f"{profile}_2d" not in profiles:
+        raise UserError(f"spatial_dims: found 2, expected 3: the table `profiles` has no row {profile}_2d")
+    return {**profiles[profile], **profiles[f"{profile}_2d"]}
 
 
-def check_launched() -> None:
-    """Refuse a run of several processes that torchrun has not started.
+def spatial_size(value: int | Sequence[int], spatial_dims: int = 3, key: str = "roi_size") -> tuple[int, ...]:
+    """One number, or one per axis, as one per axis.
+
+    Args:
+        value: Number of voxels, or a list of them.
+        spatial_dims: Number of axes.
+        key: Name of the value in messages.
 
     Raises:
-        UserError: says how to start it.
+        UserError: for anything else; names `key`.
+
+    Examples:
+        >>> spatial_size(64), spatial_size([64, 32], spatial_dims=2)
+        ((64, 64, 64), (64, 32))
     """
-    install_excepthook()
-    if "RANK" not in os.environ:
+    one = not isinstance(value, Sequence) or isinstance(value, str)
+    sizes = [value] * spatial_dims if one else list(value)  # type: ignore[arg-type]
+    if len(sizes) != spatial_dims or not all(is_whole(n) and n > 0 for n in sizes):
+        words, example = {2: ("two", "[64,32]"), 3: ("three", "[64,64,32]")}[spatial_dims]
         raise UserError(
-            "multi_gpu_train.yaml is for several processes; start it by torchrun --nproc_per_node 2 -m "
-            "monai.bundle run ..., or leave it out"
+            f"{key}: found {value!r}, expected one whole number of voxels or {words}, as 64 or {example}"
         )
+    return tuple(sizes)  # type: ignore[arg-type]
 
 
-def three_sizes(value: int | Sequence[int], key: str) -> tuple[int, int, int]:
-    """One number or three as three; a UserError that names `key` for anything else."""
-    sizes = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * 3
-    if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
-        raise UserError(
-            f"{key}: found {value!r}, expected one whole number of voxels or three, as 64 or [64,64,32]"
-        )
-    return sizes[0], sizes[1], sizes[2]
+def finish(
+    output_dir: str | None = None, wrote: Sequence[str] = (), next_command: str = "", next_step: str = ""
+) -> None:
+    """Report what the run wrote and what to type next; end a distributed run; close the log.
+
+    Args:
+        output_dir: Folder of the run; None = the running configuration's.
+        wrote: File names or patterns in it, each with a remark behind a blank; those that exist are listed.
+        next_command: Command to suggest.
+        next_step: What to suggest instead, a key of NEXT: finetune or evaluate.
+    """
+    output_dir = setting("output_dir", "") if output_dir is None else output_dir
+    if idist.get_rank() == 0:
+        lines = [f"done: {output_dir}"]
+        lines += [f"  {name}" for name in wrote if any(Path(output_dir).glob(name.split()[0]))]
+        suggested = next_command or (suggestion(next_step) if next_step else "")
+        if suggested:
+            lines += ["next:", f"  {suggested}"]
+        logger.info("%s", "\n".join(lines))
+    idist.finalize()
+    for handler in [h for h in logging.getLogger().handlers if isinstance(h, _RunLog)]:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def suggestion(step: str) -> str:
+    """The command of a step that goes on from this run, with the data that this run was given."""
+    names, key = NEXT[step]
+    files = [f"{os.path.relpath(bundle_root())}/configs/{name}" for name in names]
+    listed = files[0] if len(files) == 1 else '"[{}]"'.format(", ".join(map(repr, files)))
+    command = f"python -m monai.bundle run --config_file {listed}"
+    command += f" --{key} {shlex.quote(str(setting('output_dir', '')))}"
+    if step == "finetune":
+        command += " --dataset_dir LABELLED_FOLDER" if setting("dataset_dir") else ""
+        command += " --spatial_dims 2" if setting("spatial_dims", 3) == 2 else ""
+        return command
+    given = {name: setting(name) for name in ("dataset_dir", "datalist", "class_file")}
+    return command + "".join(f" --{name} {shlex.quote(str(v))}" for name, v in given.items() if v)
+
+
+def _settings(keys: Sequence[str] | Mapping[str, int], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The values to check: the given ones, else those that the running configuration has."""
+    if given is not None:
+        return dict(given)
+    workflow = running_workflow()
+    return {} if workflow is None else {key: setting(key) for key in keys if key in workflow.parser}
 
 
 def _leave_cores_to_workers(num_workers: int) -> None:
@@ -194,26 +263,10 @@ def _check_device(device: torch.device | str) -> None:
 
 def _check_counts(counts: Mapping[str, Any]) -> None:
     for key, value in counts.items():
-        least = 0 if key == "num_workers" else 1
+        minimum = COUNTS.get(key, 1)
         if value is None and key == "steps_per_epoch":
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"{key}: found {value!r}, expected a whole number from {least}")
-
-
-def finish(output_dir: str, wrote: Sequence[str] = (), next_command: str = "") -> None:
-    """Say what the run wrote and what to type next; end a distributed run; close the log."""
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        lines = [f"done: {output_dir}"]
-        lines += [f"  {name}" for name in wrote if any(Path(output_dir).glob(name.split()[0]))]
-        if next_command:
-            lines += ["next:", f"  {next_command}"]
-        logger.info("%s", "\n".join(lines))
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    for handler in [h for h in logging.getLogger().handlers if isinstance(h, _RunLog)]:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+        whole_number(key, value, minimum, expected=f"a whole number from {minimum}")
 
 
 def _shown(record: logging.LogRecord) -> bool:
@@ -229,87 +282,6 @@ def _open_log(path: Path) -> None:
     handler = _RunLog(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
-
-
-def _running_workflow() -> ConfigWorkflow | None:
-    """The workflow that is evaluating `initialize`: the nearest one on the stack."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigWorkflow):
-            return owner
-        frame = frame.f_back
-    return None
-
-
-def _check_top_keys(
-    config: Mapping[str, Any], entries: Sequence[tuple[str, Any]], files: Sequence[str]
-) -> None:
-    """Compare the merged configuration with the entries of the files."""
-    names = {key.split("::")[0].lstrip("+") for key, _ in entries} | MONAI_KEYS
-    booleans = {key for key, value in entries if isinstance(value, bool)}
-    texts = {key for key, value in entries if isinstance(value, str) and not value.startswith(("$", "@"))}
-    for key, value in config.items():
-        if key not in names:
-            raise UserError(_unknown(key, names, files))
-        expression = isinstance(value, str) and value.startswith(("$", "@"))
-        if key in texts and isinstance(value, bool):
-            raise UserError(f"{key}: found {value}, expected text: was a value forgotten behind --{key}?")
-        if key in booleans and not isinstance(value, bool) and not expression:
-            raise UserError(f"{key}: found {value!r}, expected True or False")
-
-
-def _check_nested(key: str, config: Any, files: Sequence[str]) -> None:
-    """Follow an override, as optimizer::lr, into the configuration of the files."""
-    parts = key.lstrip("+").replace("#", "::").split("::")
-    node = config
-    for depth, part in enumerate(parts):
-        last = depth == len(parts) - 1
-        if isinstance(node, Mapping) and part not in node and not (last and _takes(node, part)):
-            if depth:
-                raise UserError(_unknown(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
-            return  # unknown top-level keys are refused elsewhere; MONAI's own are not looked into
-        if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
-            raise UserError(
-                f"{key}: {'::'.join(parts[:depth])} has entries 0 to {len(node) - 1}, found {part}"
-            )
-        if last or not isinstance(node, Mapping | list):
-            return
-        node = node[int(part)] if isinstance(node, list) else node[part]
-
-
-def _takes(component: Mapping[str, Any], argument: str) -> bool:
-    """Whether a component's class has such an argument; what cannot be found out is left to MONAI."""
-    target = component.get("_target_")
-    if not isinstance(target, str):
-        return False
-    factory: Any = locate(target) or locate(ComponentLocator().get_component_module_name(target) or "")
-    if isinstance(factory, ModuleType):  # MONAI's short names: the module that has the class
-        factory = getattr(factory, target, None)
-    try:
-        parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return True
-    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, names, n=1)
-    hint = f"; did you mean --{close[0]}?" if close else ""
-    return f"--{key}: no such key in {', '.join(Path(f).name for f in files)}{hint}"
-
-
-def _command_line() -> tuple[list[str], list[str]]:
-    """The configuration files and override keys of the `monai.bundle run` that is under way, if one is."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name == "run" and frame.f_globals.get("__name__") == "monai.bundle.scripts":
-            files = frame.f_locals.get("config_file") or []
-            return [files] if isinstance(files, str) else list(files), list(
-                frame.f_locals.get("override", {})
-            )
-        frame = frame.f_back
-    return [], []
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.handlers import MLFlowHandler
 
-from pretext3d.training.session import _running_workflow
+from pretext3d.training.workflow import running_workflow
 
 __all__ = ["MLflowDetails"]
 
@@ -32,7 +32,7 @@ class MLflowDetails:
     def __init__(self, params: Mapping[str, Any], output_dir: str) -> None:
         self.params, self.pictures = dict(leaves(params)), Path(output_dir) / "pictures"
         self.logged = False
-        workflow = _running_workflow()
+        workflow = running_workflow()
         self.parser = workflow.parser if workflow is not None else ConfigParser({})
 
     def attach(self, engine: Engine) -> None:

@@ -1,8 +1,8 @@
-"""Crops of random place and scale, flips and 90-degree rotations, as exact index geometry.
+"""Crops of random place and scale, and random flips and 90-degree rotations, in 2D and 3D.
 
 Voxel coordinates are continuous: voxel i covers [i, i + 1) along its axis, so a volume of n voxels spans
-[0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; an orientation is a signed
-permutation matrix M: a point p of a cube [-1, 1]^3 before the transform is found at M p after it.
+[0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; what an orientation is says
+`pretext3d.ops.rotations`.
 """
 
 from collections.abc import Sequence
@@ -13,48 +13,61 @@ import torch
 import torch.nn.functional as F
 from monai.transforms import MapTransform, Randomizable
 
-from pretext3d.annotations import Float, Shaped, Tensor
+from pretext3d.annotations import Shaped, Tensor
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import COUNTS
+from pretext3d.ops.rotations import (
+    check_flip_axes,
+    check_rotation_axes,
+    flip_matrix,
+    reorient,
+    rotation_matrix,
+)
 
 __all__ = ["RandFlipRotate90d", "RandScaleCropd"]
 
+LINEAR = {2: "bilinear", 3: "trilinear"}
+
 
 def crop_resize(
-    volume: Shaped[Tensor, "c i j k"], start: Sequence[int], size: Sequence[int], roi_size: Sequence[int]
-) -> Shaped[Tensor, "c a b d"]:
-    """The window [start, start + size) of a volume, zeros outside it, resampled trilinearly to `roi_size`.
+    volume: Shaped[Tensor, "c *space"], start: Sequence[int], size: Sequence[int], roi_size: Sequence[int]
+) -> Shaped[Tensor, "c *roi"]:
+    """The window [start, start + size) of a volume, zeros outside it, resampled to `roi_size`.
 
-    A window of exactly `roi_size` is copied, not interpolated. The volume is never changed; of a
-    memory-mapped one only the window is read.
+    Trilinear, of an image bilinear. A window of exactly `roi_size` is copied, not interpolated. The volume is
+    never changed; of a memory-mapped one only the window is read.
     """
     low = [max(0, s) for s in start]
     high = [min(n, s + e) for n, s, e in zip(volume.shape[1:], start, size, strict=True)]
-    window = volume[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]].float()
+    window = volume[(slice(None), *map(slice, low, high))].float()
     before = [lo - s for lo, s in zip(low, start, strict=True)]
     after = [s + e - h for s, e, h in zip(start, size, high, strict=True)]
     if any(before) or any(after):
         window = F.pad(window, [n for b, a in zip(before[::-1], after[::-1], strict=True) for n in (b, a)])
     if tuple(size) == tuple(roi_size):
         return window.clone()
-    return F.interpolate(window[None], size=tuple(roi_size), mode="trilinear", align_corners=False)[0]
+    return F.interpolate(window[None], size=tuple(roi_size), mode=LINEAR[len(low)], align_corners=False)[0]
 
 
 class RandScaleCropd(MapTransform, Randomizable):
     """A crop of random scale and place, resampled to `roi_size`; crops of little content are drawn again.
 
-    The crop's edges are round(`roi_size` * s) voxels with one s ~ U(`scale_range`) for the three axes. Along
+    The crop's edges are round(`roi_size` * s) voxels with one s ~ U(`scale_range`) for all axes. Along
     an axis of n voxels the start is uniform over the places where the crop lies inside, or, where the crop is
     longer than the volume, over the places where it holds the whole axis (zeros beyond). A crop with a mean
     below `min_intensity` is rejected, up to `max_tries` times; then the fullest of the tries is taken.
 
-    Adds `crop_start` and `crop_size`, float tensors of shape (3,) in voxels of the volume.
+    Adds `crop_start` and `crop_size`, float tensors of shape (3,), in 2D (2,), in voxels of the volume.
 
     Args:
-        keys: volumes (c, i, j, k); the first one decides on rejection.
-        roi_size: voxels of the result.
-        scale_range: limits of s, (1, 1) for crops that are never resampled.
-        min_intensity: least mean of an accepted crop, in the volume's units; 0 accepts every crop.
-        max_tries: draws before the fullest crop so far is taken.
+        keys: Volumes (c, i, j, k) or, in 2D, images (c, i, j); the first one decides on rejection.
+        roi_size: Voxels of the result, one number per axis: as many as there are spatial axes.
+        scale_range: Limits of s, (1, 1) for crops that are never resampled.
+        min_intensity: Least mean of an accepted crop, in the volume's units; 0 accepts every crop.
+        max_tries: Draws before the fullest crop so far is taken.
+
+    Raises:
+        UserError: for impossible arguments and, when called, for a volume with more or fewer spatial axes.
     """
 
     def __init__(
@@ -69,19 +82,27 @@ class RandScaleCropd(MapTransform, Randomizable):
         low, high = scale_range
         if not 0 < low <= high:
             raise UserError(f"scale_range: found {list(scale_range)}, expected two numbers 0 < low <= high")
-        if len(roi_size) != 3 or min(roi_size) < 1:
-            raise UserError(f"roi_size: found {list(roi_size)}, expected three sizes in voxels of 1 or more")
+        if len(roi_size) not in COUNTS or min(roi_size) < 1:
+            found = list(roi_size)
+            raise UserError(
+                f"roi_size: found {found}, expected three sizes in voxels, in 2D two, of 1 or more"
+            )
         if max_tries < 1:
             raise UserError(f"max_tries: found {max_tries}, expected 1 or more")
         self.roi_size = tuple(int(n) for n in roi_size)
         self.scale_range = (float(low), float(high))
         self.min_intensity = float(min_intensity)
         self.max_tries = int(max_tries)
-        self.start: tuple[int, ...] = (0, 0, 0)
+        self.start: tuple[int, ...] = (0,) * len(self.roi_size)
         self.size: tuple[int, ...] = self.roi_size
 
-    def randomize(self, data: Shaped[Tensor, "c i j k"]) -> None:
+    def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
         """Draw `start` and `size` for a volume."""
+        if data.ndim - 1 != len(self.roi_size):
+            count = COUNTS.get(data.ndim - 1, data.ndim - 1)
+            raise UserError(
+                f"roi_size: found {list(self.roi_size)}, expected {count} sizes for these volumes"
+            )
         fullest = -np.inf
         for _ in range(self.max_tries):
             scale = self.R.uniform(*self.scale_range)
@@ -117,86 +138,72 @@ def _plain(volume: Tensor) -> Tensor:
     return volume.as_tensor() if hasattr(volume, "as_tensor") else volume
 
 
-def flip_matrix(axes: Sequence[int]) -> Float[np.ndarray, "3 3"]:
-    """The orientation that mirrors the given axes."""
-    return np.diag([-1.0 if axis in axes else 1.0 for axis in range(3)])
-
-
-def rotation_matrix(axis: int, quarter_turns: int) -> Float[np.ndarray, "3 3"]:
-    """Rotation by `quarter_turns` * 90 degrees about a voxel axis: from the next axis to the one after it.
-
-    About axis 0 one quarter turn takes axis 1 to axis 2 and axis 2 to minus axis 1.
-    """
-    a, b = (axis + 1) % 3, (axis + 2) % 3
-    turn = np.eye(3)
-    turn[[a, b], [a, b]] = 0.0
-    turn[b, a], turn[a, b] = 1.0, -1.0
-    return np.linalg.matrix_power(turn, quarter_turns % 4)
-
-
-def reorient(volume: Shaped[Tensor, "c i j k"], orientation: np.ndarray) -> Shaped[Tensor, "c a b d"]:
-    """Move a volume's content by a signed permutation matrix: result axis a is axis p of the volume, with
-    orientation[a, p] = 1, or mirrored with -1.
-    """  # noqa: D205
-    source = np.abs(orientation).argmax(axis=1)
-    mirrored = [a + 1 for a in range(3) if orientation[a, source[a]] < 0]
-    moved = volume.permute(0, *(int(p) + 1 for p in source))
-    return moved.flip(mirrored) if mirrored else moved.contiguous()
-
-
 class RandFlipRotate90d(MapTransform, Randomizable):
     """Random flips, then random 90-degree rotations: one signed permutation for all keys.
 
-    Each axis of `flip_axes` is mirrored with `flip_prob`; then, for each axis of `rotate_axes` in turn, with
-    `rotate_prob` a rotation of 90, 180 or 270 degrees about it. Adds `orientation`, a float tensor (3, 3):
-    the matrix M that takes directions of the volume's frame to the new frame.
+    Each axis of `flip_axes` is mirrored with `flip_prob`; then, for each axis of `rotate_axes` in order, with
+    `rotate_prob` a rotation of 90, 180 or 270 degrees about it. Adds `orientation`, a float tensor (3, 3), in
+    2D (2, 2): the matrix M that takes directions of the volume's frame to the new frame.
 
     A flip across an axis along which the anatomy is symmetric (left-right of a head) is invisible, so a
     target that depends on it cannot be predicted: leave such axes out.
 
+    Args:
+        keys: Volumes (c, i, j, k) of one shape or, in 2D, images (c, i, j).
+        flip_axes: Axes to mirror, out of 0, 1, 2, in 2D out of 0, 1; None: all of them.
+        flip_prob: Probability of each.
+        rotate_axes: Axes to rotate about, out of 0, 1, 2, in 2D only 2 (in the plane); None: all of them.
+        rotate_prob: Probability of each.
+
     Raises:
-        UserError: for axes other than 0, 1, 2, a prob outside [0, 1], and, when called, for a rotation by 90
-            degrees between axes of different length.
+        UserError: for axes other than 0, 1, 2, a prob outside [0, 1], and, when called, for axes that images
+            do not have, and for a rotation by 90 degrees between axes of different length.
     """
 
     def __init__(
         self,
         keys: Sequence[str] | str,
-        flip_axes: Sequence[int] = (0, 1, 2),
+        flip_axes: Sequence[int] | None = None,
         flip_prob: float = 0.5,
-        rotate_axes: Sequence[int] = (0, 1, 2),
+        rotate_axes: Sequence[int] | None = None,
         rotate_prob: float = 0.75,
     ) -> None:
         MapTransform.__init__(self, keys)
         for name, axes in (("flip_axes", flip_axes), ("rotate_axes", rotate_axes)):
-            if not isinstance(axes, Sequence) or not set(axes) <= {0, 1, 2}:
-                raise UserError(f"{name}: found {axes!r}, expected a list of axes out of 0, 1, 2")
+            if axes is not None:
+                check_flip_axes(name, axes)  # of which 2D has fewer: seen with the first image
         for name, prob in (("flip_prob", flip_prob), ("rotate_prob", rotate_prob)):
             if not 0 <= prob <= 1:
                 raise UserError(f"{name}: found {prob}, expected a probability from 0 to 1")
-        self.flip_axes, self.flip_prob = tuple(flip_axes), float(flip_prob)
-        self.rotate_axes, self.rotate_prob = tuple(rotate_axes), float(rotate_prob)
+        self.flip_axes, self.flip_prob = flip_axes, float(flip_prob)
+        self.rotate_axes, self.rotate_prob = rotate_axes, float(rotate_prob)
         self.orientation = np.eye(3)
 
-    def randomize(self, data: Any = None) -> None:
-        """Draw `orientation`."""
-        flipped = [axis for axis in self.flip_axes if self.R.rand() < self.flip_prob]
-        self.orientation = flip_matrix(flipped)
-        for axis in self.rotate_axes:
+    def randomize(self, data: int = 3) -> None:
+        """Draw `orientation` for volumes of so many spatial axes, 3 or 2."""
+        flips, rotations = list(range(data)), [0, 1, 2] if data == 3 else [2]
+        if self.flip_axes is not None:
+            flips = list(check_flip_axes("flip_axes", self.flip_axes, data))
+        if self.rotate_axes is not None:
+            rotations = list(check_rotation_axes("rotate_axes", self.rotate_axes, data))
+        self.orientation = flip_matrix([axis for axis in flips if self.R.rand() < self.flip_prob], data)
+        for axis in rotations:
             turns = int(self.R.randint(1, 4)) if self.R.rand() < self.rotate_prob else 0
-            self.orientation = rotation_matrix(axis, turns) @ self.orientation
+            self.orientation = rotation_matrix(axis, turns, data) @ self.orientation
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The case with its volumes mirrored and turned, and its `orientation`."""
+        """The case with its volumes mirrored and rotated, and its `orientation`."""
         d = dict(data)
-        self.randomize()
-        for key in self.key_iterator(d):
+        keys = list(self.key_iterator(d))
+        self.randomize(d[keys[0]].ndim - 1)
+        for key in keys:
             shape = d[key].shape
             d[key] = reorient(d[key], self.orientation)
             if d[key].shape != shape:
                 raise UserError(
-                    f"rotate_axes: a crop of {list(shape[1:])} voxels cannot turn by 90 degrees onto itself; "
-                    "expected a roi_size with equal edges across each axis of rotate_axes, or fewer axes"
+                    f"rotate_axes: a crop of {list(shape[1:])} voxels cannot be rotated by 90 degrees onto "
+                    "itself; expected a roi_size with equal edges across each axis of rotate_axes, or fewer "
+                    "axes"
                 )
         d["orientation"] = torch.from_numpy(self.orientation).float()
         return d

@@ -6,12 +6,15 @@ T_I by VectorPOSE (ISBI 2023, section 2.2), whose author's settings are the pres
 A draw (`draw_noising`: plain numbers from a RandomState) is apart from its application (`apply_noising`), so
 it can be replayed, on any device, with the same result. All channels share one draw.
 
+In 2D the same operations work on squares in an image, with the same numbers.
+
 Deviates: a window is permuted by one of 2 to 32 stored permutations of its shape, drawn uniformly; the curve
 of intensities is a table of 16,384 steps (exact at 0 and 1); out-painting's noise is shared by the channels,
 where the original draws it for each; the fill `constant` is one value per block, and one for all that
 out-painting hides.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -26,6 +29,7 @@ from monai.utils import convert_to_tensor
 from pretext3d.annotations import Float, Int, Tensor
 from pretext3d.checking import closest_hint, is_number, number
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import check_volume_shape
 from pretext3d.ops.shuffling import Windows, shuffle_windows
 
 __all__ = ["RandGenesisNoised"]
@@ -131,8 +135,8 @@ class Paint:
     """Blocks to paint over (later over earlier ones) or windows to keep; `constants` None means noise."""
 
     keep: bool
-    size: Int[np.ndarray, "n 3"]
-    start: Int[np.ndarray, "n 3"]
+    size: Int[np.ndarray, "n d"]
+    start: Int[np.ndarray, "n d"]
     seed: int
     constants: Float[np.ndarray, "n"] | None
 
@@ -149,7 +153,7 @@ class NoisingDraw:
 def draw_noising(
     settings: NoisingSettings, shape: Sequence[int], random: np.random.RandomState
 ) -> NoisingDraw:
-    """Draw a corruption of volumes of `shape` (i, j, k)."""
+    """Draw a corruption of volumes of `shape` (i, j, k) or images of `shape` (i, j)."""
     shuffled, curved = random.rand() < settings.shuffle_prob, random.rand() < settings.intensity_prob
     painted, inpainted = random.rand() < settings.paint_prob, random.rand() < settings.inpaint_prob
     curve = Curve(random.rand(2, 2), bool(random.rand() < settings.decreasing_prob)) if curved else None
@@ -163,9 +167,9 @@ def draw_noising(
 def _draw_windows(settings: NoisingSettings, shape: Sequence[int], random: np.random.RandomState) -> Windows:
     n, limits = settings.num_windows, _fraction(shape, settings.window_size)
     size = np.stack([random.randint(1, limit + 1, size=n) for limit in limits], axis=1)
-    start = (random.rand(n, 3) * (np.array(shape) - size + 1)).astype(np.int64)
+    start = (random.rand(n, len(shape)) * (np.array(shape) - size + 1)).astype(np.int64)
     permutation = random.randint(0, 2**16, size=n)
-    return Windows(size, start, permutation, (int(limits[0]), int(limits[1]), int(limits[2])))
+    return Windows(size, start, permutation, tuple(limits.tolist()))
 
 
 def _draw_paint(
@@ -178,7 +182,7 @@ def _draw_paint(
     count = 1 if keep else 0
     while count < most and random.rand() < settings.continue_prob:
         count += 1
-    size = random.randint(smallest, largest + 1, size=(count, 3))
+    size = random.randint(smallest, largest + 1, size=(count, len(shape)))
     size = np.clip(lengths - size if keep else size, 1, lengths)
     border = np.minimum(settings.border, (lengths - size) // 2)  # as far from it as a small volume allows
     start = random.randint(border, lengths - size - border + 1)
@@ -186,7 +190,7 @@ def _draw_paint(
     return Paint(keep, size.astype(np.int64), start.astype(np.int64), int(random.randint(2**31)), constants)
 
 
-def _fraction(shape: Sequence[int], fraction: float, least: int = 1) -> Int[np.ndarray, "3"]:
+def _fraction(shape: Sequence[int], fraction: float, least: int = 1) -> Int[np.ndarray, "d"]:
     """A fraction of each length, rounded down (with 1/3 written to six digits still a third)."""
     return np.maximum(least, np.floor(np.array(shape) * fraction + 1e-4).astype(np.int64))
 
@@ -203,7 +207,7 @@ def curve_table(curve: Curve, steps: int = CURVE_STEPS) -> Float[np.ndarray, "n"
     return np.interp(np.linspace(0.0, 1.0, steps), x, y[::-1] if curve.decreasing else y)
 
 
-def bezier_intensity(volume: Float[Tensor, "c i j k"], curve: Curve) -> Float[Tensor, "c i j k"]:
+def bezier_intensity(volume: Float[Tensor, "c *space"], curve: Curve) -> Float[Tensor, "c *space"]:
     """Map intensities by a monotone Bezier curve: 0 and 1 stay, or change places if it decreases.
 
     Values outside [0, 1] count as 0 and 1.
@@ -217,15 +221,15 @@ def bezier_intensity(volume: Float[Tensor, "c i j k"], curve: Curve) -> Float[Te
 # --------------------------------------------------------------------------------------- painting
 def uniform_noise(
     seed: int, shape: Sequence[int], start: Sequence[int], size: Sequence[int], device: torch.device
-) -> Float[Tensor, "a b d"]:
+) -> Float[Tensor, "*size"]:
     """U(0, 1) noise, float32, a function of the seed and the voxel alone: the same in any box, on any device.
 
     A voxel's number in C order, times an odd constant, plus the seed, goes through MurmurHash3's finaliser.
     """
-    i, j, k = (
-        torch.arange(s, s + n, dtype=torch.int32, device=device) for s, n in zip(start, size, strict=True)
-    )
-    noise = ((i * shape[1])[:, None, None] + j[:, None]) * shape[2] + k
+    noise = torch.zeros((), dtype=torch.int32, device=device)
+    for length, low, n in zip(shape, start, size, strict=True):
+        place = torch.arange(int(low), int(low) + int(n), dtype=torch.int32, device=device)
+        noise = noise[..., None] * length + place
     noise.mul_(-1640531527).add_(seed)
     for bits, factor in ((16, -2048144789), (13, -1028477387), (16, 1)):
         noise.bitwise_xor_((noise >> bits).bitwise_and_(2 ** (32 - bits) - 1)).mul_(factor)
@@ -236,7 +240,7 @@ def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     return (slice(None), *(slice(int(s), int(s) + int(n)) for s, n in zip(start, size, strict=True)))
 
 
-def inpaint_blocks(volume: Float[Tensor, "c i j k"], paint: Paint) -> Float[Tensor, "c i j k"]:
+def inpaint_blocks(volume: Float[Tensor, "c *space"], paint: Paint) -> Float[Tensor, "c *space"]:
     """Paint over blocks, with noise or each with its constant."""
     result = volume.clone()
     shape = volume.shape[1:]
@@ -248,17 +252,18 @@ def inpaint_blocks(volume: Float[Tensor, "c i j k"], paint: Paint) -> Float[Tens
     return result
 
 
-def outpaint_windows(volume: Float[Tensor, "c i j k"], paint: Paint) -> Float[Tensor, "c i j k"]:
+def outpaint_windows(volume: Float[Tensor, "c *space"], paint: Paint) -> Float[Tensor, "c *space"]:
     """Paint over everything except the union of the windows, with noise or the first constant."""
     result = torch.empty_like(volume, memory_format=torch.contiguous_format)
-    ni, nj, nk = volume.shape[1:]
+    shape = volume.shape[1:]
+    ni, *plane = shape
     if paint.constants is not None:
         result.fill_(float(paint.constants[0]))
     else:
-        slab = max(1, NOISE_VOXELS // (nj * nk)) if volume.device.type == "cpu" else ni
+        slab = max(1, NOISE_VOXELS // math.prod(plane)) if volume.device.type == "cpu" else ni
         for low in range(0, ni, slab):
-            size = (min(slab, ni - low), nj, nk)
-            noise = uniform_noise(paint.seed, (ni, nj, nk), (low, 0, 0), size, volume.device)
+            start, size = (low, *[0] * len(plane)), (min(slab, ni - low), *plane)
+            noise = uniform_noise(paint.seed, shape, start, size, volume.device)
             result[:, low : low + slab] = noise
     for start, size in zip(paint.start.tolist(), paint.size.tolist(), strict=True):
         result[_box(start, size)] = volume[_box(start, size)]
@@ -266,7 +271,7 @@ def outpaint_windows(volume: Float[Tensor, "c i j k"], paint: Paint) -> Float[Te
 
 
 # ----------------------------------------------------------------------------------- all together
-def apply_noising(volume: Float[Tensor, "c i j k"], draw: NoisingDraw) -> Float[Tensor, "c i j k"]:
+def apply_noising(volume: Float[Tensor, "c *space"], draw: NoisingDraw) -> Float[Tensor, "c *space"]:
     """Shuffling, then intensity, then painting; the volume itself where the draw has none of them."""
     if draw.windows is not None:
         volume = shuffle_windows(volume, draw.windows)
@@ -278,12 +283,12 @@ def apply_noising(volume: Float[Tensor, "c i j k"], draw: NoisingDraw) -> Float[
 
 
 class RandGenesisNoised(RandomizableTransform, MapTransform):
-    """Corrupts volumes (c, i, j, k) with intensities [0, 1] as Models Genesis does; all keys share one draw.
+    """Corrupts volumes or images with intensities [0, 1] as Models Genesis does; all keys share one draw.
 
     The result has the volume's shape, dtype, device and, of a MetaTensor, affine. The volume is not changed.
 
     Args:
-        keys: volumes of one shape.
+        keys: Volumes (c, i, j, k) of one shape or, in 2D, images (c, i, j).
         preset: `genesis` or `vectorpose`, or {preset: genesis, num_windows: 1000, ...}.
         prob: of corrupting at all.
         allow_missing_keys: pass over keys that a sample lacks.
@@ -307,7 +312,7 @@ class RandGenesisNoised(RandomizableTransform, MapTransform):
         self.draw = NoisingDraw()
 
     def randomize(self, data: Sequence[int]) -> None:
-        """Draw a corruption for volumes of shape (i, j, k)."""
+        """Draw a corruption for volumes of a spatial shape."""
         super().randomize(None)
         self.draw = draw_noising(self.settings, data, self.R) if self._do_transform else NoisingDraw()
 
@@ -326,9 +331,7 @@ class RandGenesisNoised(RandomizableTransform, MapTransform):
 
 
 def _checked_volume(key: str, volume: Tensor, shape: Sequence[int] | None) -> Tensor:
-    if volume.ndim != 4 or not volume.is_floating_point() or 0 in volume.shape:
-        kind = f"shape {list(volume.shape)} of {volume.dtype}"
-        raise UserError(f"{key}: found {kind}, expected floating-point (c, i, j, k)")
+    check_volume_shape(key, volume)
     if shape is not None and volume.shape[1:] != shape:
         found = list(volume.shape[1:])
         raise UserError(f"{key}: found shape {found}, expected that of the first key, {list(shape)}")

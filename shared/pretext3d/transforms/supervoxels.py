@@ -24,6 +24,7 @@ from pretext3d.annotations import Tensor
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.disk_cache import kept_array
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import COUNTS, check_volume_shape
 from pretext3d.ops.slic import check_settings, check_volume, slic
 from pretext3d.transforms.outputs import like, output_names
 
@@ -34,9 +35,10 @@ BACKENDS = ("torch", "skimage")
 
 
 class Supervoxelsd(MapTransform):
-    """Deterministic: adds the supervoxels of a volume (c, i, j, k), all channels together.
+    """Deterministic: adds the supervoxels of volumes (c, i, j, k), all channels together.
 
-    Labels are int32 (1, i, j, k), 1..n, each one connected region; 0 outside the mask. Of a MetaTensor they
+    In 2D: the superpixels of images (c, i, j). Labels are int32 (1, i, j, k), in 2D (1, i, j), 1..n, each one
+    connected region; 0 outside the mask. Of a MetaTensor they
     keep the affine and the device. The volume is left as it is. A constant volume is cut into a regular grid;
     one with fewer voxels than `n_segments` into single voxels.
 
@@ -53,12 +55,13 @@ class Supervoxelsd(MapTransform):
         n_segments: about how many supervoxels.
         compactness: above 0; the higher, the more they are cubes, see `slic`.
         backend: `torch` (`slic`, on the volume's device) or `skimage` (about 5 times slower, on the CPU).
-        mask_key: a mask (1, i, j, k), above 0 where there are to be supervoxels; None: everywhere.
+        mask_key: a mask, like the volume but of one channel, above 0 where there are to be supervoxels; None:
+            everywhere.
         cache_dir: where; '' = `default_cache_dir()`. Labels are kept in its sub-folder `supervoxels`.
         allow_missing_keys: pass over keys that a sample lacks.
 
     Raises:
-        UserError: for an argument outside its range; when called, for a volume that is not (c, i, j, k) or
+        UserError: for an argument outside its range; when called, for a volume of another shape, or that
             has NaN or infinite values (within the mask), an empty mask or one of another shape, or a
             `cache_dir` that cannot be written.
     """
@@ -89,24 +92,26 @@ class Supervoxelsd(MapTransform):
         d = dict(data)
         for key, output_key in self.key_iterator(d, self.output_keys):
             volume = convert_to_tensor(d[key], track_meta=False).detach()
-            mask = self._mask(d)
+            check_volume_shape(str(key), volume)
+            mask = self._mask(d, volume.ndim)
             check_volume(volume, mask, key, str(self.mask_key))
             volume = volume.float() if volume.dtype == torch.bfloat16 else volume  # which NumPy lacks
-            spacing = _relative_spacing(d[key])
+            spacing = _relative_spacing(d[key], volume.ndim - 1)
             path = self._path(volume, mask, spacing)
             array = kept_array(path, lambda: self._compute(volume, mask, spacing))  # noqa: B023  called at once
             labels = torch.from_numpy(array.astype(np.int32))[None].to(volume.device)
             d[output_key] = like(labels, d[key])
         return d
 
-    def _mask(self, d: dict[str, Any]) -> Tensor | None:
+    def _mask(self, d: dict[str, Any], ndim: int) -> Tensor | None:
         if self.mask_key is None:
             return None
         if self.mask_key not in d:
             raise UserError(f"mask_key: the sample has no {self.mask_key!r}, found {', '.join(map(str, d))}")
         mask = convert_to_tensor(d[self.mask_key], track_meta=False) > 0
-        if mask.ndim != 4 or len(mask) != 1:
-            raise UserError(f"{self.mask_key}: found shape {list(mask.shape)}, expected (1, i, j, k)")
+        if mask.ndim != ndim or len(mask) != 1:
+            expected = ", ".join(["1", "i", "j", "k"][:ndim])
+            raise UserError(f"{self.mask_key}: found shape {list(mask.shape)}, expected ({expected})")
         return mask[0]
 
     def _path(self, volume: Tensor, mask: Tensor | None, spacing: Sequence[float]) -> Path:
@@ -145,12 +150,11 @@ def plain_slic(
     return skimage.segmentation.relabel_sequential(labels)[0]
 
 
-def _relative_spacing(image: Any) -> tuple[float, float, float]:
-    """Lengths of a voxel along i, j, k over their geometric mean, to six digits; (1, 1, 1) without affine."""
+def _relative_spacing(image: Any, dims: int) -> tuple[float, ...]:
+    """Lengths of a voxel along its axes over their geometric mean, to six digits; all 1 without affine."""
     if not isinstance(image, MetaTensor):
-        return (1.0, 1.0, 1.0)
-    lengths = image.affine[:3, :3].to(torch.float64).norm(dim=0)
+        return (1.0,) * dims
+    lengths = image.affine[:-1, :dims].to(torch.float64).norm(dim=0)
     if not (lengths > 0).all():
-        raise UserError(f"affine: found spacing {lengths.tolist()}, expected three lengths above 0")
-    i, j, k = (lengths / lengths.log().mean().exp()).tolist()
-    return (round(i, 6), round(j, 6), round(k, 6))
+        raise UserError(f"affine: found spacing {lengths.tolist()}, expected {COUNTS[dims]} lengths above 0")
+    return tuple(round(length, 6) for length in (lengths / lengths.log().mean().exp()).tolist())

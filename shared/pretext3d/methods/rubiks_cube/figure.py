@@ -1,7 +1,8 @@
 """A picture of Rubik's cube recovery: the volume, the puzzle, and how the network puts it together.
 
-Coronal planes, one for each layer of the grid from back to front: half turns about the left-right and about
-the inferior-superior axis are both seen in them.
+Coronal planes, one for each layer of the grid from back to front: half rotations about the left-right and
+about the inferior-superior axis are both seen in them. An image is drawn as one such plane of a volume that
+is one voxel thick.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,16 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
-from pretext3d.methods.drawing import BACK, FAINT, LETTERS, TEXT, frame, mark_edges, numpy, times
-from pretext3d.methods.rubiks_cube.pretext import solve, turn_probabilities
-from pretext3d.transforms.grids import check_grid
+from pretext3d.methods.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
+from pretext3d.methods.rubiks_cube.pretext import check_axes, solve, turn_probabilities
+from pretext3d.ops.grids import check_grid
 
 __all__ = ["draw"]
 
-WIDTH, HEIGHTS = 12.0, (4.6, 3.7)  # inches; heights without and with a solution
+WIDTH, HEIGHTS = 12.0, {3: (4.6, 3.7), 2: (6.4, 5.6)}  # inches; heights without and with a solution
+DEPTH = 1  # the axis through coronal planes
+HEADINGS = {3: "The volume, its cubes outlined", 2: "The image, its tiles outlined"}
+MARKS = {2: "hv", 1: "r"}  # of a rotated cube, by the number of its rotations
 BOX, RIGHT, WRONG = "#ffd54a", "#5fd38d", "#ff5f57"
 SEAM = 2  # voxels between the cubes of a mosaic
 NOTE = np.asarray([0.95, 0.93])  # where a cube's note begins, of its size
@@ -31,52 +35,50 @@ def draw(
     *,
     permutations: Int[Tensor, "k m"],
     grid: int | Sequence[int],
-    axes: Sequence[int],
+    axes: Sequence[int] | None = None,
 ) -> Any:
     """The puzzle of one volume, and with `pred` the network's solution of it, as a matplotlib `Figure`.
 
     Left: the volume with the outlines of its cubes. Middle: the cubes as the network gets them, in the order
     of their positions; each is marked with the number of the cell that it comes from, and with what it was
-    turned about. Right: the cubes as the network's answer arranges them, framed green where order and turns
-    are right.
+    rotated about. Right: the cubes as the network's answer arranges them, framed green where order and
+    rotations are right.
 
     Args:
-        volume: `image` (c, i, j, k) in RAS order, and its `id`.
-        sample: what the pipeline gives: `image` (m, c, *size), `order` (m,), `turned` (m, 2), `permutation`
-            and `starts` (m, 3), voxels of the volume.
+        volume: `image` (c, *space) in RAS order, its `id`, and what `View` reads.
+        sample: what the pipeline gives: `image` (m, c, *size), `order` (m,), `turned` (m, r), `permutation`
+            and `starts` (m, d), voxels of the volume.
         pred: the network's output for this sample without the batch axis.
         title: the first line.
         permutations: (K, m), the classes.
         grid: cells along each axis.
-        axes: of the half turns.
+        axes: of the half rotations; None: the usual ones.
     """
     from matplotlib.figure import Figure
 
-    cells = check_grid("grid", grid)
-    figure = Figure(figsize=(WIDTH, HEIGHTS[pred is not None]), facecolor=BACK)
+    view = View(volume)
+    image, sample, cells = as_volume(volume["image"], sample, check_grid("grid", grid, view.dims))
+    turned_about = (DEPTH,) if view.dims == 2 else check_axes(axes, 3)
+    figure = Figure(figsize=(WIDTH, HEIGHTS[view.dims][pred is not None]), facecolor=BACK)
     figure.text(
         0.02, 0.935, title or str(volume.get("id", "")), color=TEXT, size=15, weight="bold", va="center"
     )
-    note = (
-        f"volume: {times(volume['image'].shape[1:])} voxels; {len(sample['order'])} cubes of "
-        f"{times(sample['image'].shape[2:])} voxels, permutation {int(sample['permutation'])} of "
-        f"{len(permutations)}; coronal planes through the layers of the grid, the hindmost first"
-    )
-    figure.text(0.02, 0.865, note, color=FAINT, size=10.5, va="center")
+    figure.text(0.02, 0.865, describe(volume, sample, len(permutations)), color=FAINT, size=10.5, va="center")
     answer = answered(pred, permutations) if pred is not None else None
     groups = 2 + (answer is not None)
-    limits = np.quantile(numpy(volume["image"][0]), [0.005, 0.995])
+    show = Contrast(image, view.colour)
+    across, up = view.letters[0], view.letters[-1]
     for group in range(groups):
-        width = 0.97 / (groups * cells[1])
-        for layer in range(cells[1]):
-            left = 0.015 + (group * cells[1] + layer) * width
+        width = 0.97 / (groups * cells[DEPTH])
+        for layer in range(cells[DEPTH]):
+            left = 0.015 + (group * cells[DEPTH] + layer) * width
             panel = figure.add_axes((left + 0.004, 0.11, width - 0.008, 0.62))
             if group == 0:
-                draw_volume(panel, volume["image"][0], sample, cells, layer, limits)
+                draw_volume(panel, image, sample, cells, layer, show)
             else:
-                draw_mosaic(panel, sample, answer if group == 2 else None, cells, layer, axes, limits)
-            mark_edges(panel, [*LETTERS[0], *LETTERS[2]] if group != 1 else [""] * 4)
-        heading = ("The volume, its cubes outlined", "What the network sees", "The network's solution")[group]
+                draw_mosaic(panel, sample, answer if group == 2 else None, cells, layer, turned_about, show)
+            mark_edges(panel, [*across, *up] if group != 1 else [""] * 4)
+        heading = (HEADINGS[view.dims], "What the network sees", "The network's solution")[group]
         figure.text(
             0.5 / groups + group / groups, 0.775, heading, color=TEXT, size=12, ha="center", va="center"
         )
@@ -84,8 +86,50 @@ def draw(
     return figure
 
 
+def as_volume(
+    image: Tensor, sample: Mapping[str, Any], cells: Sequence[int]
+) -> tuple[Tensor, Mapping[str, Any], tuple[int, ...]]:
+    """Image, sample and grid; those of 2D as of a volume that is one voxel thick from back to front."""
+    if image.ndim == 4:
+        return image, sample, tuple(cells)
+    starts = torch.as_tensor(sample["starts"])
+    thin = torch.stack([starts[:, 0], torch.zeros_like(starts[:, 0]), starts[:, 1]], dim=1)
+    tiles = torch.as_tensor(sample["image"]).unsqueeze(-2)
+    return image.unsqueeze(-2), {**sample, "image": tiles, "starts": thin}, (cells[0], 1, cells[1])
+
+
+def describe(volume: Mapping[str, Any], sample: Mapping[str, Any], count: int) -> str:
+    """What the puzzle is made of: volume, cubes, permutation."""
+    shape, size = volume["image"].shape[1:], sample["image"].shape[2:]
+    permutation = f"permutation {int(sample['permutation'])} of {count}"
+    if len(shape) == 2:
+        tiles = f"{len(sample['order'])} tiles of {times(size[::2])} pixels"
+        return f"image: {times(shape)} pixels; {tiles}, {permutation}"
+    return (
+        f"volume: {times(shape)} voxels; {len(sample['order'])} cubes of {times(size)} voxels, "
+        f"{permutation}; coronal planes through the layers of the grid, the hindmost first"
+    )
+
+
+class Contrast:
+    """How a slice is shown: its first channel or its colours, with all but an image's extremes in [0, 1]."""
+
+    def __init__(self, image: Tensor, colour: bool) -> None:
+        self.colour = colour
+        shown = numpy(image if colour else image[:1])
+        low, high = np.quantile(shown.reshape(len(shown), -1), [0.005, 0.995], axis=1)
+        self.low, self.high = (torch.from_numpy(limit)[:, None, None] for limit in (low, high))
+
+    def __call__(self, panel: Any, plane: Shaped[Tensor, "c a b"], extent: Sequence[Any]) -> None:
+        """Draw a slice."""
+        plane = torch.as_tensor(plane)[: len(self.low)].double().cpu()
+        scaled = (plane - self.low) / (self.high - self.low).clamp(min=1e-12)
+        picture = pixels(scaled, colour=self.colour)
+        panel.imshow(picture, cmap="gray", vmin=0, vmax=1, origin="lower", extent=tuple(extent))
+
+
 def answered(pred: tuple[Tensor, Tensor], permutations: Int[Tensor, "k m"]) -> tuple[Tensor, Tensor]:
-    """The predicted order (m,) and turns (m, 2) of one puzzle."""
+    """The predicted order (m,) and rotations (m, r) of one puzzle."""
     batch = tuple(part.detach().cpu().float()[None] for part in pred)
     turned = turn_probabilities((batch[0], batch[1]), permutations)[0] > 0.5
     return permutations[int(batch[0][0].argmax())], turned
@@ -98,11 +142,11 @@ def layer_of(cells: Sequence[int], layer: int) -> Shaped[np.ndarray, "a b"]:
 
 def draw_volume(
     panel: Any,
-    image: Shaped[Tensor, "i j k"],
+    image: Shaped[Tensor, "c i j k"],
     sample: Mapping[str, Any],
     cells: Sequence[int],
     layer: int,
-    limits: np.ndarray,
+    show: Contrast,
 ) -> None:
     """The coronal plane through the middle of a layer's cubes, with their outlines and numbers."""
     from matplotlib.patches import Rectangle
@@ -110,17 +154,14 @@ def draw_volume(
     width, depth, height = sample["image"].shape[2:]
     numbers = layer_of(cells, layer)
     starts = numpy(sample["starts"])
-    middle = int(np.clip(starts[numbers.ravel(), 1].mean() + depth / 2, 0, image.shape[1] - 1))
-    panel.imshow(
-        numpy(image[:, middle]).T, cmap="gray", vmin=limits[0], vmax=limits[1], origin="lower",
-        extent=(0, image.shape[0], 0, image.shape[2]),
-    )  # fmt: skip
+    middle = int(np.clip(starts[numbers.ravel(), DEPTH].mean() + depth / 2, 0, image.shape[2] - 1))
+    show(panel, image[:, :, middle], (0, image.shape[1], 0, image.shape[3]))
     for number in numbers.ravel():
         corner = starts[number][[0, 2]]
         panel.add_patch(Rectangle(tuple(corner), width, height, fill=False, edgecolor=BOX, linewidth=1.4))
         panel.text(*(corner + NOTE * (width, height)), str(number + 1), color=BOX, size=10, va="top")
     low = np.minimum(0, starts.min(0)[[0, 2]])
-    high = np.maximum([image.shape[0], image.shape[2]], starts.max(0)[[0, 2]] + (width, height))
+    high = np.maximum([image.shape[1], image.shape[3]], starts.max(0)[[0, 2]] + (width, height))
     frame(panel, low, high)
 
 
@@ -131,7 +172,7 @@ def draw_mosaic(
     cells: Sequence[int],
     layer: int,
     axes: Sequence[int],
-    limits: np.ndarray,
+    show: Contrast,
 ) -> None:
     """The middle slices of the cubes at one layer's positions: as given, or as the answer arranges them."""
     from matplotlib.patches import Rectangle
@@ -147,10 +188,7 @@ def draw_mosaic(
         place = int(numbers[a, b])
         corner = pitch * (a, b)
         extent = (corner[0], corner[0] + width, corner[1], corner[1] + height)
-        panel.imshow(
-            numpy(cubes[place, 0, :, depth // 2]).T, cmap="gray", vmin=limits[0], vmax=limits[1],
-            origin="lower", extent=extent,
-        )  # fmt: skip
+        show(panel, cubes[place, :, :, depth // 2], extent)
         position = int(where[place])
         if answer is None:
             note, colour = str(int(order[place]) + 1) + turn_names(turned[place]), BOX
@@ -162,16 +200,25 @@ def draw_mosaic(
     frame(panel, -np.ones(2), pitch * numbers.shape)
 
 
-def turn_names(turned: Shaped[Tensor, "2"]) -> str:
-    """` h`, ` v`, ` hv` or nothing: turned about the horizontal, the vertical axis."""
-    names = "".join(name for name, there in zip("hv", turned.tolist(), strict=True) if there)
+def turn_names(turned: Shaped[Tensor, "r"]) -> str:
+    """` h`, ` v`, ` hv` or nothing: rotated about the horizontal, the vertical axis; ` r`: in the plane.
+
+    Examples:
+        >>> turn_names(torch.tensor([True, True])), turn_names(torch.tensor([True]))
+        (' hv', ' r')
+    """
+    axes = MARKS[len(turned)]
+    names = "".join(name for name, there in zip(axes, turned.tolist(), strict=True) if there)
     return f" {names}" if names else ""
 
 
 def caption(sample: Mapping[str, Any], answer: tuple[Tensor, Tensor] | None) -> str:
     """What the marks mean, or how much of the answer is right."""
+    if answer is None and sample["turned"].shape[-1] == 1:
+        return "number: the cell of a tile; r: rotated by half in the plane"
     if answer is None:
-        return "number: the cell of a cube; h, v: turned by half about the horizontal, the vertical axis"
+        return "number: the cell of a cube; h, v: rotated by half about the horizontal, the vertical axis"
     ordered = "right" if torch.equal(answer[0], sample["order"]) else "wrong"
     turns, count = int((answer[1] == sample["turned"]).sum()), sample["turned"].numel()
-    return f"order {ordered}; {turns} of {count} half turns recognised; green: cube restored"
+    restored = "cube" if sample["turned"].shape[-1] > 1 else "tile"
+    return f"order {ordered}; {turns} of {count} half turns recognised; green: {restored} restored"

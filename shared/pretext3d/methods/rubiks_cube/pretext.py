@@ -3,14 +3,15 @@
 Zhuang X, Li Y, Hu Y, Ma K, Yang Y, Zheng Y. Self-supervised Feature Learning for 3D Medical Images by Playing
 a Rubik's Cube. MICCAI 2019.
 
-In the paper's order (section 2.1): the puzzle (a grid of cubes with gaps, one of K permutations, half turns
-about the horizontal and the vertical axis), the Siamese network with its two heads, the losses (Eq. 1 to 3)
-and the accuracies of Table 1. The grid's geometry is in `pretext3d.transforms.grids`, the choice of the
+In the paper's order (section 2.1): the puzzle (a grid of cubes with gaps, one of K permutations, half
+rotations about the horizontal and the vertical axis), the Siamese network with its two heads, the losses (Eq.
+1 to 3) and the accuracies of Table 1. The grid's geometry is in `pretext3d.ops.grids`, the choice of the
 permutations in `pretext3d.ops.permutations`.
 
 Deviates: the rotation loss is the full binary cross-entropy, of which Eq. 2 prints the positive term. By
 default the orientation of a cube is read given the order of the cubes (see `RubiksCubeNet`); `orientation:
-independent` is the paper's head.
+independent` is the paper's head. The paper has volumes only. In 2D (ours) the cubes are tiles of an image,
+and a tile has one half rotation, in the plane: r = 1 rotation per cube, where a volume has r = 2.
 """
 
 from collections.abc import Sequence
@@ -20,20 +21,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ignite.metrics import Metric
+from monai.networks.layers.factories import Pool
 from monai.transforms import Randomizable, Transform
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
+from pretext3d.networks.heads import PermutationHead
+from pretext3d.ops.grids import block_size, check_grid, cube_starts, extract_cubes
+from pretext3d.ops.permutations import reorder
+from pretext3d.ops.rotations import check_rotation_axes, half_turns
 from pretext3d.training.metrics import SampleMean
-from pretext3d.transforms.grids import (
-    block_size,
-    check_grid,
-    cube_starts,
-    extract_cubes,
-    half_turns,
-)
 
 __all__ = [
     "OrientationAccuracy",
@@ -46,30 +45,51 @@ __all__ = [
 ]
 
 HEADS = ("given_order", "independent")
+# Axes of the half rotations, by dimensions: the horizontal and the vertical axis, in RAS order left-right and
+# inferior-superior; in 2D the axis through the plane.
+ROTATION_AXES = {3: (0, 2), 2: (2,)}
+MEMORY_FORMATS = {3: torch.channels_last_3d, 2: torch.channels_last}
 
 
 # ------------------------------------------------------------------------------------------- 2.1 the puzzle
-def reorder(
-    cubes: Shaped[Tensor, "*b m c i j k"], order: Int[Tensor, "*b m"]
-) -> Shaped[Tensor, "*b m c i j k"]:
-    """Position s gets cube order[s]."""
-    places = order.to(cubes.device).reshape(*order.shape, 1, 1, 1, 1).expand_as(cubes)
-    return torch.gather(cubes, cubes.ndim - 5, places)
+def check_axes(axes: Sequence[int] | None, spatial_dims: int) -> tuple[int, ...]:
+    """The axes of the half rotations, r = 2 of a volume or the one of an image; None: `ROTATION_AXES`.
+
+    Raises:
+        UserError: other axes.
+
+    Examples:
+        >>> check_axes([1, 2], 3), check_axes(None, 3), check_axes(None, 2)
+        ((1, 2), (0, 2), (2,))
+    """
+    usual = ROTATION_AXES[spatial_dims]
+    if axes is None:
+        return usual
+    checked = check_rotation_axes("rotation_axes", axes, spatial_dims)
+    if len(checked) != len(usual) or len(set(checked)) != len(checked):
+        expected = "two different ones of 0, 1, 2" if spatial_dims == 3 else "[2] in 2D"
+        raise UserError(f"rotation_axes: found {list(axes)}, expected {expected}")
+    return checked
 
 
 def scramble(
-    cubes: Shaped[Tensor, "*b m c i j k"],
+    cubes: Shaped[Tensor, "..."],
     order: Int[Tensor, "*b m"],
-    turned: Bool[Tensor, "*b m 2"],
+    turned: Bool[Tensor, "*b m r"],
     axes: Sequence[int],
-) -> Shaped[Tensor, "*b m c i j k"]:
-    """Position s gets cube order[s], then it is turned where turned[s] says so.
+) -> Shaped[Tensor, "..."]:
+    """Position s gets cube order[s], then it is rotated where turned[s] says so.
 
     Args:
-        cubes: in the order of their cells.
+        cubes: (*b, m, c, *size), in the order of their cells.
         order: the cell that the cube at each position comes from.
-        turned: of each position: half a turn about axes[0] (horizontal), about axes[1] (vertical).
-        axes: two spatial axes, 0 to 2.
+        turned: for each position, half a rotation about axes[0] (horizontal), about axes[1] (vertical).
+        axes: r spatial axes out of 0, 1, 2; of tiles [2].
+
+    Examples:
+        >>> tiles = torch.arange(4).reshape(2, 1, 1, 2)
+        >>> scramble(tiles, torch.tensor([1, 0]), torch.tensor([[False], [True]]), [2]).flatten().tolist()
+        [2, 3, 1, 0]
     """
     moved = reorder(cubes, order)
     for number, axis in enumerate(axes):
@@ -78,11 +98,11 @@ def scramble(
 
 
 def solve(
-    cubes: Shaped[Tensor, "*b m c i j k"],
+    cubes: Shaped[Tensor, "..."],
     order: Int[Tensor, "*b m"],
-    turned: Bool[Tensor, "*b m 2"],
+    turned: Bool[Tensor, "*b m r"],
     axes: Sequence[int],
-) -> Shaped[Tensor, "*b m c i j k"]:
+) -> Shaped[Tensor, "..."]:
     """The inverse of `scramble`: the cubes upright and in the order of their cells."""
     for number, axis in enumerate(axes):
         cubes = half_turns(cubes, turned[..., number], axis)
@@ -92,23 +112,25 @@ def solve(
 class RandRubiksCubed(Randomizable, Transform):
     """A volume (c, i, j, k) becomes a puzzle: `image` (m, c, *size), the cubes as the network sees them.
 
-    The block of grid * (size + gap) voxels lies in the middle of the volume or, where the volume is longer,
-    up to `shift` of the free room away from it. Each cube lies anywhere in its cell, so neighbours are `gap`
-    voxels apart on average.
+    In 2D an image (c, i, j) becomes tiles. The block of grid * (size + gap) voxels lies in the middle of the
+    volume or, where the volume is longer, up to `shift` of the free room away from it. Each cube lies
+    anywhere in its cell, so neighbours are `gap` voxels apart on average.
 
     Adds `permutation` (the class, int64, 0 to K - 1), `order` (m,) (the cell of the cube at each position),
-    `turned` (m, 2) bool (half turns about the horizontal and the vertical axis) and `starts` (m, 3) (lowest
-    voxels of the cubes of the cells, in the volume).
+    `turned` (m, r) bool (half rotations about the r `axes`) and `starts` (m, d) (lowest voxels of the cubes
+    of the cells, in the volume of d axes).
 
     Args:
         permutations: (K, m), the classes.
-        grid: cells along each axis, one number or three.
+        grid: cells along each axis, one number or one per axis.
         size: voxels of a cube.
-        gap: voxels between neighbours on average, one number or three (the paper: about 10).
-        rotate_prob: of each of the two half turns of each cube; 0 leaves all upright (the paper's ablation).
-        axes: the horizontal and the vertical axis; in RAS order left-right and inferior-superior.
+        gap: voxels between neighbours on average, one number or one per axis (the paper: about 10).
+        rotate_prob: of each half rotation of each cube; 0 leaves all upright (the paper's ablation).
+        axes: the horizontal and the vertical axis, in RAS order left-right and inferior-superior: [0, 2]; in
+            2D [2], the axis through the plane; None: these.
         shift: 0 (the block in the middle) to 1 (anywhere in the volume).
         image_key: the volume.
+        spatial_dims: 3 for volumes, 2 for images.
 
     Raises:
         UserError: for impossible arguments and, when called, for a volume shorter than the grid (see
@@ -122,12 +144,14 @@ class RandRubiksCubed(Randomizable, Transform):
         size: Sequence[int],
         gap: int | Sequence[int],
         rotate_prob: float = 0.5,
-        axes: Sequence[int] = (0, 2),
+        axes: Sequence[int] | None = None,
         shift: float = 1.0,
         image_key: str = "image",
+        spatial_dims: int = 3,
     ) -> None:
-        self.grid, self.size = check_grid("grid", grid), check_grid("roi_size", size)
-        self.gap = check_grid("gap", gap, least=0)
+        self.grid = check_grid("grid", grid, spatial_dims)
+        self.size = check_grid("roi_size", size, spatial_dims)
+        self.gap = check_grid("gap", gap, spatial_dims, least=0)
         cells = int(np.prod(self.grid))
         if permutations.shape[1] != cells:
             raise UserError(
@@ -137,18 +161,21 @@ class RandRubiksCubed(Randomizable, Transform):
         for name, value in (("rotate_prob", rotate_prob), ("shift", shift)):
             if not 0 <= value <= 1:
                 raise UserError(f"{name}: found {value}, expected 0 to 1")
-        if len(axes) != 2 or len(set(axes)) != 2 or not set(axes) <= {0, 1, 2}:
-            raise UserError(f"axes: found {list(axes)}, expected two different ones of 0, 1, 2")
-        self.permutations, self.axes = permutations, tuple(axes)
+        self.permutations, self.axes = permutations, check_axes(axes, spatial_dims)
         self.rotate_prob, self.shift, self.image_key = float(rotate_prob), float(shift), image_key
-        self.corner: tuple[int, ...] = (0, 0, 0)
-        self.offsets = np.zeros((cells, 3), dtype=np.int64)
+        self.corner = (0,) * spatial_dims
+        self.offsets = np.zeros((cells, spatial_dims), dtype=np.int64)
         self.permutation = 0
-        self.turned = np.zeros((cells, 2), dtype=bool)
+        self.turned = np.zeros((cells, len(self.axes)), dtype=bool)
 
-    def randomize(self, data: Shaped[Tensor, "c i j k"]) -> None:
-        """Draw the block's place, the cubes' places in their cells, the permutation and the turns."""
+    def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
+        """Draw the block's place, the cubes' places in their cells, the permutation and the rotations."""
         block = block_size(self.grid, self.size, self.gap)
+        if data.ndim - 1 != len(block):
+            raise UserError(
+                f"spatial_dims: found {len(block)}, expected the {data.ndim - 1} axes of an image of "
+                f"{list(data.shape[1:])}"
+            )
         room = np.asarray(data.shape[1:]) - block
         if (room < 0).any():
             raise UserError(
@@ -176,15 +203,16 @@ class RandRubiksCubed(Randomizable, Transform):
 
 # ---------------------------------------------------------------------------------- 2.1 network, Eq. 1 to 3
 class RubiksCubeNet(nn.Module):
-    """The Siamese network: one encoder for every cube, then a head for the order and one for the turns.
+    """The Siamese network: one encoder for every cube, then a head for the order and one for the rotations.
 
-    Each cube's deepest map is average-pooled to `pool_size`^3 and brought to `features` numbers; those of all
-    cubes are concatenated, and a layer of `hidden` units precedes the K permutation logits.
+    Each cube's deepest map is average-pooled to `pool_size` along each axis and brought to `features`
+    numbers; those of all cubes are concatenated, and a layer of `hidden` units precedes the K permutation
+    logits. 2D or 3D, as the backbone: a cube has r = 2 rotations, a tile of an image r = 1.
 
-    Orientation `independent` (the paper): a second such pair of layers gives the 2 m logits. The label of a
-    cube's turn then depends on which cube it is: seen alone, a corner of a head that is turned looks like
-    another corner, so what is right under one permutation is wrong under another, and the logits stay at
-    chance for long. Orientation `given_order` (default): a linear layer on each cube's features gives its two
+    Orientation `independent` (the paper): a second such pair of layers gives the m r logits. The label of a
+    cube's rotation then depends on which cube it is: seen alone, a corner of a head that is rotated looks
+    like another corner, so what is right under one permutation is wrong under another, and the logits stay at
+    chance for long. Orientation `given_order` (default): a linear layer on each cube's features gives its r
     logits for each of the m cells that it may come from. Training reads those of the cell that it does come
     from, `OrientationAccuracy` weights them by the permutation head's own probabilities: nothing of the label
     is used. The validation loss, which chooses best.pt, is the training's.
@@ -215,46 +243,48 @@ class RubiksCubeNet(nn.Module):
         if orientation not in HEADS:
             raise UserError(f"orientation: found {orientation!r}, expected one of {', '.join(HEADS)}")
         count, cells = permutations.shape
-        self.backbone, self.pool_size = backbone.train_encoder_only(), pool_size
+        self.backbone = backbone.train_encoder_only()
         self.register_buffer("permutations", permutations)
-        deepest = backbone.feature_channels[-1] * pool_size**3
+        dims = backbone.spatial_dims
+        self.rotations = len(ROTATION_AXES[dims])
+        self.pool = Pool[Pool.ADAPTIVEAVG, dims](pool_size)
+        deepest = backbone.feature_channels[-1] * pool_size**dims
         self.branch = nn.Sequential(nn.Linear(deepest, features), nn.ReLU(inplace=True))
 
-        def head(outputs: int) -> nn.Sequential:
-            joined = nn.Linear(cells * features, hidden)
-            return nn.Sequential(
-                nn.Dropout(dropout), joined, nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
-            )
-
-        self.ordering_head = head(count)
+        self.ordering_head = PermutationHead(cells, features, hidden, count, dropout)
         self.given_order = orientation == "given_order"
-        self.orientation_head = nn.Linear(features, cells * 2) if self.given_order else head(cells * 2)
+        outputs = cells * self.rotations
+        self.orientation_head = (
+            nn.Linear(features, outputs)
+            if self.given_order
+            else PermutationHead(cells, features, hidden, outputs, dropout)
+        )
 
-    def forward(self, x: Float[Tensor, "b m c i j k"]) -> tuple[Tensor, Tensor]:
-        """Permutation logits (b, K), and turn logits (b, m, 2) or, given the order, (b, m, m, 2).
+    def forward(self, x: Float[Tensor, "b m c *space"]) -> tuple[Tensor, Tensor]:
+        """Permutation logits (b, K), and rotation logits (b, m, r) or, given the order, (b, m, m, r).
 
         The latter are of the cube at each position, if it came from each cell.
         """
         batch, cells = x.shape[:2]
-        deepest = self.backbone.encode_coarsest(x.flatten(0, 1).to(memory_format=torch.channels_last_3d))
-        features = self.branch(F.adaptive_avg_pool3d(deepest, self.pool_size).flatten(1))
+        cubes = x.flatten(0, 1).to(memory_format=MEMORY_FORMATS[x.ndim - 3])
+        features = self.branch(self.pool(self.backbone.encode_coarsest(cubes)).flatten(1))
         joined = features.view(batch, -1)
         if self.given_order:
-            turns = self.orientation_head(features).view(batch, cells, cells, 2)
+            turns = self.orientation_head(features).view(batch, cells, cells, self.rotations)
         else:
-            turns = self.orientation_head(joined).view(batch, cells, 2)
+            turns = self.orientation_head(joined).view(batch, cells, self.rotations)
         return self.ordering_head(joined), turns
 
 
 class RubiksCubeLoss(nn.Module):
     """Eq. 3: alpha * L_P + beta * L_R.
 
-    L_P: cross-entropy of the permutation (Eq. 1). L_R: binary cross-entropy of the turns (Eq. 2 with both
+    L_P: cross-entropy of the permutation (Eq. 1). L_R: binary cross-entropy of the rotations (Eq. 2 with both
     terms), the mean over cubes and axes, where the paper sums.
 
     Args:
         alpha: weight of L_P (the paper: 0.5).
-        beta: weight of L_R (the paper: 0.5); 0 for puzzles without turns.
+        beta: weight of L_R (the paper: 0.5); 0 for puzzles without rotations.
     """
 
     def __init__(self, alpha: float = 0.5, beta: float = 0.5) -> None:
@@ -274,15 +304,15 @@ class RubiksCubeLoss(nn.Module):
         return loss + self.beta * F.binary_cross_entropy_with_logits(turns, target["turned"].to(turns))
 
 
-def at_cells(turns: Float[Tensor, "b m m 2"], order: Int[Tensor, "b m"]) -> Float[Tensor, "b m 2"]:
-    """The turn logits of each position's cube, for the cell that `order` says."""
-    return turns.gather(2, order[:, :, None, None].expand(-1, -1, -1, 2)).squeeze(2)
+def at_cells(turns: Float[Tensor, "b m m r"], order: Int[Tensor, "b m"]) -> Float[Tensor, "b m r"]:
+    """The rotation logits of each position's cube, for the cell that `order` says."""
+    return turns.gather(2, order[:, :, None, None].expand(-1, -1, -1, turns.shape[-1])).squeeze(2)
 
 
 def turn_probabilities(
     pred: tuple[Tensor, Tensor], permutations: Int[Tensor, "k m"]
-) -> Float[Tensor, "b m 2"]:
-    """The probability that each position's cube is turned, from the prediction alone.
+) -> Float[Tensor, "b m r"]:
+    """The probability that each position's cube is rotated, from the prediction alone.
 
     Given the order: sum over k of p(k) sigmoid(logit of position s at cell P_k(s)).
     """
@@ -302,7 +332,7 @@ def ordering_accuracy(output: dict[str, Any]) -> Float[Tensor, "b"]:
 
 
 class OrientationAccuracy:
-    """Share of the 2 m half turns of a puzzle that are recognised, 0 to 1; chance is 0.5.
+    """Share of the m r half rotations of a puzzle that are recognised, 0 to 1; chance is 0.5.
 
     Args:
         permutations: (K, m), the classes.
@@ -320,7 +350,7 @@ class OrientationAccuracy:
 def validation_metrics(permutations: Int[Tensor, "k m"], rotate: bool = True) -> dict[str, Metric]:
     """The metrics of a validation, by name: Table 1's, means over all held-out puzzles, 0 to 1.
 
-    Without turns (`rotate` False) there is no orientation to measure.
+    Without rotations (`rotate` False) there is no orientation to measure.
     """
     metrics = {"ordering_accuracy": SampleMean(ordering_accuracy)}
     if rotate:

@@ -1,4 +1,7 @@
-"""A picture of supervoxel in-painting, after the paper's Figure 1."""
+"""A picture of supervoxel in-painting, after the paper's Figure 1.
+
+An image is drawn as the one axial slice of a volume that is one voxel thick.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +11,7 @@ import torch
 
 from pretext3d.annotations import Float, Int, Shaped, Tensor
 from pretext3d.errors import UserError
-from pretext3d.methods.drawing import BACK, FAINT, LETTERS, TEXT, frame, mark_edges, numpy, times
+from pretext3d.methods.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
 from pretext3d.methods.supervoxel_inpainting import pretext as inpainting
 
 __all__ = ["draw"]
@@ -16,6 +19,12 @@ __all__ = ["draw"]
 SIZE = (12.0, 7.4)  # inches
 TILE, HIDDEN, OUTLINE = "#ffd54a", "#40d8ff", "#ffb04a"
 GOLDEN = 0.618034  # of a turn of the colour wheel: neighbouring numbers get colours far apart
+TILE_HEADING = "Hidden now, and the tile"
+MAPS, TILES = ("image", "supervoxels", "regions", "label"), ("image", "clean", "mask", "inside")
+WORDS = {
+    3: {"volume": "volume", "voxels": "voxels", "cuboid": "cuboid", "supervoxels": "supervoxels"},
+    2: {"volume": "image", "voxels": "pixels", "cuboid": "rectangle", "supervoxels": "superpixels"},
+}
 
 
 def draw(
@@ -32,46 +41,47 @@ def draw(
     the network sees it, as it was, and what the network puts there, with the error.
 
     Args:
-        volume: `image` (c, i, j, k) in RAS order, [0, 1], `spacing` (3,), mm; `supervoxels` and `regions` (1,
-            i, j, k), or `label`, where the arm has them.
-        sample: what the pipeline gives for one tile: `image`, `clean` (c, a, b, d), `mask`, `inside` (1, a,
-            b, d), `crop_start` (3,), voxels of the volume; `orientation` (3, 3) where it was mirrored: it is
-            drawn as it lies in the volume.
-        pred: the network's output for this sample without the batch axis, (c, a, b, d).
+        volume: `image` (c, *space) in RAS order, [0, 1], `spacing` (d,), mm; `supervoxels` and `regions` (1,
+            *space), or `label`, where the arm has them; and what `View` reads.
+        sample: what the pipeline gives for one tile: `image`, `clean` (c, *roi_size), `mask`, `inside` (1,
+            *roi_size), `crop_start` (d,), voxels of the volume; `orientation` (d, d) where it was mirrored:
+            it is drawn as it lies in the volume.
+        pred: the network's output for this sample without the batch axis, (c, *roi_size).
         title: the first line.
-        channel: the one that is shown.
+        channel: the one that is shown, where it is not in colour.
 
     Raises:
         UserError: an arm that hides nothing, or a channel that is not there.
     """
     from matplotlib.figure import Figure
 
-    sample, pred = as_in_volume(sample, pred)
-
     if "mask" not in sample:
         raise UserError("arm: restart-unet hides nothing, so there is no picture of it; expected another arm")
     if not 0 <= channel < len(sample["clean"]):
         raise UserError(f"draw::channel: found {channel}, expected 0 to {len(sample['clean']) - 1}")
-    place = Place(volume, sample)
+    view = View(volume)
+    sample, pred = as_in_volume(sample, pred)
+    volume, sample, pred = with_depth(volume, sample, pred)
+    place = Place(volume, sample, view)
     figure = Figure(figsize=SIZE, facecolor=BACK)
     name = title or str(volume.get("id", ""))
     figure.text(0.02, 0.962, name, color=TEXT, size=15, weight="bold", va="center")
     for line, text in enumerate(describe(volume, sample, place, channel)):
         figure.text(0.02, 0.925 - 0.029 * line, text, color=FAINT, size=10.5, va="center")
-    above = whole_panels(volume, place)
+    above = volume_panels(volume, place)
     for rectangle, (heading, overlay, labels) in zip(rectangles(len(above), 0.472), above, strict=True):
         axes = figure.add_axes(rectangle)
-        slab = volume["image"][channel, :, :, place.slice]
+        slab = pixels(volume["image"][..., place.slice], channel, view.colour)
         place.show(axes, slab, (0, 0), cmap="gray", vmin=0, vmax=1)
         if overlay is not None:
             place.show(axes, overlay, (0, 0))
         if labels is not None:
             place.outline(axes, labels, (0, 0), OUTLINE)
-        if overlay is None and labels is None and heading != "Volume":
+        if heading == TILE_HEADING:
             place.mark_tile(axes)
         axes.set_title(heading, color=TEXT, size=11, pad=5)
         frame(axes, np.zeros(2), place.extent[:2])
-        mark_edges(axes, [*LETTERS[0], *LETTERS[1]])
+        mark_edges(axes, [*view.letters[0], *view.letters[1]])
     below = tile_panels(sample, pred, place, channel)
     for rectangle, (heading, note, tile, colours) in zip(rectangles(len(below), 0.06), below, strict=True):
         axes = figure.add_axes(rectangle)
@@ -88,15 +98,37 @@ def as_in_volume(sample: Mapping[str, Any], pred: Tensor | None) -> tuple[Mappin
     """The tile, and what the network makes of it, mirrored back."""
     if "orientation" not in sample:
         return sample, pred
-    axes = [axis + 1 for axis in range(3) if float(sample["orientation"][axis][axis]) < 0]
-    tiles = {key: torch.as_tensor(sample[key]).flip(axes) for key in ("image", "clean", "mask", "inside")}
+    signs = numpy(sample["orientation"]).diagonal()
+    axes = [axis + 1 for axis, sign in enumerate(signs) if sign < 0]
+    tiles = {key: torch.as_tensor(sample[key]).flip(axes) for key in TILES}
     return {**sample, **tiles}, None if pred is None else pred.flip(axes)
+
+
+def with_depth(
+    volume: Mapping[str, Any], sample: Mapping[str, Any], pred: Tensor | None
+) -> tuple[Mapping[str, Any], Mapping[str, Any], Tensor | None]:
+    """The three of an image as those of a volume that is one voxel of 1 mm thick along the third axis."""
+    if volume["image"].ndim == 4:
+        return volume, sample, pred
+
+    def thick(item: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Tensor]:
+        return {key: torch.as_tensor(item[key])[..., None] for key in keys if torch.is_tensor(item.get(key))}
+
+    def third(item: Mapping[str, Any], key: str, value: float) -> dict[str, Tensor]:
+        return {key: torch.tensor([*numpy(item[key]).tolist(), value])}
+
+    volume = {**volume, **thick(volume, MAPS), **third(volume, "spacing", 1.0)}
+    sample = {**sample, **thick(sample, TILES), **third(sample, "crop_start", 0.0)}
+    return volume, sample, None if pred is None else pred[..., None]
 
 
 class Place:
     """Where the tile and the hidden region lie, and the axial slice that is shown."""
 
-    def __init__(self, volume: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
+    def __init__(
+        self, volume: Mapping[str, Any], sample: Mapping[str, Any], view: View | None = None
+    ) -> None:
+        self.view = View(volume) if view is None else view
         self.spacing = numpy(volume["spacing"])
         self.shape = np.asarray(volume["image"].shape[1:])
         self.extent = self.shape * self.spacing
@@ -108,15 +140,12 @@ class Place:
         self.slice = int(np.clip(self.start[2] + self.tile_slice, 0, self.shape[2] - 1))
         self.mask = numpy(hidden[:, :, self.tile_slice]) > 0
 
-    def show(self, axes: Any, picture: Any, start: Any, **how: Any) -> None:
-        """A slice (i, j), or one with colours (i, j, 4), whose lower corner is voxel `start`, in mm."""
-        pixels = picture if isinstance(picture, np.ndarray) else numpy(picture)
-        (left, bottom), (width, height) = (
-            np.asarray(start) * self.spacing[:2],
-            pixels.shape[:2] * self.spacing[:2],
-        )
+    def show(self, axes: Any, picture: Float[np.ndarray, "..."], start: Any, **how: Any) -> None:
+        """A slice (j, i), or one with colours (j, i, 3 or 4), whose lower corner is voxel `start`, in mm."""
+        left, bottom = np.asarray(start) * self.spacing[:2]
+        width, height = picture.shape[1::-1] * self.spacing[:2]
         axes.imshow(
-            pixels.swapaxes(0, 1), origin="lower", interpolation="nearest", aspect="equal",
+            picture, origin="lower", interpolation="nearest", aspect="equal",
             extent=(left, left + width, bottom, bottom + height), **how,
         )  # fmt: skip
 
@@ -131,7 +160,7 @@ class Place:
         """The hidden region, filled, and the tile's outline."""
         from matplotlib.patches import Rectangle
 
-        self.show(axes, tinted(self.mask.astype(int), HIDDEN), self.start[:2])
+        self.show(axes, tinted(self.mask.T.astype(int), HIDDEN), self.start[:2])
         corner, size = self.start[:2] * self.spacing[:2], (self.end - self.start)[:2] * self.spacing[:2]
         axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=TILE, linewidth=1.8))
 
@@ -140,45 +169,55 @@ def describe(
     volume: Mapping[str, Any], sample: Mapping[str, Any], place: Place, channel: int
 ) -> tuple[str, str]:
     """Two lines on the volume and on what is hidden of it."""
+    view, dims = place.view, place.view.dims
+    words = WORDS[dims]
     channels = len(volume["image"])
-    shown = f"; channel {channel + 1} of {channels} is shown" if channels > 1 else ""
+    shown = f"; channel {channel + 1} of {channels} is shown" if channels > 1 and not view.colour else ""
     share = place.voxels / sample["mask"].numel()
     count = len(volume["region_boxes"]) if "region_boxes" in volume else 0
-    one_of = f"one of {count} regions" if count else "a random cuboid"
-    volume_ml = place.voxels * float(np.prod(place.spacing)) / 1000
-    tile, size = times(sample["clean"].shape[1:]), times(place.extent, 0)
+    one_of = f"one of {count} regions" if count else f"a random {words['cuboid']}"
+    amount = place.voxels * float(np.prod(place.spacing))
+    in_mm = (f" = {amount / 1000:.1f} ml" if dims == 3 else f" = {amount:.0f} mm²") * view.oriented
+    tile, shape = times(sample["clean"].shape[1:][:dims]), times(place.shape[:dims])
+    extent, spacing = times(place.extent[:dims], 0), times(place.spacing[:dims])
+    size = f"{extent} mm, {shape} {words['voxels']} of {spacing} mm" if view.oriented else f"{shape} pixels"
     return (
-        f"volume: {size} mm, {times(place.shape)} voxels of {times(place.spacing)} mm{shown}",
-        f"hidden: {one_of}, {place.voxels:,} voxels = {volume_ml:.1f} ml, {share:.1%} of a tile of {tile}",
+        f"{words['volume']}: {size}{shown}",
+        f"hidden: {one_of}, {place.voxels:,} {words['voxels']}{in_mm}, {share:.1%} of a tile of {tile}",
     )
 
 
-def whole_panels(
+def volume_panels(
     volume: Mapping[str, Any], place: Place
 ) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
-    """Heading, colours (i, j, 4) and labels to outline (i, j) of each picture of the volume."""
-    panels: list[tuple[str, np.ndarray | None, np.ndarray | None]] = [("Volume", None, None)]
+    """Heading, colours (j, i, 4) and labels to outline (i, j) of each picture of the volume."""
+    words = WORDS[place.view.dims]
+    panels: list[tuple[str, np.ndarray | None, np.ndarray | None]]
+    panels = [(words["volume"].capitalize(), None, None)]
 
     def slab(key: str) -> np.ndarray:
         return numpy(volume[key][0, :, :, place.slice]).astype(int)
 
     if "supervoxels" in volume:
-        panels.append((f"{int(volume['supervoxels'].max())} supervoxels", None, slab("supervoxels")))
+        panels.append(
+            (f"{int(volume['supervoxels'].max())} {words['supervoxels']}", None, slab("supervoxels"))
+        )
     if "regions" in volume:
-        panels.append(("Regions that may be hidden", tinted(slab("regions")), None))
+        panels.append(("Regions that may be hidden", tinted(slab("regions").T), None))
     elif "foreground" in volume:
-        panels.append(("Foreground: cuboids overlap it", tinted((slab("label") > 0).astype(int)), None))
-    panels.append(("Hidden now, and the tile", None, None))
-    return panels
+        label = (slab("label") > 0).astype(int)
+        panels.append((f"Foreground: {words['cuboid']}s overlap it", tinted(label.T), None))
+    return [*panels, (TILE_HEADING, None, None)]
 
 
 def tile_panels(
     sample: Mapping[str, Any], pred: Tensor | None, place: Place, channel: int
-) -> list[tuple[str, str, Tensor, str]]:
-    """Heading, note, slice (a, b) and colour map of each picture of the tile."""
+) -> list[tuple[str, str, np.ndarray, str]]:
+    """Heading, note, pixels (b, a) or (b, a, 3) and colour map of each picture of the tile."""
+    colour = place.view.colour
 
-    def slab(tile: Tensor) -> Tensor:
-        return torch.as_tensor(tile)[channel, :, :, place.tile_slice]
+    def slab(tile: Tensor) -> Float[np.ndarray, "..."]:
+        return pixels(torch.as_tensor(tile)[..., place.tile_slice], channel, colour)
 
     clean = sample["clean"]
     panels = [
@@ -189,11 +228,13 @@ def tile_panels(
         output = as_output(sample, pred)
         error, fill = (float(f(output)) for f in (inpainting.masked_mse, inpainting.mean_fill_mse))
         likeness = float(inpainting.masked_ssim(output))
-        told = f"there: MSE {error:.4f}, {error / max(fill, 1e-10):.2f} of a flat fill's"
+        flat = f", {error / fill:.2f} of a flat fill's" if fill > 1e-6 else "; a flat fill makes no error"
+        note = f"there: MSE {error:.4f}{flat}"
         restored = output["pred"][0]
+        shape = slab(clean).shape[:2]
         panels += [
             ("The network's in-painting", f"there: similarity (SSIM) {likeness:.2f}", slab(restored), "gray"),
-            ("Error", told, (slab(restored) - slab(clean)).abs(), "magma"),
+            ("Error", note, np.abs(slab(restored) - slab(clean)).reshape(*shape, -1).mean(-1), "magma"),
         ]
     return panels
 
@@ -214,7 +255,7 @@ def borders(labels: Shaped[np.ndarray, "i j"]) -> Float[np.ndarray, "n 2 2"]:
     return np.concatenate([across, along]).astype(float)
 
 
-def tinted(labels: Int[np.ndarray, "i j"], colour: str = "") -> Float[np.ndarray, "i j 4"]:
+def tinted(labels: Int[np.ndarray, "j i"], colour: str = "") -> Float[np.ndarray, "j i 4"]:
     """A colour for each label above 0, half transparent; nothing where the label is 0."""
     from matplotlib.colors import hsv_to_rgb, to_rgb
 

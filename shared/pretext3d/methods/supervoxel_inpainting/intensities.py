@@ -14,9 +14,9 @@ __all__ = ["RandBrightnessGammad"]
 
 
 class RandBrightnessGammad(MapTransform, Randomizable):
-    """x -> f_c * x^g for volumes (c, ...) scaled to [0, 1], with one draw for all keys.
+    """x -> f_c * x^g for volumes or images (c, ...) scaled to [0, 1], with one draw for all keys.
 
-    f_c is uniform in [1 - `brightness`, 1 + `brightness`], one a channel, with probability `prob`, else 1;
+    f_c is uniform in [1 - `brightness`, 1 + `brightness`], one per channel, with probability `prob`, else 1;
     g is uniform in `gamma`, with probability `prob`, else 1. A function of each voxel's value alone, which
     keeps 0: so a region that is 0 in one of the keys stays hidden, and elsewhere the keys stay equal. MONAI's
     `RandAdjustContrastd` scales each key by its own minimum and maximum, which the region changes.
@@ -49,7 +49,7 @@ class RandBrightnessGammad(MapTransform, Randomizable):
         self.factors, self.exponent = [1.0], 1.0
 
     def randomize(self, channels: int) -> None:
-        """Draw `factors`, one a channel, and `exponent`."""
+        """Draw `factors`, one per channel, and `exponent`."""
         changed = self.R.rand(2) < self.prob
         factors = 1 + self.brightness * self.R.uniform(-1, 1, channels)
         exponent = self.R.uniform(*self.limits)

@@ -6,6 +6,9 @@ Kayal S, Chen S, de Bruijne M. Region-of-Interest Guided Supervoxel Inpainting f
 In the paper's order: the arms (3.2), network and losses (2.2), the arms that pre-train otherwise or not at
 all (3.2), and errors. Supervoxels are in `pretext3d.transforms.supervoxels`; the regions of Eq. 1 (2.1), the
 cuboids and the tiles (3.3) in `pretext3d.methods.supervoxel_inpainting.regions`.
+
+The paper has volumes only. In 2D (ours) the regions are superpixels or rectangles of an image; losses and
+errors are the same, over pixels in place of voxels. Dimensions are those of the tensors.
 """
 
 import logging
@@ -20,6 +23,7 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric, MetricsLambda
 from monai.losses import DiceLoss
 from monai.metrics.regression import KernelType, compute_ssim_and_cs
+from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Shaped, Tensor
@@ -47,12 +51,24 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-BORDER = 3  # voxels round a hidden region whose mean the yardstick fills it with
+BORDER = 3  # voxels round a hidden region whose mean the baseline fills it with
 WINDOW = 7  # voxels, edge of the windows of SSIM
 
 
-def choose_arm(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One row of the table of arms.
+def choose_arm(
+    arm: str, arms: Mapping[str, Mapping[str, Any]], labelled_part: bool = False
+) -> dict[str, Any]:
+    """One row of the table of arms, and what follows from it.
+
+    Args:
+        arm: Name of the row.
+        arms: Table of the configuration.
+        labelled_part: Only a part of the labelled cases is used, so that labels are read in every arm.
+
+    Returns:
+        task, regions, roi, untrained: the row. labelled: labels are read. read: the files of a case.
+        purpose: that of `prepare_cases`. recorded_as: the method in the checkpoint's record.
+        target_keys: what the loss reads.
 
     Raises:
         UserError: no such arm, or a row that lacks task, regions or roi.
@@ -70,12 +86,20 @@ def choose_arm(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
             f"arms: {arm} is {dict(arms[arm])}, expected task: one of {', '.join(tasks)}; regions: one of "
             f"{', '.join(KINDS)}; roi: True or False"
         )
-    return row
+    segmenting, labelled = row["task"] == "segmentation", bool(row["roi"] or labelled_part)
+    return {
+        **row,
+        "labelled": labelled,
+        "read": ["image", "label"] if labelled else ["image"],
+        "purpose": "guided" if labelled else "pretraining",
+        "recorded_as": "segmentation" if segmenting else "supervoxel_inpainting",
+        "target_keys": ["label"] if segmenting else ["clean", "mask", "inside"],
+    }
 
 
 # ---------------------------------------------------------------------------------------- 2.2 network, losses
 class SupervoxelInpaintingNet(nn.Module):
-    """Backbone and a linear 1x1x1 convolution, the layer that fine-tuning replaces.
+    """Backbone and a linear convolution of kernel size 1, the layer that fine-tuning replaces.
 
     Args:
         backbone: any network with `encode` and `decode`.
@@ -85,11 +109,13 @@ class SupervoxelInpaintingNet(nn.Module):
     def __init__(self, backbone: Backbone, outputs: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Conv3d(backbone.out_channels, outputs or backbone.in_channels, kernel_size=1)
+        convolution = Conv[Conv.CONV, backbone.spatial_dims]
+        self.head = convolution(backbone.out_channels, outputs or backbone.in_channels, kernel_size=1)
 
-    def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b o i j k"]:
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b o *space"]:
         """The in-painted tile; for arm restart-unet, logits."""
-        return self.head(self.backbone.decode(self.backbone.encode(x)))
+        painted: Tensor = self.head(self.backbone.decode(self.backbone.encode(x)))
+        return painted
 
 
 class InpaintingLoss(nn.Module):
@@ -126,6 +152,11 @@ class RestartLoss(nn.Module):
         return loss
 
 
+def loss_of(task: str, region_weight: float = 0.0) -> nn.Module:
+    """The loss of an arm's task: `InpaintingLoss`, or `RestartLoss` for segmentation."""
+    return RestartLoss() if task == "segmentation" else InpaintingLoss(region_weight)
+
+
 class Untrained:
     """Handler of a trainer that makes no step: final.pt holds the initial weights (arm vanilla-unet, 3.2).
 
@@ -153,13 +184,13 @@ class Untrained:
 
 # --------------------------------------------------------------------------------------------------- errors
 # Each takes the trainer's output {"pred", "label"} and gives one number per tile, ready for `SampleMean`.
-def masked_mean(values: Shaped[Tensor, "b c i j k"], mask: Bool[Tensor, "b 1 i j k"]) -> Float[Tensor, "b"]:
+def masked_mean(values: Shaped[Tensor, "b c *space"], mask: Bool[Tensor, "b 1 *space"]) -> Float[Tensor, "b"]:
     """Mean over the channels and the voxels where `mask` is True; 0 where there are none."""
     total = (values * mask).flatten(1).sum(1)
     return total / (mask.flatten(1).sum(1) * values.shape[1]).clamp(min=1)
 
 
-def squared_error(output: Mapping[str, Any]) -> Float[Tensor, "b c i j k"]:
+def squared_error(output: Mapping[str, Any]) -> Float[Tensor, "b c *space"]:
     """Of each voxel and channel, intensities [0, 1]."""
     return (output["pred"].float() - output["label"]["clean"]).square()
 
@@ -180,51 +211,59 @@ def masked_psnr(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
 
 
 def masked_ssim(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
-    """Structural similarity, mean over windows of 7^3 voxels, all weights equal, centred in the region.
+    """Structural similarity, mean over windows 7 voxels long, all weights equal, centred in the region.
 
     At the tile's faces the windows see the outermost voxels again.
     """
-    pad = [WINDOW // 2] * 6
+    dims = output["pred"].ndim - 2
+    pad = [WINDOW // 2] * (2 * dims)
     pred, clean = (
         F.pad(x.float(), pad, mode="replicate") for x in (output["pred"], output["label"]["clean"])
     )
-    window = {"kernel_size": (WINDOW,) * 3, "kernel_sigma": (1.0,) * 3, "kernel_type": KernelType.UNIFORM}
-    similarity, _ = compute_ssim_and_cs(pred, clean, spatial_dims=3, data_range=1.0, **window)
+    window = {"kernel_size": (WINDOW,) * dims, "kernel_sigma": (1.0,) * dims}
+    similarity, _ = compute_ssim_and_cs(
+        pred, clean, spatial_dims=dims, data_range=1.0, kernel_type=KernelType.UNIFORM, **window
+    )
     return masked_mean(similarity, output["label"]["mask"])
 
 
-def flat_fill_mse(output: Mapping[str, Any], near: Bool[Tensor, "b 1 i j k"] | bool) -> Float[Tensor, "b"]:
-    """`masked_mse` of a region filled with one value a channel, the mean of what is visible where `near`."""
+def flat_fill_mse(output: Mapping[str, Any], near: Bool[Tensor, "b 1 *space"] | bool) -> Float[Tensor, "b"]:
+    """`masked_mse` of a region filled with one value per channel, the mean of what is seen where `near`."""
     clean, mask = output["label"]["clean"], output["label"]["mask"]
     source = near & ~mask & output["label"]["inside"]  # a tile may reach beyond its volume
     fill = (clean * source).flatten(2).sum(2) / source.flatten(2).sum(2).clamp(min=1)
-    return masked_mean((clean - fill[..., None, None, None]).square(), mask)
+    return masked_mean((clean - fill.reshape(*fill.shape, *[1] * (clean.ndim - 2))).square(), mask)
 
 
 def mean_fill_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
-    """The yardstick: `masked_mse` of a region filled with the mean of its border, a value a channel.
+    """The baseline: `masked_mse` of a region filled with the mean of its border, one value per channel.
 
     The border is every visible voxel within 3 voxels of the region along each axis.
     """
-    mask = output["label"]["mask"]
-    near = F.max_pool3d(mask.float(), 2 * BORDER + 1, stride=1, padding=BORDER) > 0
-    return flat_fill_mse(output, near)
+    mask = output["label"]["mask"].float()
+    maximum = Pool[Pool.MAX, mask.ndim - 2](2 * BORDER + 1, stride=1, padding=BORDER)
+    return flat_fill_mse(output, maximum(mask) > 0)
 
 
 def tile_fill_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
-    """Chance: `masked_mse` of a region filled with the mean of all visible voxels, a value a channel."""
+    """Chance: `masked_mse` of a region filled with the mean of all visible voxels, one value per channel."""
     return flat_fill_mse(output, True)
 
 
-def relative(error: float, yardstick: float) -> float:
-    """Their ratio; NaN where every region is flat, so that the yardstick makes no error."""
-    return error / yardstick if yardstick else math.nan
+def relative(error: float, baseline: float) -> float:
+    """Their ratio; NaN where every region is flat, so that the baseline makes no error.
+
+    Examples:
+        >>> relative(0.1, 0.4)
+        0.25
+    """
+    return error / baseline if baseline else math.nan
 
 
 def validation_metrics(task: str = "inpainting") -> dict[str, Metric]:
     """The metrics of a validation, by name: the mean over all held-out tiles of the errors above.
 
-    `tile_fill_mse` is chance, `mean_fill_mse` the yardstick's error; `relative_masked_error`, `masked_mse` /
+    `tile_fill_mse` is chance, `mean_fill_mse` the baseline's error; `relative_masked_error`, `masked_mse` /
     `mean_fill_mse`, is 1 for a network that is no better than a flat fill with the mean of the border.
 
     Args:
@@ -232,12 +271,12 @@ def validation_metrics(task: str = "inpainting") -> dict[str, Metric]:
     """
     if task == "segmentation":
         return {}
-    error, yardstick = SampleMean(masked_mse), SampleMean(mean_fill_mse)
+    error, baseline = SampleMean(masked_mse), SampleMean(mean_fill_mse)
     return {
         "masked_mse": error,
         "tile_fill_mse": SampleMean(tile_fill_mse),
-        "mean_fill_mse": yardstick,
-        "relative_masked_error": MetricsLambda(relative, error, yardstick),
+        "mean_fill_mse": baseline,
+        "relative_masked_error": MetricsLambda(relative, error, baseline),
         "mse": SampleMean(mse),
         "masked_psnr_db": SampleMean(masked_psnr),
         "masked_ssim": SampleMean(masked_ssim),

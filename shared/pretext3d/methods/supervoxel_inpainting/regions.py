@@ -4,7 +4,8 @@ Kayal S, Chen S, de Bruijne M. Region-of-Interest Guided Supervoxel Inpainting f
 2020, section 2.1 with Eq. 1, and section 3.3.
 
 Deviates: the paper's tiles are centred in-plane and overlap along z; here a tile is moved in-plane as little
-as needed, and drawn along z, so that it holds the whole region, or as much of it as a tile can.
+as needed, and drawn along z, so that it holds the whole region, or as much of it as a tile can. In 2D (ours)
+supervoxels are superpixels, cuboids are rectangles, and a tile is moved in-plane as in 3D: d is 2 or 3 below.
 """
 
 import math
@@ -25,12 +26,13 @@ from pretext3d.transforms.crops import crop_resize
 __all__ = ["KINDS", "RandHideRegiond", "Regionsd"]
 
 KINDS = ("supervoxels", "cuboids")
-FORMAT = 1  # of what `Regionsd` finds: a change of it raises this, and cached volumes are made anew
+FORMAT = 1  # of what `Regionsd` finds: a change of it raises this, and cached volumes are made again
+THROUGH = 2  # the axis through the plane, along which a tile's place is random
 
 
 def region_map(
-    supervoxels: Int[Tensor, "1 i j k"], roi: Bool[Tensor, "1 i j k"] | None, min_voxels: int
-) -> tuple[Int[Tensor, "1 i j k"], Int[Tensor, "m 2 3"], int]:
+    supervoxels: Int[Tensor, "1 *space"], roi: Bool[Tensor, "1 *space"] | None, min_voxels: int
+) -> tuple[Int[Tensor, "1 *space"], Int[Tensor, "m 2 d"], int]:
     """R = f(I) * S, Eq. 1, with the regions of at least `min_voxels` numbered 1..m, and 0 elsewhere.
 
     Args:
@@ -39,8 +41,13 @@ def region_map(
         min_voxels: of a region.
 
     Returns:
-        The map; the first and the last voxel plus one of each region along i, j, k; the largest region's
+        The map; the first and the last voxel plus one of each region along every axis; the largest region's
         voxels, kept or not.
+
+    Examples:
+        >>> regions, boxes, largest = region_map(torch.tensor([[[1, 1, 2], [1, 3, 3]]]), None, 2)
+        >>> regions.tolist(), boxes.tolist(), largest
+        ([[[1, 1, 0], [1, 2, 2]]], [[[0, 0], [2, 2]], [[1, 1], [2, 3]]], 3)
     """
     labels = (supervoxels if roi is None else supervoxels * roi).long()
     sizes = torch.bincount(labels.flatten(), minlength=1)
@@ -49,9 +56,11 @@ def region_map(
     count = int(kept.sum())
     dtype = torch.int16 if count < 2**15 else torch.int32
     regions = (kept.cumsum(0) * kept)[labels]
-    boxes = torch.zeros(count, 2, 3, dtype=torch.int32, device=labels.device)
+    dims = labels.ndim - 1
+    boxes = torch.zeros(count, 2, dims, dtype=torch.int32, device=labels.device)
     for axis, length in enumerate(labels.shape[1:]):
-        place = torch.arange(length, device=labels.device).reshape([-1 if a == axis else 1 for a in range(3)])
+        place = torch.arange(length, device=labels.device)
+        place = place.reshape([-1 if a == axis else 1 for a in range(dims)])
         filled = torch.bincount((regions * length + place).flatten(), minlength=(count + 1) * length)
         filled = (filled.reshape(count + 1, length)[1:] > 0).int()
         boxes[:, 0, axis] = filled.argmax(1)  # the first filled place
@@ -62,15 +71,17 @@ def region_map(
 class Regionsd(Transform):
     """Deterministic: what can be hidden in a volume.
 
-    Of supervoxels: `regions` (1, i, j, k), 1..m and 0 elsewhere, and `region_boxes` (m, 2, 3), their bounds.
+    Of supervoxels: `regions` (1, *space), 1..m and 0 elsewhere, and `region_boxes` (m, 2, d), their bounds.
     Of cuboids round the foreground: `foreground` (n,), the flat indices of its voxels. Always: `spacing`
-    (3,), mm, and `unusable`, '' or why the volume offers no region.
+    (d,), mm, and `unusable`, '' or why the volume offers no region.
 
     Args:
         regions: supervoxels or cuboids.
         roi: only where the label is above 0.
-        min_region_voxels: that a region of supervoxels has at least (the paper: 1500).
-        min_region_mm3: the volume that it has at least, which means the same at every resolution; 0: any.
+        min_region_voxels: Fewest voxels of a region of supervoxels (the paper: 1500).
+        min_region_size: Least size of a region of supervoxels in the world, which means the same at every
+            resolution: mm3 in a volume, mm2 in an image (a photograph without a spacing has pixels of 1 mm);
+            0: any.
         cuboid_sides: a cuboid's shortest and longest edge, voxels (the paper: 12 or more).
 
     Raises:
@@ -82,7 +93,7 @@ class Regionsd(Transform):
         regions: str = "supervoxels",
         roi: bool = True,
         min_region_voxels: int = 1500,
-        min_region_mm3: float = 0,
+        min_region_size: float = 0,
         cuboid_sides: Sequence[int] = (12, 32),
         image_key: str = "image",
         label_key: str = "label",
@@ -91,10 +102,15 @@ class Regionsd(Transform):
         if regions not in KINDS:
             raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
         whole_number("min_region_voxels", min_region_voxels, minimum=1, expected="a whole number from 1")
-        number("min_region_mm3", min_region_mm3, low=0, expected="a volume, or 0 for any")
+        number(
+            "min_region_size",
+            min_region_size,
+            low=0,
+            expected="mm3 of a volume, or mm2 of an image, or 0 for any",
+        )
         self.version = FORMAT
         self.regions, self.roi = regions, bool(roi)
-        self.min_region_voxels, self.min_region_mm3 = min_region_voxels, float(min_region_mm3)
+        self.min_region_voxels, self.min_region_size = min_region_voxels, float(min_region_size)
         self.sides = _two_sides(cuboid_sides)
         self.image_key, self.label_key, self.supervoxel_key = image_key, label_key, supervoxel_key
 
@@ -103,7 +119,7 @@ class Regionsd(Transform):
         d = dict(data)
         image = d[self.image_key]
         affine = image.affine if isinstance(image, MetaTensor) else torch.eye(4)
-        d["spacing"] = affine[:3, :3].double().norm(dim=0).float()
+        d["spacing"] = affine[:-1, : image.ndim - 1].double().norm(dim=0).float()
         roi = None
         if self.roi:
             if d.get(self.label_key) is None:
@@ -121,16 +137,18 @@ class Regionsd(Transform):
                 d["foreground"] = torch.nonzero(roi.flatten())[:, 0].int()
         return d
 
-    def _supervoxels(self, d: dict[str, Any], roi: Bool[Tensor, "1 i j k"] | None) -> None:
+    def _supervoxels(self, d: dict[str, Any], roi: Bool[Tensor, "1 *space"] | None) -> None:
         voxel = float(d["spacing"].double().prod())
-        volume_in_voxels = math.ceil(self.min_region_mm3 / voxel - 1e-6)
-        least = max(self.min_region_voxels, volume_in_voxels)
+        size_in_voxels = math.ceil(self.min_region_size / voxel - 1e-6)
+        least = max(self.min_region_voxels, size_in_voxels)
         supervoxels = torch.as_tensor(d[self.supervoxel_key]).as_subclass(torch.Tensor)
         d["regions"], d["region_boxes"], largest = region_map(supervoxels, roi, least)
         if not d["unusable"] and not len(d["region_boxes"]):
             key = f"min_region_voxels: {self.min_region_voxels}"
             if least > self.min_region_voxels:
-                key = f"min_region_mm3: {self.min_region_mm3:g}, at {voxel:.3g} mm3 a voxel"
+                key = (
+                    f"min_region_size: {self.min_region_size:g}, at {voxel:.3g} mm{len(d['spacing'])} a voxel"
+                )
             d["unusable"] = f"no region of {least} voxels or more ({key}), the largest has {largest}"
 
 
@@ -150,9 +168,9 @@ def window_starts(counts: Int[Tensor, "n"], size: int) -> Int[Tensor, "s"]:
 class RandHideRegiond(MapTransform, Randomizable):
     """Draws one region and a tile round it, and hides the region: zero in all channels.
 
-    Gives `image` (c, a, b, d), the tile without the region; `clean`, the tile; `mask` (1, a, b, d), True
-    where hidden; `inside` (1, a, b, d), True where the volume is; `crop_start` and `crop_size`, float tensors
-    (3,), the tile in voxels of the volume.
+    Gives `image` (c, *roi_size), the tile without the region; `clean`, the tile; `mask` (1, *roi_size), True
+    where hidden; `inside` (1, *roi_size), True where the volume is; `crop_start` and `crop_size`, float
+    tensors (d,), the tile in voxels of the volume.
 
     Region of supervoxels: all m come in a random order, then all in another one, and so on: draw d of a case
     is number d mod m of order floor(d / m). Drawn at random where the sample has no `draw`. Cuboid: each edge
@@ -163,7 +181,7 @@ class RandHideRegiond(MapTransform, Randomizable):
 
     Args:
         keys: the volume, one key.
-        roi_size: voxels of the tile.
+        roi_size: voxels of the tile, as many numbers as the volume has axes.
         regions: as in `Regionsd`, whose results are needed.
         cuboid_sides: a cuboid's shortest and longest edge, voxels.
         seed: of the order of regions.
@@ -181,8 +199,10 @@ class RandHideRegiond(MapTransform, Randomizable):
         seed: int = 0,
     ) -> None:
         MapTransform.__init__(self, keys)
-        if len(roi_size) != 3 or min(roi_size) < 1:
-            raise UserError(f"roi_size: found {list(roi_size)}, expected three sizes in voxels of 1 or more")
+        if len(roi_size) not in (2, 3) or min(roi_size) < 1:
+            raise UserError(
+                f"roi_size: found {list(roi_size)}, expected three sizes in voxels of 1 or more, or two in 2D"
+            )
         if regions not in KINDS:
             raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
         self.roi_size = tuple(int(n) for n in roi_size)
@@ -192,26 +212,30 @@ class RandHideRegiond(MapTransform, Randomizable):
                 f"cuboid_sides: found {list(self.sides)}, expected a shortest edge of at most "
                 f"{min(self.roi_size)} voxels, for they must fit into roi_size {list(self.roi_size)}"
             )
-        self.low: list[int] = [0, 0, 0]
-        self.hidden: Tensor = torch.zeros(0, 0, 0, dtype=torch.bool)
-        self.start: list[int] = [0, 0, 0]
+        self.low = [0] * len(self.roi_size)
+        self.hidden: Tensor = torch.zeros(self.low, dtype=torch.bool)
+        self.start = [0] * len(self.roi_size)
 
     def randomize(self, data: Mapping[str, Any]) -> None:
         """Draw `low` and `hidden`, the region in its bounds, and `start`, the tile's lower corner."""
         if data.get("unusable"):
             raise UserError(f"case {data.get('id')}: {data['unusable']}")
         shape = list(data[self.keys[0]].shape[1:])
+        if len(shape) != len(self.roi_size):
+            raise UserError(
+                f"roi_size: found {list(self.roi_size)}, expected as many sizes as the image has: {shape}"
+            )
         if self.regions == "supervoxels":
             count = len(data["region_boxes"])
-            turn, place = divmod(data["draw"], count) if "draw" in data else (0, self.R.randint(count))
-            region = int(np.random.default_rng([self.seed, count, turn]).permutation(count)[place])
+            order, place = divmod(data["draw"], count) if "draw" in data else (0, self.R.randint(count))
+            region = int(np.random.default_rng([self.seed, count, order]).permutation(count)[place])
             self.low, high = data["region_boxes"][region].tolist()
             box = tuple(slice(a, b) for a, b in zip(self.low, high, strict=True))
             self.hidden = _plain(data["regions"])[0][box] == region + 1
         else:
             longest = [min(self.sides[1], n, size) for n, size in zip(shape, self.roi_size, strict=True)]
             sides = [int(self.R.randint(self.sides[0], n + 1)) for n in longest]
-            first, last = [0, 0, 0], [n - side for n, side in zip(shape, sides, strict=True)]
+            first, last = [0] * len(shape), [n - side for n, side in zip(shape, sides, strict=True)]
             if "foreground" in data:
                 voxel = int(data["foreground"][self.R.randint(len(data["foreground"]))])
                 inside = [int(v) for v in np.unravel_index(voxel, shape)]
@@ -223,16 +247,16 @@ class RandHideRegiond(MapTransform, Randomizable):
         for axis, (n, size) in enumerate(zip(shape, self.roi_size, strict=True)):
             low, length = int(self.low[axis]), held.shape[axis]
             counts = torch.zeros(n, dtype=torch.long)
-            counts[low : low + length] = held.sum([a for a in range(3) if a != axis]).cpu()
+            counts[low : low + length] = held.sum([a for a in range(held.ndim) if a != axis]).cpu()
             starts = window_starts(counts, size)
             central = int((starts - (n - size) // 2).abs().argmin())
-            start = int(starts[self.R.randint(len(starts)) if axis == 2 else central])
+            start = int(starts[self.R.randint(len(starts)) if axis == THROUGH else central])
             begin, end = max(0, start - low), min(length, start + size - low)
             held = held.narrow(axis, begin, end - begin)
             self.start[axis] = start
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The tile, whole and without the region, and where the region is."""
+        """The tile, complete and without the region, and where the region is."""
         d = dict(data)
         self.randomize(d)
         volume = _plain(d[self.keys[0]])
@@ -240,8 +264,8 @@ class RandHideRegiond(MapTransform, Randomizable):
         low = [place - start for place, start in zip(self.low, self.start, strict=True)]
         region = crop_resize(self.hidden[None], [-n for n in low], self.roi_size, self.roi_size)
         d["mask"] = region > 0
-        whole = volume.new_ones(()).expand(1, *volume.shape[1:])
-        d["inside"] = crop_resize(whole, self.start, self.roi_size, self.roi_size) > 0
+        inside = volume.new_ones(()).expand(1, *volume.shape[1:])
+        d["inside"] = crop_resize(inside, self.start, self.roi_size, self.roi_size) > 0
         d[self.keys[0]] = d["clean"].masked_fill(d["mask"], 0.0)
         d["crop_start"] = torch.tensor(self.start, dtype=torch.float32)
         d["crop_size"] = torch.tensor(self.roi_size, dtype=torch.float32)

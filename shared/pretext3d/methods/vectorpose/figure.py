@@ -1,7 +1,8 @@
 """A picture of VectorPOSE's task: what the network sees of a volume, what it must predict, what it predicted.
 
 Planes are shown as radiologists show them: the patient's right on the left, and the front on the left of a
-sagittal plane. Letters at the edges name the patient's directions, whether a crop was mirrored or turned.
+sagittal plane. Letters at the edges name the patient's directions, whether a crop was mirrored or rotated. A
+2D item has one plane: itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,14 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Float, Shaped, Tensor
-from pretext3d.methods.drawing import BACK, FAINT, LETTERS, TEXT, frame, mark_edges, numpy, times
+from pretext3d.methods.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
 from pretext3d.methods.vectorpose import pretext as vectorpose
+from pretext3d.methods.vectorpose.vectors import ORIGINS
 
 __all__ = ["draw"]
 
-SIZE = (12.0, 8.6)  # inches
+SIZE = {3: (12.0, 8.6), 2: (12.0, 6.6)}  # inches, by dimensions
 BOX, TRUE, PREDICTED = "#ffd54a", "#40d8ff", "#ff7a3c"
-NAMES = ("left-right", "front-back", "up-down")
 PLANES = (("Axial", 0, 1, 2), ("Coronal", 0, 2, 1), ("Sagittal", 1, 2, 0))  # across, up, through
 
 
@@ -30,43 +31,45 @@ def draw(
 ) -> Any:
     """The task of one crop, and with `pred` how well the network does it, as a matplotlib `Figure`.
 
-    Above: the volume in three planes through the crop's centre, the crop's outline, and, projected onto the
-    planes, the vectors from its centre and corners to the landmark. Below: the middle slice of the crop along
-    the third axis, as the network sees it and as it should reconstruct it.
+    The volume in three planes through the crop's centre, the crop's outline, and, projected onto the planes,
+    the vectors from its centre and corners to the landmark; below, the middle slice of the crop along the
+    third axis, as the network sees it and as it should reconstruct it. In 2D the image, and the crop next to
+    it.
 
     Args:
-        volume: `image` (c, i, j, k) in RAS order, [0, 1], and `spacing` (3,), mm.
-        sample: what the pipeline gives for one crop: `image`, `clean` (c, a, b, d), `boundary` (optional),
-            `vectors` (n, 3), mm, n from 0, `radius` (1,), mm, `crop_start`, `crop_size` (3,), voxels of the
-            volume, and `orientation` (3, 3).
-        pred: the network's output for this sample without the batch axis: vector logits (n, 3) and
-            reconstruction logits (c or 2c, a, b, d).
+        volume: `image` (c, *space) in RAS order, [0, 1], `spacing` (d,), mm, and what `View` reads.
+        sample: what the pipeline gives for one crop: `image`, `clean` (c, *roi_size), `boundary` (optional),
+            `vectors` (n, d), mm, n from 0, `radius` (1,), mm, `crop_start`, `crop_size` (d,), voxels of the
+            volume, and `orientation` (d, d).
+        pred: the network's output for this sample without the batch axis: vector logits (n, d) and
+            reconstruction logits (c or 2c, *roi_size).
         title: the first line.
     """
     from matplotlib.figure import Figure
 
     place = Place(volume, sample)
     panels = crop_panels(sample, pred)
-    figure = Figure(figsize=SIZE, facecolor=BACK)
+    figure = Figure(figsize=SIZE[place.view.dims], facecolor=BACK)
     figure.text(
         0.02, 0.966, title or str(volume.get("id", "")), color=TEXT, size=15, weight="bold", va="center"
     )
     for line, text in enumerate(place.description):
-        figure.text(0.02, 0.934 - 0.025 * line, text, color=FAINT, size=10.5, va="center")
+        y = 1 - (0.5676 + 0.215 * line) / figure.get_figheight()
+        figure.text(0.02, y, text, color=FAINT, size=10.5, va="center")
     true = place.tips(sample["vectors"])
     tips = [true] + ([place.tips(predicted(sample, pred))] if pred is not None else [])
     low, high = place.field(tips)
-    for (name, *plane), rectangle in zip(PLANES, plane_rectangles(high - low), strict=True):
+    planes = PLANES if place.view.dims == 3 else ((place.view.plane, 0, 1, None),)
+    for (name, across, up, through), rectangle in zip(planes, plane_rectangles(high - low), strict=True):
         axes = figure.add_axes(rectangle)
-        draw_plane(axes, volume["image"][0], place, tips, plane)
-        frame(axes, low[plane[:2]], high[plane[:2]])
-        mark_edges(axes, [letter for axis in plane[:2] for letter in LETTERS[axis]])
+        draw_plane(axes, volume["image"], place, tips, (across, up), through)
+        frame(axes, low[[across, up]], high[[across, up]])
+        mark_edges(axes, [*place.view.letters[across], *place.view.letters[up]])
         axes.set_title(name, color=TEXT, size=11, pad=5)
-    draw_caption(figure, sample, pred)
-    width = 0.96 / max(4, len(panels))
-    for column, (name, note, image) in enumerate(panels):
-        left = 0.5 + width * (column - len(panels) / 2)
-        axes = figure.add_axes((left + 0.008, 0.055, width - 0.016, 0.275))
+    draw_caption(figure, sample, pred, place.view)
+    rectangles = crop_rectangles(len(panels), place.view.dims)
+    for (name, note, image), rectangle in zip(panels, rectangles, strict=True):
+        axes = figure.add_axes(rectangle)
         axes.set_anchor("N")
         draw_slice(axes, image, place)
         axes.set_title(name, color=TEXT, size=11, pad=5)
@@ -75,38 +78,47 @@ def draw(
 
 
 class Place:
-    """Where a crop lies, in mm from the volume's lower corner, and how it was mirrored or turned."""
+    """Where a crop lies, in mm from the volume's lower corner, and how it was mirrored or rotated."""
 
     def __init__(self, volume: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
+        self.view = View(volume)
         self.spacing = numpy(volume["spacing"])
         self.shape = np.asarray(volume["image"].shape[1:])
         self.extent = self.shape * self.spacing
         self.start, self.size = numpy(sample["crop_start"]), numpy(sample["crop_size"])
         self.low, self.high = self.start * self.spacing, (self.start + self.size) * self.spacing
-        self.orientation = numpy(sample.get("orientation", torch.eye(3)))
+        self.orientation = numpy(sample.get("orientation", torch.eye(self.view.dims)))
         roi_size = np.asarray(sample["clean"].shape[1:])
         self.network_mm = np.abs(self.orientation) @ (self.size * self.spacing)
-        channels = volume["image"].shape[0]
+        channels, unit = volume["image"].shape[0], self.view.unit
+        kind, voxels = ("volume", "voxels") if self.view.dims == 3 else ("image", "pixels")
+        one = channels > 1 and not self.view.colour
+        extent, crop = (f"{times(mm, 0)} {unit}, " for mm in (self.extent, self.high - self.low))
+        spacing = f" of {times(self.spacing)} {unit}"
+        if not self.view.oriented:  # lengths in pixels of the file: the same numbers again
+            extent = crop = spacing = ""
         self.description = (
-            f"volume: {times(self.extent, 0)} mm, {times(self.shape)} voxels of {times(self.spacing)} mm"
-            f"{f'; channel 1 of {channels} is shown' if channels > 1 else ''}",
-            f"crop: {times(self.high - self.low, 0)} mm, {times(self.size)} voxels, resampled to the "
-            f"network's {times(roi_size)}; {self.moved()}",
+            f"{kind}: {extent}{times(self.shape)} {voxels}{spacing}"
+            f"{f'; channel 1 of {channels} is shown' if one else ''}",
+            f"crop: {crop}{times(self.size)} {voxels}, resampled to the network's {times(roi_size)}; "
+            f"{self.moved()}",
         )
 
     def moved(self) -> str:
         """The crop's orientation in words."""
-        if np.array_equal(np.abs(self.orientation), np.eye(3)):
-            mirrored = [name for name, sign in zip(NAMES, np.diag(self.orientation), strict=True) if sign < 0]
+        if np.array_equal(np.abs(self.orientation), np.eye(len(self.orientation))):
+            signs = zip(self.view.directions, np.diag(self.orientation), strict=True)
+            mirrored = [name for name, sign in signs if sign < 0]
             return f"mirrored {' and '.join(mirrored)}" if mirrored else "not mirrored"
-        return "turned" if np.linalg.det(self.orientation) > 0 else "turned and mirrored"
+        return "rotated" if np.linalg.det(self.orientation) > 0 else "rotated and mirrored"
 
-    def origins(self, count: int) -> Shaped[np.ndarray, "n 3"]:
+    def origins(self, count: int) -> Shaped[np.ndarray, "n d"]:
         """Where the first `count` vectors start, mm."""
-        unit = np.asarray(vectorpose.ORIGINS[:count], dtype=float).reshape(-1, 3)
+        dims = self.view.dims
+        unit = np.asarray(ORIGINS[dims][:count], dtype=float).reshape(-1, dims)
         return self.low + unit * (self.high - self.low)
 
-    def tips(self, vectors: Float[Tensor, "n 3"]) -> Shaped[np.ndarray, "n 3"]:
+    def tips(self, vectors: Float[Tensor, "n d"]) -> Shaped[np.ndarray, "n d"]:
         """Where vectors of the crop's frame end in the volume, mm: o + M^T v."""
         return self.origins(len(vectors)) + numpy(vectors) @ self.orientation
 
@@ -120,11 +132,11 @@ class Place:
     def letters(self, axis: int) -> tuple[str, str]:
         """The patient's directions at the low and the high end of an axis of the crop's frame."""
         source = int(np.abs(self.orientation[axis]).argmax())
-        low, high = LETTERS[source]
+        low, high = self.view.letters[source]
         return (low, high) if self.orientation[axis, source] > 0 else (high, low)
 
 
-def predicted(sample: Mapping[str, Any], pred: tuple[Tensor, Tensor]) -> Float[Tensor, "n 3"]:
+def predicted(sample: Mapping[str, Any], pred: tuple[Tensor, Tensor]) -> Float[Tensor, "n d"]:
     """The predicted vectors, mm, in the crop's frame."""
     return vectorpose.predicted_vectors(as_output(sample, pred))[0]
 
@@ -139,31 +151,30 @@ def as_output(sample: Mapping[str, Any], pred: tuple[Tensor, Tensor]) -> dict[st
 def crop_panels(
     sample: Mapping[str, Any], pred: tuple[Tensor, Tensor] | None
 ) -> list[tuple[str, str, Tensor]]:
-    """Heading, note and first channel (a, b, d) of each picture of the crop."""
+    """Heading, note and content (c, *roi_size) of each picture of the crop."""
     clean, image = sample["clean"], sample["image"]
     panels = [
-        ("Middle slice of the crop", "must be reconstructed", clean[0]),
-        ("What the network sees", corrupted(image, clean), image[0]),
+        ("The crop" if clean.ndim == 3 else "Middle slice of the crop", "must be reconstructed", clean),
+        ("What the network sees", corrupted(image, clean), image),
     ]
     channels = len(clean)
     if pred is not None:
         restored = pred[1][:channels].detach().cpu().float().sigmoid()
-        panels.append(
-            ("The network's reconstruction", f"mean error {mean_change(restored, clean):.3f}", restored[0])
-        )
+        note = f"mean error {mean_change(restored, clean):.3f}"
+        panels.append(("The network's reconstruction", note, restored))
     boundary = sample.get("boundary")
     if boundary is not None and (pred is None or len(pred[1]) > channels):
-        panels.append(("Boundaries", "must be predicted", boundary[0]))
+        panels.append(("Boundaries", "must be predicted", boundary))
         if pred is not None:
             edges = pred[1][channels:].detach().cpu().float().sigmoid()
             panels.append(
-                ("The network's boundaries", f"mean error {mean_change(edges, boundary):.3f}", edges[0])
+                ("The network's boundaries", f"mean error {mean_change(edges, boundary):.3f}", edges)
             )
     return panels
 
 
 def corrupted(image: Tensor, clean: Tensor) -> str:
-    """How much of the crop is changed, in words; the corruption leaves some crops as they are."""
+    """How much of the crop is changed, in words; the corruption leaves some crops unchanged."""
     change = mean_change(image, clean)
     return f"corrupted: mean change {change:.3f}" if change > 0 else "this one was left uncorrupted"
 
@@ -174,40 +185,58 @@ def mean_change(one: Tensor, other: Tensor) -> float:
 
 
 def plane_rectangles(field: np.ndarray) -> list[tuple[float, float, float, float]]:
-    """Left, bottom, width and height of the three planes in the figure: all in one scale, side by side."""
-    gap, room, top = 0.3, SIZE[1] * 0.375, SIZE[1] * 0.855  # inches
+    """Left, bottom, width and height in the figure: three planes in one scale, or an image."""
+    if len(field) == 2:
+        return [(0.015, 0.105, 0.43, 0.715)]
+    figure_width, figure_height = SIZE[3]
+    gap, room, top = 0.3, figure_height * 0.375, figure_height * 0.855  # inches
     widths, heights = (np.array([field[plane[i]] for plane in PLANES]) for i in (1, 2))
-    scale = min((SIZE[0] - 2 * gap - 0.5) / widths.sum(), room / heights.max())  # inches per mm
-    left = (SIZE[0] - scale * widths.sum() - 2 * gap) / 2
+    scale = min((figure_width - 2 * gap - 0.5) / widths.sum(), room / heights.max())  # inches per mm
+    left = (figure_width - scale * widths.sum() - 2 * gap) / 2
     rectangles = []
     for width, height in zip(scale * widths, scale * heights, strict=True):
         bottom = top - (room + height) / 2
-        rectangles.append((left / SIZE[0], bottom / SIZE[1], width / SIZE[0], height / SIZE[1]))
+        rectangles.append(
+            (left / figure_width, bottom / figure_height, width / figure_width, height / figure_height)
+        )
         left += width + gap
     return rectangles
 
 
+def crop_rectangles(count: int, dims: int) -> list[tuple[float, float, float, float]]:
+    """Left, bottom, width and height of the crop's pictures: below the planes, in 2D next to the image."""
+    if dims == 3:
+        width = 0.96 / max(4, count)
+        lefts = [0.5 + width * (column - count / 2) for column in range(count)]
+        return [(left + 0.008, 0.055, width - 0.016, 0.275) for left in lefts]
+    columns = 2 if count <= 4 else 3
+    width, height = 0.54 / columns, 0.405
+    return [
+        (0.455 + width * (n % columns), 0.525 - height * (n // columns), width - 0.012, height - 0.11)
+        for n in range(count)
+    ]
+
+
 def draw_plane(
     axes: Any,
-    image: Shaped[Tensor, "i j k"],
+    image: Shaped[Tensor, "c *space"],
     place: Place,
-    tips: Sequence[Shaped[np.ndarray, "n 3"]],
-    plane: Sequence[int],
+    tips: Sequence[Shaped[np.ndarray, "n d"]],
+    plane: tuple[int, int],
+    through: int | None,
 ) -> None:
     """A plane of the volume through the crop's centre, with the crop's outline and the projected vectors."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
 
-    across, up, through = plane
-    index = int(
-        np.clip(np.floor(place.start[through] + place.size[through] / 2), 0, place.shape[through] - 1)
-    )
-    slab = numpy(image.select(through, index))
+    across, up = pair = list(plane)
+    if through is not None:
+        middle = np.floor(place.start[through] + place.size[through] / 2)
+        image = image.select(through + 1, int(np.clip(middle, 0, place.shape[through] - 1)))
     axes.imshow(
-        slab.T, cmap="gray", vmin=0, vmax=1, origin="lower", interpolation="bilinear", aspect="equal",
-        extent=(0, place.extent[across], 0, place.extent[up]),
+        pixels(image, colour=place.view.colour), cmap="gray", vmin=0, vmax=1, origin="lower",
+        interpolation="bilinear", aspect="equal", extent=(0, place.extent[across], 0, place.extent[up]),
     )  # fmt: skip
-    pair = [across, up]
     width, height = (place.high - place.low)[pair]
     axes.add_patch(
         Rectangle(place.low[pair], width, height, fill=False, edgecolor=BOX, linewidth=1.8, zorder=3)
@@ -227,28 +256,30 @@ def draw_plane(
         axes.plot(*tips[0][0, pair], "*", color=TRUE, markersize=17, markeredgecolor=BACK, zorder=5)
 
 
-def draw_slice(axes: Any, crop: Shaped[Tensor, "a b d"], place: Place) -> None:
-    """The middle slice of a crop along its third axis, displayed as an axial plane is."""
-    across, up, _ = place.network_mm
+def draw_slice(axes: Any, crop: Shaped[Tensor, "c *roi_size"], place: Place) -> None:
+    """A crop, or its middle slice along the third axis, displayed as the image or an axial plane is."""
+    across, up = place.network_mm[:2]
+    slab = crop if crop.ndim == 3 else crop[..., crop.shape[3] // 2]
     axes.imshow(
-        numpy(crop[:, :, crop.shape[2] // 2]).T, cmap="gray", vmin=0, vmax=1, origin="lower",
+        pixels(slab, colour=place.view.colour), cmap="gray", vmin=0, vmax=1, origin="lower",
         interpolation="nearest", aspect="equal", extent=(0, across, 0, up),
     )  # fmt: skip
     frame(axes, np.zeros(2), np.asarray([across, up]))
     mark_edges(axes, [*place.letters(0), *place.letters(1)])
 
 
-def draw_caption(figure: Any, sample: Mapping[str, Any], pred: tuple[Tensor, Tensor] | None) -> None:
-    """Between the rows: what the colours mean, with the numbers."""
+def draw_caption(
+    figure: Any, sample: Mapping[str, Any], pred: tuple[Tensor, Tensor] | None, view: View
+) -> None:
+    """What the colours mean, with the numbers: between the rows, in 2D below the pictures."""
     from matplotlib.lines import Line2D
 
-    lengths = numpy(sample["vectors"]).reshape(-1, 3)
-    lengths = np.linalg.norm(lengths, axis=1)
+    lengths = np.linalg.norm(numpy(sample["vectors"]), axis=1)
     handles = [Line2D([], [], color=BOX, linewidth=2, label="the crop")]
     if len(lengths):
         count = "1 vector" if len(lengths) == 1 else f"{len(lengths)} vectors"
-        span = f"{lengths.min():.0f} to {lengths.max():.0f} mm"
-        text = f"to predict: {count} to the landmark, {span} (projected)"
+        span = f"{lengths.min():.0f} to {lengths.max():.0f} {view.unit}"
+        text = f"to predict: {count} to the landmark, {span}{' (projected)' * (view.dims == 3)}"
         handles.append(
             Line2D([], [], color=TRUE, marker="*", markersize=12, markeredgecolor=BACK, label=text)
         )
@@ -256,11 +287,12 @@ def draw_caption(figure: Any, sample: Mapping[str, Any], pred: tuple[Tensor, Ten
         output = as_output(sample, pred)
         error = float(vectorpose.vector_error_mm(output)[0])
         angle = float(vectorpose.angular_error_degrees(output)[0])
-        text = f"predicted: {error:.1f} mm and {angle:.0f}° off on average"
+        text = f"predicted: {error:.1f} {view.unit} and {angle:.0f}° off on average"
         handles.append(
             Line2D([], [], color=PREDICTED, linestyle=(0, (4, 2)), marker="o", markersize=5.5, label=text)
         )
+    height = 0.435 if view.dims == 3 else 0.035
     figure.legend(
-        handles=handles, loc="center", bbox_to_anchor=(0.5, 0.435), ncols=len(handles), frameon=False,
+        handles=handles, loc="center", bbox_to_anchor=(0.5, height), ncols=len(handles), frameon=False,
         fontsize=10.5, labelcolor=TEXT, handlelength=2.2, columnspacing=2.5,
     )  # fmt: skip

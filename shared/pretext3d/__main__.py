@@ -1,0 +1,107 @@
+"""The command line `pretext3d NAME ...`, also `python -m pretext3d NAME ...`.
+
+A command's module is imported when the command is called, and not before: help comes at once. Each has
+`make_parser()`, and `main(words)`, which returns the exit code.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pretext3d.checking import closest_hint
+from pretext3d.errors import find_user_error, install_excepthook
+from pretext3d.version import __version__
+
+__all__ = ["COMMANDS", "main"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        module: Its module, below `pretext3d.commands`.
+        summary: What it does, in a line of `pretext3d --help`.
+        mistake: Exit code for a user's mistake.
+        stopped: What is printed on Ctrl-C or SIGTERM.
+    """
+
+    module: str
+    summary: str
+    mistake: int = 1
+    stopped: str = "stopped"
+
+
+COMMANDS = {
+    "preview": Command("preview", "pictures of what a bundle's network sees of your scans and must predict"),
+    "compare": Command(
+        "compare.compare",
+        "does pre-training help on your data? a table and a plot, with intervals",
+        mistake=2,
+        stopped="stopped; what is done is kept, and the same command goes on from there",
+    ),
+    "curves": Command("curves", "the curves of one run or several as a picture"),
+    "promote": Command("promote.promote", "a fine-tuned run becomes a bundle that can be deployed"),
+    "download": Command(
+        "download",
+        "download a packed bundle, checked against its index",
+        stopped="stopped; the same command goes on with what has arrived",
+    ),
+}
+
+
+def usage() -> str:
+    """What `pretext3d --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: pretext3d COMMAND ...",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "pretext3d COMMAND --help      options and examples of a command",
+            "pretext3d --version           version of the package",
+            "",
+            "Training itself is MONAI's: python -m monai.bundle run --config_file .../configs/train.yaml",
+        ]
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        words: The command line behind `pretext3d`; None = this process's.
+
+    Returns:
+        Exit code: 0, that of the command, or 2 for an unknown command.
+    """
+    name, *rest = list(sys.argv[1:] if words is None else words) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"pretext3d {__version__}")
+        return 0
+    command = COMMANDS.get(name)
+    if command is None:
+        known = f"{', '.join(COMMANDS)}{closest_hint(name, COMMANDS)}"
+        print(f"error: {name}: no such command, expected one of {known}", file=sys.stderr)
+        return 2
+    install_excepthook(command.stopped)
+    try:
+        code: int = importlib.import_module(f"pretext3d.commands.{command.module}").main(rest)
+    except Exception as error:  # MONAI wraps a user's mistake
+        mistake = find_user_error(error)
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        return command.mistake
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

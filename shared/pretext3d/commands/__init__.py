@@ -1,0 +1,1 @@
+"""What users type: `pretext3d NAME ...`, also as `python -m pretext3d NAME ...`."""

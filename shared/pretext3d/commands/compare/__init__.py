@@ -1,0 +1,1 @@
+"""`pretext3d compare`: does pre-training help on these data?"""

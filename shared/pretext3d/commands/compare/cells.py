@@ -1,0 +1,350 @@
+"""The cells of a comparison: one arm, number of labelled cases and seed, each in a process of its own.
+
+A cell's folder holds settings.json (what it is, written before it starts), output.log, what the two bundle
+runs write, and, as the last file of all, done.json. A folder without done.json was broken off: it goes on
+from its newest epoch. `python -m pretext3d.commands.compare.cells FOLDER` runs one cell; compare.py calls
+it.
+"""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+
+from pretext3d.errors import UserError
+from pretext3d.files import write_whole
+
+BUILT_IN = ("scratch", "restart")
+PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
+NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training, so no choice among checkpoints
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Where the first weights come from: scratch, restart (a scratch cell), or a pre-trained checkpoint."""
+
+    name: str
+    pretrained: str = ""  # the checkpoint's path; '' for scratch and restart
+    digest: str = ""  # sha256 of that file: the arm is the same wherever the file is
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one number of labelled cases and one seed."""
+
+    arm: Arm
+    num_labelled: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the cell's folder."""
+        return f"{self.arm.name}_n{self.num_labelled:03d}_seed{self.seed}"
+
+    @property
+    def needs(self) -> str:
+        """Name of the cell that has to be done first, or ''."""
+        return f"scratch_n{self.num_labelled:03d}_seed{self.seed}" if self.arm.name == "restart" else ""
+
+    @property
+    def title(self) -> str:
+        """As people read it."""
+        return f"{self.arm.name}, {self.num_labelled} labelled, seed {self.seed}"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that is either complete or not there."""
+    write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; a UserError that names it where it is broken."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); remove the cell's folder to do it again"
+        ) from error
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two nested settings: `key: 4 there, 8 now`, one line per key."""
+    lines = []
+    for key in dict.fromkeys([*there, *here]):
+        a, b = there.get(key, "not set"), here.get(key, "not set")
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += difference(a, b, f"{prefix}{key}::")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} there, {b} now")
+    return lines
+
+
+def foreground_dice(folder: Path) -> float:
+    """Mean over the cases of the mean Dice over the foreground classes, from a cell's evaluation.csv."""
+    table = pd.read_csv(folder / "evaluation.csv", dtype={"case": str, "class": str})
+    return float(table.groupby("case")["dice"].mean().mean())
+
+
+class CellRunner:
+    """Fine-tunes and evaluates cells, each in a process of its own.
+
+    Args:
+        cells_dir: the folder of the cells' folders.
+        configs: the folder with finetune.yaml and evaluate.yaml.
+        common: the settings that all cells share; a cell done with others is refused.
+        tuning: overrides of the fine-tuning.
+        evaluation: overrides of the evaluation.
+        threads: OMP_NUM_THREADS of each process.
+        descriptors: open files that each process keeps open, too (a lock on the comparison's folder).
+        monte_carlo: each seed has a split of its own.
+    """
+
+    def __init__(
+        self,
+        cells_dir: Path,
+        configs: Path,
+        common: Mapping[str, Any],
+        tuning: Mapping[str, Any],
+        evaluation: Mapping[str, Any],
+        threads: int = 1,
+        descriptors: Sequence[int] = (),
+        monte_carlo: bool = False,
+    ) -> None:
+        self.monte_carlo = monte_carlo
+        self.cells_dir, self.configs = cells_dir, configs
+        self.threads, self.descriptors = threads, descriptors
+        self.common, self.tuning, self.evaluation = dict(common), dict(tuning), dict(evaluation)
+        self.lock, self.stopped = threading.Lock(), False
+        self.processes: set[subprocess.Popen[str]] = set()
+
+    def settings(self, cell: Cell) -> dict[str, Any]:
+        """What makes a cell the same cell."""
+        first = cell.needs or cell.arm.digest
+        own = {
+            "arm": cell.arm.name,
+            "pretrained": first,
+            "num_labelled": cell.num_labelled,
+            "seed": cell.seed,
+        }
+        return {**own, "common": self.common}
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether the cell is done; refuses one that was done, or begun, with other settings."""
+        folder = self.cells_dir / cell.name
+        if not (folder / "settings.json").exists():
+            return False
+        lines = difference(read_json(folder / "settings.json")["settings"], self.settings(cell))
+        if lines:
+            raise UserError(
+                f"{folder}: was run with other settings: {'; '.join(lines)}. Use another --output_dir, or "
+                "remove that folder to run it again"
+            )
+        return (folder / "done.json").exists()
+
+    def job(self, cell: Cell) -> dict[str, Any]:
+        """The two bundle runs of a cell, as configuration files and overrides."""
+        folder = self.cells_dir / cell.name
+        first = (
+            str(self.cells_dir / cell.needs / "checkpoints" / "final.pt")
+            if cell.needs
+            else cell.arm.pretrained
+        )
+        own: dict[str, Any] = {
+            "num_labelled": cell.num_labelled,
+            "seed": cell.seed,
+            "subset_seed": cell.seed,
+            "output_dir": str(folder),
+        }
+        own |= {"split_seed": cell.seed} if self.monte_carlo else {}
+        tuning = {**self.tuning, **own, "val_interval": NEVER_VALIDATE}
+        tuning |= {"pretrained": first} if first else {}
+        tuning |= {"keep_head": True} if cell.needs else {}
+        tuning |= {"resume": True} if any((folder / "checkpoints").glob("epoch_*.pt")) else {}
+        files = [str(self.configs / name) for name in ("finetune.yaml", "evaluate.yaml")]
+        return {
+            "settings": self.settings(cell),
+            "pretrained": first,
+            "finetune": {"config_file": files[0], **tuning},
+            "evaluate": {"config_file": files, **self.evaluation, **own, "weights": "final"},
+        }
+
+    def __call__(self, cell: Cell) -> float:
+        """Run a cell to its end; its foreground Dice. RuntimeError with the end of its log if it fails."""
+        folder = self.cells_dir / cell.name
+        folder.mkdir(parents=True, exist_ok=True)
+        begun = time.perf_counter()
+        write_json(folder / "settings.json", self.job(cell))
+        with (folder / "output.log").open("a") as log:
+            code = self._run([sys.executable, "-P", "-m", __name__, str(folder)], log)
+        if self.stopped:
+            raise RuntimeError("stopped")
+        if code:
+            raise RuntimeError(
+                f"exit code {code}; the end of {folder / 'output.log'}:\n{log_tail(folder / 'output.log')}"
+            )
+        dice = foreground_dice(folder)
+        seconds = round(time.perf_counter() - begun, 1)
+        write_json(folder / "done.json", {"settings": self.settings(cell), "seconds": seconds, "dice": dice})
+        return dice
+
+    def _run(self, command: Sequence[str], log: IO[str]) -> int:
+        threads = str(self.threads)
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "PYTHONUNBUFFERED": "1",
+            # this copy of the package, wherever it is: installed, in a repository or in an unzipped bundle
+            "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")])),
+        }
+        with self.lock:
+            if self.stopped:
+                return 1
+            # a session of its own: Ctrl-C reaches only this program, which then ends cells and their workers
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment,
+                start_new_session=True,
+                pass_fds=tuple(self.descriptors),
+            )
+            self.processes.add(process)
+        try:
+            return process.wait()
+        finally:
+            with self.lock:
+                self.processes.discard(process)
+
+    def stop(self, patience: float = 10.0) -> None:
+        """End all cells under way. Checkpoints are atomic: nothing is lost but the epoch under way."""
+        with self.lock:
+            self.stopped = True
+            processes = list(self.processes)
+        for process in processes:
+            signal_all(process, signal.SIGTERM)
+        until = time.monotonic() + patience
+        for process in processes:
+            try:
+                process.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                signal_all(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def signal_all(process: subprocess.Popen[str], number: int) -> None:
+    """Send a signal to a process and, where the system has process groups, to those it started."""
+    if process.poll() is not None:
+        return
+    try:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, number)
+        else:
+            process.terminate()
+    except ProcessLookupError:
+        pass
+
+
+def log_tail(path: Path, lines: int = 12) -> str:
+    """The end of a log without progress bars; of a traceback only where it was raised first, and what."""
+    found = [line for line in re.split(r"[\r\n]+", path.read_text(errors="replace")) if line.strip()]
+    kept = [line for line in found if not re.search(r"\d+%[ |]", line)]
+    begun = [i for i, line in enumerate(kept) if line.startswith("$ ")]
+    kept = kept[begun[-1] + 1 :] if begun else kept
+    start = next((i for i, line in enumerate(kept) if line.startswith("Traceback")), None)
+    if start is not None:  # what follows says only which entry of the configuration it was in
+        raised = next((i for i in range(start + 1, len(kept)) if not kept[i].startswith(" ")), len(kept))
+        kept = kept[: raised + 1]
+    return "\n".join(f"    {line}" for line in kept[-lines:])
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    done: set[str],
+    runner: Any,
+    jobs: int,
+    finished: Callable[[Cell, float | None, str, float], None],
+) -> list[str]:
+    """Run cells side by side, each as soon as the one that it needs is done.
+
+    Args:
+        cells: what is to do, in order.
+        done: names of the cells that are done already.
+        runner: called with a cell, in a thread; returns its Dice or raises. `stop()` ends what is under way.
+        jobs: how many at once.
+        finished: called after each cell with its Dice (None where it failed), what went wrong, seconds.
+
+    Returns:
+        Names of the cells that failed, or that need one that did.
+    """
+    waiting, done, failed = list(cells), set(done), []
+    running: dict[Future[tuple[float, float]], Cell] = {}
+
+    def timed(cell: Cell) -> tuple[float, float]:
+        begun = time.perf_counter()
+        return runner(cell), time.perf_counter() - begun
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while waiting or running:
+                for cell in list(waiting):
+                    if cell.needs in failed:
+                        waiting.remove(cell)
+                        failed.append(cell.name)
+                        finished(
+                            cell, None, f"not run: {cell.needs} failed, whose weights it starts from", 0.0
+                        )
+                    elif len(running) < jobs and (not cell.needs or cell.needs in done):
+                        waiting.remove(cell)
+                        running[pool.submit(timed, cell)] = cell
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    cell = running.pop(future)
+                    try:
+                        dice, seconds = future.result()
+                    except Exception as error:  # whatever went wrong in one cell, the others go on
+                        failed.append(cell.name)
+                        finished(cell, None, str(error) or type(error).__name__, 0.0)
+                    else:
+                        done.add(cell.name)
+                        finished(cell, dice, "", seconds)
+        except BaseException:
+            runner.stop()
+            raise
+    return failed + [cell.name for cell in waiting]
+
+
+def command_line(job: Mapping[str, Any]) -> str:
+    """A bundle run as the command that does the same by hand."""
+    words = ["python", "-m", "monai.bundle", "run"]
+    for key, value in job.items():
+        words += [f"--{key}", str(value)]
+    return shlex.join(words)
+
+
+def run_one(folder: Path) -> None:
+    """Fine-tune and evaluate one cell in this process: MONAI is imported once for both."""
+    jobs = read_json(folder / "settings.json")
+    from monai.bundle import run
+
+    for name in ("finetune", "evaluate"):
+        print(f"$ {command_line(jobs[name])}", flush=True)
+        if name == "evaluate" or not (folder / "checkpoints" / "final.pt").exists():
+            run(**jobs[name])
+
+
+if __name__ == "__main__":
+    run_one(Path(sys.argv[1]))

@@ -1,0 +1,58 @@
+"""What the commands' command lines have in common: their parser, and overrides of a configuration."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from pretext3d.errors import UserError
+
+__all__ = ["command_parser", "read_overrides"]
+
+
+def command_parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:
+    """A parser for `pretext3d NAME`: no abbreviated options, texts as they are written.
+
+    Args:
+        name: Name of the command.
+        description: What it does: the module's docstring.
+        examples: What its help ends with.
+    """
+    return argparse.ArgumentParser(
+        prog=f"pretext3d {name}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def read_overrides(words: Sequence[str], flags: bool = False) -> dict[str, Any]:
+    """`--key value` and `--key=value` as the command line of `monai.bundle run` reads them.
+
+    Args:
+        words: What is left of a command line.
+        flags: A key without a value is True.
+
+    Raises:
+        UserError: A word that belongs to no key, or a key without a value where `flags` is False.
+
+    Examples:
+        >>> read_overrides(["--max_epochs", "3", "--roi_size=[32,32,16]"])
+        {'max_epochs': 3, 'roi_size': [32, 32, 16]}
+    """
+    from fire.parser import DefaultParseValue
+
+    found: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            raise UserError(f"{word}: not expected here; overrides are typed --key value")
+        bare = not equals and (not rest or rest[0].startswith("--"))
+        if bare and not flags:
+            raise UserError(f"--{key}: has no value; booleans are typed --{key} True")
+        if not equals:
+            value = "True" if bare else rest.pop(0)
+        found[key] = DefaultParseValue(value)
+    return found

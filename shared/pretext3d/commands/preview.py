@@ -1,0 +1,240 @@
+"""Pictures of what a bundle's network sees of your scans and must predict, before any training or after it.
+
+One PNG per scan, for any bundle of this repository and any folder of volumes that its train.yaml takes. The
+volumes are checked as before a training, and bad ones are listed with the reason. Every other --key value
+overrides a key of train.yaml.
+"""
+
+import argparse
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigWorkflow
+
+from pretext3d.checking import closest_hint
+from pretext3d.commands.parser import command_parser, read_overrides
+from pretext3d.errors import UserError
+from pretext3d.training.checkpoint_io import load_checkpoint
+from pretext3d.training.pictures import file_name, predict, render, write_png
+from pretext3d.training.pretrained import resolve_pretrained
+
+EXAMPLES = """examples:
+  pretext3d preview --bundle bundles/vectorpose
+  pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --num 20
+  pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --output_file heads.png
+  pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
+  pretext3d preview --bundle bundles/vectorpose --checkpoint runs/vectorpose
+"""
+# of a train.yaml; draw(volume, sample, pred, title) makes a figure
+NEEDED = ("train", "validate", "cases", "draw")
+
+
+class Preview(ConfigWorkflow):
+    """A bundle's training configuration, of which only the data, and with a checkpoint the network, is made.
+
+    Args:
+        bundle: the bundle's folder.
+        overrides: keys of the configuration and what takes their places.
+        run_config: the configuration that a run has saved; comes before the bundle's own.
+    """
+
+    def __init__(self, bundle: Path, overrides: dict[str, Any], run_config: Path | None = None) -> None:
+        files = [bundle / "configs" / "train.yaml", *([run_config] if run_config else [])]
+        if not files[0].is_file():
+            raise UserError(
+                f"bundle: {bundle}: has no configs/train.yaml; expected a folder such as bundles/vectorpose"
+            )
+        # no logging file, and files in two folders, are meant
+        logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
+        super().__init__([str(path) for path in files], workflow_type=None, logging_file=False)
+        missing = [name for name in NEEDED if name not in self.parser.config]
+        if missing:
+            raise UserError(f"{files[0]}: has no {', '.join(missing)}; a preview needs {', '.join(NEEDED)}")
+        for key, value in overrides.items():
+            self.check(key, files[0])
+            self.parser[key] = value
+        profile, profiles = self.parser.config.get("profile"), self.parser.config.get("profiles", {})
+        if not str(profile).startswith("$") and profile not in profiles:
+            raise UserError(f"profile: found {profile!r}, expected one of {', '.join(profiles)}")
+        for part in ("train", "validate"):  # read the volumes that are drawn, not all of them
+            dataset = self.parser.config[part]["dataset"]
+            if str(dataset.get("_target_", "")).endswith(".CachedVolumes"):
+                dataset["prepare"] = False
+        sys.path.insert(0, str(bundle))
+        self.parser.parse(reset=True)
+
+    def check(self, key: str, file: Path) -> None:
+        """Refuse an override of a key that is not there; a component may be given further arguments."""
+        parent, nested, _ = key.rpartition("::")
+        component = self.parser.get(parent) if nested else None
+        if key in self.parser or (isinstance(component, dict) and "_target_" in component):
+            return
+        hint = closest_hint(key, self.parser.config, "; did you mean --{}?")
+        raise UserError(f"--{key}: no such key in {file.name}{hint}")
+
+    def get(self, name: str) -> Any:
+        """What the configuration makes of an id."""
+        return self.parser.get_parsed_content(name)
+
+
+class Checkpoint:
+    """A trained network of the bundle's kind.
+
+    Args:
+        path: a run's folder or a checkpoint.
+    """
+
+    def __init__(self, path: str) -> None:
+        mistake = ""
+        try:
+            self.file = resolve_pretrained(path)
+        except UserError as error:
+            mistake = str(error).replace("pretrained:", "checkpoint:", 1)  # the key's name here
+        if mistake:
+            raise UserError(mistake)
+        self.content = load_checkpoint(self.file)
+        folders = (self.file.parent, self.file.parent.parent)
+        self.run_config = next((p / "config.yaml" for p in folders if (p / "config.yaml").is_file()), None)
+
+    def settings(self) -> dict[str, Any]:
+        """The keys that its record knows, for a checkpoint without its run."""
+        record = self.content["record"]
+        backbone = record.get("backbone") or {}
+        found = {name: backbone[name] for name in ("encoder", "roi_size") if name in backbone}
+        return found if "pixdim" not in record else {**found, "pixdim": record["pixdim"] or "native"}
+
+    def network(self, workflow: Preview) -> torch.nn.Module:
+        """The configuration's network with these weights."""
+        network: torch.nn.Module = workflow.get("network_def")
+        there, here = self.content["network"], network.state_dict()
+        unfit = [
+            n for n in {**there, **here} if n not in there or n not in here or there[n].shape != here[n].shape
+        ]
+        if unfit:
+            raise UserError(
+                f"checkpoint: {self.file}: {len(unfit)} of {len(here)} tensors do not fit the network, "
+                f"{unfit[0]} for one; expected the settings that it was trained with"
+            )
+        network.load_state_dict(there)
+        return network.to(workflow.get("device"))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's own options; other words are overrides."""
+    parser = command_parser("preview", __doc__, EXAMPLES)
+    add = parser.add_argument
+    add("--bundle", required=True, help="folder of the bundle, e.g. bundles/vectorpose")
+    add("--dataset_dir", help="folder of volumes; default: the checkpoint's run's, else the embedded phantom")
+    add("--output_dir", default="previews", help="where the pictures go; default: %(default)s")
+    add("--output_file", help="one sheet with all pictures, a .png file, instead of a folder of them")
+    add(
+        "--num",
+        type=int,
+        default=8,
+        help="how many scans, 0 = all; default: %(default)s, spread over the data set",
+    )
+    add("--seed", type=int, help="other crops of the same scans; default: the bundle's")
+    add("--profile", help="a profile of the bundle, e.g. laptop")
+    add("--checkpoint", help="a run's folder or a checkpoint: draw what its network predicts, too")
+    return parser
+
+
+def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The command's own options, and the overrides of train.yaml."""
+    known, rest = make_parser().parse_known_args(words)
+    own = {name: getattr(known, name) for name in ("dataset_dir", "seed", "profile")}
+    given = {name: value for name, value in own.items() if value is not None}
+    return known, {**given, **read_overrides(rest, flags=True)}
+
+
+def choose(train: int, held_out: int, num: int) -> list[tuple[str, int]]:
+    """`num` cases, spread evenly over the training cases and then the held-out ones; all for 0."""
+    cases = [("train", case) for case in range(train)] + [("validate", case) for case in range(held_out)]
+    if num == 0 or num >= len(cases):
+        return cases
+    return [cases[int(index)] for index in (np.arange(num) + 0.5) * len(cases) / num]
+
+
+def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures (height, width, 3) side by side, in about a square."""
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    columns = math.ceil(math.sqrt(len(pictures) * height / width))
+    rows = math.ceil(len(pictures) / columns)
+    result = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
+    result[:] = pictures[0][0, 0]
+    for index, picture in enumerate(pictures):
+        top, left = (index // columns) * height, (index % columns) * width
+        result[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return result
+
+
+def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    """Draw and write the pictures; say what was found and written."""
+    if known.num < 0:
+        raise UserError(f"num: found {known.num}, expected the number of scans, 0 for all")
+    if known.output_file and not known.output_file.lower().endswith(".png"):
+        raise UserError(f"output_file: found {known.output_file}, expected a name that ends in .png")
+    checkpoint = Checkpoint(known.checkpoint) if known.checkpoint else None
+    if checkpoint and not checkpoint.run_config:
+        overrides = {**checkpoint.settings(), **overrides}
+    workflow = Preview(Path(known.bundle).resolve(), overrides, checkpoint.run_config if checkpoint else None)
+    if checkpoint:
+        found = checkpoint.content["record"].get("method")
+        expected = workflow.get("record::method")
+        if found != expected:
+            raise UserError(f"checkpoint: {checkpoint.file}: found method {found}, expected {expected}")
+    cases = workflow.get("cases")
+    datasets = {part: workflow.get(f"{part}::dataset") for part in ("train", "validate")}
+    draw = workflow.get("draw")
+    network = checkpoint.network(workflow) if checkpoint else None
+    pictures = []
+    chosen = choose(len(datasets["train"].data), len(datasets["validate"].data), known.num)
+    for number, (part, case) in enumerate(chosen, start=1):
+        volume, sample = datasets[part].volume(case), datasets[part][case]
+        pred = None
+        if network is not None:
+            pred = predict(network, workflow.get("validate::inferer"), [sample], workflow.get("device"))[0]
+        name = str(volume.get("id", f"case {case}"))
+        figure = draw(volume, sample, pred, f"{name} ({'training' if part == 'train' else 'held out'})")
+        pictures.append(render(figure))
+        if not known.output_file:
+            path = Path(known.output_dir) / f"{number:0{len(str(len(chosen)))}d}_{file_name(name)}.png"
+            write_png(path, pictures.pop())
+            print(f"wrote {path}")
+    if known.output_file:
+        write_png(Path(known.output_file), sheet(pictures))
+        print(f"wrote {known.output_file}: {len(chosen)} scans")
+    report(cases, datasets)
+
+
+def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:
+    """What a training would use, and what it would leave out."""
+    spacing = "x".join(f"{edge:g}" for edge in cases["pixdim"]) + " mm" if cases["pixdim"] else "as it is"
+    counts = [len(dataset.data) for dataset in datasets.values()]
+    print(
+        f"{sum(counts)} good volumes: {counts[0]} to train on, {counts[1]} held out; "
+        f"{cases['channels']} channel(s), spacing {spacing}"
+    )
+    if cases["bad"]:
+        print(f"{len(cases['bad'])} volumes that a training leaves out:")
+        for name, reason in cases["bad"]:
+            print(f"  {name}: {reason}")
+
+
+def main(words: Sequence[str]) -> int:
+    """The command."""
+    known, overrides = parse_arguments(words)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    logging.getLogger("pretext3d.data.prepare").setLevel(logging.ERROR)  # bad volumes are listed at the end
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pretext3d.data.cases").setLevel(logging.INFO)  # volumes that a data list passes over
+    preview(known, overrides)
+    return 0

@@ -1,0 +1,220 @@
+"""The configurations of a promoted bundle: those of the bundle that was fine-tuned, with this run's settings.
+
+What a run finds in its data (channels, spacing, classes) are constants here, and no data set is asked for:
+MONAI Label gives its own lists of cases. The files of the bundle are what tools/bundles wrote from its
+template; an edit that finds nothing to change is an error.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pretext3d.commands.promote.document import Document
+from pretext3d.publishing.vendoring import vendored
+
+if TYPE_CHECKING:
+    from pretext3d.commands.promote.run import Run
+
+# of the machine or of the experiment, not of the network: as the bundle's file has them
+RESET = {
+    "dataset_dir", "datalist", "output_dir", "ckpt_dir", "cache_dir", "resume", "device", "pretrained",
+    "keep_head", "label_fraction", "num_labelled", "is_not_rank0", "bundle_root", "imports", "cases", "network_def",
+    "initialize", "run", "finalize", "subjects", "freeze_encoder_epochs", "backbone_learning_rate",
+}  # fmt: skip
+# what evaluate.yaml takes from a run's checkpoint, and what the new train.yaml has
+EVALUATED = (
+    "weights", "checkpoint", "record", "spatial_dims", "channels", "modalities", "slices", "val_fraction",
+    "test_fraction", "split_seed", "fold", "pixdim", "roi_size", "network_def",
+)  # fmt: skip
+DEPLOYMENT = "pretext3d.publishing.deployment"
+MODEL, MODELS = "$@bundle_root + '/models/model.pt'", "$@bundle_root + '/models'"
+LOAD_WEIGHTS = {"_target_": f"{DEPLOYMENT}.load_weights", "network": "@network_def", "path": "@pretrained"}
+CHECK_CASES = {
+    "_target_": f"{DEPLOYMENT}.check_annotated",
+    "in_channels": "@in_channels",
+    "num_classes": "@num_classes",
+    "channels": "@channels",
+    "cache_dir": "@cache_dir",
+    "cases": "$@train#dataset#data + @validate#dataset#data",
+}
+# what finalize adds to is read before the training, not after it
+READ_PROVENANCE = {"_target_": "pretext3d.publishing.provenance.read_provenance", "models_dir": MODELS}
+
+
+def of_this_machine(value: Any) -> bool:
+    """Whether a setting holds a path that other machines do not have."""
+    if isinstance(value, dict | list):
+        return any(of_this_machine(v) for v in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and Path(value).expanduser().is_absolute()
+
+
+def network(record: dict[str, Any]) -> dict[str, Any]:
+    """The component `network_def` of a record."""
+    backbone = record["backbone"]
+    built = {"_target_": "pretext3d.networks.factory.build_backbone", "encoder": backbone["encoder"]}
+    built |= {key: backbone[key] for key in ("in_channels", "roi_size", "options") if key in backbone}
+    if backbone.get("spatial_dims", 3) != 3:
+        built["spatial_dims"] = backbone["spatial_dims"]
+    return {
+        "_target_": "pretext3d.networks.segmentation.SegmentationNet",
+        "backbone": as_lists(built),
+        "num_classes": record["num_classes"],
+        "decoder": record.get("decoder", ""),
+    }
+
+
+def as_lists(value: Any) -> Any:
+    """The same with lists for tuples, as YAML has them."""
+    if isinstance(value, dict):
+        return {key: as_lists(v) for key, v in value.items()}
+    return [as_lists(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def take_over(document: Document, run: "Run", template: dict[str, Any]) -> None:
+    """The run's settings wherever they differ from the bundle's own."""
+    from pretext3d.commands.promote.run import as_saved
+
+    template = as_saved(template)
+    for key, value in run.config.items():
+        if key in RESET or key not in template or value == template[key] or of_this_machine(value):
+            continue
+        if key in ("train", "validate"):
+            for inner, setting in value.items():
+                if inner != "handlers" and setting != template[key].get(inner, setting):
+                    document.set(f"{key}::{inner}", setting)
+        else:
+            document.set(key, value)
+
+
+def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str:
+    """The run's fine-tuning, starting from the bundle's weights and ending in them.
+
+    Args:
+        file: The finetune.yaml that was run.
+        run: What was trained.
+        name: Name of the new bundle.
+        classes: Names of the classes, background first.
+    """
+    text, record = file.read_text(), as_lists(run.record)
+    header = (
+        f"# {name}: training on, from models/model.pt, with the settings that it was fine-tuned with.\n"
+        "# python -m monai.bundle run --config_file configs/train.yaml --dataset_dir labelled\n"
+        "# At the end models/model.pt is this training's; those before are models/model_previous.pt.\n\n"
+    )
+    document = Document(text, header, str(file))
+    take_over(document, run, yaml.safe_load(text))
+    document.set("dataset_dir", "", "MSD or nnU-Net folder with labels; MONAI Label gives its own lists")
+    document.set(
+        "output_dir", {"_target_": "pretext3d.training.workflow.dated_folder"}, "a new folder each time"
+    )
+    document.set("pretrained", MODEL, "the weights to begin with; '' = from scratch")
+    document.remove("keep_head")
+    document.set("profile", run.profile, "")
+    rows = {run.profile, f"{run.profile}_2d"} & set(run.config["profiles"])
+    document.set("profiles", {row: as_lists(run.config["profiles"][row]) for row in sorted(rows)}, "")
+    document.set("spatial_dims", record["backbone"].get("spatial_dims", 3), "")
+    document.set("num_classes", record["num_classes"], "with background")
+    document.set("encoder", record["backbone"]["encoder"], "of network_def")
+    document.set("decoder", record.get("decoder", ""), "of network_def")
+    document.set("roi_size", record["roi_size"], "voxels of a crop")
+    document.set("pixdim", "$@spacing or 'native'", "")
+    document.set("in_channels", record["channels"], "")
+    document.set("spacing", record["pixdim"] or [], "mm; [] = as the files have it")
+    document.set("classes", "@num_classes", "")
+    document.set("class_names", list(classes), "")
+    # what models/model.pt becomes: best (by its validations) or final (the last)
+    document.insert_before("in_channels", {"weights": "best"})
+    document.set("network_def", network(record))
+    document["record"].update({"unnamed": "annotated cases", "pretrained": name})
+    document["initialize"].extend([dict(READ_PROVENANCE), dict(LOAD_WEIGHTS), dict(CHECK_CASES)])
+    document.set(
+        "finalize",
+        [
+            {
+                "_target_": f"{DEPLOYMENT}.publish",
+                "ckpt_dir": "@ckpt_dir",
+                "weights": "@weights",
+                "models_dir": MODELS,
+            },
+            {
+                "_target_": "pretext3d.training.session.finish",
+                "wrote": [
+                    "checkpoints/final.pt (last step)",
+                    "metrics.csv (one line per epoch)",
+                    "config.yaml",
+                    "log.txt",
+                ],
+            },
+        ],
+    )
+    return vendored(document.text(), f"{name}/configs/train.yaml")
+
+
+def inference_yaml(file: Path, run: "Run", name: str) -> str:
+    """The bundle's inference.yaml with this network, spacing, normalisation and window."""
+    record = as_lists(run.record)
+    document = Document(
+        file.read_text(),
+        f"# {name}: segmentation of a folder of volumes or images; results on each input's own grid.\n"
+        "# python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir scans\n\n",
+        str(file),
+    )
+    for key in ("weights", "checkpoint"):
+        document.remove(key)
+    document.set("output_dir", f"runs/{name}_inference")
+    document.set("pretrained", MODEL, "")
+    kept = {"pixdim": record["pixdim"] or []} | {key: record[key] for key in ("normalisation", "roi_size")}
+    document.set("record", kept, "")
+    document.set("spatial_dims", record["backbone"].get("spatial_dims", 3))
+    for key, entry in (("channels", "channel_indices"), ("modalities", "modalities"), ("slices", "slices")):
+        document.set(key, record.get(entry))
+    document.set("network_def", network(record))
+    check = {
+        "_target_": f"{DEPLOYMENT}.check_channels",
+        "found": "$@cases['channels']",
+        "expected": record["channels"],
+    }
+    document["initialize"].extend([check, dict(LOAD_WEIGHTS)])
+    return vendored(document.text(), f"{name}/configs/inference.yaml")
+
+
+def evaluate_yaml(file: Path, name: str) -> str:
+    """The bundle's evaluate.yaml, over the new train.yaml."""
+    document = Document(
+        file.read_text(),
+        f"# {name}: evaluation of models/model.pt on test or held-out cases, over train.yaml:\n"
+        "# python -m monai.bundle run --dataset_dir labelled \\\n"
+        "#     --config_file \"['configs/train.yaml','configs/evaluate.yaml']\"\n"
+        "# Predictions are brought back to each label's own grid; writes evaluation.csv (one line per case\n"
+        "# and class) and evaluation_summary.csv.\n",
+        str(file),
+    )
+    for key in EVALUATED:
+        document.remove(key)
+    seen = {"_target_": f"{DEPLOYMENT}.seen_cases", "models_dir": MODELS}
+    checks = [step for step in document["initialize"] if "record" in step]
+    checks[0]["record"] = seen
+    for step in document["validate::preprocessing"]["transforms"]:
+        if step.get("normalisation") is not None:
+            step["normalisation"] = "@normalisation"
+    document["validate::handlers"][0]["class_names"] = "@class_names"
+    document["initialize"].append(dict(LOAD_WEIGHTS))
+    return vendored(document.text(), f"{name}/configs/evaluate.yaml")
+
+
+def multi_gpu_yaml(file: Path, name: str) -> str:
+    """The bundle's multi_gpu_train.yaml, over the new train.yaml.
+
+    On a machine of several GPUs MONAI Label asks for it; without it, it does not train and only logs so.
+    """
+    document = Document(
+        file.read_text(),
+        f"# {name}: training on in several processes, over train.yaml:\n"
+        "# torchrun --nproc_per_node 2 -m monai.bundle run --config_file \\\n"
+        "#     \"['configs/train.yaml','configs/multi_gpu_train.yaml']\" --dataset_dir labelled\n",
+        str(file),
+    )
+    document["initialize"].extend([dict(READ_PROVENANCE), dict(LOAD_WEIGHTS), dict(CHECK_CASES)])
+    return vendored(document.text(), f"{name}/configs/multi_gpu_train.yaml")

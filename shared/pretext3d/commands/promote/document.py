@@ -1,0 +1,120 @@
+"""A configuration file that is changed entry by entry, its comments kept."""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from pretext3d.errors import UserError
+
+__all__ = ["Document"]
+
+MARK = re.compile(r"^ *# (>>> .*|<<<)\n", re.MULTILINE)
+
+
+class Document:
+    """The entries of a YAML mapping; whatever an edit names has to be there.
+
+    Args:
+        text: Text of the file; marks of common blocks are left out.
+        header: Comment lines that take the place of those at its top.
+        where: Name of the file, for messages.
+    """
+
+    def __init__(self, text: str, header: str, where: str) -> None:
+        from ruamel.yaml import YAML
+
+        self.where = where
+        self.yaml = YAML()
+        self.yaml.width = 110
+        self.yaml.preserve_quotes = True
+        self.yaml.representer.add_representer(float, _float)
+        self.yaml.representer.add_representer(type(None), _null)
+        self.content = self.yaml.load(header + re.sub(r"\A(#[^\n]*\n)*", "", MARK.sub("", text)))
+
+    def __getitem__(self, path: str) -> Any:
+        """The entry `key` or `key::inner`."""
+        node, last = self._node(path)
+        return node[last]
+
+    def _node(self, path: str) -> tuple[Any, str]:
+        *outer, last = path.split("::")
+        node = self.content
+        for name in (*outer, last):
+            if not isinstance(node, Mapping) or name not in node:
+                raise UserError(f"{self.where}: found no entry {path}, expected the template's")
+            node, parent = node[name], node
+        return parent, last
+
+    def set(self, path: str, value: Any, comment: str | None = None) -> None:
+        """Give an entry another value, and where it is given another comment.
+
+        Raises:
+            UserError: there is no such entry.
+        """
+        node, last = self._node(path)
+        remark = node.ca.items.get(last)
+        node[last] = value
+        if comment is not None:
+            node.ca.items.pop(last, None)
+            if comment:
+                node.yaml_add_eol_comment(comment, last, column=0)
+        elif remark is not None and isinstance(value, Mapping | list):
+            node.ca.items.pop(last, None)
+
+    def remove(self, path: str) -> None:
+        """Take an entry out, with the comment at its line's end.
+
+        Raises:
+            UserError: there is no such entry.
+        """
+        node, last = self._node(path)
+        del node[last]
+
+    def insert_before(self, path: str, entries: Mapping[str, Any]) -> None:
+        """Put further entries before one.
+
+        Raises:
+            UserError: there is no such entry, or there is already one of those.
+        """
+        node, last = self._node(path)
+        for name, value in entries.items():
+            if name in node:
+                raise UserError(f"{self.where}: found an entry {name}, expected none to be added to")
+            node.insert(list(node).index(last), name, value)
+
+    def text(self) -> str:
+        """The file's text.
+
+        Raises:
+            UserError: MONAI's YAML reader would not read it as it was written.
+        """
+        stream = io.StringIO()
+        self.yaml.dump(self.content, stream)
+        written = re.sub(r"\n{3,}", "\n\n", stream.getvalue())
+        if yaml.safe_load(written) != plain(self.content):
+            raise UserError(f"{self.where}: found a setting of the run that YAML would not read as it is")
+        return written
+
+
+def plain(value: Any) -> Any:
+    """The same in dictionaries, lists, text, numbers and booleans alone."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _float(representer: Any, value: float) -> Any:
+    """A number as YAML 1.1 reads it: 1.0e-05, where 1e-05 would be text."""
+    return representer.represent_scalar("tag:yaml.org,2002:float", yaml.safe_dump(value).split("\n")[0])
+
+
+def _null(representer: Any, value: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")

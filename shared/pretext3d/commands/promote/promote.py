@@ -1,0 +1,169 @@
+"""A fine-tuned run becomes a bundle that can be deployed: segment, evaluate, train on, serve by MONAI Label.
+
+The bundle holds the run's settings as constants in its configuration, its weights as a plain state dict in
+models/model.pt, where they come from in docs/README.md and models/provenance.json, and the package itself:
+a program that has MONAI needs nothing else. run.py reads the run, configs.py writes the YAML, text.py the
+metadata and the model card.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pretext3d
+from pretext3d.commands.parser import command_parser
+from pretext3d.commands.promote.configs import evaluate_yaml, inference_yaml, multi_gpu_yaml, train_yaml
+from pretext3d.commands.promote.run import Run, read_run
+from pretext3d.commands.promote.text import metadata, models_readme, readme
+from pretext3d.errors import UserError
+from pretext3d.files import draft_folder
+from pretext3d.publishing.archive import check_name, check_version
+from pretext3d.publishing.deployment import provenance_of
+from pretext3d.publishing.weights import write_provenance, write_weights
+from pretext3d.training.pretrained import load_segmentation
+
+EXAMPLES = """examples:
+  pretext3d promote runs/vp_8 --name spleen_ct --labels spleen --licence "CC BY-SA 4.0"
+  pretext3d promote runs/vp_8 --name hippocampus_mr --labels anterior posterior \\
+      --licence "ours, not to be passed on" --version 0.2.0
+"""
+# words in a bundle's name from which MONAI Label concludes on another task
+OTHER_TASKS = ("deepedit", "deepgrow", "detection", "classification")
+
+
+def check_arguments(options: argparse.Namespace) -> None:
+    """What can be said before the run is read.
+
+    Raises:
+        UserError: a bad name or version, no licence, labels twice, a folder that exists.
+    """
+    name, labels = check_name(options.name, "--name"), options.labels
+    for task in OTHER_TASKS:
+        if task in name.lower():
+            raise UserError(
+                f"--name: found {name!r}, expected one without {task!r}: MONAI Label would take it for that"
+            )
+    check_version(options.version, "--version")
+    if not options.licence.strip():
+        raise UserError("--licence: found nothing, expected that of the data that the run was trained on")
+    lower = [label.strip().lower() for label in labels]
+    if len({*lower, "background", ""}) != len(labels) + 2:
+        raise UserError(f"--labels: found {labels}, expected different names, without background")
+    if (options.output_dir / name).exists():
+        raise UserError(f"--output_dir: found {options.output_dir / name} already, expected no such folder")
+
+
+def check_labels(labels: Sequence[str], class_names: Sequence[str]) -> None:
+    """One name for each class of the run.
+
+    Raises:
+        UserError: more or fewer.
+    """
+    own = list(class_names[1:])
+    if len(labels) != len(own):
+        raise UserError(
+            f"--labels: found {len(labels)} ({', '.join(labels)}), expected {len(own)}, for the run's "
+            f"classes {', '.join(own)}"
+        )
+
+
+def promote(run: Run, name: str, labels: Sequence[str], version: str, licence: str, output_dir: Path) -> Path:
+    """Write the bundle; all of it or nothing. Returns its folder.
+
+    Raises:
+        UserError: another number of labels than the run has classes; a folder that cannot be written.
+    """
+    check_labels(labels, run.record["class_names"])
+    classes = ["background", *labels]
+    target = output_dir / name
+    try:
+        with draft_folder(target) as draft:
+            fill(draft, run, name, classes, {"bundle_version": version, "licence": licence})
+            draft.rename(target)
+    except OSError as error:
+        raise UserError(f"--output_dir: {output_dir} cannot be written: {error}") from error
+    return target
+
+
+def fill(folder: Path, run: Run, name: str, classes: Sequence[str], given: dict[str, str]) -> None:
+    """Write a bundle's files.
+
+    Args:
+        folder: The bundle's, empty.
+        run: What was trained.
+        name: Name of the bundle.
+        classes: Names of the classes, background first.
+        given: bundle_version, and licence of the data, as the user gives them.
+    """
+    for part in ("configs", "docs", "models"):
+        (folder / part).mkdir()
+    network = load_segmentation(str(run.checkpoint))  # builds and fits, or says what does not
+    digest = write_weights(folder / "models" / "model.pt", network.state_dict())
+    provenance = {"name": name, **given, "labels": list(classes[1:]), "method": run.bundle.name}
+    provenance |= {**provenance_of(run.checkpoint, run.content), "sha256": digest}
+    write_provenance(folder / "models", provenance)
+    templates = run.bundle / "configs"
+    configs = {
+        "train.yaml": train_yaml(templates / "finetune.yaml", run, name, classes),
+        "evaluate.yaml": evaluate_yaml(templates / "evaluate.yaml", name),
+        "inference.yaml": inference_yaml(templates / "inference.yaml", run, name),
+        "multi_gpu_train.yaml": multi_gpu_yaml(templates / "multi_gpu_train.yaml", name),
+    }
+    for file, text in configs.items():
+        (folder / "configs" / file).write_text(text)
+    own = json.loads((templates / "metadata.json").read_text())
+    described = json.dumps(metadata(own, provenance, run.record, classes), indent=4)
+    (folder / "configs" / "metadata.json").write_text(described + "\n")
+    shutil.copy(templates / "logging.conf", folder / "configs" / "logging.conf")
+    shutil.copy(run.bundle / "LICENSE", folder / "LICENSE")
+    (folder / "docs" / "README.md").write_text(readme(provenance, run.record, classes))
+    (folder / "models" / "README.md").write_text(models_readme(provenance))
+    shutil.copytree(
+        Path(pretext3d.__file__).parent,
+        folder / "pretext3d",
+        ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"),
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser("promote", __doc__, EXAMPLES)
+    add = parser.add_argument
+    add("run", type=Path, help="the output_dir of a finetune.yaml of any bundle")
+    add("--name", required=True, help="of the bundle and its folder, e.g. spleen_ct")
+    add("--labels", nargs="+", required=True, metavar="LABEL", help="names of the classes 1, 2, ... in order")
+    add(
+        "--licence",
+        required=True,
+        help="of the data that the run was trained on: the weights inherit its terms",
+    )
+    add("--output_dir", type=Path, default=Path("bundles_out"), help="default: %(default)s")
+    add("--version", default="0.1.0", help="default: %(default)s")
+    add(
+        "--weights",
+        choices=("final", "best"),
+        default="final",
+        help="the last step's, which evaluate.yaml measures, or the best validation's; default: %(default)s",
+    )
+    add(
+        "--bundle",
+        default="",
+        help="folder of the bundle whose finetune.yaml ran; default: the one at hand with that name",
+    )
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    """The command: promote, say what was written and what to type next."""
+    options = make_parser().parse_args(words)
+    check_arguments(options)
+    run = read_run(options.run, options.weights, options.bundle)
+    folder = promote(run, options.name, options.labels, options.version, options.licence, options.output_dir)
+    print(f"wrote {folder}: {', '.join(options.labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
+    print(
+        "next, or docs/monai-label.md:\n  python -m monai.bundle run --config_file "
+        f"{folder}/configs/inference.yaml --dataset_dir SCANS"
+    )
+    return 0

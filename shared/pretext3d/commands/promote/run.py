@@ -1,0 +1,120 @@
+"""A fine-tuned run that is promoted: its configuration, weights, bundle and profile."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pretext3d.commands.bundles import bundles_at_hand, find_bundle
+from pretext3d.errors import UserError
+from pretext3d.training.checkpoint_io import load_checkpoint
+from pretext3d.training.pretrained import resolve_pretrained
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fine-tuned run: its configuration, its weights and what they are.
+
+    Attributes:
+        config: the merged configuration that the run has saved.
+        checkpoint: the file with its weights.
+        content: what that file holds.
+        bundle: the bundle whose finetune.yaml it ran.
+        profile: the profile that ran.
+    """
+
+    config: dict[str, Any]
+    checkpoint: Path
+    content: dict[str, Any]
+    bundle: Path
+    profile: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the run was: network, spacing, normalisation, classes."""
+        record: dict[str, Any] = self.content["record"]
+        return record
+
+
+def read_run(folder: Path, weights: str, bundle: str = "") -> Run:
+    """A fine-tuned run from its folder.
+
+    Args:
+        folder: Its output_dir.
+        weights: `final` or `best`.
+        bundle: Folder of the bundle whose finetune.yaml ran; '' = looked up by the name in its record.
+
+    Raises:
+        UserError: not a run, a run that does not segment, or one that has not reached its end.
+    """
+    saved = folder / "config.yaml"
+    if not saved.is_file():
+        raise UserError(f"run: {folder}: found no config.yaml, expected the output_dir of a finetune.yaml")
+    checkpoint = folder / "checkpoints" / f"{weights}.pt"
+    if not checkpoint.is_file():
+        found = resolve_pretrained(folder).name if (folder / "checkpoints").is_dir() else "nothing"
+        raise UserError(
+            f"run: {folder}: found {found}, expected a finished run with checkpoints/{weights}.pt"
+        )
+    content = load_checkpoint(checkpoint)
+    method = content["record"].get("method")
+    if method != "segmentation":
+        raise UserError(f"run: {folder}: found method {method!r}, expected a run of a finetune.yaml")
+    config = as_saved(yaml.safe_load(saved.read_text()))
+    own = bundle_of(content["record"], folder, bundle)
+    return Run(config, checkpoint, content, own, profile_of(config, folder))
+
+
+def bundle_of(record: dict[str, Any], folder: Path, given: str = "") -> Path:
+    """The bundle whose finetune.yaml wrote a record.
+
+    Args:
+        record: The record of a checkpoint.
+        folder: The run's folder, for messages.
+        given: The bundle's folder; '' = looked up among those at hand.
+
+    Raises:
+        UserError: the record does not say, or names one that is not here.
+    """
+    name = record.get("bundle")
+    if name is None:
+        raise UserError(
+            f"run: {folder}: found no `bundle` in its checkpoint's record, expected the bundle whose "
+            "finetune.yaml ran; fine-tune again with this version"
+        )
+    if given:
+        bundle = find_bundle(given)
+        if not (bundle / "configs" / "finetune.yaml").is_file() or bundle.name != name:
+            raise UserError(f"--bundle: found {bundle}, expected the bundle {name}, whose finetune.yaml ran")
+        return bundle
+    found = bundles_at_hand("finetune.yaml")
+    if not found:
+        raise UserError(f"--bundle: found nothing, expected the folder of the bundle {name!r}")
+    if name not in found:
+        raise UserError(f"run: {folder}: found bundle {name!r}, expected one of {', '.join(found)}")
+    return found[name]
+
+
+def profile_of(config: dict[str, Any], folder: Path) -> str:
+    """The profile that a run used: as given, or as its log says where the machine decided."""
+    profile = str(config.get("profile"))
+    log = folder / "log.txt"
+    if profile.startswith("$") and log.is_file():
+        said = re.findall(r"; profile (\w+)$", log.read_text(), re.MULTILINE)
+        profile = said[0] if said else profile
+    if profile not in config.get("profiles", {}):
+        raise UserError(
+            f"run: {folder}: found profile {profile!r}, expected one of its config.yaml's profiles"
+        )
+    return profile
+
+
+def as_saved(value: Any) -> Any:
+    """The same as a run saves it: `@train#dataset` is `@train::dataset` there."""
+    if isinstance(value, dict):
+        return {key: as_saved(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [as_saved(v) for v in value]
+    return re.sub(r"(?<=\w)#(?=\w)", "::", value) if isinstance(value, str) else value

@@ -1,0 +1,179 @@
+"""Pictures: PNG, JPEG and TIFF as arrays, and what their headers show before anything is decoded.
+
+A picture has no spacing and no place in the patient. Both are nominal here: 1 mm, and columns to the
+patient's left, rows to the back, as ITK reads a picture and as an axial slice is shown. So a picture and an
+axial slice go through the same transforms.
+
+What is taken of a file is what a viewer shows: its EXIF orientation is applied, palettes and CMYK become RGB.
+Alpha is dropped: colours keep their stored values, also where a viewer would let a background through. Values
+keep their 8, 16 or 32 bits. As a label, a palette's indices are the classes, a picture of 0 and 255 alone (a
+binary mask) is one of 0 and 1, and three equal channels are one.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["PICTURES", "PictureHeader", "is_picture", "picture_header", "read_label_picture", "read_picture"]
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+JPEG = (".jpg", ".jpeg")
+
+MAX_PIXELS = 178_956_970  # 0.5 GB of RGB, Pillow's own limit: a file that declares more is not decoded
+
+EXIF_ORIENTATION, FIRST_SWAPPED = 274, 5  # EXIF's tag; from 5 on, rows and columns change places
+CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1, "I": 1, "F": 1}  # modes of one value per pixel; others are RGB
+BITS_PER_SAMPLE = 258  # TIFF's tag
+WIDE = ("RGB;16", "RGBA;16", "RGBX;16")  # how Pillow unpacks 16 bits per colour; the byte order follows
+SWAPPED = {"B": "L", "L": "B"}
+
+
+class PictureHeader(NamedTuple):
+    """What a picture's header says.
+
+    Attributes:
+        width: columns, as shown (EXIF orientation applied).
+        height: rows, as shown.
+        channels: 1 or 3.
+        pages: pictures in the file.
+    """
+
+    width: int
+    height: int
+    channels: int
+    pages: int
+
+
+def is_picture(path: str) -> bool:
+    """True for a PNG, JPEG or TIFF file, by its name.
+
+    Examples:
+        >>> is_picture("eye_01.JPG"), is_picture("scan.nii.gz")
+        (True, False)
+    """
+    return path.lower().endswith(PICTURES)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Any]:
+    """The picture, not decoded yet.
+
+    Raises:
+        ValueError: the file declares more than `MAX_PIXELS`.
+    """
+    from PIL import Image
+
+    # a file object, not its name: from a name Pillow maps a plain TIFF to memory, and scrambles a rotated one
+    with Path(path).open("rb") as file:
+        try:
+            image = Image.open(file)
+        except Image.DecompressionBombError:
+            raise ValueError(f"it declares more than {MAX_PIXELS:,} pixels, which are not decoded") from None
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width}x{image.height}"
+            raise ValueError(f"it declares {size} pixels; more than {MAX_PIXELS:,} are not decoded")
+        yield image
+
+
+def picture_header(path: str) -> PictureHeader:
+    """Size, channels and pages of a picture.
+
+    Raises:
+        OSError: for what is no picture.
+        ValueError: for one that is too large.
+    """
+    with opened(path) as image:
+        swapped = image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_SWAPPED and image.format != "TIFF"
+        width, height = (
+            reversed(image.size) if swapped else image.size
+        )  # of a TIFF Pillow gives the final size
+        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1  # a phone's JPEG has previews
+        return PictureHeader(width, height, CHANNELS.get(image.mode.split(";")[0], 3), pages)
+
+
+def read_picture(path: str) -> NDArray[Any]:
+    """The picture (columns i, rows j, channels), one channel or three, in the file's own type.
+
+    Raises:
+        OSError: for a file that is no picture, or part of one.
+        ValueError: for one that is too large, or whose layout is not supported.
+    """
+    return _as_array(path, indices=False)
+
+
+def read_label_picture(path: str) -> NDArray[Any]:
+    """A label (columns i, rows j, 1) of class numbers; see the module's text for what they are made of.
+
+    Three channels that differ stay three: such a picture is no label.
+
+    Raises:
+        OSError: as `read_picture`.
+        ValueError: as `read_picture`, and for JPEG, which changes values.
+    """
+    if path.lower().endswith(JPEG):
+        raise ValueError("JPEG changes the values of a label; expected PNG, TIFF or NIfTI")
+    array = _as_array(path, indices=True)
+    if (array == array[..., :1]).all():
+        array = array[..., :1]
+    if array.dtype == np.uint8 and array.max() == 255 and np.isin(array, (0, 255)).all():
+        array = array // 255
+    return array
+
+
+def _as_array(path: str, indices: bool) -> NDArray[Any]:
+    """The decoded picture (i, j, c); `indices`: a palette's indices instead of its colours."""
+    from PIL import ImageOps
+
+    with opened(path) as image:
+        wide = _wide(image)
+        if wide:
+            array = _sixteen_bits(path, image, wide)
+        else:
+            shown = ImageOps.exif_transpose(image)
+            if shown.mode in ("LA", "La"):
+                shown = shown.convert("L")
+            elif shown.mode.split(";")[0] not in CHANNELS and not (indices and shown.mode == "P"):
+                shown = shown.convert("RGB")
+            array = np.asarray(shown)
+    array = array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False)
+    return np.moveaxis(array.reshape(*array.shape[:2], -1), 0, 1)
+
+
+def _wide(image: Any) -> str:
+    """How Pillow would unpack 16 bits per colour, e.g. RGB;16B, of which it keeps the upper 8; '' for others.
+
+    Raises:
+        ValueError: for a layout of 16 bits other than pixel by pixel.
+    """
+    modes = {tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile if tile.args}
+    found = [mode for mode in modes if isinstance(mode, str) and ";16" in mode]
+    bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,)) if image.format == "TIFF" else (8,)
+    if image.mode not in ("RGB", "RGBA", "RGBX") or not (found or max(bits) > 8):
+        return ""
+    if len(modes) > 1 or not found or found[0][:-1] not in WIDE:
+        raise ValueError(f"colours of 16 bits stored as {sorted(modes)}; expected them pixel by pixel")
+    return found[0]
+
+
+def _sixteen_bits(path: str, image: Any, mode: str) -> NDArray[Any]:
+    """RGB of 16 bits (rows, columns, 3), of two readings.
+
+    Pillow keeps the upper byte of each value; with the byte order changed, that is the lower one.
+    """
+    from PIL import ImageOps
+
+    halves = [np.asarray(ImageOps.exif_transpose(image))[..., :3].astype(np.uint16)]
+    order = SWAPPED.get(mode[-1]) or ("B" if sys.byteorder == "little" else "L")  # N: the machine's own
+    with opened(path) as again:
+        tiles = []
+        for tile in again.tile:
+            other = mode[:-1] + order
+            tiles.append(tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:])))
+        again.tile = tiles
+        halves.append(np.asarray(ImageOps.exif_transpose(again))[..., :3].astype(np.uint16))
+    return halves[0] << 8 | halves[1]

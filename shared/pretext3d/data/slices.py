@@ -1,0 +1,262 @@
+"""Slices of volumes as 2D cases: which ones are taken, and how one is read, with its place in the volume.
+
+A slice has an index along an axis of its volume in RAS order: axis 0 is x (sagittal slices), 1 is y
+(coronal), 2 is z (axial). Read, it is (c, i, j), with i and j along the two other world axes, ascending. A
+single slice (a file with one voxel along an axis) is read in the same way. The affine says only what a
+plane needs: the spacing of i, j and the normal on the diagonal, and the position of the first voxel along
+these three. So transforms that read the first two rows and columns work for every axis, and for oblique
+volumes.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
+from numpy.typing import NDArray
+
+from pretext3d.checking import is_whole
+from pretext3d.data.dataset import file_stamp
+from pretext3d.data.images import is_picture, read_label_picture, read_picture
+from pretext3d.data.volumes import VerdictCache, VolumeFacts, loader
+from pretext3d.errors import UserError
+from pretext3d.ops.checks import check_spatial_dims
+
+__all__ = ["check_slices", "load_plane", "plane_axis", "slice_cases", "to_stored"]
+
+logger = logging.getLogger(__name__)
+
+Case = dict[str, Any]
+
+PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns to the patient's left, rows to the back, 1 mm
+KEPT_FILES, KEPT_BYTES = 4, 2**29  # volumes kept in memory: so many, and more up to so many bytes
+
+
+class Slices(NamedTuple):
+    """Which slices of a volume are taken: index 0, `every`, 2 `every` ... along `axis` in RAS order."""
+
+    axis: int
+    every: int
+
+
+def check_slices(slices: Any, spatial_dims: int) -> Slices | None:
+    """The slices to take; None where volumes are not to be sliced.
+
+    Args:
+        slices: {axis: 0, 1 or 2, by default 2; every: 1 or more, by default 1}, or None.
+        spatial_dims: 2 or 3.
+
+    Raises:
+        UserError: for `spatial_dims` other than 2 and 3, slices in 3D, an axis other than 0, 1 and 2, or
+            `every` below 1.
+
+    Examples:
+        >>> check_slices({"axis": 2}, spatial_dims=2)
+        Slices(axis=2, every=1)
+    """
+    check_spatial_dims(spatial_dims)
+    if slices is None:
+        return None
+    if spatial_dims == 3:
+        raise UserError(f"slices: found {slices!r} with spatial_dims 3, expected null; 2D alone takes slices")
+    known = isinstance(slices, Mapping) and set(slices) <= {"axis", "every"}
+    axis, every = (slices.get("axis", 2), slices.get("every", 1)) if known else (None, None)
+    if not is_whole(axis) or not is_whole(every) or axis not in (0, 1, 2) or every < 1:
+        raise UserError(f"slices: found {slices!r}, expected {{axis: 0, 1 or 2 (x, y, z), every: 1 or more}}")
+    return Slices(axis, every)
+
+
+def plane_axis(facts: VolumeFacts, axis: int) -> int:
+    """The world axis across the plane: that of a single slice or picture; a volume's is `axis`."""
+    thin = [world for world, length in enumerate(facts.along_world()[0]) if length == 1]
+    return thin[0] if thin else axis
+
+
+def slice_cases(
+    cases: Sequence[Case],
+    slices: Slices | None,
+    channels: Sequence[int] | None = None,
+    cache_dir: str = "",
+    count: bool = False,
+) -> list[Case]:
+    """Good 2D cases, each volume replaced by its slices; constant (air-only) slices are left out.
+
+    A slice's case is its volume's with `slice` (index), `slice_axis`, `subject` (its own, else the volume's
+    name), and the slice's number in `id` and `name`: volume/slice012. Pictures, single slices and entries
+    that name a slice themselves do not change. One log line says how many slices there are.
+
+    Args:
+        cases: cases that have passed the checks.
+        slices: which slices; None returns the cases unchanged.
+        channels: the channels that are used; a slice is constant if it is so in each of them. None: all.
+        cache_dir: where the verdicts are (see `check_cases`).
+        count: add `slice_count`, the number of slices taken of this volume.
+
+    Raises:
+        UserError: no slice is left.
+    """
+    if slices is None:
+        return list(cases)
+    cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims=2)
+    found: list[Case] = []
+    volumes = left_out = taken = 0
+    for case in cases:
+        files = [case["image"]] if isinstance(case["image"], str) else case["image"]
+        facts = [cache.facts(path, "image") for path in files]
+        if not facts[0].flat or "slice" in case:
+            found.append(case)
+            continue
+        flat = [channel for one in facts for channel in one.flat[slices.axis]]
+        air = set.intersection(*(set(flat[c]) for c in (channels or range(len(flat)))))
+        wanted = range(0, facts[0].along_world()[0][slices.axis], slices.every)
+        kept = [index for index in wanted if index not in air]
+        volumes, left_out, taken = volumes + 1, left_out + len(wanted) - len(kept), taken + len(kept)
+        common = {**case, "subject": case.get("subject", case["name"]), "slice_axis": slices.axis}
+        if count:
+            common["slice_count"] = len(kept)
+        for index in kept:
+            names = {key: f"{case[key]}/slice{index:03d}" for key in ("id", "name")}
+            found.append({**common, **names, "slice": index})
+    if volumes:
+        logger.info(
+            "slices along axis %d: %d of %d volumes; %d constant ones (air) left out",
+            slices.axis, taken, volumes, left_out,
+        )  # fmt: skip
+    if cases and not found:
+        raise UserError(
+            f"slices: found axis {slices.axis}, every {slices.every}, which takes constant slices alone of "
+            f"{volumes} volumes; expected some with an image in them"
+        )
+    return found
+
+
+class Volume(NamedTuple):
+    """A volume in memory.
+
+    Attributes:
+        array: (x, y, z, c), axes in RAS order, float32.
+        affine: (4, 4), of that array, mm.
+        stored_affine: (4, 4), of the file's own array.
+        stored_shape: of the file's own array, two or three sizes.
+    """
+
+    array: NDArray[Any]
+    affine: NDArray[Any]
+    stored_affine: NDArray[Any]
+    stored_shape: tuple[int, ...]
+
+
+def read_volume(path: str) -> Volume:
+    """A volume or single slice, its axes brought to RAS order."""
+    image = loader()(path)
+    stored_shape = tuple(int(n) for n in image.shape[1:])
+    affine = to_affine_nd(3, np.asarray(image.affine, dtype=float))
+    array = np.moveaxis(image.numpy(), 0, -1).reshape(*stored_shape, *(1,) * (3 - len(stored_shape)), -1)
+    axes = nib.io_orientation(affine)
+    ordered = nib.apply_orientation(array, axes)
+    ras = affine @ nib.orientations.inv_ornt_aff(axes, array.shape[:3])
+    return Volume(ordered, ras, affine, stored_shape)
+
+
+def to_stored(array: NDArray[Any], affine: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """An array (x, y, z) in RAS order as its file's: axes as in `affine`, of the given shape."""
+    to_ras = nib.io_orientation(affine)
+    back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
+    stored: NDArray[Any] = nib.apply_orientation(array, back)
+    return stored.reshape(tuple(shape))
+
+
+class RecentVolumes:
+    """Volumes read lately, so that a volume is read once, and not once per slice; safe among threads.
+
+    Args:
+        files: number of files that are kept in any case.
+        limit: bytes that the volumes may take together; where they take more, `files` are kept.
+    """
+
+    def __init__(self, files: int = KEPT_FILES, limit: int = KEPT_BYTES) -> None:
+        self.files, self.limit = files, limit
+        self.lock = threading.Lock()
+        self.locks: dict[str, threading.Lock] = {}  # one per file: threads wait for the one that reads it
+        self.volumes: OrderedDict[str, tuple[Any, Volume]] = OrderedDict()
+
+    def __call__(self, path: str) -> Volume:
+        """The volume in the file (or folder of DICOM slices) `path`."""
+        stamp = file_stamp(path)
+        with self.lock:
+            waiting = self.locks.setdefault(path, threading.Lock())
+        with waiting:
+            with self.lock:
+                if path in self.volumes and self.volumes[path][0] == stamp:
+                    self.volumes.move_to_end(path)
+                    return self.volumes[path][1]
+            volume = read_volume(path)
+            with self.lock:
+                self.volumes[path] = (stamp, volume)
+                self.volumes.move_to_end(path)
+                self._shrink()
+        return volume
+
+    def _shrink(self) -> None:
+        total = sum(volume.array.nbytes for _, volume in self.volumes.values())
+        while len(self.volumes) > self.files and total > self.limit:
+            total -= self.volumes.popitem(last=False)[1][1].array.nbytes
+        needed = {path for path, lock in self.locks.items() if path in self.volumes or lock.locked()}
+        self.locks = {path: self.locks[path] for path in needed}
+
+
+recent_volumes = RecentVolumes()
+
+
+def load_plane(
+    paths: str | Sequence[str], index: int | None = None, axis: int = 2, is_label: bool = False
+) -> tuple[MetaTensor, int]:
+    """A picture, a single slice, or one slice of a volume, and the world axis across it.
+
+    Args:
+        paths: a file, or one per channel.
+        index: of the slice of a volume, in RAS order; None for pictures and single slices.
+        axis: the axis of the volume that `index` counts along.
+        is_label: read pictures as class numbers.
+
+    Returns:
+        (c, i, j), float32. Its meta data have the plane's affine (4, 4), `filename_or_obj`, and for slices
+        `volume_affine` (4, 4) and `volume_shape`, those of the file's own array.
+
+    Raises:
+        UserError: a volume without an index, or an index that it does not have.
+    """
+    files = [paths] if isinstance(paths, str) else list(paths)
+    meta: dict[str, Any] = {"filename_or_obj": files[0], "space": "RAS"}
+    if is_picture(files[0]):
+        arrays = [read_label_picture(path) if is_label else read_picture(path) for path in files]
+        stack = np.moveaxis(np.concatenate(arrays, axis=-1), -1, 0).astype(np.float32)
+        return MetaTensor(torch.from_numpy(stack), affine=torch.from_numpy(PICTURE_AFFINE), meta=meta), 2
+    volumes = [recent_volumes(path) for path in files]
+    first = volumes[0]
+    thin = [world for world, length in enumerate(first.array.shape[:3]) if length == 1]
+    if thin:
+        axis, index = thin[0], 0
+    length = first.array.shape[axis]
+    if index is None or not 0 <= index < length:
+        shape = "x".join(map(str, first.array.shape[:3]))
+        raise UserError(
+            f"{files[0]}: found a volume of {shape} voxels and slice {index} along axis {axis}; expected a "
+            f"single slice, or an index from 0 to {length - 1}, as slices: {{axis: {axis}, every: 1}} sets it"
+        )
+    planes = [np.moveaxis(volume.array.take(index, axis), -1, 0) for volume in volumes]
+    stack = np.ascontiguousarray(np.concatenate(planes), dtype=np.float32)
+    order = [*(world for world in range(3) if world != axis), axis]
+    corner = first.affine @ np.append(np.where(np.arange(3) == axis, index, 0), 1.0)
+    plane = np.diag([*np.linalg.norm(first.affine[:3, :3], axis=0)[order], 1.0])
+    plane[:3, 3] = corner[order]
+    meta["volume_affine"] = torch.from_numpy(first.stored_affine)
+    meta["volume_shape"] = torch.tensor(first.stored_shape)
+    return MetaTensor(torch.from_numpy(stack), affine=torch.from_numpy(plane), meta=meta), axis

@@ -1,0 +1,186 @@
+"""Who a volume is of. Splits, label counts and intervals go by subject, since volumes of one are alike.
+
+The subject of a case is its field `subject`: of the datalist's entry, of a CSV file (key `subjects`), or of
+a BIDS name; else its name within its data set. Subjects of two data sets are different ones, except where a
+CSV says who is who: its subjects are the same in all data sets (`subject_scope` '').
+"""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pretext3d.data.bids import bids_name
+from pretext3d.data.tables import match_cases, read_column
+
+__all__ = ["by_subject", "set_subjects", "similar_names", "subject_count", "subject_of", "warn_ungrouped"]
+
+logger = logging.getLogger(__name__)
+
+Case = dict[str, Any]
+
+WORDS = {  # what distinguishes volumes of one subject, as a part of their names
+    "t1", "t2", "t1w", "t2w", "t1c", "t1ce", "t1gd", "t1post", "t1n", "t2f", "t2s", "t2star", "pd", "pdw",
+    "flair", "swi", "dwi", "adc", "mra", "tof", "bold", "asl", "fa", "md", "ct", "cta", "cbct", "mr", "mri",
+    "pet", "spect", "gd", "art", "arterial", "ven", "venous", "portal", "delayed", "native", "contrast",
+    "ed", "es", "systole", "diastole", "insp", "exp", "inspiration", "expiration", "left", "right", "l",
+    "r", "lh", "rh", "lt", "rt", "os", "od", "ap", "pa", "lat", "cc", "mlo", "pre", "post", "before",
+    "after", "baseline", "bl", "followup", "fu", "preop", "postop", "initial", "recurrence",
+}  # fmt: skip
+NUMBERED = re.compile(r"(?:visit|frame|phase|timepoint|tp|ses|session|run|echo|rep|week|month|year|day|v)\d+")
+
+
+def subject_of(case: Case) -> str:
+    """What is held out as one: the field `subject`, else the name within the data set, else the id.
+
+    Examples:
+        >>> subject_of({"id": "a/x_left", "name": "x_left", "subject": "x"})
+        'x'
+    """
+    return str(case.get("subject", case.get("name", case["id"])))
+
+
+def person_of(case: Case) -> tuple[str, str]:
+    """The subject and where that name holds: in its data set, or everywhere ('')."""
+    return str(case.get("subject_scope", case.get("source", ""))), subject_of(case)
+
+
+def by_subject(cases: Iterable[Case]) -> dict[tuple[str, str], list[Case]]:
+    """The cases of each subject, in the order given."""
+    groups: dict[tuple[str, str], list[Case]] = defaultdict(list)
+    for case in cases:
+        groups[person_of(case)].append(case)
+    return dict(groups)
+
+
+def subject_count(cases: Sequence[Case], unit: bool = False) -> str:
+    """Number of subjects, and of volumes where that differs.
+
+    Args:
+        cases: Cases.
+        unit: Name what is counted.
+
+    Examples:
+        >>> heart = [{"id": f"p{i}_{phase}", "subject": f"p{i}"} for i in range(4) for phase in ("ed", "es")]
+        >>> subject_count(heart), subject_count(heart, unit=True), subject_count([{"id": "a"}], unit=True)
+        ('4 (8)', '4 subjects (8 volumes)', '1 subject')
+    """
+    people, volumes = len(by_subject(cases)), len(cases)
+    words = (f" subject{'s' * (people != 1)}", f" volume{'s' * (volumes != 1)}") if unit else ("", "")
+    return f"{people}{words[0]}" + (f" ({volumes}{words[1]})" if volumes != people else "")
+
+
+def set_subjects(cases: Sequence[Case], path: str) -> list[Case]:
+    """The cases with the subjects of a CSV file; a case without a line keeps its own.
+
+    Args:
+        cases: Cases as `find_cases` gives them.
+        path: Path of a CSV file with a column `subject` and one of id, case, name, image, that is a case's
+            name, or its file's, with or without the extension.
+
+    Raises:
+        UserError: no such file or column, a case with two subjects, a line whose case is not found.
+    """
+    given = match_cases(cases, read_column("subjects", path, "subject"), path)
+    people = [given.get(case["id"], subject_of(case)) for case in cases]
+    listed = set(given.values())
+    return [
+        {**case, "subject": person, **({"subject_scope": ""} if person in listed else {})}
+        for case, person in zip(cases, people, strict=True)
+    ]
+
+
+def similar_names(names: Sequence[str]) -> dict[str, list[str]]:
+    """Names that look like several volumes of one subject, by what they have in common.
+
+    Names are compared part by part (letters and digits; anything else separates):
+    - BIDS names of one subject;
+    - names that differ only by words of modality, phase, side or time (t1, ed, left, pre ...);
+    - names that differ only by a numbered visit, frame or phase, where the rest has a digit;
+    - names that differ only in their last part, where the rest has a digit, and the same few last parts,
+      fewer than there are subjects, come with several of them: p01_1, p01_2, p02_1, p02_2, p03_1, p03_2.
+    Numbers that count the subjects themselves (hippocampus_001, scan_0000) are none of these.
+
+    Args:
+        names: Names of cases.
+
+    Returns:
+        Groups of two or more names by a name for the subject; {} where there are none.
+
+    Examples:
+        >>> similar_names(["patient001_ed", "patient001_es", "patient002_ed"])
+        {'patient001': ['patient001_ed', 'patient001_es']}
+        >>> similar_names(["hippocampus_001", "hippocampus_002"])
+        {}
+    """
+    groups: dict[str, list[str]] = {}
+    rest = list(dict.fromkeys(names))
+    for key in (bids_subject, without_words_and_visits, without_words, without_last):
+        found = grouped(rest, key)
+        endings = {split_name(name)[-1] for members in found.values() for name in members}
+        if key is not without_last or len(endings) < len(found):
+            groups |= found
+            rest = [name for name in rest if name not in {n for members in found.values() for n in members}]
+    return groups
+
+
+def bids_subject(name: str) -> str:
+    """The subject of a BIDS name, else ''."""
+    parsed = bids_name(name)
+    return parsed.subject if parsed else ""
+
+
+def without_words(name: str) -> str:
+    """A name without words of modality, phase, side and time."""
+    return "_".join(p for p in split_name(name) if p.lower() not in WORDS)
+
+
+def without_words_and_visits(name: str) -> str:
+    """The same without numbered visits too; '' where nothing with a digit is left."""
+    rest = without_words(name).split("_")
+    return with_digit([p for p in rest if not NUMBERED.fullmatch(p.lower())])
+
+
+def without_last(name: str) -> str:
+    """A name without its last part; '' where nothing with a digit is left."""
+    return with_digit(split_name(name)[:-1])
+
+
+def split_name(name: str) -> list[str]:
+    """The parts of a name: runs of letters and digits."""
+    return re.findall(r"[^\W_]+", name)
+
+
+def with_digit(parts: Sequence[str]) -> str:
+    """The parts joined, or '' where none of them has a digit."""
+    joined = "_".join(parts)
+    return joined if re.search(r"\d", joined) else ""
+
+
+def grouped(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    """Names by what they have in common: the groups of two or more."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        common = key(name)
+        if common:
+            groups[common].append(name)
+    return {common: members for common, members in groups.items() if len(members) > 1}
+
+
+def warn_ungrouped(cases: Sequence[Case]) -> None:
+    """One warning where names look like several volumes of one subject, and nothing says who is who."""
+    sources: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        sources[case.get("source", "")].append(case)
+    unknown = [members for members in sources.values() if not any("subject" in case for case in members)]
+    groups = [group for m in unknown for group in similar_names([case["name"] for case in m]).items()]
+    if groups:
+        subject, members = groups[0]
+        logger.warning(
+            "subjects: %d of %d volumes look by their names like several of one subject (%s%s), but each "
+            "counts as a subject of its own in the split; to keep them together, give --subjects FILE.csv "
+            "with the columns id,subject and lines as %s,%s",
+            sum(len(names) for _, names in groups), len(cases), ", ".join(members[:3]),
+            ", ..." if len(members) > 3 or len(groups) > 1 else "", members[0], subject,
+        )  # fmt: skip

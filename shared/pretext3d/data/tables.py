@@ -1,0 +1,89 @@
+"""Facts about cases from a CSV file: one column of cases, one of what is known of them."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretext3d.data.volumes import strip_extension
+from pretext3d.errors import UserError
+
+__all__ = ["match_cases", "read_column"]
+
+Case = dict[str, Any]
+
+HEADINGS = ("id", "case", "name", "image")  # of the column of cases, the first that is there
+
+
+def read_column(key: str, path: str, column: str) -> dict[str, str]:
+    """The values of one column of a CSV file by the name of the case.
+
+    A case is called by its name, or by its image file's, with or without the extension.
+
+    Args:
+        key: Name of the configuration key that holds the path, for messages.
+        path: Path of the CSV file.
+        column: Heading of the values.
+
+    Raises:
+        UserError: no such file or column, a line without a case or a value, a case with two values.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"{key}: {path} not found; expected a CSV file with the columns id and {column}")
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            rows = csv.DictReader(stream)
+            headings, lines = rows.fieldnames or (), list(rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{key}: {path} cannot be read as CSV ({error}); expected UTF-8 text") from None
+    heading = next((name for name in HEADINGS if name in headings), "")
+    if not heading or column not in headings:
+        raise UserError(
+            f"{path}: found the columns {list(headings)}, expected '{column}' and one of "
+            f"{', '.join(HEADINGS)}"
+        )
+    values: dict[str, str] = {}
+    for number, row in enumerate(lines, start=2):
+        name, value = (row[heading] or "").strip(), (row[column] or "").strip()
+        if not name or not value:
+            raise UserError(
+                f"{path}: line {number}: found case {name!r} and {column} {value!r}, expected both"
+            )
+        name = strip_extension(Path(name).name) if heading == "image" else strip_extension(name)
+        if values.setdefault(name, value) != value:
+            raise UserError(
+                f"{path}: line {number}: case {name!r} has {column} {value!r} here, {values[name]!r} above"
+            )
+    return values
+
+
+def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> dict[str, str]:
+    """The values by the ids of the cases: that of a case's `id`, else that of its `name`.
+
+    Args:
+        cases: Cases with `id` and `name`.
+        values: Values by name, as `read_column` gives them.
+        path: Path of the file that they are from, for the message.
+
+    Raises:
+        UserError: a name that no case has.
+
+    Examples:
+        >>> match_cases([{"id": "a/x", "name": "x"}, {"id": "y", "name": "y"}], {"x": "old"}, "ages.csv")
+        {'a/x': 'old'}
+    """
+    found: dict[str, str] = {}
+    used: set[str] = set()
+    for case in cases:
+        names = [name for name in (case["id"], case["name"]) if name in values]
+        used.update(names)
+        if names:
+            found[case["id"]] = values[names[0]]
+    missing = sorted(set(values) - used)
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} of {len(values)} cases are not in dataset_dir, as {missing[0]!r}; "
+            f"there are {', '.join(repr(case['name']) for case in cases[:3])} ..."
+        )
+    return found

@@ -1,0 +1,136 @@
+"""Small cubes out of the cells of a grid, and back: exact index geometry without a loop over cubes.
+
+A grid of n_i x n_j x n_k cells, in 2D n_i x n_j, stands on a block of the volume or image; each cell is a
+cube (in 2D a tile) and `gap` voxels long, and the cube lies anywhere in its cell. Cells are numbered in C
+order: the last axis runs fastest. The number of spatial axes is that of the starts.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretext3d.annotations import Int, Shaped, Tensor
+from pretext3d.checking import is_whole
+from pretext3d.errors import UserError
+from pretext3d.ops.checks import COUNTS
+
+__all__ = ["assemble_cubes", "block_size", "check_grid", "cube_starts", "extract_cubes"]
+
+
+def check_grid(name: str, value: Any, spatial_dims: int = 3, least: int = 1) -> tuple[int, ...]:
+    """One whole number, or one per spatial axis, as one per axis.
+
+    Args:
+        name: Key that an error names.
+        value: What the user gave.
+        spatial_dims: Number of spatial axes, 3 or 2.
+        least: Smallest number allowed.
+
+    Raises:
+        UserError: anything else, or a number below `least`; names the key.
+
+    Examples:
+        >>> check_grid("grid", 2), check_grid("gap", [3, 0], spatial_dims=2, least=0)
+        ((2, 2, 2), (3, 0))
+    """
+    single = isinstance(value, int) or not isinstance(value, Sequence) or isinstance(value, str)
+    given = [value] * spatial_dims if single else list(value)
+    if len(given) != spatial_dims or not all(is_whole(n) and n >= least for n in given):
+        count = COUNTS.get(spatial_dims, str(spatial_dims))
+        raise UserError(f"{name}: found {value!r}, expected one or {count} whole numbers of {least} or more")
+    return tuple(given)
+
+
+def block_size(grid: Sequence[int], size: Sequence[int], gap: Sequence[int]) -> tuple[int, ...]:
+    """Voxels of the complete grid: n * (size + gap) along each axis.
+
+    Examples:
+        >>> block_size((1, 2, 2), (2, 1, 2), (1, 0, 3))
+        (3, 2, 10)
+    """
+    return tuple(n * (s + g) for n, s, g in zip(grid, size, gap, strict=True))
+
+
+def cube_starts(
+    corner: Sequence[int],
+    grid: Sequence[int],
+    size: Sequence[int],
+    gap: Sequence[int],
+    offsets: Shaped[np.ndarray, "m d"],
+) -> Int[Tensor, "m d"]:
+    """The lowest voxel of each cube: corner + cell * (size + gap) + offset, for d spatial axes.
+
+    Args:
+        corner: Lowest voxel of the block.
+        grid: Cells along each axis.
+        size: Voxels of a cube.
+        gap: Voxels by which a cell is longer than its cube.
+        offsets: Place of each cube in its cell, 0 to gap along each axis.
+
+    Examples:
+        >>> cube_starts((4, 0), (1, 2), (2, 1), (0, 2), np.zeros((2, 2), dtype=int)).tolist()
+        [[4, 0], [4, 3]]
+    """
+    cells = np.stack(np.meshgrid(*[np.arange(n) for n in grid], indexing="ij"), axis=-1)
+    cells = cells.reshape(-1, len(grid))
+    return torch.from_numpy(np.asarray(corner) + cells * (np.asarray(size) + np.asarray(gap)) + offsets)
+
+
+def _indices(starts: Int[Tensor, "b m d"], size: Sequence[int]) -> tuple[Any, ...]:
+    """The index (batch, all channels, i, j, ...) of every voxel of every cube; broadcast, (b, m, *size)."""
+    dims = starts.shape[-1]
+    batch = torch.arange(len(starts), device=starts.device).view(-1, *[1] * (dims + 1))
+    places = [
+        (starts[..., axis, None] + torch.arange(size[axis], device=starts.device)).view(
+            *starts.shape[:2], *[size[axis] if other == axis else 1 for other in range(dims)]
+        )
+        for axis in range(dims)
+    ]
+    return batch, slice(None), *places
+
+
+def extract_cubes(
+    volume: Shaped[Tensor, "..."], starts: Int[Tensor, "*b m d"], size: Sequence[int]
+) -> Shaped[Tensor, "..."]:
+    """The cubes [start, start + size) of each volume, copied.
+
+    Args:
+        volume: Volumes (*b, c, i, j, k) or images (*b, c, i, j).
+        starts: Lowest voxels of the cubes.
+        size: Voxels of a cube.
+
+    Returns:
+        (*b, m, c, *size).
+
+    Raises:
+        IndexError: a cube reaches out of its volume.
+    """
+    dims = starts.shape[-1]
+    batched = volume.reshape(-1, *volume.shape[-dims - 1 :])
+    places = starts.reshape(-1, *starts.shape[-2:]).to(volume.device)
+    cubes = batched[_indices(places, size)].movedim(-1, 2)  # the channels end up last, behind the indices
+    return cubes.reshape(*starts.shape[:-1], *cubes.shape[2:])
+
+
+def assemble_cubes(
+    cubes: Shaped[Tensor, "..."], starts: Int[Tensor, "*b m d"], shape: Sequence[int]
+) -> Shaped[Tensor, "..."]:
+    """The inverse of `extract_cubes`: each cube at its start in a volume of `shape`, zeros between.
+
+    Args:
+        cubes: (*b, m, c, *size).
+        starts: Lowest voxels of the cubes.
+        shape: Voxels of the volumes along each spatial axis.
+
+    Returns:
+        (*b, c, *shape).
+    """
+    dims = starts.shape[-1]
+    flat = cubes.reshape(math.prod(starts.shape[:-2]), *cubes.shape[starts.ndim - 2 :])
+    places = starts.reshape(-1, *starts.shape[-2:]).to(cubes.device)
+    volume = flat.new_zeros(len(flat), flat.shape[2], *shape)
+    volume[_indices(places, cubes.shape[-dims:])] = flat.movedim(2, -1)
+    return volume.reshape(*starts.shape[:-2], *volume.shape[1:])

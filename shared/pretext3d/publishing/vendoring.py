@@ -1,0 +1,51 @@
+"""Configurations of a bundle that carries the package inside it.
+
+In the repository the package is installed, and a configuration asks it for the bundle's folder. Inside an
+unzipped bundle nothing of the package can be imported before that folder is on Python's path: there the
+configuration finds the folder by itself, and puts it there first.
+"""
+
+from collections.abc import Mapping
+
+import yaml
+
+from pretext3d.errors import UserError
+
+__all__ = ["vendored"]
+
+INSTALLED = "bundle_root:\n  _target_: pretext3d.training.workflow.bundle_root\n"
+INSIDE = """# the package is in this bundle's folder, which has to be on Python's path before it is used
+imports:
+- $import inspect
+- $import sys
+bundle_root: "$next((str(i.frame.f_locals['self'].config_root_path.resolve().parent) for i in inspect.stack(0)
+  if isinstance(i.frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)), '.')"
+"""
+INITIALIZE = "\ninitialize:\n"
+ON_PATH = "- $sys.path.insert(0, @bundle_root)"
+
+
+def vendored(text: str, where: str) -> str:
+    """A configuration as a bundle needs it that carries the package; one that is so already stays.
+
+    Args:
+        text: Text of the configuration, as the template has it.
+        where: Name of the file, for messages.
+
+    Raises:
+        UserError: `bundle_root` or `initialize` is there, but not as the template writes it.
+    """
+    config = yaml.safe_load(text)
+    if isinstance(config.get("bundle_root"), Mapping):
+        text = _replaced(text, INSTALLED, INSIDE, where)
+    steps = config.get("initialize") or []
+    if steps and f"- {steps[0]}" != ON_PATH:
+        text = _replaced(text, INITIALIZE, f"{INITIALIZE}{ON_PATH}\n", where)
+    return text
+
+
+def _replaced(text: str, there: str, here: str, where: str) -> str:
+    if text.count(there) != 1:
+        name = there.strip().partition(":")[0]
+        raise UserError(f"{where}: found `{name}` in another form than the template's, expected that one")
+    return text.replace(there, here)

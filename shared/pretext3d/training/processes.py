@@ -1,0 +1,54 @@
+"""A run of several processes: who starts them, which device each has, how their networks stay the same."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pretext3d.errors import UserError, install_excepthook
+
+__all__ = ["check_launched", "distribute", "join", "local_device"]
+
+
+def local_device() -> torch.device:
+    """The GPU of this process, by torchrun's LOCAL_RANK; the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def check_launched() -> None:
+    """Refuse a run of several processes that torchrun has not started.
+
+    Raises:
+        UserError: says how to start it.
+    """
+    install_excepthook()
+    if "RANK" not in os.environ:
+        raise UserError(
+            "multi_gpu_train.yaml is for several processes; start it by torchrun --nproc_per_node 2 -m "
+            "monai.bundle run ..., or leave it out"
+        )
+
+
+def join(device: torch.device) -> None:
+    """Meet the other processes: by NCCL on GPUs, by Gloo on CPUs.
+
+    Args:
+        device: Device of this process.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend="nccl" if device.type == "cuda" else "gloo")
+
+
+def distribute(network: nn.Module, device: torch.device) -> nn.parallel.DistributedDataParallel:
+    """The network on its device, with gradients averaged over all processes.
+
+    On GPUs batch norm takes its statistics over all processes (SyncBatchNorm), which CPUs have no form of.
+    """
+    if device.type != "cuda":
+        return nn.parallel.DistributedDataParallel(network)
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(network.to(device))
+    return nn.parallel.DistributedDataParallel(synchronised, device_ids=[device])

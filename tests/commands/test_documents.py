@@ -1,0 +1,73 @@
+"""The documents, and the help of the commands themselves, type commands and options that exist."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from pretext3d.__main__ import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "bundles/*/docs/*.md", "bundles/*/models/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The words behind `pretext3d` of each command line in a text, whether in a fence or indented."""
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    found = [re.match(r"(?:.*&&)? *(?:python3? -m )?pretext3d (?=\w)(.*)", line) for line in lines]
+    return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+def check_command(words: list[str]) -> None:
+    """A command that there is, with options that it has, or keys of the configuration that they override."""
+    name, given = words[0], {word.partition("=")[0] for word in words if word.startswith("--")}
+    module = importlib.import_module(f"pretext3d.commands.{COMMANDS[name].module}")
+    unknown = given - set(module.make_parser()._option_string_actions)
+    file = {"preview": "train.yaml", "compare": "finetune.yaml"}.get(name)
+    if file and unknown:
+        bundle = words[words.index("--bundle") + 1] if "--bundle" in words else "bundles/vectorpose"
+        keys = yaml.safe_load((ROOT / bundle / "configs" / file).read_text())
+        unknown = {option for option in unknown if option[2:].split("::")[0] not in keys}
+    assert not unknown, f"pretext3d {shlex.join(words)}: no {sorted(unknown)}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_and_options_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for words in command_lines(text):
+        check_command(words)
+    assert set(re.findall(r"`(?:python -m )?pretext3d ([a-z]\w*)", text)) <= set(COMMANDS)
+
+
+def test_readme_shows_them() -> None:
+    shown = {words[0] for words in command_lines((ROOT / "README.md").read_text())}
+    assert {"preview", "compare"} <= shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_of_a_command_have_its_options(name: str) -> None:
+    module = importlib.import_module(f"pretext3d.commands.{COMMANDS[name].module}")
+    found = command_lines(module.EXAMPLES)
+    assert found
+    for words in found:
+        assert words[0] == name
+        check_command(words)
+
+
+def test_wrong_commands_are_seen() -> None:
+    text = "    pretext3d compare --arms a \\\n  --batch_size 2\n"
+    text += "`pretext3d x`\ncd a && python -m pretext3d curves b\n"
+    assert command_lines(text) == [["compare", "--arms", "a", "--batch_size", "2"], ["curves", "b"]]
+    check_command(["compare", "--arms", "a", "--batch_size", "2", "--optimizer::lr=1"])
+    with pytest.raises(AssertionError, match="--batchsize"):
+        check_command(["compare", "--batchsize", "2"])
+    with pytest.raises(AssertionError, match="--bundles"):
+        check_command(["download", "x", "--bundles", "2"])
+    with pytest.raises(KeyError):
+        check_command(["previews"])

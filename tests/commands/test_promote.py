@@ -1,0 +1,336 @@
+"""The promote command: what a deployable bundle holds, MONAI's own checks, and the user's mistakes."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.transforms import LoadImage, LoadImaged
+from pretext3d.commands.promote import promote
+from pretext3d.commands.promote.configs import Document
+from pretext3d.commands.promote.run import bundle_of, profile_of, read_run
+from pretext3d.data.loading import PlainSpacingd
+from pretext3d.errors import UserError
+from pretext3d.networks.segmentation import SegmentationNet
+from pretext3d.publishing.provenance import check_provenance, read_provenance
+
+from tests.finished import LICENCE, finished_run, promoted
+from tests.labelled import write_labelled
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = ROOT / "tools" / "schema" / "meta_schema_20240725.json"
+
+
+def call(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pretext3d", "promote", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return promoted(tmp_path_factory.mktemp("promoted"))
+
+
+# ---------------------------------------------------------------------------------------------- what is there
+def test_files(bundle: Path) -> None:
+    expected = {
+        "LICENSE", "configs/evaluate.yaml", "configs/inference.yaml", "configs/logging.conf",
+        "configs/metadata.json", "configs/multi_gpu_train.yaml",
+        "configs/train.yaml", "docs/README.md", "models/README.md",
+        "models/model.pt", "models/provenance.json",
+    }  # fmt: skip
+    found = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    assert {name for name in found if not name.startswith("pretext3d/")} == expected
+    assert "pretext3d/publishing/deployment.py" in found
+    assert not any("__pycache__" in name for name in found)
+    assert bundle.stat().st_mode & 0o077 == 0o055  # others may read it
+
+
+def test_metadata_is_valid_and_names_the_labels(bundle: Path) -> None:
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    jsonschema.validate(metadata, json.loads(SCHEMA.read_text()))
+    assert metadata["version"] in metadata["changelog"]
+    formats = metadata["network_data_format"]
+    assert list(formats["inputs"]) == ["image"]
+    assert formats["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "Left", "2": "Right"}
+    assert formats["inputs"]["image"]["spatial_shape"] == [16, 16, 24]
+
+
+def test_provenance(bundle: Path) -> None:
+    story = json.loads((bundle / "models" / "provenance.json").read_text())
+    expected = {
+        "data": "scans", "steps": 4, "epochs": 1, "seed": 7, "best_mean_dice": 0.5, "bundle_version": "0.1.0",
+        "licence": "CC BY 4.0", "held_out": {"best_validation_mean_dice": 0.5},
+        "pretrained": "vp", "method": "rubiks_cube", "training_cases": 1, "weights": "final",
+    }  # fmt: skip
+    assert {key: story[key] for key in expected} == expected
+    readme = (bundle / "docs" / "README.md").read_text()
+    assert check_provenance(bundle / "models")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["data_source"] == "scans (licence: CC BY 4.0)"
+    for text in (story["sha256"], "scans", "CC BY 4.0", "4 steps", "| 1 | Left |", "mean Dice 0.5000"):
+        assert text in readme
+
+
+def test_weights_are_a_state_dict_of_the_network(bundle: Path) -> None:
+    weights = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    for name in ("inference.yaml", "train.yaml"):
+        parser = ConfigParser()
+        parser.read_config(bundle / "configs" / name)
+        network = parser.get_parsed_content("network_def")
+        assert isinstance(network, SegmentationNet)
+        network.load_state_dict(weights)
+        assert network(torch.zeros(1, 1, 16, 16, 24)).shape == (1, 3, 16, 16, 24)
+
+
+def test_no_path_of_the_machine(bundle: Path) -> None:
+    for path in bundle.rglob("*"):
+        if path.is_file() and "pretext3d" not in path.parts:
+            assert str(bundle.parent).encode() not in path.read_bytes(), path.name
+
+
+def test_settings_of_the_run_are_kept_and_its_experiment_is_not(bundle: Path) -> None:
+    config = yaml.safe_load((bundle / "configs" / "train.yaml").read_text())
+    kept = {"batch_size": 3, "normalisation": {"window": [-100, 300]}, "spacing": [2.0, 2.0, 3.0]}
+    reset = {"num_labelled": 0, "dataset_dir": "", "profile": "laptop"}
+    assert {key: config[key] for key in {**kept, **reset}} == {**kept, **reset}
+    assert config["optimizer"]["lr"] == 0.25
+    assert list(config["profiles"]) == ["laptop"]
+    assert all(isinstance(handler, dict) for handler in config["train"]["handlers"])
+    record = yaml.safe_load((bundle / "configs" / "inference.yaml").read_text())["record"]
+    assert record == {
+        "pixdim": [2.0, 2.0, 3.0], "normalisation": {"window": [-100, 300]}, "roi_size": [16, 16, 24]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bundle", "encoder", "decoder"),
+    [("vectorpose", "segresnet", ""), ("supervoxel_inpainting", "unet4", ""), ("rubiks_cube", "unet", "duc")],
+)
+def test_runs_of_every_bundle(tmp_path: Path, bundle: str, encoder: str, decoder: str) -> None:
+    run = finished_run(tmp_path / "run", bundle, encoder, decoder)
+    promote.main([str(run), "--name", "x", "--labels", "a", "b", *LICENCE, "--output_dir", str(tmp_path)])
+    weights = torch.load(tmp_path / "x" / "models" / "model.pt", weights_only=True)
+    own = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "finetune.yaml").read_text())
+    for name in ("inference.yaml", "train.yaml"):
+        parser = ConfigParser()
+        parser.read_config(tmp_path / "x" / "configs" / name)
+        parser.get_parsed_content("network_def").load_state_dict(weights)
+    assert parser["loss"] == own["loss"]
+    assert read_provenance(tmp_path / "x" / "models")["method"] == bundle
+
+
+def test_comments_stay_and_nothing_asks_for_a_data_set(bundle: Path) -> None:
+    text = (bundle / "configs" / "train.yaml").read_text()
+    assert text.count("\n") < 180
+    assert "# ---- which weights and which labels" in text
+    asked = set(re.findall(r"@cases\['(\w+)'\]", text))
+    assert asked == {"train", "val"}  # the two lists that MONAI Label gives
+    assert "@cases" not in (bundle / "configs" / "evaluate.yaml").read_text().replace("@cases['val']", "")
+
+
+def test_monai_label_settings_need_no_data(bundle: Path) -> None:
+    """As MONAI Label reads it: only these ids, and none of them may look for cases."""
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / "inference.yaml")
+    parser["bundle_root"] = str(bundle)
+    parser["cases"] = "$1 / 0"
+    for key in ("preprocessing", "postprocessing", "inferer", "network_def"):
+        assert parser.get_parsed_content(key) is not None
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "infer")])
+def test_monai_finds_every_property(bundle: Path, tmp_path: Path, name: str, kind: str) -> None:
+    workflow = ConfigWorkflow(
+        str(bundle / "configs" / f"{name}.yaml"),
+        workflow_type=kind,
+        logging_file=False,
+        dataset_dir=str(write_labelled(tmp_path / "data")),
+        output_dir=str(tmp_path / "run"),
+        cache_dir=str(tmp_path / "cache"),
+    )
+    workflow.initialize()
+    assert not workflow.check_properties()
+
+
+# ---------------------------------------------------------------------------------------- the user's mistakes
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"--labels": ["spleen"]},
+            "--labels: found 1 (spleen), expected 2, for the run's classes grey, white",
+        ),
+        ({"--labels": ["a", "A"]}, "--labels: found ['a', 'A'], expected different names"),
+        ({"--labels": ["a", "background"]}, "expected different names, without background"),
+        ({"--name": ["../x"]}, "--name: found '../x', expected a letter"),
+        ({"--name": ["spleen_v2"]}, "--name: found 'spleen_v2', expected a letter"),
+        ({"--licence": [" "]}, "--licence: found nothing, expected that of the data"),
+        ({"--name": ["cell_detection"]}, "without 'detection'"),
+        ({"--version": ["1"]}, "--version: found '1', expected three numbers"),
+        ({"--weights": ["best"]}, "found final.pt, expected a finished run with checkpoints/best.pt"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict[str, list[str]], expected: str) -> None:
+    run = finished_run(tmp_path / "run")
+    words = {
+        "--name": ["x"], "--labels": ["a", "b"], "--licence": ["CC0"],
+        "--output_dir": [str(tmp_path / "out")], **changes,
+    }  # fmt: skip
+    with pytest.raises(UserError, match=re.escape(expected)):
+        promote.main([str(run), *(word for key, values in words.items() for word in (key, *values))])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_fine_tuned_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"found no config\.yaml"):
+        read_run(tmp_path, "final")
+    pretraining = finished_run(tmp_path / "pre", method="vectorpose")
+    with pytest.raises(UserError, match="found method 'vectorpose', expected a run of a finetune"):
+        read_run(pretraining, "final")
+
+
+def test_bundle_is_the_one_that_the_record_names(tmp_path: Path) -> None:
+    """However much of its configuration a run has changed."""
+    run = finished_run(tmp_path / "run", "vectorpose")
+    config = yaml.safe_load((ROOT / "bundles" / "rubiks_cube" / "configs" / "finetune.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "profile": "laptop", "learning_rate": 0.1}))
+    assert read_run(run, "final").bundle.name == "vectorpose"
+    with pytest.raises(UserError, match=r"found no `bundle` in its checkpoint's record"):
+        bundle_of({"method": "segmentation"}, tmp_path)
+    with pytest.raises(UserError, match=r"found bundle '\.\./x', expected one of rubiks_cube"):
+        bundle_of({"bundle": "../x"}, tmp_path)
+
+
+def test_bundle_may_be_given_by_its_folder(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "vectorpose"
+    shutil.copytree(ROOT / "bundles" / "vectorpose" / "configs", elsewhere / "configs")
+    run = finished_run(tmp_path / "run", "vectorpose")
+    assert read_run(run, "final", str(elsewhere)).bundle == elsewhere.resolve()
+    other = str(ROOT / "bundles" / "rubiks_cube")
+    with pytest.raises(UserError, match=r"--bundle: found .*rubiks_cube, expected the bundle vectorpose"):
+        read_run(run, "final", other)
+    (elsewhere / "configs" / "finetune.yaml").unlink()
+    with pytest.raises(UserError, match=r"--bundle: found .*vectorpose, expected the bundle vectorpose"):
+        read_run(run, "final", str(elsewhere))
+
+
+def test_the_command_ends_with_one_line_and_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    done = call(tmp_path, "--name", "x", "--labels", "a", *LICENCE, "--output_dir", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith("error: --output_dir: found")
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_profile_comes_from_the_log_where_the_machine_decided(tmp_path: Path) -> None:
+    config = {"profile": "$'paper' if torch.cuda.is_available() else 'laptop'", "profiles": {"paper": {}}}
+    (tmp_path / "log.txt").write_text("INFO x: pretext3d 0.1.0; run in y; profile paper\n")
+    assert profile_of(config, tmp_path) == "paper"
+    (tmp_path / "log.txt").unlink()
+    with pytest.raises(UserError, match="expected one of its config"):
+        profile_of(config, tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------ parts
+def test_document_is_edited_where_it_stands() -> None:
+    document = Document("# old\na: 1   # why\nb:\n  c: [1]\n  d: 2\n# end\n", "# new\n")
+    document.set("a", "3")
+    document.set("b::c", "{x: 1}")
+    assert document.text == "# new\na: 3   # why\nb:\n  c: {x: 1}\n  d: 2\n# end\n"
+    document.remove("a")
+    document.set("b", "4", "all")
+    assert document.text == "# new\nb: 4  # all\n# end\n"
+    with pytest.raises(KeyError):
+        document.set("z", "1")
+
+
+def test_spacing_leaves_other_keys_alone() -> None:
+    """MONAI's own takes `image_path` for meta data; voxels of 1 mm become 2 mm, and come back."""
+    from monai.data import MetaTensor
+
+    image = MetaTensor(torch.rand(1, 6, 8, 4), meta={"filename_or_obj": "a.nii.gz"})
+    sample = {"image": image, "image_path": "a.nii.gz", "id": 1}
+    transform = PlainSpacingd("image", pixdim=[2, 2, 2])
+    result = transform(sample)
+    assert result["image_path"] == "a.nii.gz"
+    assert result["image"].shape[1:] != image.shape[1:]
+    assert transform.inverse(result)["image"].shape == image.shape
+    assert list(result) == list(sample)
+
+
+# ----------------------------------------------------------------------------------- through the command line
+@pytest.mark.slow
+def test_the_bundle_runs_alone(bundle: Path, tmp_path: Path) -> None:
+    """Segmentation, and the export to TorchScript, with the vendored package and from another folder."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    affine = np.array([[-2.0, 0, 0, 9], [0, 0, 2.0, 1], [0, 5.0, 0, 4], [0, 0, 0, 1]])  # axes not in order
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((20, 12, 18)), affine), scans / "a.nii.gz")
+    run = [sys.executable, "-m", "monai.bundle"]
+    configs = bundle / "configs"
+    words = [
+        "run",
+        "--config_file",
+        configs / "inference.yaml",
+        "--dataset_dir",
+        scans,
+        "--output_dir",
+        "out",
+    ]
+    export = [
+        "ckpt_export", "network_def", "--filepath", "model.ts", "--ckpt_file", bundle / "models" / "model.pt",
+        "--meta_file", configs / "metadata.json", "--config_file", configs / "inference.yaml",
+        "--use_trace", "True", "--input_shape", "[1,1,16,16,24]",
+    ]  # fmt: skip
+    for command in (words, export):
+        done = subprocess.run(
+            [*run, *map(str, command)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(bundle), "PRETEXT3D_CACHE": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    result = nib.load(tmp_path / "out" / "a_seg.nii.gz")
+    assert result.shape == (20, 12, 18)
+    np.testing.assert_allclose(result.affine, affine, atol=1e-5)
+    assert torch.jit.load(tmp_path / "model.ts")(torch.zeros(1, 1, 16, 16, 24)).shape == (1, 3, 16, 16, 24)
+    check_what_monai_deploy_reads(tmp_path / "model.ts", scans / "a.nii.gz")
+
+
+def check_what_monai_deploy_reads(model: Path, scan: Path) -> None:
+    """MONAI Deploy's bundle operator has the TorchScript file alone: network, metadata, configuration.
+
+    It loads the image by itself, leaves loading and saving out of the transforms, and takes the first input
+    and output of the metadata.
+    """
+    inside = {"metadata.json": "", "inference.json": ""}
+    network = torch.jit.load(model, _extra_files=inside)
+    parser = ConfigParser(json.loads(inside["inference.json"]))
+    formats = json.loads(inside["metadata.json"])["network_data_format"]
+    assert next(iter(formats["inputs"])) == "image"
+    assert next(iter(formats["outputs"])) == "pred"
+    preprocessing, postprocessing = (
+        parser.get_parsed_content(f"{part}processing").transforms for part in ("pre", "post")
+    )
+    sample = {"image": LoadImage(ensure_channel_first=True)(scan)}
+    for transform in preprocessing:
+        if not isinstance(transform, LoadImaged):
+            sample = transform(sample)
+    assert sample["image"].shape[0] == formats["inputs"]["image"]["num_channels"]
+    sample["pred"] = parser.get_parsed_content("inferer")(sample["image"].as_tensor()[None], network)[0]
+    assert sample["pred"].shape[0] == formats["outputs"]["pred"]["num_channels"]
+    assert {"AsDiscreted", "Invertd"} <= {type(transform).__name__ for transform in postprocessing}

@@ -1,0 +1,126 @@
+"""Tests of who a volume is of: CSV files, and names that look like several volumes of one subject."""
+
+import logging
+
+import pytest
+from pretext3d.data.subjects import by_subject, set_subjects, similar_names, subject_count, warn_ungrouped
+from pretext3d.errors import UserError
+
+CASES = [{"id": f"a/{n}", "name": n, "source": "a"} for n in ("s1_ed", "s1_es", "s2_ed")]
+
+
+def write(tmp_path, text):
+    path = tmp_path / "people.csv"
+    path.write_text(text)
+    return str(path)
+
+
+def test_subjects_of_a_csv(tmp_path):
+    found = set_subjects(CASES, write(tmp_path, "age,id,subject\n61,s1_ed,s1\n61,a/s1_es,s1\n"))
+    assert [case["subject"] for case in found] == ["s1", "s1", "s2_ed"]
+    assert "subject" not in CASES[0]
+    listed = set_subjects(
+        [{**CASES[0], "subject": "x"}, *CASES[1:]], write(tmp_path, "image,subject\nb/s1_es.nii.gz,x\n")
+    )
+    assert [case["subject"] for case in listed] == ["x", "x", "s2_ed"]  # a case without a line keeps its own
+    assert subject_count(listed) == "2 (3)"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"subjects: .*people\.csv not found; expected a CSV file with the columns id and subject"),
+        (
+            "id,who\ns1_ed,a\n",
+            r"people\.csv: found the columns \['id', 'who'\], expected 'subject' and one of id, case, name",
+        ),
+        ("id,subject\ns1_ed,a\ns9,b\n", r"people\.csv: 1 of 2 cases are not in dataset_dir, as 's9'"),
+        ("id,subject\ns1_ed,a\ns1_ed,b\n", r"line 3: case 's1_ed' has subject 'b' here, 'a' above"),
+        ("id,subject\ns1_ed\n", r"line 2: found case 's1_ed' and subject '', expected both"),
+    ],
+)
+def test_bad_files(tmp_path, text, message):
+    path = write(tmp_path, text) if text is not None else str(tmp_path / "people.csv")
+    with pytest.raises(UserError, match=message):
+        set_subjects(CASES, path)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    (tmp_path / "people.csv").write_bytes(b"id,subject\n\xff\xfe\x00,a\n")
+    with pytest.raises(UserError, match="cannot be read as CSV"):
+        set_subjects(CASES, str(tmp_path / "people.csv"))
+
+
+def test_a_subject_of_the_csv_is_the_same_in_all_data_sets(tmp_path):
+    cases = [{"id": f"{s}/{n}", "name": n, "source": s} for s in "ab" for n in ("s1", "s2")]
+    path = write(tmp_path, "id,subject\na/s1,anna\nb/s2,anna\n")
+    groups = by_subject(set_subjects(cases, path))
+    assert [[case["id"] for case in group] for group in groups.values()] == [
+        ["a/s1", "b/s2"],
+        ["a/s2"],
+        ["b/s1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["patient001_ed", "patient001_es"], {"patient001": 2}),
+        (["s01_t1", "s01_t2", "s02_t1"], {"s01": 2}),
+        (["x-left", "x-right"], {"x": 2}),
+        (["patient001", "patient001_ES"], {"patient001": 2}),
+        (["s01_visit1", "s01_visit2"], {"s01": 2}),
+        (["s01_t1_visit1", "s01_t1_visit2"], {"s01": 2}),
+        (["ms01_t1w_uint16", "ms01_t2w_uint16", "ms01_flair_uint16"], {"ms01_uint16": 3}),
+        (["p1/t1", "p1/t2", "p2/t1"], {"p1": 2}),
+        ([f"p{i:02d}_{v}" for i in range(3) for v in (1, 2)], {"p00": 2, "p01": 2, "p02": 2}),
+        ([f"p{i:02d}_{v}" for i in range(3) for v in ("aa", "bb")], {"p00": 2, "p01": 2, "p02": 2}),
+        (["sub-01_ses-1_T1w", "sub-01_ses-2_T1w", "sub-02_ses-1_T1w"], {"sub-01": 2}),
+        (
+            [f"patient{i:03d}_frame{f:02d}" for i, f in ((1, 1), (1, 12), (2, 1), (2, 14))],
+            {"patient001": 2, "patient002": 2},
+        ),
+    ],
+)
+def test_names_of_several_volumes_of_a_subject(names, expected):
+    assert {subject: len(found) for subject, found in similar_names(names).items()} == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"hippocampus_{i:03d}" for i in range(9)],
+        [f"scan_{i:04d}" for i in range(3)],
+        [f"case{i}" for i in range(9)],
+        [f"head_{i:02d}" for i in range(9)],
+        ["lgg_DU_5851", "lgg_DU_5853", "lgg_HT_5851", "lgg_HT_8018"],
+        [f"BraTS20_Training_{i:03d}" for i in range(9)],
+        [f"ct_train_{i}" for i in range(1001, 1009)],
+        [f"site{s}_{i:03d}" for s in (1, 2) for i in range(9)],
+        [f"IXI{i:03d}-Guys-{i + 700:04d}-T1" for i in range(9)],
+        [f"study_scan{i}" for i in range(5)],
+        ["eye_00291a03", "eye_007f1984", "eye_008a55fb"],
+        ["t1", "t2", "flair"],
+        [f"sub-{i:02d}_T1w" for i in range(5)],
+        [f"subject{i:02d}_left" for i in range(5)],
+        ["ct_heart_1p5mm_LPS", "ct_thorax_1p5mm_LPS"],
+        ["a", "b", ""],
+        [],
+    ],
+)
+def test_names_of_a_volume_per_subject(names):
+    assert similar_names(names) == {}
+
+
+def test_one_warning_says_how_to_group_volumes(caplog):
+    heart = [f"patient{i:03d}_{phase}" for i in range(1, 4) for phase in ("ed", "es")]
+    cases = [{"id": n, "name": n, "source": "a"} for n in heart]
+    others = [{"id": n, "name": n, "source": "b"} for n in ("x_left", "x_right", "y")]
+    with caplog.at_level(logging.WARNING):
+        warn_ungrouped([*cases, *others])
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("subjects: 8 of 9 volumes look by their names like several of one subject")
+    assert "--subjects FILE.csv with the columns id,subject and lines as patient001_ed,patient001" in message
+    caplog.clear()
+    warn_ungrouped([{**case, "subject": case["name"]} for case in cases])  # somebody said who is who
+    assert not caplog.records

@@ -1,0 +1,1 @@
+"""Example method (authors, venue, year)."""
