@@ -126,7 +126,7 @@ def with_package(text: bytes, where: str) -> bytes:
     try:
         return vendored(text.decode(), where).encode()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: found no YAML: {error}") from error
+        raise UserError(f"{where}: cannot be written as JSON: {' '.join(str(error).split())}") from error
 
 
 def as_json(text: bytes, where: str) -> bytes:

@@ -183,8 +183,30 @@ def test_it_learns_to_fill_a_flat_image() -> None:
 
 
 def test_arms() -> None:
-    assert si.choose_arm("roi-supervoxel", ARMS) == {**ARMS["roi-supervoxel"], "untrained": False}
+    arm = si.choose_arm("roi-supervoxel", ARMS)
+    row = {**ARMS["roi-supervoxel"], "untrained": False}
+    assert {key: arm[key] for key in row} == row
     assert si.choose_arm("vanilla-unet", ARMS)["untrained"] is True
+
+
+def test_what_follows_from_an_arm() -> None:
+    """Labels are read where regions come from them, or where only a part of the labelled cases is used."""
+    rows = {
+        "roi": {"task": "inpainting", "regions": "cuboids", "roi": True},
+        "noroi": {"task": "inpainting", "regions": "cuboids", "roi": False},
+        "restart": {"task": "segmentation", "regions": "cuboids", "roi": True},
+    }
+    follows = ("labelled", "read", "purpose", "recorded_as", "target_keys")
+
+    def of(arm: str, labelled_part: bool = False) -> tuple:
+        chosen = si.choose_arm(arm, rows, labelled_part)
+        return tuple(chosen[key] for key in follows)
+
+    targets, ours, both = ["clean", "mask", "inside"], "supervoxel_inpainting", ["image", "label"]
+    assert of("roi") == (True, both, "guided", ours, targets)
+    assert of("noroi") == (False, ["image"], "pretraining", ours, targets)
+    assert of("noroi", labelled_part=True) == (True, both, "guided", ours, targets)
+    assert of("restart") == (True, both, "guided", "segmentation", ["label"])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import skimage.segmentation
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from pretext3d.errors import UserError
 from pretext3d.methods.supervoxel_inpainting import pretext as si
@@ -218,3 +219,17 @@ def test_restart_loss_by_hand() -> None:
     label[0, 0, 0, :2] = 1
     loss = si.RestartLoss()(torch.zeros(1, 2, 2, 4), {"label": label})
     torch.testing.assert_close(loss, torch.tensor(2 / 3), atol=1e-5, rtol=0)  # MONAI adds 1e-5 to both parts
+
+
+def test_metrics_of_a_validation() -> None:
+    clean, mask = torch.full((2, 1, *SHAPE), 0.5), torch.zeros(2, 1, *SHAPE, dtype=torch.bool)
+    mask[..., 2, 3:5] = True
+    clean[..., 2, 3:5] = 0.7
+    engine = Engine(lambda *_: output(torch.full_like(clean, 0.6), clean, mask))
+    for name, metric in si.validation_metrics().items():
+        metric.attach(engine, name)
+    got = engine.run([0], max_epochs=1).metrics
+    # 0.1^2 everywhere; a flat fill is 0.5, so 0.2^2 in the region
+    assert got["masked_mse"] == pytest.approx(0.01)
+    assert got["mse"] == pytest.approx(0.01)
+    assert got["relative_masked_error"] == pytest.approx(0.25, rel=1e-4)

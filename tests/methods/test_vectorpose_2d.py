@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.transforms import Compose, CopyItemsd
+from pretext3d.data.dataset import CachedVolumes
 from pretext3d.errors import UserError
 from pretext3d.methods.vectorpose import pretext as vp
 from pretext3d.methods.vectorpose.vectors import (
@@ -237,3 +239,27 @@ def test_network_shapes_and_gradients(n: int | None, boundary: bool) -> None:
     }  # fmt: skip
     vp.VectorPoseLoss()((logits, reconstruction), target).backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+
+def test_metrics_of_a_validation() -> None:
+    """Training vectors are (0, 0) and (6, 8), mean (3, 4); all held-out ones are (3, 9), 5 mm from it."""
+
+    class Samples(CachedVolumes):
+        def __init__(self) -> None: ...
+
+        def until(self, key: int, name: str) -> torch.Tensor:
+            return torch.tensor([[6.0, 8.0]]) * (key % 2)
+
+    made = output_of(torch.tensor([[3.0, 8.0]]), torch.tensor([[3.0, 9.0]]))  # 1 mm off
+    made["pred"] = (made["pred"][0], torch.zeros(1, 2, 2, 3))
+    made["label"] |= {"clean": torch.full((1, 1, 2, 3), 0.4), "boundary": torch.full((1, 1, 2, 3), 0.25)}
+    engine = Engine(lambda *_: made)
+    for name, metric in vp.validation_metrics(Samples()).items():
+        metric.attach(engine, name)
+    got = engine.run([0], max_epochs=1).metrics
+    assert got["vector_error_mm"] == pytest.approx(1.0, abs=1e-3)
+    assert got["mean_predictor_mm"] == pytest.approx(5.0, abs=1e-3)
+    assert got["relative_vector_error"] == pytest.approx(0.2, abs=1e-3)
+    assert got["voxel_l1"] == pytest.approx(0.1)
+    assert got["voxel_psnr_db"] == pytest.approx(20.0, abs=1e-3)
+    assert got["boundary_l1"] == pytest.approx(0.25)

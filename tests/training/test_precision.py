@@ -2,7 +2,15 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 from pretext3d.errors import UserError
-from pretext3d.training.precision import AutocastInferer, use_bfloat16
+from pretext3d.networks.classification import ClassificationNet
+from pretext3d.networks.factory import build_backbone
+from pretext3d.training.precision import (
+    AutocastInferer,
+    channels_last,
+    spatial_dims_of,
+    to_device,
+    use_bfloat16,
+)
 from torch import nn
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -103,3 +111,112 @@ def test_runs_the_inferer_it_is_given() -> None:
     result = AutocastInferer("fp32", CPU, window)(image, network)
     assert network.seen.shape == (1, 2, 2, 2, 2)
     torch.testing.assert_close(result, 2 * image.sum(1, keepdim=True))
+
+
+# -------------------------------------------------------------------------------------------------------- 2D
+class Images(nn.Module):
+    """A 2D convolution that keeps what it was called with; of sets of patches, of each patch."""
+
+    def __init__(self, kernel=3):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, kernel, padding=kernel // 2)
+
+    def forward(self, x):
+        self.seen = x
+        result = self.conv(x.flatten(0, -4))
+        self.computed = result.dtype
+        return result
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (5, 1), (1, 4), (2, 2), (8, 8)])
+def test_kernels_larger_than_an_image_are_right_in_bfloat16(shape, kernel):
+    """At stride 1, what is wrong with 3D convolutions is not with 2D ones: every run gives the right one."""
+    torch.manual_seed(0)
+    network = to_device(Images(kernel), "cpu")
+    image = torch.randn(2, 8, *shape)
+    gradients = []
+    for _ in range(6):
+        freed = [torch.full((size,), float("nan")) for size in (10**3, 10**4, 10**5)]
+        del freed
+        network.zero_grad()
+        AutocastInferer("bf16", CPU)(image, network).square().mean().backward()
+        gradients.append(network.conv.weight.grad.clone())
+    assert network.computed == torch.bfloat16
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    expected = torch.autograd.grad(network(image).square().mean(), network.conv.weight)[0]
+    assert (gradients[0] - expected).norm() / expected.norm() < 0.02  # bfloat16 has 8 significant bits
+
+
+class Strided(nn.Module):
+    """One convolution with a stride."""
+
+    def __init__(self, dims, kernel, stride):
+        super().__init__()
+        padding = tuple(k // 2 for k in kernel)
+        self.conv = getattr(nn, f"Conv{dims}d")(8, 64, kernel, stride, padding)
+
+    def forward(self, x):
+        result = self.conv(x)
+        self.computed = result.dtype
+        return result
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "dtype"),
+    [
+        ((1, 1), (3, 3), 2, torch.float32),
+        ((6, 1), (3, 3), 2, torch.float32),
+        ((4, 2), (3, 5), 3, torch.float32),
+        ((4, 4, 1), (3, 3, 3), (2, 2, 2), torch.float32),
+        ((3, 1, 3), (3, 3, 3), 2, torch.float32),
+        ((8, 8, 1), (1, 3, 3), (1, 1, 2), torch.float32),
+        ((1, 1), (1, 1), 2, torch.bfloat16),
+        ((2, 3), (3, 3), 2, torch.bfloat16),
+        ((4, 4, 2), (3, 3, 3), 2, torch.bfloat16),
+    ],
+)
+def test_strides_larger_than_the_map_are_computed_in_float32(shape, kernel, stride, dtype) -> None:
+    torch.manual_seed(0)
+    network = to_device(Strided(len(shape), kernel, stride), CPU)
+    image = torch.randn(2, 8, *shape)
+    gradients = []
+    for _ in range(6):
+        freed = [torch.full((size,), float("nan")) for size in (10**3, 10**4, 10**5)]
+        del freed
+        network.zero_grad()
+        AutocastInferer("bf16", CPU)(image, network).square().mean().backward()
+        gradients.append(network.conv.weight.grad.clone())
+    assert network.computed == dtype
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    expected = torch.autograd.grad(network(image).square().mean(), network.conv.weight)[0]
+    error = (gradients[0] - expected).norm() / expected.norm()
+    assert error < (1e-5 if dtype == torch.float32 else 0.02)
+
+
+def test_images_are_laid_out_and_sets_of_tiles_are_left() -> None:
+    network, inferer = Images(), AutocastInferer("fp32", CPU)
+    inferer(torch.rand(2, 8, 5, 6), network)
+    assert network.seen.is_contiguous(memory_format=torch.channels_last)
+    tiles = torch.rand(2, 4, 8, 5, 6)  # five axes, and yet no volume
+    inferer(tiles, network)
+    assert network.seen is tiles
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_network_lies_in_the_layout_of_its_dimension(dims) -> None:
+    backbone = build_backbone("unet", 3, (8,) * dims, dims)
+    plain = nn.Sequential(getattr(nn, f"Conv{dims}d")(3, 8, 3), nn.Flatten(), nn.Linear(8, 2))
+    wrapped = nn.Module()
+    wrapped.module = ClassificationNet(build_backbone("unet", 3, (8,) * dims, dims), 2)
+    for network in (backbone, plain, wrapped):
+        assert spatial_dims_of(network) == dims
+        assert to_device(network, CPU) is network
+        layout = channels_last(dims)
+        kernels = [p for p in network.parameters() if p.ndim == dims + 2]
+        assert kernels
+        assert all(kernel.is_contiguous(memory_format=layout) for kernel in kernels)
+
+
+def test_a_network_without_convolutions_is_one_of_3d() -> None:
+    assert spatial_dims_of(nn.Linear(2, 2)) == spatial_dims_of(torch.relu) == 3

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pretext3d.training import checkpointer, history
 
-from tests.training import test_checkpointer, test_history
+from tests.training import runs, test_history
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -13,8 +13,8 @@ def test_checkpoints_are_the_first_ones_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
     monkeypatch.setattr(checkpointer.idist, "get_rank", lambda: rank)
-    run = test_checkpointer.Run(tmp_path / "run")()
-    assert run.checkpointer.done_epoch == test_checkpointer.EPOCHS
+    run = runs.Run(tmp_path / "run")()
+    assert run.checkpointer.done_epoch == runs.EPOCHS
     assert (tmp_path / "run" / "final.pt").exists() == (rank == 0)
     assert (list(tmp_path.iterdir()) == []) == (rank == 1)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.optimizers import WarmupCosineSchedule
 from pretext3d.errors import UserError
 from pretext3d.networks.classification import ClassificationNet
@@ -20,8 +21,8 @@ from pretext3d.training.recipes import FreezeEncoder, parameter_groups, warmup_c
 from pretext3d.training.transfer import mark_transferred
 from torch import nn
 
-from tests.training import test_checkpointer
-from tests.training.test_checkpointer import CASES, EPOCHS, STEPS, Kill, assert_equal_files, names
+from tests.training import runs
+from tests.training.runs import CASES, EPOCHS, STEPS, Kill, assert_equal_files, names
 
 ROI = (8, 8, 8)
 ENCODER, DECODER = "backbone.down.", ("backbone.up.", "backbone.merge.")
@@ -33,7 +34,7 @@ def network_of(task="segmentation"):
     return ClassificationNet(backbone, 2) if task == "classification" else SegmentationNet(backbone, 1)
 
 
-class Run(test_checkpointer.Run):
+class Run(runs.Run):
     """A fine-tuning run whose network's states at the end of each epoch are kept."""
 
     def __init__(
@@ -44,7 +45,7 @@ class Run(test_checkpointer.Run):
         super().__init__(folder, *more, **{"scheduler": "warmup_cosine", "record": record, **options})
         FreezeEncoder(self.network, freeze).attach(self.trainer)
         self.states[0] = self.weights
-        self.trainer.add_event_handler(test_checkpointer.Events.EPOCH_COMPLETED, self.keep)
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
 
     def make_data(self):
         x = torch.randn(CASES, 1, *ROI)
@@ -153,7 +154,7 @@ def test_a_smaller_rate_moves_the_backbone_less(tmp_path):
     for group in run.optimizer.param_groups:
         group["weight_decay"] = 0.0
     run.trainer.add_event_handler(
-        test_checkpointer.Events.ITERATION_COMPLETED(once=1),
+        Events.ITERATION_COMPLETED(once=1),
         lambda engine: run.states.update(one=run.weights),
     )
     run()

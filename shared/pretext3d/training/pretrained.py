@@ -33,6 +33,7 @@ from pretext3d.training.transfer import Adapter, Row, TransferReport, mark_trans
 
 __all__ = [
     "Pretrained",
+    "load_classification",
     "load_pretrained",
     "load_segmentation",
     "read_pretrained",
@@ -283,21 +284,42 @@ def load_pretrained(
 def load_segmentation(
     pretrained: Pretrained | str | Path, in_channels: int = 0, weights: str = "final", spatial_dims: int = 0
 ) -> SegmentationNet:
-    """The complete network of a fine-tuned checkpoint, ready to segment.
+    """The complete network of a checkpoint that was fine-tuned to segment.
 
     Args:
-        pretrained: a checkpoint that was read, or the path of one, a fine-tuned run or a bundle of one.
-        in_channels: channels of the images; 0 = not checked.
-        weights: which of a folder's: final (the last step) or best (on the held-out cases).
+        pretrained: Checkpoint that was read, or the path of one, of a fine-tuned run or of a bundle of one.
+        in_channels: Number of channels of the images; 0 = not checked.
+        weights: Which of a folder's: final (the last step) or best (on the held-out cases).
         spatial_dims: 3 or 2; 0 = not checked.
 
     Raises:
-        UserError: the checkpoint is of pre-training, of another number of channels or of spatial dimensions.
+        UserError: the checkpoint is of another task, number of channels or of spatial dimensions.
     """
+    read = _read_finetuned(pretrained, "segmentation", in_channels, weights, spatial_dims)
+    record = read.record
+    network = SegmentationNet(rebuild(record["backbone"]), record["num_classes"], record.get("decoder", ""))
+    network.load_state_dict(read.network)
+    return network
+
+
+def load_classification(
+    pretrained: Pretrained | str | Path, in_channels: int = 0, weights: str = "final", spatial_dims: int = 0
+) -> ClassificationNet:
+    """The complete network of a checkpoint that was fine-tuned to classify; see `load_segmentation`."""
+    read = _read_finetuned(pretrained, "classification", in_channels, weights, spatial_dims)
+    network = ClassificationNet(rebuild(read.record["backbone"]), read.record["num_classes"])
+    network.load_state_dict(read.network)
+    return network
+
+
+def _read_finetuned(
+    pretrained: Pretrained | str | Path, task: str, in_channels: int, weights: str, spatial_dims: int
+) -> Pretrained:
+    """A fine-tuned checkpoint, read and compared with the images that it will see."""
     if not isinstance(pretrained, Pretrained):
         pretrained = read_pretrained(pretrained, weights)
     file, record = pretrained.file, pretrained.record
-    check_method(pretrained, "segmentation")
+    check_method(pretrained, task)
     check_spatial_dims(pretrained, spatial_dims)
     logger.info("weights: %s", file)
     if in_channels and in_channels != record["channels"]:
@@ -305,6 +327,4 @@ def load_segmentation(
             f"{file}: was trained on {record['channels']} channel(s), the images have {in_channels}; "
             "choose by channels, e.g. [0]"
         )
-    network = SegmentationNet(rebuild(record["backbone"]), record["num_classes"], record.get("decoder", ""))
-    network.load_state_dict(pretrained.network)
-    return network
+    return pretrained

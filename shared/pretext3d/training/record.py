@@ -57,8 +57,8 @@ def labelled_record(
         more: Further entries of the record.
 
     Returns:
-        The entries of `pretraining_record`, and bundle, roi_size, num_classes, class_names, split, and
-        `pretrained` in data.
+        The entries of `pretraining_record`, and bundle, roi_size, num_classes, class_names, split,
+        freeze_encoder_epochs, and `pretrained` in data.
     """
     record = {
         "method": task,
@@ -68,9 +68,10 @@ def labelled_record(
         "num_classes": _found("classes", "num_classes"),
         "class_names": list(_found("class_names", "class_names")),
         "split": {key: setting(key) for key in ("val_fraction", "test_fraction", "split_seed", "fold")},
+        "freeze_encoder_epochs": setting("freeze_encoder_epochs", 0),
         **more,
     }
-    trained = setting("train#dataset#data") if train is None else train
+    trained: Sequence[Any] = setting("train#dataset#data") if train is None else train
     named = str(setting("pretrained") or "") if pretrained is None else pretrained
     record["data"] = {
         "name": data_name(setting("dataset_dir"), unnamed),

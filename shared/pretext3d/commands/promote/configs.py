@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # of the machine or of the experiment, not of the network: as the bundle's file has them
 RESET = {
     "dataset_dir", "datalist", "output_dir", "ckpt_dir", "cache_dir", "resume", "device", "pretrained",
-    "keep_head", "label_fraction", "num_labelled", "is_not_rank0", "bundle_root", "imports", "cases", "network_def",
+    "keep_head", "label_fraction", "num_labelled", "is_not_rank0", "bundle_root", "imports", "cases",
+    "network_def",
     "initialize", "run", "finalize", "subjects", "freeze_encoder_epochs", "backbone_learning_rate",
 }  # fmt: skip
 # what evaluate.yaml takes from a run's checkpoint, and what the new train.yaml has
@@ -112,9 +113,10 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
     document.set("pretrained", MODEL, "the weights to begin with; '' = from scratch")
     document.remove("keep_head")
     document.set("profile", run.profile, "")
-    rows = {run.profile, f"{run.profile}_2d"} & set(run.config["profiles"])
-    document.set("profiles", {row: as_lists(run.config["profiles"][row]) for row in sorted(rows)}, "")
-    document.set("spatial_dims", record["backbone"].get("spatial_dims", 3), "")
+    spatial_dims = record["backbone"].get("spatial_dims", 3)
+    rows = [run.profile, *([f"{run.profile}_2d"] if spatial_dims == 2 else [])]
+    document.set("profiles", {row: as_lists(run.config["profiles"][row]) for row in rows}, "")
+    document.set("spatial_dims", spatial_dims, "")
     document.set("num_classes", record["num_classes"], "with background")
     document.set("encoder", record["backbone"]["encoder"], "of network_def")
     document.set("decoder", record.get("decoder", ""), "of network_def")
@@ -124,8 +126,10 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
     document.set("spacing", record["pixdim"] or [], "mm; [] = as the files have it")
     document.set("classes", "@num_classes", "")
     document.set("class_names", list(classes), "")
-    # what models/model.pt becomes: best (by its validations) or final (the last)
     document.insert_before("in_channels", {"weights": "best"})
+    document.set(
+        "weights", "best", "what models/model.pt becomes: best (by its validations) or final (the last)"
+    )
     document.set("network_def", network(record))
     document["record"].update({"unnamed": "annotated cases", "pretrained": name})
     document["initialize"].extend([dict(READ_PROVENANCE), dict(LOAD_WEIGHTS), dict(CHECK_CASES)])

@@ -40,6 +40,8 @@ class Document:
         return node[last]
 
     def _node(self, path: str) -> tuple[Any, str]:
+        if path in self.content:  # an overlay names nested entries by one key
+            return self.content, path
         *outer, last = path.split("::")
         node = self.content
         for name in (*outer, last):
@@ -55,14 +57,14 @@ class Document:
             UserError: there is no such entry.
         """
         node, last = self._node(path)
-        remark = node.ca.items.get(last)
-        node[last] = value
-        if comment is not None:
-            node.ca.items.pop(last, None)
-            if comment:
-                node.yaml_add_eol_comment(comment, last, column=0)
-        elif remark is not None and isinstance(value, Mapping | list):
-            node.ca.items.pop(last, None)
+        node[last] = as_yaml(value)
+        remark = (node.ca.items.get(last) or [None] * 3)[2]
+        if remark is not None:  # with the line's comment it holds the lines below it
+            below = remark.value[remark.value.index("\n") :]
+            kept = remark.value.split("\n")[0] if comment is None else f"# {comment}" * bool(comment)
+            remark.value, remark.start_mark.column = kept + below, 0
+        elif comment:
+            node.yaml_add_eol_comment(comment, last, column=0)
 
     def remove(self, path: str) -> None:
         """Take an entry out, with the comment at its line's end.
@@ -83,7 +85,7 @@ class Document:
         for name, value in entries.items():
             if name in node:
                 raise UserError(f"{self.where}: found an entry {name}, expected none to be added to")
-            node.insert(list(node).index(last), name, value)
+            node.insert(list(node).index(last), name, as_yaml(value))
 
     def text(self) -> str:
         """The file's text.
@@ -97,6 +99,21 @@ class Document:
         if yaml.safe_load(written) != plain(self.content):
             raise UserError(f"{self.where}: found a setting of the run that YAML would not read as it is")
         return written
+
+
+def as_yaml(value: Any) -> Any:
+    """A value as it is written: text without needless quotes, a list of plain values on one line."""
+    from ruamel.yaml.comments import CommentedSeq
+    from ruamel.yaml.scalarstring import PlainScalarString
+
+    if isinstance(value, Mapping):
+        return {key: as_yaml(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        listed = CommentedSeq([as_yaml(v) for v in value])
+        if not any(isinstance(v, Mapping | list) for v in value):
+            listed.fa.set_flow_style()
+        return listed
+    return PlainScalarString(value) if isinstance(value, str) else value
 
 
 def plain(value: Any) -> Any:

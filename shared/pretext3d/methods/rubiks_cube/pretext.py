@@ -33,6 +33,7 @@ from pretext3d.ops.grids import block_size, check_grid, cube_starts, extract_cub
 from pretext3d.ops.permutations import reorder
 from pretext3d.ops.rotations import check_rotation_axes, half_turns
 from pretext3d.training.metrics import SampleMean
+from pretext3d.training.precision import channels_last
 
 __all__ = [
     "OrientationAccuracy",
@@ -48,7 +49,6 @@ HEADS = ("given_order", "independent")
 # Axes of the half rotations, by dimensions: the horizontal and the vertical axis, in RAS order left-right and
 # inferior-superior; in 2D the axis through the plane.
 ROTATION_AXES = {3: (0, 2), 2: (2,)}
-MEMORY_FORMATS = {3: torch.channels_last_3d, 2: torch.channels_last}
 
 
 # ------------------------------------------------------------------------------------------- 2.1 the puzzle
@@ -266,7 +266,7 @@ class RubiksCubeNet(nn.Module):
         The latter are of the cube at each position, if it came from each cell.
         """
         batch, cells = x.shape[:2]
-        cubes = x.flatten(0, 1).to(memory_format=MEMORY_FORMATS[x.ndim - 3])
+        cubes = x.flatten(0, 1).to(memory_format=channels_last(x.ndim - 3))
         features = self.branch(self.pool(self.backbone.encode_coarsest(cubes)).flatten(1))
         joined = features.view(batch, -1)
         if self.given_order:
