@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+BUNDLE_DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("bundles/*/*/README.md"))
 
 
 def tracked_files() -> list[Path]:
@@ -122,7 +123,7 @@ def test_ci_script_is_executable_and_reads_the_commands() -> None:
     assert "nonsense" in missing.stderr
 
 
-@pytest.mark.parametrize(("document", "runs"), [("README.md", 5), *((name, 0) for name in DOCUMENTS)])
+@pytest.mark.parametrize(("document", "runs"), [("README.md", 9), *((name, 0) for name in DOCUMENTS)])
 def test_commands_name_files_and_keys_that_exist(document: str, runs: int) -> None:
     seen = 0
     for line in shell_lines((ROOT / document).read_text()):
@@ -142,10 +143,10 @@ def test_commands_name_files_and_keys_that_exist(document: str, runs: int) -> No
         keys = words[words.index("monai.bundle") :]
         given = {word[2:] for word in keys if word.startswith("--")} - {"config_file", "tracking"}
         assert given <= config_keys(*files), line
-    assert seen >= runs  # train, fine-tune, evaluate, infer, several processes
+    assert seen >= runs  # train, fine-tune, evaluate, infer; classes; 2D; several processes
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *DOCUMENTS])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *DOCUMENTS, *BUNDLE_DOCUMENTS])
 def test_relative_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
         if not urlsplit(target).scheme:
@@ -155,8 +156,8 @@ def test_relative_links_lead_somewhere(document: str) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_every_key_of_the_readme_is_in_the_configurations(bundle: Path) -> None:
     general, finetuning = readme_keys("The same in every bundle"), readme_keys("In `finetune.yaml` also")
-    assert len(general) == 24
-    assert len(finetuning) == 7
+    assert len(general) == 29
+    assert len(finetuning) == 9
     assert general <= config_keys(bundle / "configs" / "train.yaml")
     assert general | finetuning <= config_keys(bundle / "configs" / "finetune.yaml")
 

@@ -64,9 +64,9 @@ def card(name: str, story: dict[str, Any]) -> str:
     )  # fmt: skip
     return f"""# Weights
 
-`model.pt`: pre-trained by this bundle, to be fine-tuned: `finetune.yaml --pretrained bundles/{name}`.
-Without fine-tuning it cannot segment. It loads with `torch.load(..., weights_only=True)`; `provenance.json`
-holds this card for programs.
+`model.pt` was pre-trained with this bundle and is meant for fine-tuning:
+`finetune.yaml --pretrained bundles/{name}`. Without fine-tuning it cannot segment. It loads with
+`torch.load(..., weights_only=True)`; `provenance.json` is this model card for programs.
 
 | | |
 |---|---|
@@ -78,8 +78,8 @@ Held-out cases, at the epoch of these weights:
 {held_out}
     {story["command"]}
 
-Your own run's weights in their place: `python tools/ship_weights.py RUN bundles/{name} --force ...` writes
-all three files.
+To replace them with the weights of your own run,
+`python tools/ship_weights.py RUN bundles/{name} --force ...` writes all three files.
 """
 
 

@@ -32,23 +32,24 @@ def check_launched() -> None:
         )
 
 
-def join(device: torch.device) -> None:
+def join(device: torch.device | str) -> None:
     """Meet the other processes: by NCCL on GPUs, by Gloo on CPUs.
 
     Args:
         device: Device of this process.
     """
-    if device.type == "cuda":
+    gpu = torch.device(device).type == "cuda"
+    if gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group(backend="nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group(backend="nccl" if gpu else "gloo")
 
 
-def distribute(network: nn.Module, device: torch.device) -> nn.parallel.DistributedDataParallel:
+def distribute(network: nn.Module, device: torch.device | str) -> nn.parallel.DistributedDataParallel:
     """The network on its device, with gradients averaged over all processes.
 
     On GPUs batch norm takes its statistics over all processes (SyncBatchNorm), which CPUs have no form of.
     """
-    if device.type != "cuda":
+    if torch.device(device).type != "cuda":
         return nn.parallel.DistributedDataParallel(network)
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(network.to(device))
     return nn.parallel.DistributedDataParallel(synchronised, device_ids=[device])

@@ -227,8 +227,8 @@ def suggestion(step: str) -> str:
     if step == "finetune":
         command += " --dataset_dir LABELLED_FOLDER" if setting("dataset_dir") else ""
         command += " --spatial_dims 2" if setting("spatial_dims", 3) == 2 else ""
-        return command
-    given = {name: setting(name) for name in ("dataset_dir", "datalist", "class_file")}
+    names = ("subjects",) if step == "finetune" else ("dataset_dir", "datalist", "subjects", "class_file")
+    given = {name: setting(name) for name in names}
     return command + "".join(f" --{name} {shlex.quote(str(v))}" for name, v in given.items() if v)
 
 
