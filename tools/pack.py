@@ -17,15 +17,15 @@ from pathlib import Path
 
 import yaml
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of, write_whole
 from pretext3d.publishing.archive import (
     archive_name,
     check_changelog,
     check_name,
     read_metadata,
     requirements,
-    sha256_of,
 )
-from pretext3d.publishing.contents import PACKAGE, bad_name, check_size, leftover, write_whole
+from pretext3d.publishing.contents import PACKAGE, bad_name, check_size, leftover
 from pretext3d.publishing.index import INDEX, make_index
 from pretext3d.publishing.provenance import check_provenance
 from pretext3d.publishing.transfer import check_url

@@ -5,43 +5,24 @@ card, models/README.md. Ship only what the licence of the training data allows.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pretext3d
-import torch
 from pretext3d.errors import UserError, install_excepthook
-from pretext3d.publishing.archive import read_metadata, sha256_of
-from pretext3d.publishing.contents import check_size, write_whole
-from pretext3d.publishing.provenance import CARD, MODEL, PROVENANCE, check_story
+from pretext3d.files import sha256_of
+from pretext3d.publishing.archive import read_metadata
+from pretext3d.publishing.contents import check_size
+from pretext3d.publishing.provenance import CARD, MODEL, check_story
 from pretext3d.publishing.traces import machine_traces
+from pretext3d.publishing.weights import facts_of, metrics_at, write_model_file, write_provenance
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pretrained import resolve_pretrained
 
-NUMBERS = ("epoch", "step", "seconds", "train_loss", "learning_rate")  # of metrics.csv, no metric
 EXAMPLES = """examples
   python tools/ship_weights.py runs/vp bundles/vectorpose --data "the embedded phantom" \\
       --licence Apache-2.0 --command "python -m monai.bundle run --config_file ... --max_epochs 8"
 """
-
-
-def metrics_at(run: Path, epoch: int) -> tuple[int, dict[str, float]]:
-    """Steps done and the validation's metrics after an epoch, from a run's metrics.csv.
-
-    Raises:
-        UserError: the file is not there or has no such epoch.
-    """
-    path = run / "metrics.csv"
-    if not path.is_file():
-        raise UserError(f"{run}: found no metrics.csv, expected the output_dir of a pre-training")
-    table = pd.read_csv(path).set_index("epoch", drop=False)
-    if epoch not in table.index:
-        raise UserError(f"{path}: found no epoch {epoch}, expected the one of the weights")
-    row = table.loc[epoch].dropna()
-    return int(row["step"]), {name: float(value) for name, value in row.items() if name not in NUMBERS}
 
 
 def story_of(run: Path, bundle: Path, data: str, licence: str, command: str) -> tuple[Path, dict[str, Any]]:
@@ -56,22 +37,19 @@ def story_of(run: Path, bundle: Path, data: str, licence: str, command: str) -> 
     if record.get("method") != bundle.name:
         raise UserError(f"run: {run}: found method {record.get('method')!r}, expected {bundle.name!r}")
     check_size(file)
-    steps, metrics = metrics_at(run, content["epoch"])
+    at = metrics_at(run / "metrics.csv", content["epoch"])
+    if at is None:
+        raise UserError(f"{run}: found no metrics.csv with epoch {content['epoch']}, expected a pre-training")
     return file, {
         "data": data,
         "licence": licence,
         "command": command,
-        "training_cases": len(record["data"]["train"]),
-        "seed": record["seed"],
-        "epochs": content["epoch"],
-        "steps": steps,
-        "held_out": metrics,
-        "encoder": record["backbone"]["encoder"],
+        **facts_of(content),
+        "steps": at[0],
+        "held_out": at[1],
         "channels": record["channels"],
         "pixdim": record["pixdim"],
         "bundle_version": read_metadata(bundle / "configs" / "metadata.json").get("version"),
-        "pretext3d_version": pretext3d.__version__,
-        "torch_version": str(torch.__version__),
         "sha256": sha256_of(file),
     }
 
@@ -130,17 +108,9 @@ def main(words: Sequence[str] | None = None) -> None:
     if (models / MODEL).exists() and not options.force:
         raise UserError(f"bundle: {options.bundle}: found models/model.pt already, expected none, or --force")
     check_story(story, "the card")
-    contents = {
-        MODEL: file.read_bytes(),
-        PROVENANCE: (json.dumps(story, indent=4) + "\n").encode(),
-        CARD: card(bundle.name, story).encode(),
-    }
-    try:
-        models.mkdir(exist_ok=True)
-        for name, content in contents.items():
-            write_whole(models / name, content)
-    except OSError as error:
-        raise UserError(f"bundle: {models} cannot be written: {error}") from error
+    write_model_file(models / MODEL, file.read_bytes())
+    write_provenance(models, story)
+    write_model_file(models / CARD, card(bundle.name, story).encode())
     print(
         f"wrote {options.bundle}/models: model.pt ({file.name} of {options.run}), provenance.json, README.md"
     )

@@ -9,16 +9,16 @@ from pathlib import Path
 import jsonschema
 import yaml
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of
 from pretext3d.publishing.archive import (
     check_changelog,
     check_members,
     open_archive,
     read_metadata,
     requirements,
-    sha256_of,
     split_archive_name,
 )
-from pretext3d.publishing.contents import LARGEST, bad_name, leftover
+from pretext3d.publishing.contents import MAX_FILE_BYTES, bad_name, leftover
 from pretext3d.publishing.provenance import check_provenance
 from pretext3d.publishing.traces import machine_traces, own_names
 
@@ -99,9 +99,11 @@ def check_unwanted(bundle: Path, files: list[str]) -> Result:
     wrong = [f"{name} ({what})" for name, what in told.items() if what]
     wrong += [f"{name} (a link)" for name in files if (bundle / name).is_symlink()]
     sizes = {name: (bundle / name).lstat().st_size for name in files}
-    wrong += [f"{name} ({size / 1e6:.0f} MB)" for name, size in sizes.items() if size > LARGEST]
+    wrong += [f"{name} ({size / 1e6:.0f} MB)" for name, size in sizes.items() if size > MAX_FILE_BYTES]
     good = f"largest file {max(sizes.values(), default=0) / 1e6:.1f} MB"
-    return judge("leftovers, sizes", wrong, f"a bundle's own files, each up to {LARGEST // 10**6} MB", good)
+    return judge(
+        "leftovers, sizes", wrong, f"a bundle's own files, each up to {MAX_FILE_BYTES // 10**6} MB", good
+    )
 
 
 def check_paths(bundle: Path, files: list[str]) -> Result:

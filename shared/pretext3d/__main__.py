@@ -4,12 +4,12 @@ A command's module is imported when the command is called, and not before: help 
 `make_parser()`, and `main(words)`, which returns the exit code.
 """
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pretext3d.checking import closest_hint
 from pretext3d.errors import find_user_error, install_excepthook
 from pretext3d.version import __version__
 
@@ -88,9 +88,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     command = COMMANDS.get(name)
     if command is None:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        print(f"error: {name}: no such command, expected one of {', '.join(COMMANDS)}{hint}", file=sys.stderr)
+        known = f"{', '.join(COMMANDS)}{closest_hint(name, COMMANDS)}"
+        print(f"error: {name}: no such command, expected one of {known}", file=sys.stderr)
         return 2
     install_excepthook(command.stopped)
     try:

@@ -12,8 +12,8 @@ import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, LoadImaged, RandShiftIntensityd, ScaleIntensityd, Transform
 from pretext3d.data.dataset import CachedVolumes, EpochSampler, UsableVolumes, describe
-from pretext3d.data.disk_cache import remove_old_drafts
 from pretext3d.errors import UserError
+from pretext3d.files import remove_old_drafts
 
 
 @pytest.fixture

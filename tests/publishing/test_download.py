@@ -186,7 +186,7 @@ def test_lock_that_was_removed_meanwhile_keeps_nobody_out(
     flock, calls = fcntl.flock, []
 
     def late(descriptor: int, how: int) -> None:
-        calls.append(descriptor)
+        calls.extend([descriptor] if how & fcntl.LOCK_EX else [])
         if len(calls) == 1:
             (tmp_path / ".tiny.lock").unlink()
             (tmp_path / ".tiny.lock").touch()

@@ -28,8 +28,18 @@ def test_drives_and_shares(text: str) -> None:
 
 
 def test_binary_files_need_more_than_three_letters() -> None:
-    assert machine_traces(b"\0 D:/\x80 \0", []) == []
+    assert machine_traces(b"\0 D:" + b"/\x80 \0", []) == []
     assert len(machine_traces(b"\0 D:" + b"/scans/a.pt \0", [])) == 1
+
+
+def test_addresses_and_hosts_of_private_networks() -> None:
+    address, url = "10.1" + ".2.3", "http:" + SLASH * 2 + "builder/x"
+    assert machine_traces(f"cd {SLASH}tmp/x", []) == [f"{SLASH}tmp/x"]
+    assert machine_traces(f"ping {address}", []) == [address]
+    assert machine_traces(url, []) == [url]
+    assert machine_traces(f"\0 {address} {url}", []) == []  # digits by chance in a binary file
+    text = "data/home/x ./var/x 1.2.840.10008.5.1 1.2.3.4 127.0.0.1 https://monai.io/x 5.4.7"
+    assert machine_traces(f"{text} http:{SLASH * 2}localhost:8000/x", []) == []
 
 
 def test_own_names(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

@@ -135,7 +135,7 @@ def test_what_is_wrong_with_the_files_is_named(bundle: Path, name: str) -> None:
 
 
 def test_paths_that_are_relative_are_none(bundle: Path) -> None:
-    paths = "data@home@x .@tmp@y $HOME@work@z https:@@example.org@home@x ~@tmp@x C:\\n"
+    paths = "data@home@x .@tmp@y $HOME@work@z https:@@example.org@home@x ~@tmp@x C:" + r"\n"
     append(bundle, "docs/a.md", paths.replace("@", "/"))  # not spelt out: they are no paths of this project
     assert failed(bundle) == {}
 

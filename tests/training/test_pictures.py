@@ -160,8 +160,7 @@ def test_without_matplotlib_one_warning(
 
 
 def test_only_rank_0_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(module.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(module.idist, "get_rank", lambda: 1)
     pictures, drawn = handler(tmp_path)
     train(pictures, 1)
     assert drawn.calls == []

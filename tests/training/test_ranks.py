@@ -12,7 +12,7 @@ from tests.training import runs, test_history
 def test_checkpoints_are_the_first_ones_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
-    monkeypatch.setattr(checkpointer, "_rank", lambda: rank)
+    monkeypatch.setattr(checkpointer.idist, "get_rank", lambda: rank)
     run = runs.Run(tmp_path / "run")()
     assert run.checkpointer.done_epoch == runs.EPOCHS
     assert (tmp_path / "run" / "final.pt").exists() == (rank == 0)

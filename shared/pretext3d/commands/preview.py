@@ -6,7 +6,6 @@ overrides a key of train.yaml.
 """
 
 import argparse
-import difflib
 import logging
 import math
 import sys
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 
+from pretext3d.checking import closest_hint
 from pretext3d.commands.parser import command_parser, read_overrides
 from pretext3d.errors import UserError
 from pretext3d.training.checkpoint_io import load_checkpoint
@@ -76,8 +76,7 @@ class Preview(ConfigWorkflow):
         component = self.parser.get(parent) if nested else None
         if key in self.parser or (isinstance(component, dict) and "_target_" in component):
             return
-        close = difflib.get_close_matches(key, list(self.parser.config), n=1)
-        hint = f"; did you mean --{close[0]}?" if close else ""
+        hint = closest_hint(key, self.parser.config, "; did you mean --{}?")
         raise UserError(f"--{key}: no such key in {file.name}{hint}")
 
     def get(self, name: str) -> Any:

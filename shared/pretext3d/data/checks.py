@@ -1,7 +1,6 @@
 """Which cases can be trained on, and, by named reasons, what is wrong with the others."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from pretext3d.checking import is_whole
 from pretext3d.data.slices import Slices, plane_axis
 from pretext3d.data.volumes import (
     EMPTY,
@@ -23,6 +23,7 @@ from pretext3d.data.volumes import (
     VolumeFacts,
 )
 from pretext3d.errors import UserError
+from pretext3d.ranks import is_first
 
 __all__ = ["CheckResult", "as_channels", "check_cases"]
 
@@ -73,8 +74,7 @@ def as_channels(channels: int | Sequence[int] | None) -> list[int] | None:
     if channels is None:
         return None
     found = [channels] if isinstance(channels, int) else list(channels)
-    whole = all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in found)
-    if not found or not whole or len(set(found)) < len(found):
+    if not found or not all(is_whole(c) and c >= 0 for c in found) or len(set(found)) < len(found):
         raise UserError(
             f"channels: found {channels!r}, expected distinct indices from 0, or null for all channels"
         )
@@ -119,7 +119,7 @@ def check_cases(
     """
     used = as_channels(channels)
     cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims)
-    hidden = not progress or int(os.environ.get("RANK", "0")) != 0
+    hidden = not progress or not is_first()
     reasons: dict[str, str] = {}
     headers: dict[str, VolumeFacts] = {}
     for case in tqdm(cases, desc="reading headers", disable=hidden, delay=2, leave=False):
@@ -205,7 +205,7 @@ def plane_fault(case: Case, facts: VolumeFacts, slices: Slices | None) -> str:
         size = "x".join(map(str, facts.shape))
         return "" if slices else f"{VOLUME}: {size} voxels; slices: {{axis: 2, every: 1}} takes its slices"
     axis, index = case.get("slice_axis", 2), case["slice"]
-    if axis not in (0, 1, 2) or not isinstance(index, int) or not 0 <= index < shape[axis]:
+    if axis not in (0, 1, 2) or not is_whole(index) or not 0 <= index < shape[axis]:
         return f"{SLICE}: {index} along axis {axis}, the volume is {'x'.join(map(str, shape))} along x y z"
     return ""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretext3d.checking import is_whole
 from pretext3d.errors import UserError
 
 __all__ = ["find_datalist", "label_names", "listed_cases", "read_json"]
@@ -125,7 +126,7 @@ def checked_entry(raw: Any, where: str) -> Case:
         raise UserError(f"{where}: 'image' is {raw['image']!r}, expected a path or a list of them")
     if isinstance(entry["image"], list) and len(entry["image"]) == 1:
         entry["image"] = entry["image"][0]
-    if "fold" in entry and (isinstance(entry["fold"], bool) or not isinstance(entry["fold"], int)):
+    if "fold" in entry and not is_whole(entry["fold"]):
         raise UserError(f"{where}: 'fold' is {entry['fold']!r}, expected a whole number")
     if "subject" in entry and not isinstance(entry["subject"], str | int):
         raise UserError(f"{where}: 'subject' is {entry['subject']!r}, expected text or a whole number")

@@ -13,32 +13,30 @@ import json
 import logging
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import monai
 import numpy as np
 import torch
-import torch.distributed as dist
 from monai.data import MetaTensor
 from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 import pretext3d
-from pretext3d.data.disk_cache import remove_old_drafts
 from pretext3d.data.keyed import KeyedItems
 from pretext3d.errors import UserError
+from pretext3d.files import new_folder, remove_old_drafts
 
 __all__ = ["CachedVolumes", "EpochSampler", "UsableVolumes", "default_cache_dir"]
 
 logger = logging.getLogger(__name__)
 
-SMALL = 64  # arrays of up to so many elements are kept in case.json, not in a file of their own
+MAX_INLINE_ELEMENTS = 64  # arrays of up to so many elements are kept in case.json, not in a file of their own
 FORMAT = 1  # of the cached files: a change here makes every cached volume anew
 FILES = ("image", "label", "landmark_mask")  # the keys of a case that name files
 NAMES = ("id", "name", "source", "subject", "subject_scope", "split", "fold")  # no transform reads them
@@ -165,7 +163,7 @@ class CachedVolumes(KeyedItems):
 
     def prepare(self, num_workers: int = 2) -> None:
         """Fill the cache: this rank's share of the cases that are not there yet."""
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, world = idist.get_rank(), idist.get_world_size()
         distinct = {self.entry(case): case for case in range(len(self.data))}
         missing = [case for folder, case in distinct.items() if not folder.is_dir()][rank::world]
         if rank == 0:
@@ -178,7 +176,7 @@ class CachedVolumes(KeyedItems):
             size = sum(file.stat().st_size for folder in distinct for file in folder.glob("*"))
             logger.info("these volumes take %.0f MB there; the folder may be removed at any time", size / 1e6)
         if world > 1:
-            dist.barrier()
+            idist.barrier()
 
     def _fill(self, case: int) -> None:
         item = self.data[case]
@@ -234,38 +232,30 @@ class UsableVolumes(CachedVolumes):
 def _write_entry(folder: Path, result: dict[str, Any]) -> None:
     """Write one case; whoever comes first wins, and a half-written one is never seen under its final name."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _write_draft(folder, result)
+        with new_folder(folder) as draft:
+            _write_draft(draft, result)
     except OSError as error:
         raise UserError(f"cache_dir: {folder.parent} cannot be written: {error}") from error
 
 
-def _write_draft(folder: Path, result: dict[str, Any]) -> None:
-    """Write beside the final name, then rename; the draft is gone in every case."""
-    draft = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
-    try:
-        plain: dict[str, Any] = {}
-        for key, value in result.items():
-            if isinstance(value, torch.Tensor | np.ndarray):
-                array = np.asarray(value)
-                entry: dict[str, Any] = {"dtype": str(array.dtype)}
-                if isinstance(value, MetaTensor):
-                    entry["affine"] = value.affine.tolist()
-                    entry["file"] = str(value.meta.get("filename_or_obj", ""))
-                if array.size <= SMALL:
-                    entry["values"] = array.tolist()
-                else:
-                    np.save(draft / f"{key}.npy", np.ascontiguousarray(array))
-                plain[key] = {"array": entry}
+def _write_draft(draft: Path, result: dict[str, Any]) -> None:
+    """Write the files of one case."""
+    plain: dict[str, Any] = {}
+    for key, value in result.items():
+        if isinstance(value, torch.Tensor | np.ndarray):
+            array = np.asarray(value)
+            entry: dict[str, Any] = {"dtype": str(array.dtype)}
+            if isinstance(value, MetaTensor):
+                entry["affine"] = value.affine.tolist()
+                entry["file"] = str(value.meta.get("filename_or_obj", ""))
+            if array.size <= MAX_INLINE_ELEMENTS:
+                entry["values"] = array.tolist()
             else:
-                plain[key] = {"value": value}
-        (draft / "case.json").write_text(json.dumps(plain))
-        draft.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was first
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+                np.save(draft / f"{key}.npy", np.ascontiguousarray(array))
+            plain[key] = {"array": entry}
+        else:
+            plain[key] = {"value": value}
+    (draft / "case.json").write_text(json.dumps(plain))
 
 
 def _read_entry(folder: Path) -> dict[str, Any]:
@@ -303,7 +293,7 @@ class EpochSampler(DistributedSampler[Any]):
     """
 
     def __init__(self, dataset: KeyedItems, num_samples: int | None = None, seed: int = 0) -> None:
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, world = idist.get_rank(), idist.get_world_size()
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=True, seed=seed)
         if num_samples is not None and num_samples < 1:
             raise UserError(f"num_samples: found {num_samples}, expected 1 or more")

@@ -2,10 +2,6 @@
 
 import contextlib
 import logging
-import os
-import shutil
-import time
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretext3d.errors import UserError
+from pretext3d.files import locked, remove_old_drafts, replacing
 
-__all__ = ["remove_old_drafts"]
-
-OLD = 86400.0  # seconds after which a draft is what a killed process has left
+__all__ = ["kept_array"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +31,10 @@ def kept_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """
     array = _read(path)
     if array is None:
-        with _blaming_the_cache(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock")):
+        with contextlib.ExitStack() as stack:
+            with _blaming_the_cache(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(path.with_suffix(".lock")))
             array = _read(path)
             if array is None:
                 array = _smallest(compute())
@@ -68,58 +64,13 @@ def _read(path: Path) -> NDArray[Any] | None:
         return None
 
 
-def remove_old_drafts(folder: Path, pattern: str) -> None:
-    """Remove the files and folders of that name which killed processes began to write over a day ago."""
-    for draft in folder.glob(pattern):
-        with contextlib.suppress(OSError):
-            if time.time() - draft.stat().st_mtime > OLD:
-                shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink()
-
-
 def _write(path: Path, array: NDArray[Any]) -> None:
     remove_old_drafts(path.parent, "*.tmp")
-    draft = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("wb") as file:
-            np.savez_compressed(file, array=array)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, draft.open("wb") as file:  # an open file: NumPy adds .npz to a name
+        np.savez_compressed(file, array=array)
 
 
 def _smallest(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind in "iu" and array.size and array.min() >= 0:
         return array.astype(np.min_scalar_type(int(array.max())))
     return array
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which is removed at the end; the system lets go of it if the process dies.
-
-    Without locks (Windows, some network drives) two processes may both do the work; the result is the same.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    while True:
-        with _blaming_the_cache(path.parent):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            logger.debug("no locks in %s", path.parent)
-            break
-        try:
-            if os.fstat(handle).st_ino == path.stat().st_ino:
-                break
-        except FileNotFoundError:
-            pass
-        os.close(handle)  # who held it before has removed it: another file is the lock now
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)

@@ -17,6 +17,8 @@ from pretext3d.data.checks import as_channels
 from pretext3d.data.slices import load_plane, to_stored
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
+from pretext3d.files import draft_folder
+from pretext3d.ops.checks import check_spatial_dims
 
 __all__ = [
     "LoadCased",
@@ -52,8 +54,7 @@ class LoadCased(LoadImaged):
         self, keys: Sequence[str] | str, spatial_dims: int = 3, allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, ensure_channel_first=True, allow_missing_keys=allow_missing_keys)
-        if isinstance(spatial_dims, bool) or spatial_dims not in (2, 3):
-            raise UserError(f"spatial_dims: found {spatial_dims!r}, expected 2 or 3")
+        check_spatial_dims(spatial_dims)
         self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
@@ -335,13 +336,13 @@ class SaveCased(SaveImaged):
 
     def _write(self, name: str, array: np.ndarray, affine: np.ndarray | None = None) -> None:
         """Write a PNG (rows, columns), or with an affine a NIfTI file, under another name first."""
-        target, draft = self.output_dir / name, self.output_dir / f".draft_{name}"
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        if affine is None:
-            from PIL import Image
+        target = self.output_dir / name
+        with draft_folder(target) as folder:  # both writers go by the suffix: the draft keeps its name
+            if affine is None:
+                from PIL import Image
 
-            Image.fromarray(array).save(draft)
-        else:
-            nib.save(nib.Nifti1Image(array, affine), draft)
-        draft.replace(target)
+                Image.fromarray(array).save(folder / name)
+            else:
+                nib.save(nib.Nifti1Image(array, affine), folder / name)
+            (folder / name).replace(target)
         logger.info("writing: %s", target)

@@ -1,13 +1,13 @@
 """From a folder to lists of cases: the one call that a bundle's configuration makes."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pretext3d.checking import is_number
 from pretext3d.data.cases import find_cases
 from pretext3d.data.checks import CheckResult, as_channels, check_cases
 from pretext3d.data.classes import classified_cases
@@ -348,17 +348,14 @@ def choose_pixdim(
     crops, each_axis = CROPS_PER_VOLUME_LENGTH, False
     if isinstance(pixdim, Mapping):
         name, crops = next(iter(pixdim.items()), ("", 0))
-        number = isinstance(crops, int | float) and not isinstance(crops, bool) and 0 < crops < math.inf
-        if len(pixdim) != 1 or name not in ("fit", "fit_each") or not number:
+        if len(pixdim) != 1 or name not in ("fit", "fit_each") or not (is_number(crops) and crops > 0):
             raise UserError(f"pixdim: found {dict(pixdim)}, {expected}")
         pixdim, each_axis = "fit", name == "fit_each"
     if isinstance(pixdim, str) and pixdim not in ("fit", "median"):
         raise UserError(f"pixdim: found {pixdim!r}, {expected}")
     if not isinstance(pixdim, str):
         given = [pixdim] * spatial_dims if isinstance(pixdim, int | float) else list(pixdim)
-        numbers = all(
-            isinstance(p, int | float) and not isinstance(p, bool) and 0 < p < math.inf for p in given
-        )
+        numbers = all(is_number(p) and p > 0 for p in given)
         if given and (len(given) != spatial_dims or not numbers):
             raise UserError(f"pixdim: found {pixdim!r}, {expected}")
         return [float(p) for p in given]

@@ -3,11 +3,12 @@
 import hashlib
 import importlib.util
 import logging
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+from pretext3d.files import new_folder
 
 __all__ = ["find_projections", "find_series", "is_dicom"]
 
@@ -126,17 +127,11 @@ def link_folder(uid: str, paths: Sequence[Path], cache_dir: str) -> str:
     target = Path(cache_dir) / "dicom" / name
     if target.is_dir():
         return str(target)
-    partial = target.with_name(f".{name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for i, source in enumerate(ordered):
-        link = partial / f"{i:05d}.dcm"
-        try:
-            link.symlink_to(source)
-        except OSError:
-            shutil.copyfile(source, link)
-    try:
-        partial.replace(target)
-    except OSError:  # another process was first
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(target) as draft:
+        for i, source in enumerate(ordered):
+            link = draft / f"{i:05d}.dcm"
+            try:
+                link.symlink_to(source)
+            except OSError:
+                shutil.copyfile(source, link)
     return str(target)

@@ -22,10 +22,12 @@ from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 from numpy.typing import NDArray
 
+from pretext3d.checking import is_whole
 from pretext3d.data.dataset import file_stamp
 from pretext3d.data.images import is_picture, read_label_picture, read_picture
 from pretext3d.data.volumes import VerdictCache, VolumeFacts, loader
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import check_spatial_dims
 
 __all__ = ["check_slices", "load_plane", "plane_axis", "slice_cases", "to_stored"]
 
@@ -59,16 +61,14 @@ def check_slices(slices: Any, spatial_dims: int) -> Slices | None:
         >>> check_slices({"axis": 2}, spatial_dims=2)
         Slices(axis=2, every=1)
     """
-    if isinstance(spatial_dims, bool) or spatial_dims not in (2, 3):
-        raise UserError(f"spatial_dims: found {spatial_dims!r}, expected 2 or 3")
+    check_spatial_dims(spatial_dims)
     if slices is None:
         return None
     if spatial_dims == 3:
         raise UserError(f"slices: found {slices!r} with spatial_dims 3, expected null; 2D alone takes slices")
     known = isinstance(slices, Mapping) and set(slices) <= {"axis", "every"}
     axis, every = (slices.get("axis", 2), slices.get("every", 1)) if known else (None, None)
-    integers = all(isinstance(n, int) and not isinstance(n, bool) for n in (axis, every))
-    if axis is None or every is None or not integers or axis not in (0, 1, 2) or every < 1:
+    if not is_whole(axis) or not is_whole(every) or axis not in (0, 1, 2) or every < 1:
         raise UserError(f"slices: found {slices!r}, expected {{axis: 0, 1 or 2 (x, y, z), every: 1 or more}}")
     return Slices(axis, every)
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pretext3d.checking import is_whole, number, whole_number
 from pretext3d.data.subjects import by_subject, person_of, subject_of
 from pretext3d.errors import UserError
 
@@ -43,23 +44,6 @@ def rank(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
-def check_fraction(key: str, value: Any, low_open: bool, high_open: bool) -> float:
-    """The value as a number.
-
-    Raises:
-        UserError: outside of 0 to 1, or no number.
-    """
-    interval = f"{'(' if low_open else '['}0, 1{')' if high_open else ']'}"
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if (
-        not number
-        or not (value > 0 if low_open else value >= 0)
-        or not (value < 1 if high_open else value <= 1)
-    ):
-        raise UserError(f"{key}: found {value!r}, expected a number in {interval}")
-    return float(value)
-
-
 def split_cases(
     cases: Sequence[Case],
     val_fraction: int | float = 0.2,
@@ -86,9 +70,9 @@ def split_cases(
     Raises:
         UserError: for a fraction out of range, or a fold that is not there.
     """
-    check_fraction("val_fraction", val_fraction, low_open=False, high_open=True)
-    check_fraction("test_fraction", test_fraction, low_open=False, high_open=True)
-    if fold is not None and (isinstance(fold, bool) or not isinstance(fold, int)):
+    number("val_fraction", val_fraction, 0, 1, high_open=True)
+    number("test_fraction", test_fraction, 0, 1, high_open=True)
+    if fold is not None and not is_whole(fold):
         raise UserError(f"fold: found {fold!r}, expected a whole number, or null for the seeded split")
     sources: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
@@ -190,9 +174,8 @@ def labelled_subset(
     Raises:
         UserError: for a fraction outside of (0, 1], or more subjects asked for than there are.
     """
-    check_fraction("label_fraction", label_fraction, low_open=True, high_open=False)
-    if isinstance(num_labelled, bool) or not isinstance(num_labelled, int) or num_labelled < 0:
-        raise UserError(f"num_labelled: found {num_labelled!r}, expected 0 (all) or a number of subjects")
+    number("label_fraction", label_fraction, 0, 1, low_open=True)
+    whole_number("num_labelled", num_labelled, minimum=0, expected="0 (all) or a number of subjects")
     groups = list(by_subject(cases).values())
     if num_labelled > len(groups):
         raise UserError(
@@ -203,9 +186,9 @@ def labelled_subset(
         raise UserError(
             f"num_labelled: found {num_labelled} and label_fraction {label_fraction}; expected one of them"
         )
-    number = num_labelled or max(1, math.floor(len(groups) * label_fraction + 1e-9))
+    count = num_labelled or max(1, math.floor(len(groups) * label_fraction + 1e-9))
     groups.sort(key=lambda group: label_rank(group, seed))
-    return [case for group in groups[:number] for case in group]
+    return [case for group in groups[:count] for case in group]
 
 
 def label_rank(group: Sequence[Case], seed: int) -> tuple[str, str]:

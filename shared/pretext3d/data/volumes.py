@@ -13,8 +13,6 @@ shape [columns, rows, 1] and the axes LPS.
 import hashlib
 import importlib.util
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,6 +27,7 @@ from monai.transforms import LoadImage
 
 from pretext3d.data.dataset import file_stamp
 from pretext3d.data.images import JPEG, PICTURES, is_picture, picture_header, read_label_picture, read_picture
+from pretext3d.files import write_whole
 
 __all__ = ["EXTENSIONS", "VerdictCache", "VolumeFacts", "examine", "strip_extension"]
 
@@ -341,9 +340,6 @@ def write_atomically(target: Path, text: str) -> None:
     """Write a small file so that it is there whole or not at all; a full or read-only disk is no error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(name).replace(target)
+        write_whole(target, text)
     except OSError:
         return

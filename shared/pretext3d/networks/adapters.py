@@ -20,7 +20,7 @@ from pretext3d.networks.backbone import Backbone, check_sizes
 __all__ = ["DynUNetBackbone", "SegResNetBackbone", "SwinUNETRBackbone", "UNETRBackbone"]
 
 MAX_LEVELS = 6  # nnU-Net's number for 128^3
-LEAST_EDGE = 4  # voxels that nnU-Net leaves along an axis
+MIN_EDGE = 4  # voxels that nnU-Net leaves along an axis
 
 
 def require_einops(encoder: str) -> None:
@@ -232,19 +232,19 @@ def plan_strides(roi_size: Sequence[int]) -> list[list[int]]:
         UserError: sizes that are no multiples of 4, or none of 16 or more.
     """
     sizes = list(roi_size)
-    if any(size % LEAST_EDGE for size in sizes) or max(sizes) < 4 * LEAST_EDGE:
-        nearest = [max(LEAST_EDGE, round(size / LEAST_EDGE) * LEAST_EDGE) for size in sizes]
-        if max(nearest) < 4 * LEAST_EDGE:
-            nearest = [4 * LEAST_EDGE] * len(sizes)
+    if any(size % MIN_EDGE for size in sizes) or max(sizes) < 4 * MIN_EDGE:
+        nearest = [max(MIN_EDGE, round(size / MIN_EDGE) * MIN_EDGE) for size in sizes]
+        if max(nearest) < 4 * MIN_EDGE:
+            nearest = [4 * MIN_EDGE] * len(sizes)
         raise UserError(
-            f"roi_size: found {list(roi_size)}, expected multiples of {LEAST_EDGE}, one of them "
-            f"{4 * LEAST_EDGE} or more, for DynUNet; nearest valid: {nearest}"
+            f"roi_size: found {list(roi_size)}, expected multiples of {MIN_EDGE}, one of them "
+            f"{4 * MIN_EDGE} or more, for DynUNet; nearest valid: {nearest}"
         )
     strides = [[1] * len(sizes)]
     while len(strides) < MAX_LEVELS:
         longest = max(sizes)
         stride = [
-            2 if size % 2 == 0 and size >= 2 * LEAST_EDGE and 2 * size >= longest else 1 for size in sizes
+            2 if size % 2 == 0 and size >= 2 * MIN_EDGE and 2 * size >= longest else 1 for size in sizes
         ]
         if max(stride) == 1:
             break

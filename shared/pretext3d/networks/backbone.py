@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
+from pretext3d.checking import is_whole, whole_number
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import check_spatial_dims
 
 __all__ = ["Backbone"]
 
@@ -60,10 +62,8 @@ class Backbone(nn.Module, ABC):
         min_voxels: int = 1,
     ) -> None:
         super().__init__()
-        if not _is_whole(in_channels) or in_channels < 1:
-            raise UserError(f"in_channels: found {in_channels!r}, expected a whole number of 1 or more")
-        if spatial_dims not in (2, 3):
-            raise UserError(f"spatial_dims: found {spatial_dims!r}, expected 2 or 3")
+        whole_number("in_channels", in_channels, minimum=1)
+        check_spatial_dims(spatial_dims)
         self.in_channels = int(in_channels)
         self.spatial_dims = int(spatial_dims)
         self.feature_channels = tuple(int(channels) for channels in feature_channels)
@@ -161,10 +161,6 @@ class Backbone(nn.Module, ABC):
             )
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def check_sizes(roi_size: Sequence[Any] | np.ndarray, spatial_dims: int) -> list[int]:
     """The sizes as a list of `spatial_dims` whole, positive numbers.
 
@@ -172,6 +168,6 @@ def check_sizes(roi_size: Sequence[Any] | np.ndarray, spatial_dims: int) -> list
         UserError: they are not; names `roi_size`.
     """
     sizes = [getattr(size, "item", lambda size=size: size)() for size in roi_size]
-    if len(sizes) != spatial_dims or not all(_is_whole(size) and size > 0 for size in sizes):
+    if len(sizes) != spatial_dims or not all(is_whole(size) and size > 0 for size in sizes):
         raise UserError(f"roi_size: found {sizes}, expected {spatial_dims} whole numbers of 1 or more")
     return sizes

@@ -3,7 +3,7 @@
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.errors import UserError
+from pretext3d.checking import whole_number
 from pretext3d.networks.backbone import Backbone
 
 __all__ = ["ClassificationNet"]
@@ -22,8 +22,7 @@ class ClassificationNet(nn.Module):
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
-        if not isinstance(num_classes, int) or num_classes < 2:
-            raise UserError(f"num_classes: found {num_classes!r}, expected a whole number of 2 or more")
+        whole_number("num_classes", num_classes, minimum=2)
         self.backbone = backbone.train_encoder_only()
         self.head = nn.Linear(backbone.feature_channels[-1], num_classes)
 

@@ -1,12 +1,12 @@
 """Backbones by name, and again from a checkpoint's record."""
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from pretext3d.checking import closest_hint
 from pretext3d.errors import UserError
 from pretext3d.networks.adapters import DynUNetBackbone, SegResNetBackbone, SwinUNETRBackbone, UNETRBackbone
 from pretext3d.networks.backbone import Backbone, check_sizes
@@ -27,12 +27,7 @@ ENCODERS: dict[str, Callable[..., Backbone]] = {
     "dynunet": DynUNetBackbone,
     "segresnet": SegResNetBackbone,
 }
-
-
-def closest(name: object, names: Sequence[str]) -> str:
-    """`; did you mean 'x'?` for the name nearest in spelling, or nothing."""
-    near = difflib.get_close_matches(str(name).lower(), names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+HINT = "; did you mean {!r}?"
 
 
 def find_builder(encoder: str) -> Callable[..., Backbone]:
@@ -53,7 +48,8 @@ def find_builder(encoder: str) -> Callable[..., Backbone]:
     if not (isinstance(found, type) and issubclass(found, Backbone)):
         raise UserError(
             f"encoder: found {encoder!r}, expected one of {', '.join(ENCODERS)}, or the dotted name of a "
-            f"class derived from {Backbone.__module__}.Backbone{closest(encoder, list(ENCODERS))}"
+            f"class derived from {Backbone.__module__}.Backbone"
+            f"{closest_hint(str(encoder).lower(), ENCODERS, HINT)}"
         )
     return found
 
@@ -92,7 +88,7 @@ def build_backbone(
         if key not in known - preset:
             raise UserError(
                 f"options: found {key!r} for encoder {encoder!r}, expected any of {sorted(known - preset)}"
-                f"{closest(key, sorted(known - preset))}"
+                f"{closest_hint(key, sorted(known - preset), HINT)}"
             )
     sizes = check_sizes(roi_size, spatial_dims)
     place = {"roi_size": sizes} if "roi_size" in inspect.signature(builder).parameters else {}

@@ -25,6 +25,7 @@ from monai.networks.nets import resnet as monai_resnet
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
+from pretext3d.checking import whole_number
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 
@@ -94,8 +95,7 @@ class ResNet(Backbone):
         if depth not in DEPTHS:
             raise UserError(f"depth: found {depth!r}, expected one of {', '.join(map(str, DEPTHS))}")
         for key, value in (("width", width), ("detail", detail)):
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{key}: found {value!r}, expected a whole number of 1 or more")
+            whole_number(key, value, minimum=1)
         block, layers = DEPTHS[depth]
         expansion = 4 if block == "bottleneck" else 1
         super().__init__(

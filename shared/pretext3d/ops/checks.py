@@ -1,11 +1,19 @@
 """What the functions of 2D and 3D accept: volumes (c, i, j, k) and images (c, i, j)."""
 
+from typing import Any
+
 from pretext3d.annotations import Tensor
 from pretext3d.errors import UserError
 
-__all__ = ["COUNTS", "check_volume_shape"]
+__all__ = ["COUNTS", "check_spatial_dims", "check_volume_shape"]
 
 COUNTS = {2: "two", 3: "three"}  # spatial axes, in words
+
+
+def check_spatial_dims(spatial_dims: Any) -> None:
+    """Raise a `UserError` for a number of spatial axes other than 2 and 3."""
+    if spatial_dims not in COUNTS:
+        raise UserError(f"spatial_dims: found {spatial_dims!r}, expected 2 or 3")
 
 
 def check_volume_shape(name: str, volume: Tensor) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
+from pretext3d.checking import is_whole
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import COUNTS
 
@@ -37,9 +38,7 @@ def check_grid(name: str, value: Any, spatial_dims: int = 3, least: int = 1) -> 
     """
     single = isinstance(value, int) or not isinstance(value, Sequence) or isinstance(value, str)
     given = [value] * spatial_dims if single else list(value)
-    if len(given) != spatial_dims or not all(
-        isinstance(n, int) and not isinstance(n, bool) and n >= least for n in given
-    ):
+    if len(given) != spatial_dims or not all(is_whole(n) and n >= least for n in given):
         count = COUNTS.get(spatial_dims, str(spatial_dims))
         raise UserError(f"{name}: found {value!r}, expected one or {count} whole numbers of {least} or more")
     return tuple(given)

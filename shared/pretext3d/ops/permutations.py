@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
+from pretext3d.checking import whole_number
 from pretext3d.errors import UserError
 from pretext3d.ops.grids import check_grid
 
@@ -61,8 +62,7 @@ def load_permutations(
     Raises:
         UserError: a file holds something else than permutations; a seed that is no whole number from 0.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"permutations_seed: found {seed!r}, expected a whole number of 0 or more")
+    whole_number("permutations_seed", seed, minimum=0)
     cells = math.prod(check_grid("grid", grid, spatial_dims))
     for file in sorted(Path(folder).glob("permutations*.json")):
         try:
@@ -90,11 +90,8 @@ def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray
     """
     if cells < 2:
         raise UserError(f"grid: found {cells} cell(s), expected 2 or more")
-    if not isinstance(count, int) or not 1 <= count <= min(POOL, math.factorial(min(cells, 20))):
-        most = min(POOL, math.factorial(min(cells, 20)))
-        raise UserError(
-            f"num_permutations: found {count}, expected 1 to {most} permutations of {cells} cells"
-        )
+    most = min(POOL, math.factorial(min(cells, 20)))
+    whole_number("num_permutations", count, 1, most, f"1 to {most} permutations of {cells} cells")
     rng = np.random.default_rng([seed, cells])
     pool = _candidates(cells, count, rng)
     if len(pool) < count:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from skimage.util import regular_grid
 
+from pretext3d import checking
 from pretext3d.annotations import Bool, Float, Int, Tensor
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import COUNTS, check_volume_shape
@@ -110,10 +111,8 @@ def check_settings(
 ) -> None:
     """Raise a `UserError` for a setting outside its range."""
     for name, number in (("n_segments", n_segments), ("max_iterations", max_iterations)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise UserError(f"{name}: found {number!r}, expected a whole number of 1 or more")
-    if not isinstance(compactness, int | float) or not 0 < compactness < math.inf:
-        raise UserError(f"compactness: found {compactness!r}, expected a number above 0")
+        checking.whole_number(name, number, minimum=1)
+    checking.number("compactness", compactness, low=0, low_open=True)
     if spacing is not None and (len(spacing) != spatial_dims or not all(0 < s < math.inf for s in spacing)):
         raise UserError(f"spacing: found {list(spacing)}, expected {COUNTS[spatial_dims]} lengths above 0")
 

@@ -7,7 +7,6 @@ function of (seed, index) alone.
 """
 
 import gzip
-import hashlib
 import json
 import logging
 import shutil
@@ -21,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretext3d.annotations import Float, Shaped
+from pretext3d.checking import whole_number
 from pretext3d.errors import UserError
+from pretext3d.files import draft_folder, sha256_of
 from pretext3d.phantom.anatomy import LABELS, paint_torso
 from pretext3d.phantom.canvas import FIELD_OF_VIEW, Array, Canvas, smooth_field
 
@@ -113,10 +114,7 @@ def write_phantom(
     Raises:
         UserError: an argument is out of its range, or `root` cannot be written.
     """
-    if isinstance(num_cases, bool) or not isinstance(num_cases, int) or not 1 <= num_cases <= 9999:
-        raise UserError(
-            f"num_cases of the phantom: found {num_cases!r}, expected a whole number from 1 to 9999"
-        )
+    whole_number("num_cases of the phantom", num_cases, minimum=1, maximum=9999)
     size, mm = check_grid(seed, 0, size, spacing)
     grid = "x".join(map(str, size)) + "_" + "x".join(f"{step:g}" for step in mm) + "mm"
     folder = Path(root).expanduser() / f"phantom_v{VERSION}_seed{seed}_n{num_cases}_{grid}"
@@ -124,25 +122,23 @@ def write_phantom(
     if is_complete(folder, files):
         log.debug("phantom: reused %s", folder)
         return folder
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
-        draft.mkdir(parents=True)
-        for part in ("imagesTr", "labelsTr"):
-            (draft / part).mkdir()
-        for index in track(num_cases, progress):
-            write_case(draft, seed, index, size, mm)
-        (draft / "dataset.json").write_text(
-            json.dumps(describe(num_cases, seed, size, mm), indent=2) + "\n", "utf-8"
-        )
-        sums = [
-            f"{digest(path)}  {path.relative_to(draft).as_posix()}\n" for path in sorted(draft.rglob("*.*"))
-        ]
-        (draft / "SHA256SUMS").write_text("".join(sums), "utf-8")
-        put_in_place(draft, folder, files)
+        with draft_folder(folder) as draft:
+            for part in ("imagesTr", "labelsTr"):
+                (draft / part).mkdir()
+            for index in track(num_cases, progress):
+                write_case(draft, seed, index, size, mm)
+            (draft / "dataset.json").write_text(
+                json.dumps(describe(num_cases, seed, size, mm), indent=2) + "\n", "utf-8"
+            )
+            sums = [
+                f"{sha256_of(path)}  {path.relative_to(draft).as_posix()}\n"
+                for path in sorted(draft.rglob("*.*"))
+            ]
+            (draft / "SHA256SUMS").write_text("".join(sums), "utf-8")
+            put_in_place(draft, folder, files)
     except OSError as error:
         raise UserError(f"the phantom cannot be written to {root}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     log.info("phantom: wrote %d cases to %s", num_cases, folder)
     return folder
 
@@ -152,8 +148,7 @@ def check_grid(
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """The size and spacing as tuples, or a `UserError` that names what is wrong."""
     for name, number in (("seed", seed), ("index", index)):
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
-            raise UserError(f"{name} of the phantom: found {number!r}, expected a whole number from 0")
+        whole_number(f"{name} of the phantom", number, minimum=0)
     if len(size) != 3 or any(int(n) != n or n < 16 for n in size):
         raise UserError(
             f"size of the phantom: found {list(size)}, expected three whole numbers from 16 (voxels)"
@@ -237,16 +232,11 @@ def track(count: int, progress: bool) -> Any:
     return trange(count, desc="making the phantom", unit="case", disable=not progress)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def is_complete(folder: Path, files: int) -> bool:
     """Whether the folder's list of checksums names so many files, and each of them is there, unchanged."""
     try:
         lines = [line.split("  ", 1) for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines()]
-        return len(lines) == files and all(digest(folder / name) == found for found, name in lines)
+        return len(lines) == files and all(sha256_of(folder / name) == found for found, name in lines)
     except (OSError, ValueError):
         return False
 

@@ -18,10 +18,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of
 from pretext3d.publishing.contents import bad_name, leftover, same_name
 
 __all__ = [
-    "MOST_BYTES",
+    "MAX_UNPACKED_BYTES",
     "archive_name",
     "check_changelog",
     "check_members",
@@ -32,14 +33,13 @@ __all__ = [
     "open_archive",
     "read_metadata",
     "requirements",
-    "sha256_of",
     "split_archive_name",
     "unpack",
     "version_order",
 ]
 
-MOST_FILES = 10_000
-MOST_BYTES = 4 * 2**30  # of an unpacked bundle
+MAX_FILES = 10_000
+MAX_UNPACKED_BYTES = 4 * 2**30  # of an unpacked bundle
 METADATA = "configs/metadata.json"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
@@ -104,12 +104,6 @@ def split_archive_name(file_name: str) -> tuple[str, str] | None:
     name, mark, version = file_name.removesuffix(".zip").partition("_v")
     known = file_name.endswith(".zip") and mark and _NAME.fullmatch(name) and _VERSION.fullmatch(version)
     return (name, version) if known else None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_object(text: bytes, where: str) -> dict[str, Any]:
@@ -229,21 +223,23 @@ def _complaint(member: zipfile.ZipInfo, name: str) -> str:
     return ""
 
 
-def check_members(archive: zipfile.ZipFile, name: str, most_bytes: int = MOST_BYTES) -> list[zipfile.ZipInfo]:
+def check_members(
+    archive: zipfile.ZipFile, name: str, max_bytes: int = MAX_UNPACKED_BYTES
+) -> list[zipfile.ZipInfo]:
     """The files of a bundle's archive, if there is nothing in it but the folder `name/`.
 
     Args:
         archive: the open zip.
         name: of the bundle.
-        most_bytes: of all files unpacked.
+        max_bytes: of all files unpacked.
 
     Raises:
         UserError: names the first member that must not be there, or the size that is too much.
     """
     where = Path(str(archive.filename)).name
     members = archive.infolist()
-    if len(members) > MOST_FILES:
-        raise UserError(f"{where}: found {len(members)} files, expected {MOST_FILES} at most")
+    if len(members) > MAX_FILES:
+        raise UserError(f"{where}: found {len(members)} files, expected {MAX_FILES} at most")
     for member in members:
         complaint = _complaint(member, name)
         if complaint:
@@ -256,16 +252,16 @@ def check_members(archive: zipfile.ZipFile, name: str, most_bytes: int = MOST_BY
     if twice or inside:
         raise UserError(f"{where}: found {(twice + inside)[0]!r} twice; nothing was unpacked")
     size = sum(member.file_size for member in files)
-    if size > most_bytes:
+    if size > max_bytes:
         raise UserError(
-            f"{where}: found {size:,} bytes when unpacked, expected {most_bytes:,} at most; nothing was "
+            f"{where}: found {size:,} bytes when unpacked, expected {max_bytes:,} at most; nothing was "
             "unpacked"
         )
     return files
 
 
 def unpack(
-    path: Path, folder: Path, name: str, version: str = "", most_bytes: int = MOST_BYTES
+    path: Path, folder: Path, name: str, version: str = "", max_bytes: int = MAX_UNPACKED_BYTES
 ) -> dict[str, str]:
     """Unpack a bundle's archive into a new folder.
 
@@ -274,7 +270,7 @@ def unpack(
         folder: takes the place of the zip's top folder; must not be there yet.
         name: of the bundle.
         version: what its metadata must say; '' = any.
-        most_bytes: see `check_members`.
+        max_bytes: see `check_members`.
 
     Returns:
         SHA-256 of each file, by its name in the folder.
@@ -284,7 +280,7 @@ def unpack(
     """
     found: dict[str, str] = {}
     with open_archive(path) as archive:
-        for member in check_members(archive, name, most_bytes):
+        for member in check_members(archive, name, max_bytes):
             inner = str(PurePosixPath(member.filename).relative_to(name))
             target = folder / inner
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,17 +4,16 @@ A bundle's folder comes first in Python's search path when it runs: a file that 
 take the place of any package. So it is a list of what may be there, and not of what may not.
 """
 
-import os
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 
 from pretext3d.errors import UserError
 
-__all__ = ["LARGEST", "bad_name", "check_size", "leftover", "same_name", "write_whole"]
+__all__ = ["MAX_FILE_BYTES", "bad_name", "check_size", "leftover", "same_name"]
 
-LARGEST = 25 * 10**6  # bytes of a file in MONAI's model zoo
-LONGEST = 255  # bytes of a name, folders included
+MAX_FILE_BYTES = 25 * 10**6  # bytes of a file in MONAI's model zoo
+MAX_NAME_BYTES = 255  # bytes of a name, folders included
 TOP_FILES = {
     "LICENSE", "README.md", "requirements.txt", "large_files.yml", "large_files.yaml", "large_files.json"
 }  # fmt: skip
@@ -41,8 +40,8 @@ def bad_name(name: str) -> str:
         return "a name with a control or format character"
     if any(letter in '\\:<>"|?*' for letter in name):
         return "a name with a backslash, colon or another character that no Windows name has"
-    if len(name.encode()) > LONGEST:
-        return f"a name of {len(name.encode())} bytes, expected {LONGEST} at most"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"a name of {len(name.encode())} bytes, expected {MAX_NAME_BYTES} at most"
     for part in name.split("/"):
         if part not in (".", "..") and part != part.rstrip(". "):
             return "a name that ends with a dot or space"
@@ -92,15 +91,5 @@ def check_size(path: Path) -> None:
         UserError: more than 25 MB.
     """
     size = path.stat().st_size
-    if size > LARGEST:
-        raise UserError(f"{path}: found {size:,} bytes, expected {LARGEST:,} at most")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that its name stands for the old content or the whole new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    if size > MAX_FILE_BYTES:
+        raise UserError(f"{path}: found {size:,} bytes, expected {MAX_FILE_BYTES:,} at most")

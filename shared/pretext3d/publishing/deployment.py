@@ -5,26 +5,27 @@ Other programs read that file (MONAI Label, `monai.bundle.load`, the exports), s
 `models/provenance.json`.
 """
 
-import csv
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
-import torch.distributed as dist
 from torch import nn
 
-import pretext3d
 from pretext3d.data.checks import check_cases
 from pretext3d.data.prepare import listing
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
-from pretext3d.publishing.contents import write_whole
-from pretext3d.publishing.provenance import CARD, MODEL, PROVENANCE, read_provenance
+from pretext3d.publishing.provenance import CARD, MODEL, read_provenance
+from pretext3d.publishing.weights import (
+    facts_of,
+    metrics_at,
+    write_model_file,
+    write_provenance,
+    write_weights,
+)
 from pretext3d.training.checkpoint_io import load_checkpoint, one_line
 
 __all__ = [
@@ -34,8 +35,6 @@ __all__ = [
     "provenance_of",
     "publish",
     "seen_cases",
-    "write_provenance",
-    "write_weights",
 ]
 
 logger = logging.getLogger(__name__)
@@ -107,21 +106,6 @@ def check_annotated(
     check_channels(checked.channels, in_channels)
 
 
-def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
-    """Write a state dict: the name stands for the old file or the whole new one. Returns its SHA-256."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.save(dict(weights), draft)
-        digest = hashlib.sha256(draft.read_bytes()).hexdigest()
-        draft.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
-        raise UserError(f"{path}: the weights cannot be written: {one_line(error)}") from error
-    finally:
-        draft.unlink(missing_ok=True)
-    return digest
-
-
 def provenance_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """What a fine-tuning's checkpoint tells of its weights, without any path.
 
@@ -134,33 +118,19 @@ def provenance_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any
         metrics.csv), seed, best_mean_dice and best_epoch of the validation (None without one), held_out with
         the same Dice ({} without), package versions.
     """
-    record = content["record"]
-    data, best = record.get("data") or {}, content.get("best_metric")
+    data, best = content["record"].get("data") or {}, content.get("best_metric")
+    at = metrics_at(checkpoint.parent.parent / "metrics.csv", content["epoch"])
     return {
         "weights": checkpoint.stem,
         "data": data.get("name", ""),
-        "training_cases": len(data.get("train") or []),
         "pretrained": data.get("pretrained", ""),
-        "encoder": record["backbone"]["encoder"],
-        "epochs": content["epoch"],
-        "steps": steps_at(checkpoint.parent.parent / "metrics.csv", content["epoch"]),
-        "seed": record.get("seed"),
+        **facts_of(content),
+        "steps": at[0] if at else None,
         "best_mean_dice": best,
         "best_epoch": content.get("best_epoch"),
         "held_out": {} if best is None else {"best_validation_mean_dice": float(best)},
-        "pretext3d_version": pretext3d.__version__,
-        "torch_version": str(torch.__version__),
         "train": list(data.get("train") or []),
     }
-
-
-def steps_at(metrics: Path, epoch: int) -> int | None:
-    """Steps done after an epoch, from a run's metrics.csv; None where it does not say."""
-    if not metrics.is_file():
-        return None
-    with metrics.open(newline="") as file:
-        steps = {int(float(line["epoch"])): int(float(line["step"])) for line in csv.DictReader(file)}
-    return steps.get(epoch)
 
 
 def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
@@ -176,14 +146,14 @@ def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
     """
     if weights not in ("best", "final"):
         raise UserError(f"weights: found {weights!r}, expected best or final")
-    if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+    if idist.get_rank() > 0:
         return
     file, folder = Path(ckpt_dir) / f"{weights}.pt", Path(models_dir)
     file = file if file.is_file() else Path(ckpt_dir) / "final.pt"
     content = load_checkpoint(file)
     before = read_provenance(folder)
     if (folder / MODEL).is_file():
-        _write(folder / PREVIOUS, (folder / MODEL).read_bytes())
+        write_model_file(folder / PREVIOUS, (folder / MODEL).read_bytes())
     digest = write_weights(folder / MODEL, content["network"])
     story = {**before, **provenance_of(file, content), "sha256": digest}
     story["licence"] = str(before.get("licence", "not named")).removesuffix(SINCE) + SINCE
@@ -195,7 +165,7 @@ def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
     write_provenance(folder, story)
     card = folder / CARD
     told = card.read_text(encoding="utf-8") if card.is_file() else "# Weights\n"
-    _write(card, f"{told}\n{trained_on(story)}\n".encode())
+    write_model_file(card, f"{told}\n{trained_on(story)}\n".encode())
     logger.info("%s holds the weights of %s now; those before are in %s", folder / MODEL, file.name, PREVIOUS)
 
 
@@ -210,15 +180,3 @@ def trained_on(story: Mapping[str, Any]) -> str:
 def seen_cases(models_dir: str) -> dict[str, Any]:
     """The record of the cases that the bundle's weights were trained on, for `splits.check_unseen`."""
     return {"data": {"train": read_provenance(models_dir).get("train", [])}}
-
-
-def write_provenance(models_dir: Path, story: Mapping[str, Any]) -> None:
-    """Write models/provenance.json, the whole of it or nothing."""
-    _write(models_dir / PROVENANCE, (json.dumps(story, indent=4) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {one_line(error)}") from error

@@ -7,20 +7,21 @@ broken transfer, `.<name>.draft` what is being unpacked, `.<name>.old` the one t
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
 
+import filelock
+
 from pretext3d.errors import UserError
+from pretext3d.files import locked, sha256_of
 from pretext3d.publishing.archive import (
-    MOST_BYTES,
+    MAX_UNPACKED_BYTES,
     check_name,
     check_version,
     differing_files,
     json_object,
-    sha256_of,
     unpack,
     version_order,
 )
@@ -32,7 +33,7 @@ __all__ = ["download"]
 RECORD = (
     ".download.json"  # in the bundle's folder: version, sha256, and the files that the download put there
 )
-SLACK = 2**20  # bytes that an archive may have more than the index tells
+MAX_EXCESS_BYTES = 2**20  # bytes that an archive may have more than the index tells
 
 
 def download(
@@ -91,38 +92,15 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
     Raises:
         UserError: one is at it.
     """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
     path = folder / f".{name}.lock"
     if path.is_symlink():
         raise UserError(f"output_dir: {path}: found a link, expected a file or nothing")
-    lock = None
-    while lock is None:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
+            stack.enter_context(locked(path, wait=False))
+        except filelock.Timeout as error:
             raise UserError(f"output_dir: {folder}: another download of {name} is under way there") from error
-        if not _same_file(lock, path):  # removed by the one who had it: this lock keeps nobody out
-            os.close(lock)
-            lock = None
-    try:
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    """Whether a path still leads to an open file."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def _index_of(source: str) -> str:
@@ -156,10 +134,10 @@ def _bring(location: str, part: Path, entry: Entry, progress: bool) -> None:
         raise UserError(
             f"{entry.name}_v{entry.version}: size: found none in the index, expected a number of bytes"
         )
-    if entry.size > MOST_BYTES:
+    if entry.size > MAX_UNPACKED_BYTES:
         raise UserError(
             f"{entry.name}_v{entry.version}: size: found {entry.size:,} in the index, expected at most "
-            f"{MOST_BYTES:,}"
+            f"{MAX_UNPACKED_BYTES:,}"
         )
     for _ in range(2):
         resumed = part.is_file() and part.stat().st_size > 0
@@ -219,7 +197,11 @@ def _install(part: Path, folder: Path, entry: Entry) -> None:
     place, draft, old = (folder / one for one in (entry.name, f".{entry.name}.draft", f".{entry.name}.old"))
     try:
         draft.mkdir()
-        most = min(entry.unpacked_size + SLACK, MOST_BYTES) if entry.unpacked_size else MOST_BYTES
+        most = (
+            min(entry.unpacked_size + MAX_EXCESS_BYTES, MAX_UNPACKED_BYTES)
+            if entry.unpacked_size
+            else MAX_UNPACKED_BYTES
+        )
         files = unpack(part, draft, entry.name, entry.version, most)
         record = {"version": entry.version, "sha256": entry.sha256, "files": files}
         (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -9,15 +9,15 @@ index, or a URL. Sizes are in bytes. What this package downloads is checked agai
 import hashlib
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pretext3d.checking import closest_hint, whole_number
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of
 from pretext3d.publishing.archive import (
     json_object,
     open_archive,
-    sha256_of,
     split_archive_name,
     version_order,
 )
@@ -110,8 +110,7 @@ def _entry(key: str, value: Any, where: str) -> Entry:
     if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise UserError(f"{where}: {key}: sha256: found {sha256!r}, expected 64 hexadecimal digits")
     for name, size in zip(("size", "unpacked_size"), sizes, strict=True):
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise UserError(f"{where}: {key}: {name}: found {size!r}, expected a number of bytes")
+        whole_number(f"{where}: {key}: {name}", size, minimum=0, expected="a number of bytes")
     return Entry(*known, source, sha256, *sizes)
 
 
@@ -124,8 +123,8 @@ def choose(entries: list[Entry], name: str, version: str | None, where: str) -> 
     versions = {entry.version: entry for entry in entries if entry.name == name}
     if not versions:
         names = sorted({entry.name for entry in entries})
-        close = get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names) or 'none'}"
+        hint = closest_hint(name, names, "did you mean {}?")
+        hint = hint or f"expected one of {', '.join(names) or 'none'}"
         raise UserError(f"name: found {name!r}, which {where} does not have; {hint}")
     newest = max(versions, key=version_order)
     if (version or newest) not in versions:

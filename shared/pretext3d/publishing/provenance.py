@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pretext3d.checking import is_whole
 from pretext3d.errors import UserError
-from pretext3d.publishing.archive import check_version, json_object, sha256_of
+from pretext3d.files import sha256_of
+from pretext3d.publishing.archive import check_version, json_object
 
 __all__ = ["CARD", "MODEL", "PROVENANCE", "check_provenance", "check_story", "read_provenance"]
 
@@ -72,4 +74,4 @@ def check_story(story: Mapping[str, Any], where: str) -> None:
 
 
 def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return is_whole(value) and value >= least

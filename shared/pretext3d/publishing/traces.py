@@ -1,9 +1,10 @@
-"""Traces of the machine and the person that made a file: absolute paths, home, user and host names."""
+"""Traces of the machine and the person that made a file: paths, addresses, home, user and host names."""
 
 import getpass
 import re
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 __all__ = ["machine_traces", "own_names"]
 
@@ -17,6 +18,10 @@ _DRIVE = re.compile(r"(?<!\w)(?:[A-Z]:[\\/](?![nrt\"'](?!\w))|[a-z]:\\{1,2}(?=\w
 _SHARE = re.compile(r"(?<![\w\\])(?:\\\\|\\{4})[A-Za-z][\w.-]+(?:\\|\\\\)[A-Za-z][\w$.-]+")
 # Chance makes such letters in compressed or binary files: there, a path has to go on.
 _LONG_DRIVE = re.compile(r"(?<!\w)[A-Za-z]:[\\/]{1,2}[\w .-]{3,}[\\/][^\s\"'\0]*", re.ASCII)
+# of a private network; other groups of four numbers are versions or DICOM identifiers
+_ADDRESS = re.compile(r"(?<![\w.])(?:10\.\d+|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}(?![\w.])")
+_URL = re.compile(r"https?://[^\s\"'<>)\]]+")
+_PRIVATE_ENDINGS = (".internal", ".local", ".lan", ".corp")
 # names that many machines have, and that stand in honest texts
 COMMON = {
     "root", "user", "users", "admin", "guest", "default", "runner", "ubuntu", "debian", "docker", "jenkins",
@@ -41,15 +46,33 @@ def own_names() -> list[str]:
     return names
 
 
+def private_urls(text: str) -> list[str]:
+    """The URLs in a text whose hosts the public cannot reach; localhost is everybody's."""
+    found = []
+    for url in _URL.findall(text):
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:  # brackets that are no address
+            continue
+        if host != "localhost" and ("." not in host or host.endswith(_PRIVATE_ENDINGS)):
+            found.append(url)
+    return found
+
+
 def machine_traces(data: bytes | str, names: list[str] | None = None) -> list[str]:
-    """What in a file tells of one machine, each cut at 60 characters.
+    """What in a file belongs to one machine or its network, each cut at 60 characters.
+
+    Absolute paths and `names`; in texts also addresses of private networks and URLs of hosts that the public
+    cannot reach.
 
     Args:
         data: the file's content, text or not.
         names: of a machine; None = this one's `own_names`.
     """
     text = data if isinstance(data, str) else data.decode("latin-1")
-    patterns = [_UNIX, _LONG_DRIVE] if "\0" in text else [_UNIX, _DRIVE, _SHARE]
+    binary = "\0" in text
+    patterns = [_UNIX, _LONG_DRIVE] if binary else [_UNIX, _DRIVE, _SHARE, _ADDRESS]
     names = own_names() if names is None else names
     patterns += [re.compile(rf"(?<![\w.-]){re.escape(name)}(?!\w)") for name in names]
-    return [match.group()[:60] for pattern in patterns for match in pattern.finditer(text)]
+    found = [match.group() for pattern in patterns for match in pattern.finditer(text)]
+    return [trace[:60] for trace in [*found, *([] if binary else private_urls(text))]]

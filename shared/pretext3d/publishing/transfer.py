@@ -19,7 +19,7 @@ ATTEMPTS = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second attempt; twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
 BLOCK = 2**18
-MOST_SMALL = 16 * 2**20
+MAX_SMALL_BYTES = 16 * 2**20
 BUSY = (408, 429)  # statuses beside 500 and above that may be others a moment later
 
 
@@ -67,19 +67,21 @@ def read_small(source: str) -> bytes:
     try:
         if not is_url(source):
             path = Path(source)
-            if path.is_file() and path.stat().st_size > MOST_SMALL:
+            if path.is_file() and path.stat().st_size > MAX_SMALL_BYTES:
                 raise UserError(
-                    f"{source}: found {path.stat().st_size:,} bytes, expected {MOST_SMALL:,} at most"
+                    f"{source}: found {path.stat().st_size:,} bytes, expected {MAX_SMALL_BYTES:,} at most"
                 )
             return path.read_bytes()
         with closing(_open_patiently(source)) as response:
-            content: bytes = response.read(MOST_SMALL + 1)
+            content: bytes = response.read(MAX_SMALL_BYTES + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{source}: cannot be read: {_reason(error)}") from error
-    if len(content) > MOST_SMALL:
-        raise UserError(f"{source}: found more than {MOST_SMALL:,} bytes, expected {MOST_SMALL:,} at most")
+    if len(content) > MAX_SMALL_BYTES:
+        raise UserError(
+            f"{source}: found more than {MAX_SMALL_BYTES:,} bytes, expected {MAX_SMALL_BYTES:,} at most"
+        )
     return content
 
 

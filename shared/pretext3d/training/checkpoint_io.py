@@ -11,9 +11,7 @@ that it loads with `weights_only=True`:
 `best.pt` and `final.pt` hold format, record, network, epoch and the metric only.
 """
 
-import contextlib
 import hashlib
-import os
 import pickle
 import random
 import zipfile
@@ -28,6 +26,7 @@ import torch
 from torch import nn
 
 from pretext3d.errors import UserError
+from pretext3d.files import replacing
 
 __all__ = [
     "check_same_run",
@@ -102,26 +101,13 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
         UserError: when it cannot be written (full disk, no permission), or holds something that is not plain.
     """
     path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     whole = plain({"format": FORMAT, **content})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
+        with replacing(path, sync=True) as draft, draft.open("wb") as file:
             torch.save(whole, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        if os.name == "posix":  # the new name itself has to reach the disk, too
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         raise UserError(f"{path}: the checkpoint cannot be written: {one_line(error)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

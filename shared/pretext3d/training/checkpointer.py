@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -130,7 +130,7 @@ class RunCheckpointer:
             logger.warning("nothing to resume in %s, starting from the beginning", self.ckpt_dir)
         elif self.resume:
             self._resume(engine, epochs)
-        if _rank() == 0:
+        if idist.get_rank() == 0:
             for draft in self.ckpt_dir.glob(".*.pt.*.tmp"):  # of a process that was killed while it wrote
                 draft.unlink(missing_ok=True)
         if not engine.has_event_handler(self.end_epoch, Events.EPOCH_COMPLETED):
@@ -139,7 +139,9 @@ class RunCheckpointer:
     def start_epoch(self, engine: Engine) -> None:
         """Seed the global generators by (seed, epoch, rank)."""
         if self.seed is not None:
-            words = np.random.SeedSequence([self.seed, engine.state.epoch, _rank()]).generate_state(3)
+            words = np.random.SeedSequence([self.seed, engine.state.epoch, idist.get_rank()]).generate_state(
+                3
+            )
             random.seed(int(words[0]))
             np.random.seed(int(words[1]))
             torch.manual_seed(int(words[2]))
@@ -156,7 +158,7 @@ class RunCheckpointer:
         more = {**parts, "rng": rng_state(), "iteration": state.iteration}
         # after best.pt: a run killed between the two does this epoch again and writes the same best.pt
         self._write(f"epoch_{state.epoch:04d}.pt", state.epoch, **more)
-        if _rank() == 0:
+        if idist.get_rank() == 0:
             for path in [p for p in epoch_files(self.ckpt_dir) if _epoch_of(p) <= state.epoch][: -self.keep]:
                 path.unlink()
 
@@ -166,7 +168,7 @@ class RunCheckpointer:
             self._write("final.pt", engine.state.epoch)
 
     def _write(self, name: str, epoch: int, **more: Any) -> None:
-        if _rank() == 0:
+        if idist.get_rank() == 0:
             network = unwrap(self.network).state_dict()
             best = {"best_metric": self.best_metric, "best_epoch": self.best_epoch}
             content = {"record": self.record, "network": network, "epoch": epoch, **best, **more}
@@ -201,7 +203,7 @@ class RunCheckpointer:
                 _load_part(path, name, part, stored)
             elif part is not None or stored:  # a scaler's state is empty where mixed precision is off
                 logger.warning("%s: %s is %s", path, name, "not used" if stored else "not in it, begun anew")
-        if _rank() == 0:
+        if idist.get_rank() == 0:
             set_rng_state(content["rng"])  # rank 0's; the other ranks draw by `seed`
         self.best_metric, self.best_epoch = content["best_metric"], content["best_epoch"]
         if self.evaluator is not None and self.best_epoch is not None:
@@ -302,7 +304,3 @@ def _load_part(path: Path, name: str, part: Any, state: Any) -> None:
 
 def _epoch_of(path: Path) -> int:
     return int(path.stem.removeprefix("epoch_"))
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.metrics import compute_roc_auc
+
+from pretext3d.files import replacing
 
 __all__ = ["ClassMetrics", "class_metrics"]
 
@@ -82,7 +84,7 @@ class ClassMetrics:
         probabilities = torch.stack(self.logits).softmax(-1).numpy().astype(np.float64)
         labels = np.asarray(self.labels)
         engine.state.metrics.update(class_metrics(probabilities, labels))
-        if dist.is_initialized() and dist.get_rank() > 0:
+        if idist.get_rank() > 0:
             return
         names = pd.Categorical.from_codes(labels, categories=self.class_names)
         found = pd.Categorical.from_codes(probabilities.argmax(1), categories=self.class_names)
@@ -94,7 +96,6 @@ class ClassMetrics:
             ("classification", pd.DataFrame(table), False),
             ("confusion_matrix", matrix, True),
         ):
-            draft = self.output_dir / f".{name}.csv.tmp"
-            frame.to_csv(draft, index=index, float_format="%.5g")
-            draft.replace(self.output_dir / f"{name}.csv")
+            with replacing(self.output_dir / f"{name}.csv") as draft:
+                frame.to_csv(draft, index=index, float_format="%.5g")
         logger.debug("confusion matrix, rows are true classes\n%s", matrix)

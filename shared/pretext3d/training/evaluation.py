@@ -20,6 +20,7 @@ from monai.networks.utils import one_hot
 
 from pretext3d.annotations import Shaped, Tensor
 from pretext3d.errors import UserError
+from pretext3d.files import replacing
 
 __all__ = ["CaseMetrics"]
 
@@ -124,9 +125,8 @@ class CaseMetrics:
         summary.loc["foreground mean", "cases"] = len(cases)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, frame, index in (("evaluation", table, False), ("evaluation_summary", summary, True)):
-            draft = self.output_dir / f".{name}.csv.tmp"
-            frame.to_csv(draft, index=index, float_format="%.5g")
-            draft.replace(self.output_dir / f"{name}.csv")
+            with replacing(self.output_dir / f"{name}.csv") as draft:
+                frame.to_csv(draft, index=index, float_format="%.5g")
         for name in columns:
             engine.state.metrics[f"mean_{name}"] = float(summary.loc["foreground mean", name])
         logger.info(

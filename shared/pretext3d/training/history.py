@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from pretext3d.errors import UserError
+from pretext3d.files import replacing
 
 __all__ = ["History"]
 
@@ -79,12 +80,10 @@ class History:
         logger.info("epoch %d of %d: %s", engine.state.epoch, engine.state.max_epochs, text)
         earlier = self._rows_before(engine.state.epoch)
         names = list(dict.fromkeys(name for line in [*earlier, row] for name in line))
-        draft = self.path.with_suffix(".tmp")
-        with draft.open("w", newline="") as file:
+        with replacing(self.path) as draft, draft.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows([*earlier, row])
-        draft.replace(self.path)
 
     def _rows_before(self, epoch: int) -> list[dict[str, Any]]:
         if not self.path.exists():

@@ -1,6 +1,5 @@
 """Overrides as a user types them (`--key value`), checked against the configuration files of the run."""
 
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from monai.bundle import ComponentLocator, ConfigParser
 from monai.bundle.utils import merge_kv
 
+from pretext3d.checking import closest_hint
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.training.workflow import running_workflow
 
@@ -100,8 +100,7 @@ def _takes(component: Mapping[str, Any], argument: str) -> bool:
 
 
 def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, names, n=1)
-    hint = f"; did you mean --{close[0]}?" if close else ""
+    hint = closest_hint(key, names, "; did you mean --{}?")
     return f"--{key}: no such key in {', '.join(Path(f).name for f in files)}{hint}"
 
 

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
 from pretext3d.data.dataset import CachedVolumes
 from pretext3d.errors import UserError
+from pretext3d.files import write_whole
 from pretext3d.training.checkpoint_io import unwrap
 
 __all__ = ["Pictures", "file_name", "predict", "render", "write_png"]
@@ -74,7 +75,7 @@ class Pictures:
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
-        if self.num_cases == 0 or self.draw is None or (dist.is_initialized() and dist.get_rank() > 0):
+        if self.num_cases == 0 or self.draw is None or idist.get_rank() > 0:
             return
         try:
             import matplotlib.figure  # noqa: F401
@@ -190,9 +191,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     buffer = io.BytesIO()
     imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 6})
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_bytes(buffer.getvalue())
-    draft.replace(path)
+    write_whole(path, buffer.getvalue())
 
 
 def file_name(case_id: str) -> str:

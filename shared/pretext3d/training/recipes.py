@@ -11,7 +11,6 @@ tensors that the checkpoint had nothing for are always trained at `learning_rate
 """
 
 import logging
-import math
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
+from pretext3d.checking import is_number, is_whole, number, whole_number
 from pretext3d.errors import UserError
 from pretext3d.training.checkpoint_io import unwrap
 from pretext3d.training.transfer import transferred
@@ -51,13 +51,9 @@ def parameter_groups(
     Raises:
         UserError: a rate that is no finite number, learning_rate not above 0, backbone_learning_rate below 0.
     """
-    if not _is_number(learning_rate) or learning_rate <= 0:
-        raise UserError(f"learning_rate: found {learning_rate!r}, expected a number above 0")
+    number("learning_rate", learning_rate, low=0, low_open=True)
     rate = learning_rate if backbone_learning_rate is None else backbone_learning_rate
-    if not _is_number(rate) or rate < 0:
-        raise UserError(
-            f"backbone_learning_rate: found {rate!r}, expected null (as learning_rate) or a number from 0"
-        )
+    number("backbone_learning_rate", rate, low=0, expected="null (as learning_rate) or a number from 0")
     parameters = dict(unwrap(network).named_parameters())
     names = transferred(unwrap(network)) if rate != learning_rate else frozenset()
     moved = [parameter for name, parameter in parameters.items() if name in names]
@@ -141,8 +137,7 @@ class FreezeEncoder:
     """
 
     def __init__(self, network: nn.Module, epochs: int = 0) -> None:
-        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 0:
-            raise UserError(f"freeze_encoder_epochs: found {epochs!r}, expected a whole number from 0")
+        whole_number("freeze_encoder_epochs", epochs, minimum=0, expected="a whole number from 0")
         self.network, self.epochs, self.frozen = network, epochs, False
         self.names = _encoder_names(unwrap(network)) if epochs else frozenset()
         self.encoder: Frozen | None = None
@@ -232,15 +227,9 @@ def warmup_cosine(
         >>> [round(warmup_cosine(optimizer, 4, 1, 0.1).lr_lambda(step), 2) for step in range(5)]
         [0.0, 1.0, 0.75, 0.25, 0.0]
     """
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise UserError(f"steps: found {steps!r}, expected a whole number from 1")
-    if not _is_number(warmup) or warmup < 0 or (isinstance(warmup, float) and warmup > 1):
+    whole_number("steps", steps, minimum=1, expected="a whole number from 1")
+    if not is_number(warmup) or warmup < 0 or (warmup > 1 and not is_whole(warmup)):
         raise UserError(f"warmup: found {warmup!r}, expected a share from 0.0 to 1.0 or a number of steps")
-    if not _is_number(final_lr_factor) or not 0 <= final_lr_factor <= 1:
-        raise UserError(f"final_lr_factor: found {final_lr_factor!r}, expected a number from 0 to 1")
-    warmup_steps = warmup if isinstance(warmup, int) else int(warmup * steps)
+    number("final_lr_factor", final_lr_factor, 0, 1, expected="a number from 0 to 1")
+    warmup_steps = int(warmup) if is_whole(warmup) else int(warmup * steps)
     return WarmupCosine(optimizer, steps, warmup_steps, final_lr_factor)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -8,10 +8,11 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar
 
+from pretext3d.ranks import is_first
 from pretext3d.training.history import History
 from pretext3d.training.pictures import Pictures
 from pretext3d.training.tracking import MLflowDetails
-from pretext3d.training.workflow import is_not_rank0, setting
+from pretext3d.training.workflow import setting
 
 __all__ = ["RunReport"]
 
@@ -42,7 +43,7 @@ class RunReport:
         pictures: Pictures | None = None,
     ) -> None:
         parameters = {key: setting(key) for key in PARAMETERS} | {"record": record}
-        bar = [] if is_not_rank0() else [ProgressBar(persist=False, desc=title)]
+        bar = [ProgressBar(persist=False, desc=title)] if is_first() else []
         self.handlers = [
             *bar,
             History(str(Path(output_dir) / "metrics.csv"), optimizer, evaluator),

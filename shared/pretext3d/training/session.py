@@ -5,7 +5,6 @@
 """
 
 import logging
-import math
 import os
 import random
 import shlex
@@ -14,14 +13,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import monai
 import torch
-import torch.distributed as dist
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 import pretext3d
+from pretext3d.checking import is_whole, number, whole_number
 from pretext3d.errors import UserError, install_excepthook
+from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import refuse_earlier_run
 from pretext3d.training.workflow import bundle_root, running_workflow, setting
 
@@ -94,21 +95,19 @@ def begin(
     seed = setting("seed", 0) if seed is None else seed
     profile = setting("profile", "") if profile is None else profile
     device = setting("device", "cpu") if device is None else device
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"seed: found {seed!r}, expected a whole number from 0")
+    whole_number("seed", seed, minimum=0, expected="a whole number from 0")
     if profile and training:
         check_profile(profile, setting("profiles", {profile: {}}))
     counts = _settings(COUNTS, counts) if training else {}
     _check_counts(counts)
     for key, value in (_settings(RATES, rates) if training else {}).items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-            raise UserError(f"{key}: found {value!r}, expected a number above 0")
+        number(key, value, low=0, low_open=True)
     _check_device(device)
     resume = bool(setting("resume", False)) if resume is None else resume
     ckpt_dir = setting("ckpt_dir", "") if ckpt_dir is None else ckpt_dir
     if ckpt_dir and training and not resume:
         refuse_earlier_run(ckpt_dir)
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    rank = idist.get_rank()  # of several processes, every one has to ask
     if rank > 0:  # one process reports
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
@@ -160,8 +159,7 @@ def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: in
         {'batch_size': 4, 'roi_size': 64}
     """
     check_profile(profile, profiles)
-    if spatial_dims not in (2, 3) or isinstance(spatial_dims, bool):
-        raise UserError(f"spatial_dims: found {spatial_dims!r}, expected 2 or 3")
+    check_spatial_dims(spatial_dims)
     if spatial_dims == 3:
         return dict(profiles[profile])
     if f"{profile}_2d" not in profiles:
@@ -186,7 +184,7 @@ def spatial_size(value: int | Sequence[int], spatial_dims: int = 3, key: str = "
     """
     one = not isinstance(value, Sequence) or isinstance(value, str)
     sizes = [value] * spatial_dims if one else list(value)  # type: ignore[arg-type]
-    if len(sizes) != spatial_dims or not all(isinstance(n, int) and n > 0 for n in sizes):
+    if len(sizes) != spatial_dims or not all(is_whole(n) and n > 0 for n in sizes):
         words, example = {2: ("two", "[64,32]"), 3: ("three", "[64,64,32]")}[spatial_dims]
         raise UserError(
             f"{key}: found {value!r}, expected one whole number of voxels or {words}, as 64 or {example}"
@@ -206,15 +204,14 @@ def finish(
         next_step: What to suggest instead, a key of NEXT: finetune or evaluate.
     """
     output_dir = setting("output_dir", "") if output_dir is None else output_dir
-    if not dist.is_initialized() or dist.get_rank() == 0:
+    if idist.get_rank() == 0:
         lines = [f"done: {output_dir}"]
         lines += [f"  {name}" for name in wrote if any(Path(output_dir).glob(name.split()[0]))]
         suggested = next_command or (suggestion(next_step) if next_step else "")
         if suggested:
             lines += ["next:", f"  {suggested}"]
         logger.info("%s", "\n".join(lines))
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    idist.finalize()
     for handler in [h for h in logging.getLogger().handlers if isinstance(h, _RunLog)]:
         logging.getLogger().removeHandler(handler)
         handler.close()
@@ -269,8 +266,7 @@ def _check_counts(counts: Mapping[str, Any]) -> None:
         minimum = COUNTS.get(key, 1)
         if value is None and key == "steps_per_epoch":
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise UserError(f"{key}: found {value!r}, expected a whole number from {minimum}")
+        whole_number(key, value, minimum, expected=f"a whole number from {minimum}")
 
 
 def _shown(record: logging.LogRecord) -> bool:

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 from monai.handlers import MLFlowHandler
+
+from pretext3d.training.workflow import running_workflow
 
 __all__ = ["MLflowDetails"]
 
-LONGEST = 500  # characters of a parameter's value: what every MLflow store takes
+MAX_VALUE_LENGTH = 500  # characters of a parameter's value: what every MLflow store takes
 
 
 class MLflowDetails:
@@ -18,14 +21,19 @@ class MLflowDetails:
     At the end of the first epoch that it sees the parameters, nested ones as `backbone.encoder`; at the end
     of the run the pictures, as artifacts in `pictures`.
 
+    `monai.bundle run --tracking mlflow` appends its handler to the configuration's `train#handlers` and has
+    no key for the handler's `experiment_param` and `artifacts`: it is taken from the running configuration.
+
     Args:
-        params: what the run is; of longer values the first 500 characters are kept.
-        output_dir: the run's folder, with pictures/*.png.
+        params: Settings of the run; of longer values the first 500 characters are kept.
+        output_dir: Folder of the run, with pictures/*.png.
     """
 
     def __init__(self, params: Mapping[str, Any], output_dir: str) -> None:
         self.params, self.pictures = dict(leaves(params)), Path(output_dir) / "pictures"
         self.logged = False
+        workflow = running_workflow()
+        self.parser = workflow.parser if workflow is not None else ConfigParser({})
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -37,7 +45,7 @@ class MLflowDetails:
         if self.logged:
             return
         self.logged = True
-        for client, run in runs(engine):
+        for client, run in runs(self.parser):
             known = client.get_run(run).data.params
             for name, value in self.params.items():
                 if name not in known:  # MONAI goes on with a run of the same name
@@ -45,17 +53,16 @@ class MLflowDetails:
 
     def log_pictures(self, engine: Engine) -> None:
         """Copy every picture into the store."""
-        for client, run in runs(engine):
+        for client, run in runs(self.parser):
             for path in sorted(self.pictures.glob("*.png")):
                 client.log_artifact(run, str(path), "pictures")
 
 
-def runs(engine: Engine) -> Iterator[tuple[Any, str]]:
-    """Client and identifier of each MLflow run that a handler of the trainer has open."""
-    for handler, *_ in engine._event_handlers[Events.COMPLETED]:
-        owner = getattr(handler, "__self__", None)
-        if isinstance(owner, MLFlowHandler) and owner.cur_run is not None:
-            yield owner.client, owner.cur_run.info.run_id
+def runs(parser: ConfigParser) -> Iterator[tuple[Any, str]]:
+    """Client and identifier of each MLflow run that a handler of the configuration's trainer has open."""
+    for handler in parser.get_parsed_content("train::handlers") if "train::handlers" in parser else ():
+        if isinstance(handler, MLFlowHandler) and handler.cur_run is not None:
+            yield handler.client, handler.cur_run.info.run_id
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -64,4 +71,4 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", str(value)[:LONGEST]
+            yield f"{prefix}{key}", str(value)[:MAX_VALUE_LENGTH]

@@ -5,13 +5,13 @@ made, and is found there.
 """
 
 import inspect
-import os
 import time
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch.distributed as dist
 from monai.bundle import ConfigParser, ConfigWorkflow
+
+from pretext3d.ranks import is_first
 
 __all__ = [
     "bundle_root",
@@ -74,9 +74,5 @@ def dated_folder() -> str:
 
 
 def is_not_rank0() -> bool:
-    """Whether another of several processes does the reporting (MONAI's name for it).
-
-    A configuration may be read before its processes have met; torchrun's environment says who is who then.
-    """
-    rank = dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
-    return rank > 0
+    """Whether another of several processes does the reporting (MONAI's name for it); see `ranks`."""
+    return not is_first()

@@ -14,7 +14,6 @@ where the original draws it for each; the fill `constant` is one value per block
 out-painting hides.
 """
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -28,6 +27,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_tensor
 
 from pretext3d.annotations import Float, Int, Tensor
+from pretext3d.checking import closest_hint, is_number, number
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_volume_shape
 from pretext3d.ops.shuffling import Windows, shuffle_windows
@@ -96,8 +96,7 @@ def noising_settings(preset: str | Mapping[str, Any], **overrides: Any) -> Noisi
     names = [field.name for field in fields(NoisingSettings)]
     for name, value in overrides.items():
         if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = closest_hint(name, names, " (did you mean {}?)")
             raise UserError(f"{name}: no such setting of the noising{hint}; there are {', '.join(names)}")
         overrides[name] = _checked(name, value)
     return replace(PRESETS[preset], **overrides)
@@ -110,22 +109,16 @@ def _checked(name: str, value: Any) -> Any:
         return value
     if name in ("inpaint_size", "outpaint_margin"):
         pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        if len(pair) != 2 or not all(map(_is_number, pair)) or not 0 <= pair[0] <= pair[1] <= 1:
+        if len(pair) != 2 or not all(map(is_number, pair)) or not 0 <= pair[0] <= pair[1] <= 1:
             raise UserError(f"{name}: found {value!r}, expected two fractions 0 <= low <= high <= 1")
         return (float(pair[0]), float(pair[1]))
     if name in ("num_windows", "inpaint_blocks", "outpaint_windows", "border"):
         least = 1 if name == "outpaint_windows" else 0
-        if not _is_number(value) or value != int(value) or value < least:
+        if not is_number(value) or value != int(value) or value < least:
             raise UserError(f"{name}: found {value!r}, expected a whole number of {least} or more")
         return int(value)
-    if not _is_number(value) or not 0 <= value <= 1:
-        kind = "fraction" if name == "window_size" else "probability"
-        raise UserError(f"{name}: found {value!r}, expected a {kind} from 0 to 1")
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    kind = "fraction" if name == "window_size" else "probability"
+    return number(name, value, 0, 1, expected=f"a {kind} from 0 to 1")
 
 
 # ------------------------------------------------------------------------------------------- draw

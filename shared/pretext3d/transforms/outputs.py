@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from monai.data import MetaTensor
+from monai.utils import convert_to_dst_type
 
 from pretext3d.annotations import Tensor
 from pretext3d.errors import UserError
@@ -25,4 +26,7 @@ def output_names(keys: Sequence[Any], output_key: str | Sequence[str]) -> tuple[
 
 def like(result: Tensor, volume: Any) -> Tensor:
     """The result with the meta data of the volume that it was made of, where that has some."""
-    return MetaTensor(result, meta=volume.meta) if isinstance(volume, MetaTensor) else result
+    if not isinstance(volume, MetaTensor):
+        return result
+    converted: Tensor = convert_to_dst_type(result, volume, dtype=result.dtype)[0]
+    return converted

@@ -24,10 +24,11 @@ from typing import IO, Any
 import pandas as pd
 
 from pretext3d.errors import UserError
+from pretext3d.files import write_whole
 
 BUILT_IN = ("scratch", "restart")
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
-NEVER = 1_000_000_000  # val_interval: no validation during training, so no choice among checkpoints
+NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training, so no choice among checkpoints
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,7 @@ class Cell:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file that is either complete or not there."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(content, indent=1) + "\n")
-    draft.replace(path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -169,7 +168,7 @@ class CellRunner:
             "output_dir": str(folder),
         }
         own |= {"split_seed": cell.seed} if self.monte_carlo else {}
-        tuning = {**self.tuning, **own, "val_interval": NEVER}
+        tuning = {**self.tuning, **own, "val_interval": NEVER_VALIDATE}
         tuning |= {"pretrained": first} if first else {}
         tuning |= {"keep_head": True} if cell.needs else {}
         tuning |= {"resume": True} if any((folder / "checkpoints").glob("epoch_*.pt")) else {}

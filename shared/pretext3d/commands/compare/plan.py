@@ -1,6 +1,5 @@
 """What a comparison is about, checked before it runs: overrides, arms, cases, what an arm has seen."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from pretext3d.checking import closest_hint
 from pretext3d.commands.compare.cells import BUILT_IN, Arm
 from pretext3d.errors import UserError, find_user_error
 
@@ -47,8 +47,7 @@ def check_overrides(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
                 f"--{key}: the comparison sets this itself, from --arms, --num_labelled and --seeds"
             )
         if top not in known:
-            close = difflib.get_close_matches(top, [*known, *OPTIONS], n=1)
-            hint = f"; did you mean --{close[0]}?" if close else ""
+            hint = closest_hint(top, [*known, *OPTIONS], "; did you mean --{}?")
             raise UserError(f"--{key}: no such option, and no such key in finetune.yaml{hint}")
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 from pretext3d.commands.compare.cells import difference, read_json
 from pretext3d.commands.compare.statistics import DRAWS, bootstrap
 from pretext3d.errors import UserError
+from pretext3d.files import replacing, write_whole
 
 METRICS = ["dice", "iou", "hd95_mm", "surface_distance_mm"]
 COLUMNS = ["arm", "num_labelled", "seed", "case", "subject", "class", *METRICS]
@@ -240,7 +241,7 @@ def draw(results: pd.DataFrame, arms: Sequence[str], path: Path) -> None:
     axes.set_ylim(low - slack, high + slack)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def write_report(output_dir: Path, planned: int = 0) -> pd.DataFrame:
@@ -257,14 +258,10 @@ def write_report(output_dir: Path, planned: int = 0) -> pd.DataFrame:
     arms = [arm for arm in plan.get("arms", {}) if arm in found]
     arms += [arm for arm in found if arm not in arms]
     baseline = "scratch" if "scratch" in arms else arms[0]
-    draft = output_dir / ".results.csv.tmp"
-    results.to_csv(draft, index=False, float_format="%.5g")
-    draft.replace(output_dir / "results.csv")
-    draft = output_dir / ".summary.md.tmp"
+    with replacing(output_dir / "results.csv") as draft:
+        results.to_csv(draft, index=False, float_format="%.5g")
     warnings = list(plan.get("warnings", {}).values())
-    draft.write_text(summary_text(results, arms, common, planned, warnings, baseline))
-    draft.replace(output_dir / "summary.md")
-    draft = output_dir / ".label_efficiency.png"
-    draw(results, arms, draft)
-    draft.replace(output_dir / "label_efficiency.png")
+    write_whole(output_dir / "summary.md", summary_text(results, arms, common, planned, warnings, baseline))
+    with replacing(output_dir / "label_efficiency.png") as draft:
+        draw(results, arms, draft)
     return summarise(results, arms, baseline, each_seed_splits(common))

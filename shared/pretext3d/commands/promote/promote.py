@@ -9,7 +9,6 @@ metadata and the model card.
 import argparse
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,10 @@ from pretext3d.commands.promote.configs import evaluate_yaml, inference_yaml, mu
 from pretext3d.commands.promote.run import Run, read_run
 from pretext3d.commands.promote.text import metadata, models_readme, readme
 from pretext3d.errors import UserError
+from pretext3d.files import draft_folder
 from pretext3d.publishing.archive import check_name, check_version
-from pretext3d.publishing.deployment import provenance_of, write_provenance, write_weights
+from pretext3d.publishing.deployment import provenance_of
+from pretext3d.publishing.weights import write_provenance, write_weights
 from pretext3d.training.pretrained import load_segmentation
 
 EXAMPLES = """examples:
@@ -78,16 +79,11 @@ def promote(run: Run, name: str, labels: Sequence[str], version: str, licence: s
     classes = ["background", *labels]
     target = output_dir / name
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=output_dir))
+        with draft_folder(target) as draft:
+            fill(draft, run, name, classes, {"bundle_version": version, "licence": licence})
+            draft.rename(target)
     except OSError as error:
         raise UserError(f"--output_dir: {output_dir} cannot be written: {error}") from error
-    try:
-        fill(draft, run, name, classes, {"bundle_version": version, "licence": licence})
-        draft.chmod(0o755)
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return target
 
 

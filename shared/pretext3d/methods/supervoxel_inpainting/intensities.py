@@ -7,6 +7,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
+from pretext3d.checking import is_number, number
 from pretext3d.errors import UserError
 
 __all__ = ["RandBrightnessGammad"]
@@ -39,12 +40,10 @@ class RandBrightnessGammad(MapTransform, Randomizable):
         prob: float = 0.5,
     ) -> None:
         MapTransform.__init__(self, keys)
-        if not _is_number(prob) or not 0 <= prob <= 1:
-            raise UserError(f"augment_prob: found {prob!r}, expected a probability from 0 to 1")
-        if not _is_number(brightness) or not 0 <= brightness < 1:
-            raise UserError(f"brightness: found {brightness!r}, expected a number from 0 to below 1")
+        number("augment_prob", prob, 0, 1, expected="a probability from 0 to 1")
+        number("brightness", brightness, 0, 1, high_open=True, expected="a number from 0 to below 1")
         limits = list(gamma) if isinstance(gamma, Sequence) and not isinstance(gamma, str) else [gamma]
-        if len(limits) != 2 or not all(map(_is_number, limits)) or not 0 < limits[0] <= limits[1]:
+        if len(limits) != 2 or not all(map(is_number, limits)) or not 0 < limits[0] <= limits[1]:
             raise UserError(f"gamma: found {gamma!r}, expected two exponents above 0, as [0.7,1.5]")
         self.brightness, self.limits, self.prob = float(brightness), (limits[0], limits[1]), float(prob)
         self.factors, self.exponent = [1.0], 1.0
@@ -71,7 +70,3 @@ class RandBrightnessGammad(MapTransform, Randomizable):
             factors = torch.tensor(self.factors, dtype=d[key].dtype, device=d[key].device)
             d[key] = factors.reshape(-1, *(1,) * (d[key].ndim - 1)) * d[key] ** self.exponent
         return d
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import ignite.distributed as idist
 import torch.nn.functional as F
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric, MetricsLambda
@@ -27,6 +27,7 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Shaped, Tensor
+from pretext3d.checking import number
 from pretext3d.errors import UserError
 from pretext3d.methods.supervoxel_inpainting.regions import KINDS
 from pretext3d.networks.backbone import Backbone
@@ -129,9 +130,7 @@ class InpaintingLoss(nn.Module):
 
     def __init__(self, region_weight: float = 0.0) -> None:
         super().__init__()
-        if not isinstance(region_weight, int | float) or not 0 <= region_weight < math.inf:
-            raise UserError(f"region_weight: found {region_weight!r}, expected 0 or more")
-        self.region_weight = float(region_weight)
+        self.region_weight = number("region_weight", region_weight, low=0, expected="0 or more")
 
     def forward(self, pred: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """The mean over the batch."""
@@ -186,7 +185,7 @@ class Untrained:
         logger.info(
             "this arm is not pre-trained: no step is made, %s holds the initial weights", self.path.name
         )
-        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        if idist.get_rank() == 0:
             network = unwrap(self.network).state_dict()
             content = {"record": self.record, "network": network, "epoch": 0}
             save_checkpoint(self.path, {**content, "best_metric": None, "best_epoch": None})

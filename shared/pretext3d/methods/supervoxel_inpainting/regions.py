@@ -19,6 +19,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Transform
 
 from pretext3d.annotations import Bool, Int, Tensor
+from pretext3d.checking import is_whole, number, whole_number
 from pretext3d.errors import UserError
 from pretext3d.transforms.crops import crop_resize
 
@@ -100,13 +101,13 @@ class Regionsd(Transform):
     ) -> None:
         if regions not in KINDS:
             raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
-        if not _is_whole(min_region_voxels) or min_region_voxels < 1:
-            raise UserError(f"min_region_voxels: found {min_region_voxels!r}, expected a whole number from 1")
-        if not isinstance(min_region_size, int | float) or not 0 <= min_region_size < math.inf:
-            raise UserError(
-                f"min_region_size: found {min_region_size!r}, expected mm3 of a volume, or mm2 of an image, "
-                "or 0 for any"
-            )
+        whole_number("min_region_voxels", min_region_voxels, minimum=1, expected="a whole number from 1")
+        number(
+            "min_region_size",
+            min_region_size,
+            low=0,
+            expected="mm3 of a volume, or mm2 of an image, or 0 for any",
+        )
         self.version = FORMAT
         self.regions, self.roi = regions, bool(roi)
         self.min_region_voxels, self.min_region_size = min_region_voxels, float(min_region_size)
@@ -271,14 +272,10 @@ class RandHideRegiond(MapTransform, Randomizable):
         return d
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _two_sides(sides: Any) -> tuple[int, int]:
     """The shortest and the longest edge of a cuboid."""
     two = list(sides) if isinstance(sides, Sequence) else [sides]
-    if len(two) != 2 or not all(map(_is_whole, two)) or not 1 <= two[0] <= two[1]:
+    if len(two) != 2 or not all(map(is_whole, two)) or not 1 <= two[0] <= two[1]:
         raise UserError(
             f"cuboid_sides: found {sides!r}, expected the shortest and the longest edge in voxels, as [12,32]"
         )

@@ -30,6 +30,7 @@ from monai.transforms import Compose, Randomizable, Transform
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
+from pretext3d.checking import number
 from pretext3d.data.dataset import CachedVolumes
 from pretext3d.errors import UserError
 from pretext3d.methods.vectorpose.vectors import (
@@ -189,10 +190,8 @@ class VectorPoseLoss(nn.Module):
 
     def __init__(self, reconstruction_weight: float = 0.5, boundary_weight: float = 5.0) -> None:
         super().__init__()
-        if not 0 <= reconstruction_weight <= 1:
-            raise UserError(f"reconstruction_weight: found {reconstruction_weight}, expected 0 to 1")
-        if not 0 <= boundary_weight < math.inf:
-            raise UserError(f"boundary_weight: found {boundary_weight}, expected 0 or more")
+        number("reconstruction_weight", reconstruction_weight, 0, 1, expected="0 to 1")
+        number("boundary_weight", boundary_weight, low=0, expected="0 or more")
         self.reconstruction_weight, self.boundary_weight = reconstruction_weight, boundary_weight
 
     def forward(self, pred: tuple[Tensor, Tensor], target: dict[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ import math
 import torch
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.errors import UserError
+from pretext3d.checking import whole_number
 
 __all__ = ["ORIGINS", "check_num_vectors", "landmark_vectors", "to_cartesian", "to_spherical"]
 
@@ -40,13 +40,10 @@ def check_num_vectors(num_vectors: int | None, spatial_dims: int) -> int:
         (9, 5, 1)
     """
     most = len(ORIGINS[spatial_dims])
-    number = most if num_vectors is None else num_vectors
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
-        raise UserError(
-            f"num_vectors: found {num_vectors!r}, expected 0 to {most}, the centre and the corners of a crop "
-            f"in {spatial_dims}D, or null for all of them"
-        )
-    return number
+    expected = (
+        f"0 to {most}, the centre and the corners of a crop in {spatial_dims}D, or null for all of them"
+    )
+    return most if num_vectors is None else whole_number("num_vectors", num_vectors, 0, most, expected)
 
 
 def landmark_vectors(

@@ -1,0 +1,124 @@
+"""Checks of single values: the message names the key, what was found and what was expected."""
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+from pretext3d.errors import UserError
+
+__all__ = ["closest_hint", "is_number", "is_whole", "number", "whole_number"]
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether it is an integer, of Python or NumPy; True and False are none.
+
+    Examples:
+        >>> is_whole(3), is_whole(3.0), is_whole(True)
+        (True, False, False)
+    """
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a finite integer or float, of Python or NumPy; True and False are none.
+
+    Examples:
+        >>> is_number(0.5), is_number(math.inf), is_number("1")
+        (True, False, False)
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and bool(-math.inf < value < math.inf)
+
+
+def whole_number(
+    key: str, value: Any, minimum: int | None = None, maximum: int | None = None, expected: str = ""
+) -> int:
+    """The value as an int.
+
+    Args:
+        key: Name of the value in the message.
+        value: What the user gave.
+        minimum: Smallest value that is valid; None = any.
+        maximum: Largest value that is valid; None = any. Needs a minimum.
+        expected: Words for the message; '' = those that follow from the limits.
+
+    Raises:
+        UserError: no whole number, or one beyond the limits.
+
+    Examples:
+        >>> whole_number("batch_size", 4, minimum=1)
+        4
+        >>> whole_number("batch_size", True, minimum=1)
+        Traceback (most recent call last):
+        pretext3d.errors.UserError: batch_size: found True, expected a whole number of 1 or more
+    """
+    above = minimum is None or (is_whole(value) and value >= minimum)
+    below = maximum is None or (is_whole(value) and value <= maximum)
+    if not (is_whole(value) and above and below):
+        range_ = "" if minimum is None else f" of {minimum} or more"
+        range_ = f" from {minimum} to {maximum}" if maximum is not None else range_
+        raise UserError(f"{key}: found {value!r}, expected {expected or f'a whole number{range_}'}")
+    return int(value)
+
+
+def number(
+    key: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    low_open: bool = False,
+    high_open: bool = False,
+    expected: str = "",
+) -> float:
+    """The value as a float.
+
+    Args:
+        key: Name of the value in the message.
+        value: What the user gave.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        low_open: The lower end itself is not valid.
+        high_open: The upper end itself is not valid.
+        expected: Words for the message; '' = those that follow from the interval.
+
+    Raises:
+        UserError: no finite number, or one outside of the interval.
+
+    Examples:
+        >>> number("learning_rate", 1, low=0, low_open=True)
+        1.0
+        >>> number("val_fraction", 1.0, 0, 1, high_open=True)
+        Traceback (most recent call last):
+        pretext3d.errors.UserError: val_fraction: found 1.0, expected a number in [0, 1)
+    """
+    inside = is_number(value) and low <= value <= high
+    if not inside or (low_open and value == low) or (high_open and value == high):
+        raise UserError(
+            f"{key}: found {value!r}, expected {expected or _interval(low, high, low_open, high_open)}"
+        )
+    return float(value)
+
+
+def _interval(low: float, high: float, low_open: bool, high_open: bool) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return "a number"
+    if math.isinf(high):
+        return f"a number above {low:g}" if low_open else f"a number of {low:g} or more"
+    if math.isinf(low):
+        return f"a number below {high:g}" if high_open else f"a number of {high:g} or less"
+    return f"a number in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+
+
+def closest_hint(name: object, names: Iterable[str], template: str = "; did you mean {}?") -> str:
+    """The name nearest in spelling, put into `template`; '' where none is near.
+
+    Examples:
+        >>> closest_hint("max_epoch", ["max_epochs", "seed"], "; did you mean --{}?")
+        '; did you mean --max_epochs?'
+        >>> closest_hint("x", ["max_epochs"])
+        ''
+    """
+    near = difflib.get_close_matches(str(name), list(names), n=1)
+    return template.format(near[0]) if near else ""

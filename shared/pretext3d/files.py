@@ -1,0 +1,181 @@
+"""Files and folders that are complete or not there: written under a draft's name, then renamed.
+
+A draft lies in the folder of its target, under the hidden name `.<target>.<hexadecimal>.tmp`, so that the
+rename stays within one file system and several processes may write the same target: the last one wins. A
+process that is killed leaves its draft, which `remove_old_drafts` finds.
+"""
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+__all__ = [
+    "draft_folder",
+    "locked",
+    "new_folder",
+    "remove_old_drafts",
+    "replacing",
+    "sha256_of",
+    "write_whole",
+]
+
+logger = logging.getLogger(__name__)
+
+# of a file system that has no locks, as some network drives
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+RETRY_LOCK = 0.2  # seconds; a lock file that its holder has just removed is tried again
+MAX_DRAFT_AGE = 86400.0  # seconds after which a draft is what a killed process has left
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
+    """The path of a draft that takes the name `path` when the block ends; after an error it is removed.
+
+    Args:
+        path: Target; its folder exists. An earlier file stays until the rename.
+        sync: Wait until the content and the new name have reached the disk, so that a power failure does not
+            leave an empty file.
+
+    Raises:
+        OSError: the draft cannot be renamed, or what the block raises.
+
+    Examples:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "a.txt"
+        >>> with replacing(path) as draft:
+        ...     size = draft.write_text("one")
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('one', 1)
+    """
+    draft = _draft_of(path)
+    try:
+        yield draft
+        if sync:
+            with draft.open("r+b") as file:
+                os.fsync(file.fileno())
+        draft.replace(path)
+        if sync and os.name == "posix":  # the folder holds the name
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file, text as UTF-8: its name stands for the old content or the complete new one.
+
+    Raises:
+        OSError: the file cannot be written; an earlier one is unchanged.
+    """
+    with replacing(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def draft_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder next to `path`, removed at the end of the block unless it was renamed in it.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    draft = _draft_of(path)
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A draft of a folder, which takes the name `path` at the end of the block.
+
+    For folders whose name says what is in them: where another process was first, its folder stays, and what
+    went wrong here meanwhile does not matter.
+
+    Raises:
+        OSError: the folder cannot be written, and no other process has written it.
+
+    Examples:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "entry"
+        >>> for content in ("first", "second"):
+        ...     with new_folder(path) as draft:
+        ...         size = (draft / "a.txt").write_text(content)
+        >>> (path / "a.txt").read_text()
+        'first'
+    """
+    try:
+        with draft_folder(path) as draft:
+            yield draft
+            draft.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path`, removed at the end; the system lets go of it if the process dies.
+
+    On a file system without locks the block runs all the same: what it does has to be right, if not economic,
+    when two processes do it.
+
+    Args:
+        path: Lock file; its folder is made if it is not there.
+        wait: Wait for another process that holds it.
+
+    Raises:
+        filelock.Timeout: another process holds it, and `wait` is False.
+        OSError: the file cannot be opened.
+    """
+    lock = filelock.FileLock(path, timeout=-1 if wait else RETRY_LOCK, mode=0o666, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        logger.debug("no locks in %s", path.parent)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            path.unlink(missing_ok=True)
+        lock.release()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_old_drafts(folder: Path, pattern: str) -> None:
+    """Remove the files and folders of that name which killed processes began to write over a day ago."""
+    for draft in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - draft.stat().st_mtime > MAX_DRAFT_AGE:
+                shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink()

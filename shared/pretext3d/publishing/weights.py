@@ -1,0 +1,98 @@
+"""The folder `models` of a bundle: weights, provenance.json and what both say of a run, in one place.
+
+Used for the weights that a bundle ships (`tools/ship_weights.py`), for those of a promoted bundle and for
+those that a further training puts in their place (`deployment.publish`).
+"""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pretext3d
+from pretext3d.errors import UserError
+from pretext3d.files import replacing, sha256_of, write_whole
+from pretext3d.publishing.provenance import PROVENANCE
+from pretext3d.training.checkpoint_io import one_line
+
+__all__ = ["facts_of", "metrics_at", "write_model_file", "write_provenance", "write_weights"]
+
+NO_METRICS = ("epoch", "step", "seconds", "train_loss", "learning_rate")  # other columns of metrics.csv
+
+
+def facts_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What every provenance says of the run that wrote a checkpoint, without any path.
+
+    Args:
+        content: What the checkpoint holds.
+    """
+    record = content["record"]
+    return {
+        "training_cases": len((record.get("data") or {}).get("train") or []),
+        "encoder": record["backbone"]["encoder"],
+        "epochs": content["epoch"],
+        "seed": record.get("seed"),
+        "pretext3d_version": pretext3d.__version__,
+        "torch_version": str(torch.__version__),
+    }
+
+
+def metrics_at(metrics: Path, epoch: int) -> tuple[int, dict[str, float]] | None:
+    """Steps done and the validation's metrics after an epoch; None where the table does not say.
+
+    Args:
+        metrics: Table metrics.csv of a run.
+        epoch: Number of the epoch, from 1.
+    """
+    if not metrics.is_file():
+        return None
+    with metrics.open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if int(float(line["epoch"])) == epoch]
+    if not lines:
+        return None
+    numbers = {name: float(value) for name, value in lines[-1].items() if value}
+    found = {name: value for name, value in numbers.items() if name not in NO_METRICS}
+    return int(numbers["step"]), {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
+    """Write a state dict: the name stands for the old file or the complete new one. Returns its SHA-256.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            with draft.open("wb") as file:  # given a path, torch writes the draft's name into the file
+                torch.save(dict(weights), file)
+            digest = sha256_of(draft)
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+        raise UserError(f"{path}: the weights cannot be written: {one_line(error)}") from error
+    return digest
+
+
+def write_provenance(models_dir: Path, provenance: Mapping[str, Any]) -> None:
+    """Write models/provenance.json, all of it or nothing.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_model_file(models_dir / PROVENANCE, (json.dumps(provenance, indent=4) + "\n").encode())
+
+
+def write_model_file(path: Path, content: bytes) -> None:
+    """Write a file of the folder models, all of it or nothing.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {one_line(error)}") from error

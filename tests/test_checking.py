@@ -1,0 +1,103 @@
+"""Tests of the checks of single values: what passes, and the message for what does not."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pretext3d.checking import closest_hint, is_number, is_whole, number, whole_number
+from pretext3d.errors import UserError
+
+NO_NUMBERS = [None, True, "1", [1], 1j, math.nan, math.inf, -math.inf, np.float32("nan"), np.bool_(True)]
+
+
+@pytest.mark.parametrize("value", [2, np.int64(2), np.uint8(2)])
+def test_whole_numbers_of_python_and_numpy(value: Any) -> None:
+    assert is_whole(value)
+    result = whole_number("n", value, minimum=2, maximum=2)
+    assert result == 2
+    assert type(result) is int
+
+
+@pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.int8(2), Fraction(2)])
+def test_numbers_of_python_and_numpy(value: Any) -> None:
+    assert is_number(value)
+    result = number("x", value, 2, 2)
+    assert result == 2
+    assert type(result) is float
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_what_is_no_number(value: Any) -> None:
+    assert not is_whole(value)
+    assert not is_number(value)
+    with pytest.raises(UserError, match=r"^n: found .*, expected a whole number$"):
+        whole_number("n", value)
+    with pytest.raises(UserError, match=r"^x: found .*, expected a number$"):
+        number("x", value)
+
+
+def test_a_float_is_no_whole_number() -> None:
+    with pytest.raises(UserError, match=r"^n: found 2.0, expected a whole number of 1 or more$"):
+        whole_number("n", 2.0, minimum=1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"minimum": 3}, "a whole number of 3 or more"),
+        ({"minimum": 3, "maximum": 9}, "a whole number from 3 to 9"),
+        ({"minimum": 3, "expected": "a multiple of 3"}, "a multiple of 3"),
+    ],
+)
+def test_words_for_whole_numbers(limits: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        whole_number("n", 2, **limits)
+    assert str(caught.value) == f"n: found 2, expected {words}"
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"low": 0}, "a number of 0 or more"),
+        ({"low": 0, "low_open": True}, "a number above 0"),
+        ({"high": -2}, "a number of -2 or less"),
+        ({"high": -1, "high_open": True}, "a number below -1"),
+        ({"low": 0, "high": 1}, "a number in [0, 1]"),
+        ({"low": 0, "high": 1, "low_open": True}, "a number in (0, 1]"),
+        ({"low": 0, "high": 0.5, "high_open": True}, "a number in [0, 0.5)"),
+        ({"low": 0, "expected": "a volume"}, "a volume"),
+    ],
+)
+def test_words_for_numbers(limits: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        number("x", -1, **limits)
+    assert str(caught.value) == f"x: found -1, expected {words}"
+
+
+@given(st.integers(), st.integers(), st.integers())
+def test_whole_numbers_between_limits_pass_and_no_others(value: int, low: int, high: int) -> None:
+    if low <= value <= high:
+        assert whole_number("n", value, low, high) == value
+    else:
+        with pytest.raises(UserError):
+            whole_number("n", value, low, high)
+
+
+@given(st.sampled_from([0.0, 0.5, 1.0]), st.booleans(), st.booleans())
+def test_open_ends_are_left_out(value: float, low_open: bool, high_open: bool) -> None:
+    if (value == 0 and low_open) or (value == 1 and high_open):
+        with pytest.raises(UserError):
+            number("x", value, 0, 1, low_open, high_open)
+    else:
+        assert number("x", value, 0, 1, low_open, high_open) == value
+
+
+def test_hint() -> None:
+    assert closest_hint("sed", ["seed", "size"]) == "; did you mean seed?"
+    assert closest_hint("sed", {"seed": 1}, " (did you mean {!r}?)") == " (did you mean 'seed'?)"
+    assert closest_hint("zebra", ["seed"]) == ""
+    assert closest_hint(None, []) == ""
