@@ -152,6 +152,7 @@ def test_the_test_set_is_the_same_for_every_purpose_and_fold(visits, prepare):
 
 
 def test_a_csv_says_who_is_who(visits, prepare, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)  # another test of this process may have asked for more
     folder = visits(listed=False)
     prepare(folder)
     assert [r.getMessage()[:40] for r in caplog.records] == ["subjects: 20 of 20 volumes look by their"]

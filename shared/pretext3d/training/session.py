@@ -24,6 +24,7 @@ from pretext3d.checking import is_whole, number, whole_number
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import refuse_earlier_run
+from pretext3d.training.processes import leave
 from pretext3d.training.workflow import bundle_root, running_workflow, setting
 
 __all__ = ["begin", "finish", "profile_settings", "spatial_size"]
@@ -211,7 +212,7 @@ def finish(
         if suggested:
             lines += ["next:", f"  {suggested}"]
         logger.info("%s", "\n".join(lines))
-    idist.finalize()
+    leave()
     for handler in [h for h in logging.getLogger().handlers if isinstance(h, _RunLog)]:
         logging.getLogger().removeHandler(handler)
         handler.close()
