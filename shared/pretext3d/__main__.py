@@ -39,14 +39,14 @@ COMMANDS = {
         "compare.compare",
         "does pre-training help on your data? a table and a plot, with intervals",
         mistake=2,
-        stopped="stopped; what is done is kept, and the same command goes on from there",
+        stopped="stopped; finished work is kept, and the same command continues from there",
     ),
     "curves": Command("curves", "the curves of one run or several as a picture"),
     "promote": Command("promote.promote", "a fine-tuned run becomes a bundle that can be deployed"),
     "download": Command(
         "download",
         "download a packed bundle, checked against its index",
-        stopped="stopped; the same command goes on with what has arrived",
+        stopped="stopped; the same command resumes the transfer",
     ),
 }
 

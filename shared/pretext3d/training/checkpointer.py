@@ -225,7 +225,7 @@ class RunCheckpointer:
                 "%s: %d of %d epochs are done, nothing is left to do", path, epoch, state.max_epochs
             )
         else:
-            logger.info("resumed from %s: going on with epoch %d of %d", path, epoch + 1, state.max_epochs)
+            logger.info("resumed from %s: continuing with epoch %d of %d", path, epoch + 1, state.max_epochs)
 
 
 def epoch_files(folder: Path) -> list[Path]:

@@ -30,7 +30,7 @@ __all__ = ["begin", "finish", "profile_settings", "spatial_size"]
 
 logger = logging.getLogger(__name__)
 
-STOPPED = "stopped; the same command with --resume True goes on from the last finished epoch"
+STOPPED = "stopped; the same command with --resume True continues from the last finished epoch"
 
 # Keys of a training that are whole numbers, and the smallest value of each.
 COUNTS = {
