@@ -177,7 +177,7 @@ class RandRubiksCubed(Randomizable, Transform):
         self.turned = np.zeros((cells, len(self.axes)), dtype=bool)
 
     def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
-        """Draw the positions of the block and of the cubes in their cells, the permutation and the rotations."""
+        """Draw the positions of block and cubes, the permutation and the rotations."""
         block = block_size(self.grid, self.size, self.gap)
         if data.ndim - 1 != len(block):
             raise UserError(

@@ -238,7 +238,7 @@ def masked_ssim(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
 
 
 def flat_fill_mse(output: Mapping[str, Any], near: Bool[Tensor, "b 1 *space"] | bool) -> Float[Tensor, "b"]:
-    """`masked_mse` of a region filled with one value per channel, the mean of visible voxels that are `near`."""
+    """`masked_mse` of a region filled with one value per channel, the mean of visible `near` voxels."""
     clean, mask = output["label"]["clean"], output["label"]["mask"]
     source = near & ~mask & output["label"]["inside"]  # a tile may reach beyond its volume
     fill = (clean * source).flatten(2).sum(2) / source.flatten(2).sum(2).clamp(min=1)
