@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """`pretext3d.download`, imported when it is asked for: `import pretext3d` alone stays light."""
+        """`pretext3d.download`, imported on first use, so that `import pretext3d` stays fast."""
         if name == "download":
             from pretext3d.publishing.download import download
 

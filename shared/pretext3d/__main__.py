@@ -1,6 +1,6 @@
 """The command line `pretext3d NAME ...`, also `python -m pretext3d NAME ...`.
 
-A command's module is imported when the command is called, and not before: help comes at once. Each has
+A command's module is imported only when the command is called, so that help is printed at once. Each has
 `make_parser()`, and `main(words)`, which returns the exit code.
 """
 
@@ -21,10 +21,10 @@ class Command:
     """One command.
 
     Attributes:
-        module: Its module, below `pretext3d.commands`.
-        summary: What it does, in a line of `pretext3d --help`.
+        module: Name of its module in `pretext3d.commands`.
+        summary: Line in `pretext3d --help`.
         mistake: Exit code for a user's mistake.
-        stopped: What is printed on Ctrl-C or SIGTERM.
+        stopped: Message on Ctrl-C or SIGTERM.
     """
 
     module: str
@@ -39,20 +39,20 @@ COMMANDS = {
         "compare.compare",
         "does pre-training help on your data? a table and a plot, with intervals",
         mistake=2,
-        stopped="stopped; what is done is kept, and the same command goes on from there",
+        stopped="stopped; finished work is kept, and the same command continues from there",
     ),
     "curves": Command("curves", "the curves of one run or several as a picture"),
     "promote": Command("promote.promote", "a fine-tuned run becomes a bundle that can be deployed"),
     "download": Command(
         "download",
         "download a packed bundle, checked against its index",
-        stopped="stopped; the same command goes on with what has arrived",
+        stopped="stopped; the same command resumes the transfer",
     ),
 }
 
 
 def usage() -> str:
-    """What `pretext3d --help` prints."""
+    """The text that `pretext3d --help` prints."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -74,7 +74,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        words: The command line behind `pretext3d`; None = this process's.
+        words: Arguments after `pretext3d`; None = this process's.
 
     Returns:
         Exit code: 0, that of the command, or 2 for an unknown command.

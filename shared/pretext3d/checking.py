@@ -12,7 +12,7 @@ __all__ = ["closest_hint", "is_number", "is_whole", "number", "whole_number"]
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether it is an integer, of Python or NumPy; True and False are none.
+    """Whether a value is an integer of Python or NumPy; True and False are not.
 
     Examples:
         >>> is_whole(3), is_whole(3.0), is_whole(True)
@@ -22,7 +22,7 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a finite integer or float, of Python or NumPy; True and False are none.
+    """Whether a value is a finite integer or float of Python or NumPy; True and False are not.
 
     Examples:
         >>> is_number(0.5), is_number(math.inf), is_number("1")
@@ -45,7 +45,7 @@ def whole_number(
         expected: Words for the message; '' = those that follow from the limits.
 
     Raises:
-        UserError: no whole number, or one beyond the limits.
+        UserError: not a whole number, or outside the limits.
 
     Examples:
         >>> whole_number("batch_size", 4, minimum=1)
@@ -84,7 +84,7 @@ def number(
         expected: Words for the message; '' = those that follow from the interval.
 
     Raises:
-        UserError: no finite number, or one outside of the interval.
+        UserError: not a finite number, or outside the interval.
 
     Examples:
         >>> number("learning_rate", 1, low=0, low_open=True)
@@ -112,7 +112,7 @@ def _interval(low: float, high: float, low_open: bool, high_open: bool) -> str:
 
 
 def closest_hint(name: object, names: Iterable[str], template: str = "; did you mean {}?") -> str:
-    """The name nearest in spelling, put into `template`; '' where none is near.
+    """The name nearest in spelling, inserted into `template`; '' where none is close.
 
     Examples:
         >>> closest_hint("max_epoch", ["max_epochs", "seed"], "; did you mean --{}?")

@@ -14,17 +14,17 @@ __all__ = ["UserError", "install_excepthook"]
 
 
 class UserError(ValueError):
-    """A mistake in a file, key or argument that the user can mend.
+    """A mistake in a file, key or argument that the user can fix.
 
     The message names the file or key, what was found and what was expected.
     """
 
 
-# torch raises a worker's exception again in the main process, with the whole traceback there as its message
+# torch raises a worker's exception again in the main process, with the complete traceback as its message
 _IN_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
-# what the others of a distributed run see when one process dies, in gloo's and NCCL's words
+# errors of gloo and NCCL in the other processes of a distributed run when one process dies
 _PEER_LOST = re.compile(
     r"gloo.*(reset by peer|closed by peer|broken pipe)|remote process exited|connection closed by remote",
     re.IGNORECASE | re.DOTALL,
@@ -32,7 +32,7 @@ _PEER_LOST = re.compile(
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, its cause, that one's cause, and so on."""
+    """An exception, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -44,7 +44,7 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     """The outermost `UserError` in the chain of causes of an exception, or None.
 
     MONAI's parser and transforms wrap each error in a chain of `RuntimeError`; the user's mistake is
-    inside. One that comes out of a `DataLoader`'s worker is given with its own message alone.
+    inside. One from a `DataLoader`'s worker is returned with its own message only.
     """
     for each in _chain(error):
         text = str(each)
@@ -74,12 +74,12 @@ class _Hook:
     def __init__(self) -> None:
         self.previous = sys.excepthook
         self.interrupted = ""
-        self.exit_code = 0  # of a program that a signal is ending
+        self.exit_code = 0  # exit code of a program that a signal is ending
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         mistake = find_user_error(error)
         sys.stdout.flush()
-        if self.exit_code:  # what else breaks on the way out is no news: workers got the signal, too
+        if self.exit_code:  # further errors during the exit are ignored: the workers received the signal too
             sys.stderr.flush()
             os._exit(self.exit_code)
         if isinstance(error, KeyboardInterrupt):
@@ -100,25 +100,25 @@ class _Hook:
 
 
 def install_excepthook(interrupted: str = "stopped") -> None:
-    """Let an uncaught `UserError`, also a wrapped one, end the program with its message alone, exit code 1.
+    """Let an uncaught `UserError`, also a wrapped one, end the program with only its message, exit code 1.
 
     Ctrl-C, and SIGTERM, by which a cluster or torchrun ends a process, end it with one line, too; the exit
     code is then that of the signal, 130 and 143 in a shell.
 
     Args:
-        interrupted: what is said then; a second call changes it.
+        interrupted: Message in that case; a second call changes it.
     """
     hook = sys.excepthook if isinstance(sys.excepthook, _Hook) else _Hook()
     hook.interrupted = interrupted
     sys.excepthook = hook
-    # a program around this one that has its own way to end keeps it
+    # an enclosing program keeps its own handler
     in_main = threading.current_thread() is threading.main_thread()
     if in_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
 
 
 def _terminate(owner: int, signum: int, frame: Any) -> None:
-    """End as a program does that gets SIGTERM; the data loader's workers, which inherit this, say nothing."""
+    """End with the exit code of SIGTERM; the data loader's workers, which inherit this, print nothing."""
     if os.getpid() != owner:
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)

@@ -1,6 +1,6 @@
 """Files and folders that are complete or not there: written under a draft's name, then renamed.
 
-A draft lies in the folder of its target, under the hidden name `.<target>.<hexadecimal>.tmp`, so that the
+A draft is in the folder of its target, under the hidden name `.<target>.<hexadecimal>.tmp`, so that the
 rename stays within one file system and several processes may write the same target: the last one wins. A
 process that is killed leaves its draft, which `remove_old_drafts` finds.
 """
@@ -30,10 +30,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# of a file system that has no locks, as some network drives
+# errors of a file system without locks, such as some network drives
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-RETRY_LOCK = 0.2  # seconds; a lock file that its holder has just removed is tried again
-MAX_DRAFT_AGE = 86400.0  # seconds after which a draft is what a killed process has left
+RETRY_LOCK = 0.2  # seconds; after which a lock file that its holder has just removed is tried again
+MAX_DRAFT_AGE = 86400.0  # seconds after which a draft is taken to be left by a killed process
 
 
 def _draft_of(path: Path) -> Path:
@@ -67,7 +67,7 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
             with draft.open("r+b") as file:
                 os.fsync(file.fileno())
         draft.replace(path)
-        if sync and os.name == "posix":  # the folder holds the name
+        if sync and os.name == "posix":  # the folder stores the name
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -79,7 +79,7 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file, text as UTF-8: its name stands for the old content or the complete new one.
+    """Write a file, text as UTF-8: the name refers to the old content or the complete new one.
 
     Raises:
         OSError: the file cannot be written; an earlier one is unchanged.
@@ -93,7 +93,7 @@ def draft_folder(path: Path) -> Iterator[Path]:
     """A new, empty folder next to `path`, removed at the end of the block unless it was renamed in it.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     draft = _draft_of(path)
     try:
@@ -107,8 +107,8 @@ def draft_folder(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """A draft of a folder, which takes the name `path` at the end of the block.
 
-    For folders whose name says what is in them: where another process was first, its folder stays, and what
-    went wrong here meanwhile does not matter.
+    For folders whose name determines their content: where another process was first, its folder stays, and
+    errors here are ignored.
 
     Raises:
         OSError: the folder cannot be written, and no other process has written it.
@@ -133,14 +133,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `path`, removed at the end; the system lets go of it if the process dies.
+    """Hold the lock file `path`, removed at the end; the system releases it if the process dies.
 
-    On a file system without locks the block runs all the same: what it does has to be right, if not economic,
-    when two processes do it.
+    On a file system without locks the block runs without one: it has to be correct, if not efficient, when
+    two processes run it.
 
     Args:
-        path: Lock file; its folder is made if it is not there.
-        wait: Wait for another process that holds it.
+        path: Lock file; its folder is created if it does not exist.
+        wait: Whether to wait for another process that holds it.
 
     Raises:
         filelock.Timeout: another process holds it, and `wait` is False.
@@ -158,7 +158,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows removes no open file
+        with contextlib.suppress(OSError):  # Windows does not remove an open file
             path.unlink(missing_ok=True)
         lock.release()
 
@@ -168,13 +168,17 @@ def sha256_of(path: Path) -> str:
 
     Raises:
         OSError: the file cannot be read.
+
+    Examples:
+        >>> sha256_of(Path(os.devnull))[:16]  # of no bytes
+        'e3b0c44298fc1c14'
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_old_drafts(folder: Path, pattern: str) -> None:
-    """Remove the files and folders of that name which killed processes began to write over a day ago."""
+    """Remove drafts that match `pattern` and that killed processes left more than a day ago."""
     for draft in folder.glob(pattern):
         with contextlib.suppress(OSError):
             if time.time() - draft.stat().st_mtime > MAX_DRAFT_AGE:

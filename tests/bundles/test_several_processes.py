@@ -88,7 +88,7 @@ def test_a_killed_process_ends_the_run_and_resume_goes_on(tmp_path: Path) -> Non
     ranks["1"].send_signal(signal.SIGKILL)
     assert run.wait(timeout=120) != 0
     output = (tmp_path / "log").read_text()
-    assert "stopped; the same command with --resume True goes on" in output
+    assert "stopped; the same command with --resume True continues" in output
     assert "signal 9" in output.lower()  # torchrun's own table names the one that was killed
     assert not (tmp_path / "killed" / "checkpoints" / "final.pt").exists()
     finish([*command, "--resume", "True"])

@@ -126,8 +126,8 @@ def test_any_bundle(mini: Path, scans: Path, tmp_path: Path, capsys: pytest.Capt
     assert all(f"wrote {folder / name}" in said for name in names)
     assert [title.split("(")[1] for *_, title in seen] == ["training)"] * 4 + ["held out)"]
     assert all(0 < abs(change) <= 0.1 and pred is None for _, change, pred, _ in seen)
-    assert "5 good volumes: 4 to train on, 1 held out; 1 channel(s), spacing as it is" in said
-    assert "1 volumes that a training leaves out:\n  scan 5: NaN: 1 of 10560 voxels" in said
+    assert "5 good volumes: 4 to train on, 1 held out; 1 channel(s), spacing native" in said
+    assert "1 volumes rejected for training:\n  scan 5: NaN: 1 of 10560 voxels" in said
     assert imread(folder / names[0]).shape[:2] == (10, 20)
 
 

@@ -56,10 +56,10 @@ def test_truncated_provenance_ends_a_training_before_it_begins(bundle: Path, tmp
     )
     with pytest.raises(RuntimeError) as failed:
         workflow.initialize()
-    assert "provenance.json: is no JSON" in str(find_user_error(failed.value))
+    assert "provenance.json: is not JSON" in str(find_user_error(failed.value))
     run = finished_run(tmp_path / "run")
     weights = (copy / "models" / "model.pt").read_bytes()
-    with pytest.raises(UserError, match=r"provenance\.json: is no JSON"):
+    with pytest.raises(UserError, match=r"provenance\.json: is not JSON"):
         publish(str(run / "checkpoints"), str(copy / "models"))
     assert (copy / "models" / "model.pt").read_bytes() == weights
 

@@ -71,7 +71,7 @@ def test_prepared_case_and_sizes_in_mm2() -> None:
     torch.testing.assert_close(ready["spacing"], torch.tensor([1.0, 2.0]))
     # a pixel has 2 mm2, and regions have 6, 4 and 2: 7 mm2 are 3.5 pixels, so 4; 8 mm2 are 4; 9 are 5
     assert [len(prepared(min_region_size=n)["region_boxes"]) for n in (7, 8, 9)] == [2, 2, 1]
-    reason = "no region of 50 voxels or more (min_region_size: 100, at 2 mm2 a voxel), the largest has 6"
+    reason = "no region of 50 voxels or more (min_region_size: 100, at 2 mm2 per voxel), the largest has 6"
     assert prepared(min_region_size=100)["unusable"] == reason
     # flat indices of the pixels with i < 2
     assert prepared(regions="cuboids", cuboid_sides=[2, 3])["foreground"].tolist() == list(range(12))

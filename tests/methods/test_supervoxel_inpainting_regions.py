@@ -114,7 +114,7 @@ def test_prepared_case() -> None:
         (
             {"min_region_voxels": 1, "min_region_size": 600},
             foreground(),
-            "no region of 100 voxels or more (min_region_size: 600, at 6 mm3 a voxel), the largest has 36",
+            "no region of 100 voxels or more (min_region_size: 600, at 6 mm3 per voxel), the largest has 36",
         ),
         (
             {"regions": "cuboids"},

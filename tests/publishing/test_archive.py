@@ -169,16 +169,16 @@ def test_damage_of_what_is_deflated(tmp_path: Path) -> None:
     begin = offset + 30 + len("tiny/docs/README.md")
     content[begin : begin + 10] = b"\xff" * 10
     path.write_bytes(content)
-    with pytest.raises(UserError, match="no whole zip: Error -3 while decompressing"):
+    with pytest.raises(UserError, match="not a complete zip: Error -3 while decompressing"):
         unpack(path, tmp_path / "new", "tiny")
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     path = write_bundle(tmp_path, extra={"tiny/docs/\u00e9": b"x"})
     path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
-    with pytest.raises(UserError, match="no whole zip: 'utf-8' codec"):
+    with pytest.raises(UserError, match="not a complete zip: 'utf-8' codec"):
         unpack(path, tmp_path / "new", "tiny")
-    with pytest.raises(UserError, match="is no whole zip"):
+    with pytest.raises(UserError, match="is not a complete zip"):
         make_index(tmp_path)
 
 
@@ -224,12 +224,12 @@ def test_damaged_zips_are_refused(tmp_path: Path) -> None:
     path = write_bundle(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="no whole zip"):
+    with pytest.raises(UserError, match="not a complete zip"):
         unpack(path, tmp_path / "a", "tiny")
     flipped = bytearray(whole)
     flipped[whole.index(NOISE) + 50_000] ^= 1
     path.write_bytes(flipped)
-    with pytest.raises(UserError, match="no whole zip: Bad CRC"):
+    with pytest.raises(UserError, match="not a complete zip: Bad CRC"):
         unpack(path, tmp_path / "b", "tiny")
 
 

@@ -144,7 +144,7 @@ def test_damage_inside_leaves_no_part(folder: Path, tmp_path: Path) -> None:
     content[begin : begin + 10] = b"\xff" * 10
     path.write_bytes(content)
     write_index(folder)
-    with pytest.raises(UserError, match="no whole zip"):
+    with pytest.raises(UserError, match="not a complete zip"):
         download("tiny", folder, tmp_path / "there", progress=False)
     assert leftovers(tmp_path / "there") == []
 
@@ -236,7 +236,7 @@ def test_files_of_the_users_are_not_destroyed(
     write_bundle(folder, version="0.2.0")
     write_index(folder)
     with pytest.raises(
-        UserError, match=rf"found 1 files that no download has put there \({folder_of_mine}/mine"
+        UserError, match=rf"found 1 files that are not from a download \({folder_of_mine}/mine"
     ):
         get(server, tmp_path)
     assert mine.read_text() == "weeks of work"
@@ -282,7 +282,7 @@ def test_what_a_killed_call_left_is_cleared(server: FolderServer, tmp_path: Path
 
 def test_place_that_is_a_file(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny").write_text("mine")
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         download("tiny", folder, tmp_path, progress=False)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):

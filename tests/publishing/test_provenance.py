@@ -26,7 +26,7 @@ def write(models: Path, card: str = DIGEST, **changes: object) -> Path:
 
 def test_good_card(tmp_path: Path) -> None:
     assert check_provenance(tmp_path / "nothing") == ""
-    assert check_provenance(write(tmp_path / "a")) == "made-up bodies; CC0; SHA-256 as on the card"
+    assert check_provenance(write(tmp_path / "a")) == "made-up bodies; CC0; SHA-256 as in the model card"
     assert check_provenance(write(tmp_path / "b", steps=None))
     assert check_provenance(write(tmp_path / "c", epochs="gone"))
 
@@ -61,7 +61,7 @@ def test_missing_and_broken_cards(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"README\.md: not found"):
         check_provenance(tmp_path)
     (write(tmp_path) / "provenance.json").write_text('{"data": "ma')
-    with pytest.raises(UserError, match=r"provenance\.json: is no JSON"):
+    with pytest.raises(UserError, match=r"provenance\.json: is not JSON"):
         read_provenance(tmp_path)
     (tmp_path / "provenance.json").unlink()
     assert read_provenance(tmp_path) == {}

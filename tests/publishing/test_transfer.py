@@ -52,7 +52,7 @@ def test_server_without_ranges_that_always_dies_ends(server: FolderServer, tmp_p
 def test_next_call_goes_on_where_the_last_one_stopped(server: FolderServer, tmp_path: Path) -> None:
     server.dies_at = 50_000
     with pytest.raises(
-        UserError, match=r"after 50,000 of 10\d,\d\d\d bytes, 5 times; the same command goes on"
+        UserError, match=r"after 50,000 of 10\d,\d\d\d bytes, 5 times; the same command continues"
     ):
         get(server, tmp_path)
     assert [name for name in leftovers(tmp_path) if name.endswith(".part")] == leftovers(tmp_path) != []

@@ -220,7 +220,7 @@ def test_mistakes_in_the_bundle(bundle: Path, tmp_path: Path, capsys: pytest.Cap
     (bundle / "configs" / "train.yaml").write_text("a: [1")
     assert "train.yaml: cannot be written as JSON" in refused(capsys, bundle, *out)
     (bundle / "configs" / "metadata.json").write_text("{")
-    assert "metadata.json: is no JSON" in refused(capsys, bundle, *out)
+    assert "metadata.json: is not JSON" in refused(capsys, bundle, *out)
 
 
 def test_weights_that_are_not_on_their_card(

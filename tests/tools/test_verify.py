@@ -116,7 +116,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         lambda b: change(b, required_packages_version=["a==1"]), "versions; metadata schema", "found list",
     ),
     "no json at all": (
-        lambda b: append(b, "configs/metadata.json", "}"), "metadata schema; versions", "is no JSON",
+        lambda b: append(b, "configs/metadata.json", "}"), "metadata schema; versions", "is not JSON",
     ),
     "requirements": (lambda b: append(b, "requirements.txt", "x==1\n"), "versions", "a requirements.txt"),
     "range": (lambda b: change(b, monai_version=">=1.6"), "versions", "version of monai: found '>=1.6'"),
@@ -176,7 +176,7 @@ def test_table_is_printed_whatever_is_wrong(packed: Path, bundle: Path, tmp_path
     done = command(broken, bundle, packed, "--files_only")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "is no whole zip" in done.stdout
+    assert "is not a complete zip" in done.stdout
     assert "vectorpose_v0.1.0.zip: versions: passed" in done.stdout
     assert "5 failed" in done.stdout
 

@@ -1,1 +1,1 @@
-"""What users type: `pretext3d NAME ...`, also as `python -m pretext3d NAME ...`."""
+"""The users' commands: `pretext3d NAME ...`, also as `python -m pretext3d NAME ...`."""

@@ -1,4 +1,4 @@
-"""Where the bundles are that belong to this package: in the repository, or around the vendored package."""
+"""The bundles of this package: in the repository, or the one around the vendored package."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ def bundles_at_hand(config: str = "metadata.json", around: Path | None = None) -
 
     Args:
         config: File in `configs` that a bundle must have.
-        around: Folder that holds the package; default: this package's. Neither a bundle nor `shared` of the
-            repository: none are at hand.
+        around: Folder that holds the package; default: this package's. If it is neither a bundle nor the
+            repository's `shared`, none are found.
     """
     around = around or Path(__file__).resolve().parents[2]
     if (around / "configs" / config).is_file():
@@ -27,11 +27,11 @@ def find_bundle(given: str, default: str = "vectorpose", around: Path | None = N
 
     Args:
         given: Folder that the user has named; '' = the default.
-        default: Name of the repository's bundle to take; in an unzipped bundle it is that one.
+        default: Name of the repository's bundle to take; an unzipped bundle takes itself.
         around: See `bundles_at_hand`.
 
     Raises:
-        UserError: no folder was named, and no bundle is at hand.
+        UserError: no folder was named, and no bundle was found.
     """
     if given:
         return Path(given).expanduser().resolve()

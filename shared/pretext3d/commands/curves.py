@@ -1,4 +1,4 @@
-"""The curves of one run or several as a picture: what metrics.csv holds, one panel per number."""
+"""The curves of one run or several as a picture: the columns of metrics.csv, one panel each."""
 
 import argparse
 import math
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pretext3d.commands.parser import command_parser
 from pretext3d.errors import UserError
 
-AXES = ("epoch", "step", "seconds", "learning_rate")  # not numbers to judge a run by
+AXES = ("epoch", "step", "seconds", "learning_rate")  # columns that do not measure a run
 EXAMPLES = """
 examples
   pretext3d curves runs/vectorpose --output_file curves.png
@@ -47,7 +47,7 @@ def draw(histories: dict[str, pd.DataFrame], metrics: Sequence[str] = ()) -> Fig
                 axes.plot(values["step"], values[shown], marker=".", label=label or None)
         axes.set(title="loss" if len(pair) > 1 else name.replace("_", " "), xlabel="step")
         axes.grid(alpha=0.3)
-        if name.startswith("relative_"):  # 1 is what needs no learning
+        if name.startswith("relative_"):  # 1 needs no learning
             axes.axhline(1, color="black", linestyle=":", linewidth=1)
         if len(pair) > 1 or len(histories) > 1:
             axes.legend(fontsize=7)
@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str]) -> int:
-    """The command: draw, say what was written."""
+    """The command: draw, report what was written."""
     options = make_parser().parse_args(words)
     figure = draw({run.name: read_history(run) for run in options.runs}, options.metrics)
     figure.savefig(options.output_file, dpi=100)

@@ -1,4 +1,4 @@
-"""Download a packed bundle: checked against its index, resumed where it broke, replaced in one step."""
+"""Download a packed bundle: checked against its index, resumed where it stopped, replaced in one step."""
 
 import argparse
 import json
@@ -17,16 +17,16 @@ def make_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = command_parser("download", __doc__, EXAMPLES)
     add = parser.add_argument
-    add("name", help="of the bundle, e.g. vectorpose")
+    add("name", help="name of the bundle, e.g. vectorpose")
     add("--source", required=True, help="URL or folder of packed bundles and their model_info.json")
     add("--output_dir", default=".", help="the bundle becomes a folder in it; default: the current folder")
-    add("--version", help="three numbers, e.g. 0.1.0; default: the newest")
+    add("--version", help="version, e.g. 0.1.0; default: the newest")
     add("--force", action="store_true", help="replace a folder even if it has files of your own in it")
     return parser
 
 
 def main(words: Sequence[str]) -> int:
-    """The command: download, say where it is and what to type next."""
+    """The command: download, report the folder and the next command."""
     known = make_parser().parse_args(words)
     folder = download(known.name, known.source, known.output_dir, known.version, known.force)
     version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]

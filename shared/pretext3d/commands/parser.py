@@ -10,12 +10,12 @@ __all__ = ["command_parser", "read_overrides"]
 
 
 def command_parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:
-    """A parser for `pretext3d NAME`: no abbreviated options, texts as they are written.
+    """A parser for `pretext3d NAME`: no abbreviated options, texts unchanged.
 
     Args:
         name: Name of the command.
-        description: What it does: the module's docstring.
-        examples: What its help ends with.
+        description: Description, the module's docstring.
+        examples: Text at the end of the help.
     """
     return argparse.ArgumentParser(
         prog=f"pretext3d {name}",
@@ -30,8 +30,8 @@ def read_overrides(words: Sequence[str], flags: bool = False) -> dict[str, Any]:
     """`--key value` and `--key=value` as the command line of `monai.bundle run` reads them.
 
     Args:
-        words: What is left of a command line.
-        flags: A key without a value is True.
+        words: Remaining words of a command line.
+        flags: Whether a key without a value is True.
 
     Raises:
         UserError: A word that belongs to no key, or a key without a value where `flags` is False.

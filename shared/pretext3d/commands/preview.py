@@ -1,4 +1,4 @@
-"""Pictures of what a bundle's network sees of your scans and must predict, before any training or after it.
+"""Pictures of what a bundle's network sees of your scans and must predict, before or after training.
 
 One PNG per scan, for any bundle of this repository and any folder of volumes that its train.yaml takes. The
 volumes are checked as before a training, and bad ones are listed with the reason. Every other --key value
@@ -32,17 +32,17 @@ EXAMPLES = """examples:
   pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
   pretext3d preview --bundle bundles/vectorpose --checkpoint runs/vectorpose
 """
-# of a train.yaml; draw(volume, sample, pred, title) makes a figure
+# keys of a train.yaml; draw(volume, sample, pred, title) returns a figure
 NEEDED = ("train", "validate", "cases", "draw")
 
 
 class Preview(ConfigWorkflow):
-    """A bundle's training configuration, of which only the data, and with a checkpoint the network, is made.
+    """A bundle's training configuration, of which only the data, and with a checkpoint the network, is built.
 
     Args:
-        bundle: the bundle's folder.
-        overrides: keys of the configuration and what takes their places.
-        run_config: the configuration that a run has saved; comes before the bundle's own.
+        bundle: Folder of the bundle.
+        overrides: Keys of the configuration and their new values.
+        run_config: Configuration that a run has saved; takes precedence over the bundle's own.
     """
 
     def __init__(self, bundle: Path, overrides: dict[str, Any], run_config: Path | None = None) -> None:
@@ -51,7 +51,7 @@ class Preview(ConfigWorkflow):
             raise UserError(
                 f"bundle: {bundle}: has no configs/train.yaml; expected a folder such as bundles/vectorpose"
             )
-        # no logging file, and files in two folders, are meant
+        # no logging file, and files in two folders, are intended
         logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
         super().__init__([str(path) for path in files], workflow_type=None, logging_file=False)
         missing = [name for name in NEEDED if name not in self.parser.config]
@@ -71,7 +71,7 @@ class Preview(ConfigWorkflow):
         self.parser.parse(reset=True)
 
     def check(self, key: str, file: Path) -> None:
-        """Refuse an override of a key that is not there; a component may be given further arguments."""
+        """Refuse an override of a missing key; a component may receive further arguments."""
         parent, nested, _ = key.rpartition("::")
         component = self.parser.get(parent) if nested else None
         if key in self.parser or (isinstance(component, dict) and "_target_" in component):
@@ -80,7 +80,7 @@ class Preview(ConfigWorkflow):
         raise UserError(f"--{key}: no such key in {file.name}{hint}")
 
     def get(self, name: str) -> Any:
-        """What the configuration makes of an id."""
+        """The configuration's parsed content of an id."""
         return self.parser.get_parsed_content(name)
 
 
@@ -88,7 +88,7 @@ class Checkpoint:
     """A trained network of the bundle's kind.
 
     Args:
-        path: a run's folder or a checkpoint.
+        path: Path of a run's folder or of a checkpoint.
     """
 
     def __init__(self, path: str) -> None:
@@ -104,7 +104,7 @@ class Checkpoint:
         self.run_config = next((p / "config.yaml" for p in folders if (p / "config.yaml").is_file()), None)
 
     def settings(self) -> dict[str, Any]:
-        """The keys that its record knows, for a checkpoint without its run."""
+        """The keys in its record, for a checkpoint without its run."""
         record = self.content["record"]
         backbone = record.get("backbone") or {}
         found = {name: backbone[name] for name in ("encoder", "roi_size") if name in backbone}
@@ -131,18 +131,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("preview", __doc__, EXAMPLES)
     add = parser.add_argument
     add("--bundle", required=True, help="folder of the bundle, e.g. bundles/vectorpose")
-    add("--dataset_dir", help="folder of volumes; default: the checkpoint's run's, else the embedded phantom")
-    add("--output_dir", default="previews", help="where the pictures go; default: %(default)s")
+    add(
+        "--dataset_dir",
+        help="folder of volumes; default: that of the checkpoint's run, otherwise the embedded phantom",
+    )
+    add("--output_dir", default="previews", help="folder for the pictures; default: %(default)s")
     add("--output_file", help="one sheet with all pictures, a .png file, instead of a folder of them")
     add(
         "--num",
         type=int,
         default=8,
-        help="how many scans, 0 = all; default: %(default)s, spread over the data set",
+        help="number of scans, 0 = all; default: %(default)s, spread over the data set",
     )
     add("--seed", type=int, help="other crops of the same scans; default: the bundle's")
     add("--profile", help="a profile of the bundle, e.g. laptop")
-    add("--checkpoint", help="a run's folder or a checkpoint: draw what its network predicts, too")
+    add("--checkpoint", help="a run's folder or a checkpoint: also draw its network's prediction")
     return parser
 
 
@@ -176,7 +179,7 @@ def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    """Draw and write the pictures; say what was found and written."""
+    """Draw and write the pictures; report what was found and written."""
     if known.num < 0:
         raise UserError(f"num: found {known.num}, expected the number of scans, 0 for all")
     if known.output_file and not known.output_file.lower().endswith(".png"):
@@ -215,15 +218,15 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:
-    """What a training would use, and what it would leave out."""
-    spacing = "x".join(f"{edge:g}" for edge in cases["pixdim"]) + " mm" if cases["pixdim"] else "as it is"
+    """Report what a training would use, and what it would reject."""
+    spacing = "x".join(f"{edge:g}" for edge in cases["pixdim"]) + " mm" if cases["pixdim"] else "native"
     counts = [len(dataset.data) for dataset in datasets.values()]
     print(
         f"{sum(counts)} good volumes: {counts[0]} to train on, {counts[1]} held out; "
         f"{cases['channels']} channel(s), spacing {spacing}"
     )
     if cases["bad"]:
-        print(f"{len(cases['bad'])} volumes that a training leaves out:")
+        print(f"{len(cases['bad'])} volumes rejected for training:")
         for name, reason in cases["bad"]:
             print(f"  {name}: {reason}")
 
@@ -235,6 +238,6 @@ def main(words: Sequence[str]) -> int:
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     logging.getLogger("pretext3d.data.prepare").setLevel(logging.ERROR)  # bad volumes are listed at the end
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("pretext3d.data.cases").setLevel(logging.INFO)  # volumes that a data list passes over
+    logging.getLogger("pretext3d.data.cases").setLevel(logging.INFO)  # volumes that a datalist skips
     preview(known, overrides)
     return 0

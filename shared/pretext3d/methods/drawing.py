@@ -1,8 +1,8 @@
 """What the methods' pictures have in common: colours, and planes shown as radiologists show them.
 
 The patient's right is on the left, and the front on the left of a sagittal plane; letters name the
-directions. A photograph has no such directions, so no letters, and is shown in colour where it has three
-channels; it is upright, since loading takes its columns to the patient's left and its rows to the back.
+directions. A photograph has no such directions, hence no letters, and is shown in colour if it has three
+channels; it is upright, since loading maps its columns to the patient's left and its rows to the back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ PLANES = ("Sagittal", "Coronal", "Axial")  # by the axis through the plane
 
 
 class View:
-    """What an item's axes mean, and how it is shown.
+    """The meaning of an item's axes, and how it is shown.
 
     `dims`: 3 or 2. `oriented`: whether its axes have patient directions: the item's key `oriented`, by
-    default True in 3D alone. `letters`: the directions at the low and the high end of each axis, in 2D by
-    `slice_axis` (2). `directions`: the axes in words. `plane`: what a 2D item is called. `colour`: whether
-    its three channels are red, green and blue. `unit`: of lengths, mm or px.
+    default True in 3D only. `letters`: the directions at the low and the high end of each axis, in 2D by
+    `slice_axis` (2). `directions`: the axes in words. `plane`: name of a 2D item. `colour`: whether
+    its three channels are red, green and blue. `unit`: unit of lengths, mm or px.
     """
 
     def __init__(self, item: Mapping[str, Any]) -> None:
@@ -56,9 +56,9 @@ def numpy(value: Tensor) -> Shaped[np.ndarray, "..."]:
 
 
 def times(values: Sequence[Any] | np.ndarray, digits: int = 2) -> str:
-    """`32 x 32 x 20`, with the sign of multiplication."""
+    """`32 x 32 x 20`, with the multiplication sign."""
     texts = [f"{round(float(v), digits):g}" for v in values]
-    return " × ".join(texts)  # noqa: RUF001  the sign that people write between sizes
+    return " × ".join(texts)  # noqa: RUF001  the usual sign between sizes
 
 
 def frame(axes: Any, low: np.ndarray, high: np.ndarray) -> None:

@@ -1,7 +1,7 @@
-"""The zip of a bundle: its name, what may be in it, and unpacking it so that nothing else can come along.
+"""The zip of a bundle: its name, its permitted content, and unpacking it without anything else.
 
-A packed bundle is `<name>_v<version>.zip` with one top folder `<name>/`. `check_members` judges the whole
-list of an archive before a byte of it is unpacked.
+A packed bundle is `<name>_v<version>.zip` with one top folder `<name>/`. `check_members` checks the complete
+list of an archive before any byte is unpacked.
 """
 
 import contextlib
@@ -39,13 +39,13 @@ __all__ = [
 ]
 
 MAX_FILES = 10_000
-MAX_UNPACKED_BYTES = 4 * 2**30  # of an unpacked bundle
+MAX_UNPACKED_BYTES = 4 * 2**30  # size of an unpacked bundle
 METADATA = "configs/metadata.json"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
-_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # as a requirement's name
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # name of a requirement
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-# what zipfile and zlib make of damaged bytes, and of names that are no text
+# what zipfile and zlib raise for damaged bytes, and for names that are not text
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, RuntimeError,
     ValueError,
@@ -53,11 +53,11 @@ _DAMAGE = (
 
 
 def check_name(name: str, where: str = "name") -> str:
-    """The name, if a bundle may be called so.
+    """The name, if it is valid for a bundle.
 
     Raises:
-        UserError: characters that a folder, a URL or MONAI's index would trip over: MONAI takes what follows
-            the first `_v` for the version. Begins with `where`.
+        UserError: characters that a folder, a URL or MONAI's index cannot handle: MONAI takes what follows
+            the first `_v` as the version. Begins with `where`.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or "_v" in name:
         raise UserError(
@@ -67,10 +67,10 @@ def check_name(name: str, where: str = "name") -> str:
 
 
 def check_version(version: Any, where: str = "version") -> str:
-    """The version, if it is one: three numbers.
+    """The version, if it is valid: three numbers.
 
     Raises:
-        UserError: it is none; begins with `where`.
+        UserError: it is not; begins with `where`.
     """
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
         raise UserError(f"{where}: found {version!r}, expected three numbers, as 0.1.0")
@@ -78,10 +78,11 @@ def check_version(version: Any, where: str = "version") -> str:
 
 
 def version_order(version: str) -> tuple[int, ...]:
-    """What versions are sorted by: 0.10.0 comes after 0.9.0.
+    """The sort key of a version: 0.10.0 comes after 0.9.0.
 
-    >>> max(["0.9.0", "0.10.0"], key=version_order)
-    '0.10.0'
+    Examples:
+        >>> max(["0.9.0", "0.10.0"], key=version_order)
+        '0.10.0'
     """
     return tuple(int(number) for number in version.split("."))
 
@@ -89,17 +90,19 @@ def version_order(version: str) -> tuple[int, ...]:
 def archive_name(name: str, version: str) -> str:
     """The file name of a packed bundle.
 
-    >>> archive_name("jigsaw", "0.1.0")
-    'jigsaw_v0.1.0.zip'
+    Examples:
+        >>> archive_name("jigsaw", "0.1.0")
+        'jigsaw_v0.1.0.zip'
     """
     return f"{name}_v{version}.zip"
 
 
 def split_archive_name(file_name: str) -> tuple[str, str] | None:
-    """Name and version of a packed bundle's file name; None for any other file.
+    """Name and version from a packed bundle's file name; None for any other file.
 
-    >>> split_archive_name("jigsaw_v0.1.0.zip")
-    ('jigsaw', '0.1.0')
+    Examples:
+        >>> split_archive_name("jigsaw_v0.1.0.zip")
+        ('jigsaw', '0.1.0')
     """
     name, mark, version = file_name.removesuffix(".zip").partition("_v")
     known = file_name.endswith(".zip") and mark and _NAME.fullmatch(name) and _VERSION.fullmatch(version)
@@ -110,12 +113,16 @@ def json_object(text: bytes, where: str) -> dict[str, Any]:
     """A JSON object from a file's bytes.
 
     Raises:
-        UserError: no JSON, nested without end, or no object; begins with `where`.
+        UserError: not JSON, nested too deeply, or not an object; begins with `where`.
+
+    Examples:
+        >>> json_object(b'{"size": 3}', "model_info.json")
+        {'size': 3}
     """
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{where}: is no JSON: {error}") from error
+        raise UserError(f"{where}: is not JSON: {error}") from error
     except RecursionError as error:
         raise UserError(f"{where}: is nested too deeply, expected a plain JSON object") from error
     if not isinstance(content, dict):
@@ -127,7 +134,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """A bundle's metadata.json.
 
     Raises:
-        UserError: not there, or no JSON object.
+        UserError: the file is missing, or not a JSON object.
     """
     try:
         text = path.read_bytes()
@@ -137,7 +144,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def check_changelog(metadata: Mapping[str, Any], where: str) -> str:
-    """The version of a metadata.json, if its changelog tells of it.
+    """The version of a metadata.json, if its changelog has an entry for it.
 
     Raises:
         UserError: no version, no changelog by version, or one without this version; begins with `where`.
@@ -146,7 +153,7 @@ def check_changelog(metadata: Mapping[str, Any], where: str) -> str:
     changelog = metadata.get("changelog")
     if not isinstance(changelog, dict):
         found = type(changelog).__name__
-        raise UserError(f"{where}: changelog: found {found}, expected an object with an entry a version")
+        raise UserError(f"{where}: changelog: found {found}, expected an object with an entry per version")
     if version not in changelog:
         raise UserError(
             f"{where}: version: found {version}, expected one that `changelog` has: "
@@ -156,10 +163,14 @@ def check_changelog(metadata: Mapping[str, Any], where: str) -> str:
 
 
 def requirements(metadata: Mapping[str, Any], where: str = "metadata.json") -> list[str]:
-    """What a bundle's metadata.json asks for, as pip takes it, in the order of the names.
+    """The requirements in a bundle's metadata.json, in pip's form, sorted by name.
 
     Raises:
-        UserError: a name or version that pip would take for something else; begins with `where`.
+        UserError: a name or version that pip would interpret differently; begins with `where`.
+
+    Examples:
+        >>> requirements({"monai_version": "1.5.0", "pytorch_version": "2.8.0", "numpy_version": "2.1.0"})
+        ['monai==1.5.0', 'numpy==2.1.0', 'torch==2.8.0']
     """
     others = metadata.get("required_packages_version")
     if not isinstance(others, dict | None):
@@ -185,10 +196,10 @@ def requirements(metadata: Mapping[str, Any], where: str = "metadata.json") -> l
 
 @contextlib.contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip to read from, while the block runs.
+    """A zip, open for reading while the block runs.
 
     Raises:
-        UserError: it, or what the block reads of it, is damaged.
+        UserError: the zip, or what the block reads from it, is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -196,12 +207,12 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     except UserError:
         raise
     except _DAMAGE as error:
-        raise UserError(f"{path.name}: is no whole zip: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path.name}: is not a complete zip: {' '.join(str(error).split())}") from error
 
 
 def _complaint(member: zipfile.ZipInfo, name: str) -> str:
     """What is wrong with one member of an archive; '' for nothing."""
-    raw = member.orig_filename  # zipfile cuts its own copy at a NUL and turns the system's separators round
+    raw = member.orig_filename  # zipfile cuts its own copy at a NUL and converts the system's separators
     parts = PurePosixPath(raw).parts
     kind = stat.S_IFMT(member.external_attr >> 16)
     if bad := bad_name(raw):
@@ -219,22 +230,22 @@ def _complaint(member: zipfile.ZipInfo, name: str) -> str:
     if member.flag_bits & 1:
         return "encrypted"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "packed by a method whose size cannot be told beforehand, expected stored or deflated"
+        return "packed by a method whose size is not known beforehand, expected stored or deflated"
     return ""
 
 
 def check_members(
     archive: zipfile.ZipFile, name: str, max_bytes: int = MAX_UNPACKED_BYTES
 ) -> list[zipfile.ZipInfo]:
-    """The files of a bundle's archive, if there is nothing in it but the folder `name/`.
+    """The files of a bundle's archive, if it contains nothing but the folder `name/`.
 
     Args:
-        archive: the open zip.
-        name: of the bundle.
-        max_bytes: of all files unpacked.
+        archive: Open zip.
+        name: Name of the bundle.
+        max_bytes: Limit on the total size of the unpacked files.
 
     Raises:
-        UserError: names the first member that must not be there, or the size that is too much.
+        UserError: names the first member that is not allowed, or the size if it is too large.
     """
     where = Path(str(archive.filename)).name
     members = archive.infolist()
@@ -266,11 +277,11 @@ def unpack(
     """Unpack a bundle's archive into a new folder.
 
     Args:
-        path: the zip.
-        folder: takes the place of the zip's top folder; must not be there yet.
-        name: of the bundle.
-        version: what its metadata must say; '' = any.
-        max_bytes: see `check_members`.
+        path: Path of the zip.
+        folder: Folder that replaces the zip's top folder; must not exist yet.
+        name: Name of the bundle.
+        version: Version that its metadata must have; '' = any.
+        max_bytes: Limit on the unpacked size, see `check_members`.
 
     Returns:
         SHA-256 of each file, by its name in the folder.
@@ -292,16 +303,16 @@ def unpack(
             found[inner] = digest.hexdigest()
     if METADATA not in found:
         raise UserError(f"{path.name}: has no {name}/{METADATA}; expected a bundle")
-    told = read_metadata(folder / METADATA).get("version")
-    if version and told != version:
-        raise UserError(f"{path.name}: version: found {told!r} in its metadata, expected {version!r}")
+    stated = read_metadata(folder / METADATA).get("version")
+    if version and stated != version:
+        raise UserError(f"{path.name}: version: found {stated!r} in its metadata, expected {version!r}")
     return found
 
 
 def differing_files(folder: Path, files: Mapping[str, str]) -> list[str]:
-    """Files of a folder that are not those of `files` (names and SHA-256): changed, added, missing.
+    """Files of a folder that differ from `files` (names and SHA-256): changed, added or missing.
 
-    Bytecode that Python has written, `__pycache__/*.pyc`, is not looked at.
+    Bytecode that Python has written, `__pycache__/*.pyc`, is ignored.
     """
     here = {
         path.relative_to(folder).as_posix(): path

@@ -1,7 +1,7 @@
-"""What may be in a bundle: packing, verifying and unpacking ask the same questions of a file's name.
+"""What a bundle may contain: packing, verifying and unpacking check file names by the same rules.
 
 A bundle's folder comes first in Python's search path when it runs: a file that is not expected there could
-take the place of any package. So it is a list of what may be there, and not of what may not.
+take the place of any package. Hence a list of what is allowed, not of what is forbidden.
 """
 
 import re
@@ -12,7 +12,7 @@ from pretext3d.errors import UserError
 
 __all__ = ["MAX_FILE_BYTES", "bad_name", "check_size", "leftover", "same_name"]
 
-MAX_FILE_BYTES = 25 * 10**6  # bytes of a file in MONAI's model zoo
+MAX_FILE_BYTES = 25 * 10**6  # limit of a file in MONAI's model zoo
 MAX_NAME_BYTES = 255  # bytes of a name, folders included
 TOP_FILES = {
     "LICENSE", "README.md", "requirements.txt", "large_files.yml", "large_files.yaml", "large_files.json"
@@ -20,7 +20,7 @@ TOP_FILES = {
 PACKAGE = "pretext3d"
 TOP_FOLDERS = {"configs", "docs", "models", "scripts", PACKAGE}
 UNWANTED_FOLDERS = {"__pycache__", "runs", "mlruns", "previews"}
-# of a run, an editor, a system; what Python or a system would run
+# files of a run, an editor, a system; files that Python or a system would run
 UNWANTED_SUFFIXES = {
     ".pyc", ".pyo", ".pth", ".tmp", ".part", ".log", ".swp", ".orig", ".rej", ".bak", ".exe", ".dll", ".com",
     ".bat", ".cmd", ".msi", ".scr", ".ps1", ".lnk", ".so", ".pyd", ".dylib",
@@ -31,10 +31,14 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00
 
 
 def bad_name(name: str) -> str:
-    """What keeps a name, with its folders, from being the same file on every system; '' for nothing.
+    """Why a name, with its folders, does not denote the same file on every system; '' if it does.
 
     Args:
-        name: as in a zip, parts apart by `/`.
+        name: Name as in a zip, parts separated by `/`.
+
+    Examples:
+        >>> bad_name("configs/train.yaml"), bad_name("models/aux.pt")
+        ('', "a device's name on Windows")
     """
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for letter in name):
         return "a name with a control or format character"
@@ -51,11 +55,15 @@ def bad_name(name: str) -> str:
 
 
 def leftover(name: str, folder: bool = False) -> str:
-    """What a file or folder is that no bundle holds; '' for one that may be there.
+    """Why a file or folder does not belong in a bundle; '' for one that does.
 
     Args:
-        name: within the bundle, parts apart by `/`.
-        folder: it is one.
+        name: Name within the bundle, parts separated by `/`.
+        folder: Whether the name is that of a folder.
+
+    Examples:
+        >>> leftover("configs/train.yaml"), leftover("docs/.cache")
+        ('', 'hidden')
     """
     path = PurePosixPath(name)
     top, file = path.parts[0], path.name.casefold()
@@ -80,12 +88,17 @@ def leftover(name: str, folder: bool = False) -> str:
 
 
 def same_name(name: str) -> str:
-    """What names have in common that are one file on some systems: those that ignore case, and macOS."""
+    """A name in the form that is equal for names of one file on systems that ignore case, and on macOS.
+
+    Examples:
+        >>> same_name("Docs/README.md")
+        'docs/readme.md'
+    """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def check_size(path: Path) -> None:
-    """Refuse a file that the model zoo would not take.
+    """Refuse a file that is too large for the model zoo.
 
     Raises:
         UserError: more than 25 MB.

@@ -1,7 +1,7 @@
-"""The weights of a deployable bundle: a plain state dict in `models/model.pt`, its provenance beside it.
+"""The weights of a deployable bundle: a plain state dict in `models/model.pt`, with its provenance.
 
 Other programs read that file (MONAI Label, `monai.bundle.load`, the exports), so it holds the tensors of
-`network_def` and nothing else. What a checkpoint's record tells is in the bundle's configuration and in
+`network_def` and nothing else. The content of a checkpoint's record is in the bundle's configuration and in
 `models/provenance.json`.
 """
 
@@ -40,18 +40,18 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 PREVIOUS = "model_previous.pt"
-SINCE = "; of the cases trained on since: not named"  # after the licence of the first weights' data
+SINCE = "; of the cases trained on since: not named"  # appended to the licence of the initial weights' data
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load a state dict into a network; every tensor has to fit.
 
     Args:
-        network: what is loaded, in place.
-        path: the state dict's file; '' = leave the network as it is.
+        network: Network to load the weights into, in place.
+        path: Path of the state dict; '' = the network is unchanged.
 
     Raises:
-        UserError: no such file, no state dict, or one of another network.
+        UserError: no such file, not a state dict, or one of another network.
     """
     if not path:
         return
@@ -59,14 +59,14 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         raise UserError(f"{path}: not found; expected the weights of this bundle")
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # whatever zip, pickle or torch make of a foreign file
+    except Exception as error:  # whatever zip, pickle or torch raise for a foreign file
         raise UserError(
             f"{path}: {one_line(error)}; expected a state dict of this bundle's network"
         ) from error
 
 
 def check_channels(found: int, expected: int) -> None:
-    """Make sure that the images have as many channels as the network takes.
+    """Make sure that the images have as many channels as the network expects.
 
     Raises:
         UserError: they have more or fewer.
@@ -84,14 +84,14 @@ def check_annotated(
     channels: int | Sequence[int] | None = None,
     cache_dir: str = "",
 ) -> None:
-    """Check the images and labels that a training was given from outside, as `prepare_cases` does its own.
+    """Check images and labels that another program gives to a training, as `prepare_cases` checks a folder's.
 
     Args:
-        cases: with `image` and `label`; a case without `id` is called after its image.
-        in_channels: of the network.
-        num_classes: of the network, background included.
-        channels: indices of the channels to use; None = all.
-        cache_dir: verdicts are kept there.
+        cases: Cases with `image` and `label`; a case without `id` is named after its image.
+        in_channels: Number of channels of the network.
+        num_classes: Number of classes of the network, background included.
+        channels: Indices of the channels to use; None = all.
+        cache_dir: Folder where the results of the checks are cached.
 
     Raises:
         UserError: no case, or bad ones, with the reason for each; images of another number of channels.
@@ -107,11 +107,11 @@ def check_annotated(
 
 
 def provenance_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a fine-tuning's checkpoint tells of its weights, without any path.
+    """The provenance of a fine-tuning's weights, from its checkpoint, without any path.
 
     Args:
-        checkpoint: its file, in a run's folder `checkpoints`.
-        content: what it holds.
+        checkpoint: Path of the checkpoint, in a run's folder `checkpoints`.
+        content: Content of the checkpoint.
 
     Returns:
         weights (final or best), data, number of cases, pretrained, epochs, steps (None where the run has no
@@ -134,12 +134,13 @@ def provenance_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any
 
 
 def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
-    """Make a finished training's weights those of its bundle; the ones before stay as model_previous.pt.
+    """Replace a bundle's weights by those of a finished training; the old ones stay as model_previous.pt.
 
     Args:
-        ckpt_dir: the training's checkpoints.
-        models_dir: the bundle's folder models.
-        weights: best, the epoch with the best validation, final where there was none; or final.
+        ckpt_dir: Folder of the training's checkpoints.
+        models_dir: Folder `models` of the bundle.
+        weights: Checkpoint to publish: best, the epoch with the best validation (final where there was none),
+            or final.
 
     Raises:
         UserError: another `weights`; no checkpoint; the weights cannot be written.
@@ -155,22 +156,24 @@ def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
     if (folder / MODEL).is_file():
         write_model_file(folder / PREVIOUS, (folder / MODEL).read_bytes())
     digest = write_weights(folder / MODEL, content["network"])
-    story = {**before, **provenance_of(file, content), "sha256": digest}
-    story["licence"] = str(before.get("licence", "not named")).removesuffix(SINCE) + SINCE
-    story["trained_before"] = [
+    provenance = {**before, **provenance_of(file, content), "sha256": digest}
+    provenance["licence"] = str(before.get("licence", "not named")).removesuffix(SINCE) + SINCE
+    provenance["trained_before"] = [
         *before.get("trained_before", []),
         {key: before[key] for key in ("data", "training_cases", "steps", "sha256") if key in before},
     ]
-    story["train"] = sorted({*before.get("train", []), *story["train"]})
-    write_provenance(folder, story)
+    provenance["train"] = sorted({*before.get("train", []), *provenance["train"]})
+    write_provenance(folder, provenance)
     card = folder / CARD
-    told = card.read_text(encoding="utf-8") if card.is_file() else "# Weights\n"
-    write_model_file(card, f"{told}\n{trained_on(story)}\n".encode())
-    logger.info("%s holds the weights of %s now; those before are in %s", folder / MODEL, file.name, PREVIOUS)
+    text = card.read_text(encoding="utf-8") if card.is_file() else "# Weights\n"
+    write_model_file(card, f"{text}\n{trained_on(provenance)}\n".encode())
+    logger.info(
+        "%s now holds the weights of %s; the previous ones are in %s", folder / MODEL, file.name, PREVIOUS
+    )
 
 
 def trained_on(story: Mapping[str, Any]) -> str:
-    """A line of models/README.md on a further training."""
+    """A line for models/README.md about a further training."""
     return (
         f"Trained on with {story['training_cases']} cases ({story['data'] or 'not named'}), "
         f"{story['epochs']} epochs; SHA-256 of `{MODEL}` since: `{story['sha256']}`."

@@ -1,8 +1,8 @@
-"""Downloads of packed bundles: checked against the index, and either whole or not there at all.
+"""Downloads of packed bundles: checked against the index, and either complete or not there at all.
 
-In the folder that a bundle is downloaded into, `.<name>_v<version>.<digits>.part` is what has arrived of a
-broken transfer, `.<name>.draft` what is being unpacked, `.<name>.old` the one that is being replaced, and
-`.<name>.lock` is there while a process is at it.
+In the folder that a bundle is downloaded into, `.<name>_v<version>.<digits>.part` is the received part of
+an interrupted transfer, `.<name>.draft` the bundle that is being unpacked, `.<name>.old` the one that is
+being replaced, and `.<name>.lock` exists while a process works there.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ __all__ = ["download"]
 RECORD = (
     ".download.json"  # in the bundle's folder: version, sha256, and the files that the download put there
 )
-MAX_EXCESS_BYTES = 2**20  # bytes that an archive may have more than the index tells
+MAX_EXCESS_BYTES = 2**20  # bytes by which an archive may exceed the index's size
 
 
 def download(
@@ -46,25 +46,25 @@ def download(
 ) -> Path:
     """Download a packed bundle and unpack it.
 
-    The zip is checked against the SHA-256 and the size in the index, and unpacked beside its place; only
-    then it takes that place. Whatever fails, an earlier version stays. A broken transfer is resumed by the
-    next call. A bundle that is there already, in the same version and unchanged, is left alone.
+    The zip is checked against the SHA-256 and the size in the index, and unpacked next to its target; only
+    then is it moved there. Whatever fails, an earlier version stays. The next call resumes an interrupted
+    transfer. A bundle that is already there, in the same version and unchanged, is not downloaded again.
 
     Args:
-        name: of the bundle, e.g. vectorpose.
+        name: Name of the bundle, e.g. vectorpose.
         source: URL or folder of the packed bundles and their index, or the index itself.
-        output_dir: the bundle becomes `output_dir/name`.
-        version: three numbers; None = the newest.
-        force: replace a folder `output_dir/name` even if it has files that no download has put there, or a
-            newer version than the index.
-        progress: show a bar.
+        output_dir: Folder that receives the bundle, as `output_dir/name`.
+        version: Version, three numbers; None = the newest.
+        force: Whether to replace a folder `output_dir/name` that has files from elsewhere, or a newer version
+            than the index.
+        progress: Whether to show a progress bar.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        UserError: no such bundle or version, a transfer that broke, a file that is not the index's or that
-            holds what no bundle holds, or a folder in the way.
+        UserError: no such bundle or version, an interrupted transfer, a file that does not match the index or
+            has content that no bundle has, or a folder in the way.
     """
     check_name(name)
     if version is not None:
@@ -87,10 +87,10 @@ def download(
 
 @contextlib.contextmanager
 def _alone(folder: Path, name: str) -> Iterator[None]:
-    """Keep other processes from downloading the same bundle to the same place meanwhile.
+    """Prevent other processes from downloading the same bundle to the same folder at the same time.
 
     Raises:
-        UserError: one is at it.
+        UserError: another process does so.
     """
     path = folder / f".{name}.lock"
     if path.is_symlink():
@@ -107,7 +107,7 @@ def _index_of(source: str) -> str:
     """Path or URL of the index that a user means.
 
     Raises:
-        UserError: a URL that is none, or a folder without index.
+        UserError: not a URL, or a folder without an index.
     """
     if "://" in source:
         check_url(source)
@@ -122,14 +122,14 @@ def _index_of(source: str) -> str:
 
 
 def _location(index: str, entry: Entry) -> str:
-    """Path or URL of an entry's zip; one without scheme lies beside the index."""
+    """Path or URL of an entry's zip; one without a scheme is relative to the index."""
     if is_url(entry.source):
         return entry.source
     return urljoin(index, entry.source) if is_url(index) else str(Path(index).with_name(entry.source))
 
 
 def _bring(location: str, part: Path, entry: Entry, progress: bool) -> None:
-    """Fill `part`, and be sure that it is what the index says."""
+    """Fill `part`, and make sure that it matches the index."""
     if not entry.size:
         raise UserError(
             f"{entry.name}_v{entry.version}: size: found none in the index, expected a number of bytes"
@@ -146,27 +146,27 @@ def _bring(location: str, part: Path, entry: Entry, progress: bool) -> None:
         if found == entry.sha256:
             return
         part.unlink()
-        if not resumed:  # what was left of an earlier transfer may have been the damage
+        if not resumed:  # the damage may be in what an earlier transfer left
             break
     raise UserError(f"{location}: sha256: found {found}, expected {entry.sha256} as the index says")
 
 
 def _is_there(place: Path, entry: Entry, any_version: bool, force: bool) -> bool:
-    """Whether that very bundle is there and unchanged.
+    """Whether exactly this bundle is there and unchanged.
 
     Args:
-        place: the bundle's folder.
-        entry: what is to be there.
-        any_version: an older one may replace a newer one.
-        force: files of others may go.
+        place: Folder of the bundle.
+        entry: Entry that the folder should match.
+        any_version: Whether an older version may replace a newer one.
+        force: Whether files from elsewhere may be removed.
 
     Raises:
-        UserError: something is there that a replacement would destroy, or a newer version.
+        UserError: a replacement would destroy other files, or a newer version.
     """
     if not place.exists() and not place.is_symlink():
         return False
     if place.is_symlink() or not place.is_dir():
-        raise UserError(f"output_dir: {place} is no folder; expected a bundle or nothing")
+        raise UserError(f"output_dir: {place} is not a folder; expected a bundle or nothing")
     record: dict[str, object] = {}
     there = ""
     with contextlib.suppress(OSError, UserError):
@@ -176,24 +176,24 @@ def _is_there(place: Path, entry: Entry, any_version: bool, force: bool) -> bool
     others = [one for one in differing_files(place, known) if one != RECORD]
     if not others and record.get("sha256") == entry.sha256:
         return True
-    with contextlib.suppress(UserError):  # a record of another making
+    with contextlib.suppress(UserError):  # a record from elsewhere
         there = check_version(record.get("version"))
     if there and version_order(there) > version_order(entry.version) and not any_version:
         raise UserError(
             f"output_dir: {place}: found version {there}, expected none newer than the index's, "
             f"{entry.version}; give the version, or force, to go back to it"
         )
-    lost = [one for one in others if (place / one).exists()]  # files that are missing are no loss
+    lost = [one for one in others if (place / one).exists()]  # missing files are not lost by a replacement
     if lost and not force:
         raise UserError(
-            f"output_dir: {place}: found {len(lost)} files that no download has put there ({lost[0]}), "
+            f"output_dir: {place}: found {len(lost)} files that are not from a download ({lost[0]}), "
             "expected none; move them elsewhere, or give force"
         )
     return False
 
 
 def _install(part: Path, folder: Path, entry: Entry) -> None:
-    """Unpack beside the bundle's place, then take that place; the old one is back if that fails."""
+    """Unpack next to the bundle's folder, then rename; the old bundle is restored if that fails."""
     place, draft, old = (folder / one for one in (entry.name, f".{entry.name}.draft", f".{entry.name}.old"))
     try:
         draft.mkdir()
@@ -214,17 +214,17 @@ def _install(part: Path, folder: Path, entry: Entry) -> None:
                 old.rename(place)
             raise
     except UserError:
-        part.unlink(missing_ok=True)  # whole and yet refused: nothing to go on from
+        part.unlink(missing_ok=True)  # complete and yet refused: nothing to resume
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    for one in folder.glob(f".{entry.name}_v*.part"):  # this transfer's, and those of versions never finished
+    for one in folder.glob(f".{entry.name}_v*.part"):  # of this transfer, and of versions never finished
         one.unlink()
 
 
 def _recover(folder: Path, name: str) -> None:
-    """What a call that was killed has left: its draft goes, the old bundle is put back."""
+    """Clean up after a killed call: remove its draft, restore the old bundle."""
     place, draft, old = (folder / one for one in (name, f".{name}.draft", f".{name}.old"))
     if draft.exists():
         shutil.rmtree(draft)

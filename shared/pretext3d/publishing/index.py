@@ -2,7 +2,7 @@
 
     {"vectorpose_v0.1.0": {"checksum": ..., "source": ..., "sha256": ..., "size": ..., "unpacked_size": ...}}
 
-`checksum` (SHA-1) and `source` are what the model zoo's entries have. `source` is a file name beside the
+`checksum` (SHA-1) and `source` are the keys of the model zoo's entries. `source` is a file name next to the
 index, or a URL. Sizes are in bytes. What this package downloads is checked against `sha256` and the sizes.
 """
 
@@ -34,12 +34,12 @@ class Entry:
     """One packed bundle of an index.
 
     Attributes:
-        name: of the bundle.
-        version: three numbers.
-        source: a file name beside the index, or an http(s) URL.
-        sha256: of the zip, in hexadecimal.
-        size: of the zip in bytes; 0 = not told.
-        unpacked_size: of its files in bytes; 0 = not told.
+        name: Name of the bundle.
+        version: Version, three numbers.
+        source: File name next to the index, or an http(s) URL.
+        sha256: SHA-256 of the zip, in hexadecimal.
+        size: Size of the zip in bytes; 0 = not given.
+        unpacked_size: Size of its files in bytes; 0 = not given.
     """
 
     name: str
@@ -54,8 +54,8 @@ def make_index(folder: Path, base_url: str = "") -> dict[str, dict[str, Any]]:
     """The index of every packed bundle in a folder, by name and version.
 
     Args:
-        folder: of the zips.
-        base_url: where they will be served from; '' = beside the index.
+        folder: Folder of the zips.
+        base_url: URL that they will be served from; '' = next to the index.
 
     Raises:
         UserError: a zip that cannot be read.
@@ -69,7 +69,7 @@ def make_index(folder: Path, base_url: str = "") -> dict[str, dict[str, Any]]:
             with path.open("rb") as file:
                 sha1 = hashlib.file_digest(file, "sha1").hexdigest()
         except OSError as error:
-            raise UserError(f"{path}: is no zip that can be read: {error}") from error
+            raise UserError(f"{path}: is not a readable zip: {error}") from error
         index[f"{key[0]}_v{key[1]}"] = {
             "checksum": sha1,
             "source": f"{base_url.rstrip('/')}/{path.name}" if base_url else path.name,
@@ -84,11 +84,11 @@ def read_index(text: bytes, where: str) -> list[Entry]:
     """The entries of an index.
 
     Args:
-        text: what the file holds.
-        where: its path or URL, for messages.
+        text: Content of the file.
+        where: Path or URL of the file, for messages.
 
     Raises:
-        UserError: no JSON, or an entry that is none.
+        UserError: not JSON, or an invalid entry.
     """
     return [_entry(key, value, where) for key, value in json_object(text, where).items()]
 
@@ -102,7 +102,7 @@ def _entry(key: str, value: Any, where: str) -> Entry:
     sizes = [value.get(name, 0) for name in ("size", "unpacked_size")]
     if not isinstance(source, str) or not (_FILE_NAME.fullmatch(source) or is_url(source)):
         raise UserError(
-            f"{where}: {key}: source: found {source!r}, expected a file name beside the index, or an "
+            f"{where}: {key}: source: found {source!r}, expected a file name next to the index, or an "
             "http(s) URL"
         )
     if is_url(source):
@@ -115,10 +115,10 @@ def _entry(key: str, value: Any, where: str) -> Entry:
 
 
 def choose(entries: list[Entry], name: str, version: str | None, where: str) -> Entry:
-    """The entry of a bundle: of that version, or the newest.
+    """The entry of a bundle: of the given version, or the newest.
 
     Raises:
-        UserError: no such bundle or version; says what there is.
+        UserError: no such bundle or version; lists the available ones.
     """
     versions = {entry.version: entry for entry in entries if entry.name == name}
     if not versions:

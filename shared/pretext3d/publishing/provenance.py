@@ -1,4 +1,4 @@
-"""The card of a bundle's weights: models/provenance.json for programs, models/README.md for people."""
+"""The provenance of a bundle's weights: models/provenance.json for programs, models/README.md for people."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,24 +15,24 @@ MODEL, PROVENANCE, CARD = "model.pt", "provenance.json", "README.md"
 
 
 def read_provenance(models_dir: str | Path) -> dict[str, Any]:
-    """Where the bundle's weights come from; {} where nothing is said.
+    """The provenance of a bundle's weights; {} without a provenance.json.
 
     Raises:
-        UserError: the file is cut off or holds something else.
+        UserError: the file is truncated or contains something else.
     """
     file = Path(models_dir) / PROVENANCE
     return json_object(file.read_bytes(), str(file)) if file.is_file() else {}
 
 
 def check_provenance(models_dir: Path) -> str:
-    """Make sure that models/model.pt, where it is, is the file that its card tells of.
+    """Make sure that models/model.pt, if present, is the file that its provenance describes.
 
     Returns:
-        What the card says in short; '' where there are no weights.
+        A summary of the provenance; '' where there are no weights.
 
     Raises:
-        UserError: no card, a card without data, licence, seed, versions, length, metric or SHA-256, or one of
-            other weights.
+        UserError: no provenance, one without data, licence, seed, versions, length, metric or SHA-256, or one
+            of other weights.
     """
     model = models_dir / MODEL
     if not model.is_file():
@@ -40,25 +40,25 @@ def check_provenance(models_dir: Path) -> str:
     file, card = models_dir / PROVENANCE, models_dir / CARD
     for path in (file, card):
         if not path.is_file():
-            raise UserError(f"{path}: not found; expected where the weights come from")
-    story, digest = read_provenance(models_dir), sha256_of(model)
-    check_story(story, str(file))
-    if story["sha256"] != digest:
-        raise UserError(f"{file}: sha256: found {story['sha256']!r}, expected {digest} of {MODEL}")
+            raise UserError(f"{path}: not found; expected the provenance of the weights")
+    provenance, digest = read_provenance(models_dir), sha256_of(model)
+    check_story(provenance, str(file))
+    if provenance["sha256"] != digest:
+        raise UserError(f"{file}: sha256: found {provenance['sha256']!r}, expected {digest} of {MODEL}")
     if digest not in card.read_text(encoding="utf-8", errors="replace"):
         raise UserError(f"{card}: found no SHA-256 of {MODEL}, expected {digest}")
-    return f"{story['data']}; {story['licence']}; SHA-256 as on the card"
+    return f"{provenance['data']}; {provenance['licence']}; SHA-256 as in the model card"
 
 
 def check_story(story: Mapping[str, Any], where: str) -> None:
-    """Make sure that a provenance.json says all that a card must say.
+    """Make sure that a provenance.json is complete.
 
     Raises:
         UserError: it lacks data, licence, seed, versions, length, metric or SHA-256; begins with `where`.
     """
     for key in ("data", "licence", "sha256"):
         if not isinstance(story.get(key), str) or not story[key].strip():
-            raise UserError(f"{where}: {key}: found {story.get(key)!r}, expected words")
+            raise UserError(f"{where}: {key}: found {story.get(key)!r}, expected text")
     for key in ("bundle_version", "pretext3d_version"):
         check_version(story.get(key), f"{where}: {key}")
     if not _whole(story.get("seed"), 0):

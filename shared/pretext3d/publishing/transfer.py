@@ -1,4 +1,4 @@
-"""Files over HTTP, or from a folder: a transfer that breaks goes on where it stopped."""
+"""Files over HTTP, or from a folder: an interrupted transfer resumes where it stopped."""
 
 import http.client
 import os
@@ -15,30 +15,36 @@ from pretext3d.errors import UserError
 
 __all__ = ["check_url", "fetch", "is_url", "read_small", "without_password"]
 
-ATTEMPTS = 5  # in a row that bring nothing
+ATTEMPTS = 5  # consecutive ones without progress
 PAUSE = 1.0  # seconds before the second attempt; twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
 BLOCK = 2**18
 MAX_SMALL_BYTES = 16 * 2**20
-BUSY = (408, 429)  # statuses beside 500 and above that may be others a moment later
+BUSY = (408, 429)  # statuses, besides 500 and above, that may change after a moment
 
 
 def is_url(source: str) -> bool:
-    """Whether it is to be read over HTTP."""
+    """Whether a source is read over HTTP.
+
+    Examples:
+        >>> is_url("https://example.org/bundles"), is_url("bundles_out")
+        (True, False)
+    """
     return source.lower().startswith(("http://", "https://"))
 
 
 def without_password(url: str) -> str:
-    """A URL, or a message with some, without what stands before an `@` in a host's place.
+    """A URL, or a message with URLs, without the user name and password before a host.
 
-    >>> without_password("https://me:secret@example.org/x")
-    'https://***@example.org/x'
+    Examples:
+        >>> without_password("https://me:secret@example.org/x")
+        'https://***@example.org/x'
     """
     return re.sub(r"(?<=://)[^/?#\s]*@", "***@", url)
 
 
 def check_url(url: str, where: str = "source") -> str:
-    """The URL, if it names a host, and nobody's password.
+    """The URL, if it names a host and contains no user name or password.
 
     Raises:
         UserError: begins with `where`, and shows no password.
@@ -47,7 +53,7 @@ def check_url(url: str, where: str = "source") -> str:
     try:
         parts = urlsplit(url)
         host, named, _ = parts.hostname, parts.username is not None, parts.port
-    except ValueError as error:  # brackets that are no address, a port that is no number
+    except ValueError as error:  # brackets that are not an address, a port that is not a number
         raise UserError(
             f"{where}: found {shown!r}, expected a URL, as https://example.org/bundles"
         ) from error
@@ -59,10 +65,10 @@ def check_url(url: str, where: str = "source") -> str:
 
 
 def read_small(source: str) -> bytes:
-    """A whole file of at most 16 MiB, from a URL or a path; a busy server is asked five times.
+    """A complete file of at most 16 MiB, from a URL or a path; a busy server is asked up to five times.
 
     Raises:
-        UserError: not there, not reachable, or larger.
+        UserError: the file is missing, unreachable or larger.
     """
     try:
         if not is_url(source):
@@ -86,17 +92,17 @@ def read_small(source: str) -> bytes:
 
 
 def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
-    """Bring a file to `part`, going on from the bytes that are there already.
+    """Transfer a file to `part`, continuing after the bytes that are already there.
 
     Args:
         source: URL or path.
-        part: what has arrived; stays when the transfer fails, for the next call.
-        size: bytes of the whole file.
-        progress: show a bar.
+        part: File with the received bytes; kept for the next call when the transfer fails.
+        size: Size of the complete file in bytes.
+        progress: Whether to show a progress bar.
 
     Raises:
-        UserError: the server has no such file or one of another size; five attempts in a row brought nothing;
-            `part` is a link.
+        UserError: the server has no such file or one of another size; five consecutive attempts without
+            progress; `part` is a link.
     """
     from tqdm import tqdm
 
@@ -107,7 +113,7 @@ def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
         while failures < ATTEMPTS:
             try:
                 _receive(source, file, size, bar)
-                reason = "the connection broke"
+                reason = "the connection was lost"
             except urllib.error.HTTPError as error:
                 error.close()
                 if not _busy(error):
@@ -126,7 +132,7 @@ def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
                 time.sleep(PAUSE * 2 ** max(failures - 1, 0))
         raise UserError(
             f"{source}: {reason} after {here:,} of {size:,} bytes, {ATTEMPTS} times; the same command "
-            "goes on from there"
+            "continues from there"
         )
 
 
@@ -135,10 +141,10 @@ def _bar(tqdm: Any, size: int, progress: bool, source: str) -> Any:
 
 
 def _part(path: Path) -> BinaryIO:
-    """The file of what has arrived, to read and write; made if it is not there.
+    """The file of the received bytes, open for reading and writing; created if it does not exist.
 
     Raises:
-        UserError: it is a link: what it leads to is not ours to write.
+        UserError: it is a link, whose target must not be written.
     """
     if path.is_symlink():
         raise UserError(f"{path}: found a link, expected what an earlier transfer left, or nothing")
@@ -154,15 +160,15 @@ def _reason(error: Exception) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to other http(s) addresses alone, and never from https to http."""
+    """Follows redirects to http(s) addresses only, and never from https to http."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """The request of the new address.
+        """The request for the new address.
 
         Raises:
-            UserError: one that must not be followed.
+            UserError: the redirect must not be followed.
         """
         try:
             check_url(newurl, f"{req.full_url}: redirected")
@@ -175,14 +181,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _open(url: str, start: int) -> Any:
-    """The response to a request of all bytes from `start` on."""
+    """The response to a request for all bytes from `start` on."""
     address = quote(check_url(url), safe="%/:=&?~#+!$,;'@()*[]")  # spaces and letters beyond ASCII
     request = urllib.request.Request(address, headers={"Range": f"bytes={start}-"} if start else {})
     return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
 
 
 def _open_patiently(url: str) -> Any:
-    """The response to a request of the whole file, once a busy server gives it."""
+    """The response to a request for the complete file, retried while the server is busy."""
     for failures in range(1, ATTEMPTS):
         try:
             return _open(url, 0)
@@ -195,12 +201,12 @@ def _open_patiently(url: str) -> Any:
 
 
 def _busy(error: urllib.error.HTTPError) -> bool:
-    """Whether the answer may be another one a moment later."""
+    """Whether the answer may change after a moment."""
     return error.code >= 500 or error.code in BUSY
 
 
 def _receive(source: str, file: BinaryIO, size: int, bar: Any) -> None:
-    """One attempt: append what comes, as it comes, until the file is whole or the connection ends."""
+    """One attempt: append the data as it arrives, until the file is complete or the connection ends."""
     start = file.seek(0, os.SEEK_END)
     if start == size:
         return
@@ -218,7 +224,7 @@ def _receive(source: str, file: BinaryIO, size: int, bar: Any) -> None:
     with closing(stream):
         file.truncate(start)
         file.seek(start)
-        # read1 gives what is there: a connection that stalls loses nothing of it
+        # read1 returns what is there: a stalled connection loses none of it
         while block := stream.read1(min(BLOCK, size - file.tell() + 1)):
             if file.tell() + len(block) > size:
                 raise UserError(
@@ -229,11 +235,11 @@ def _receive(source: str, file: BinaryIO, size: int, bar: Any) -> None:
 
 
 def _begins(response: Any, start: int, size: int, url: str) -> int:
-    """The byte that a response begins with: `start`, or 0 where the server knows no ranges.
+    """The byte that a response begins with: `start`, or 0 where the server does not support ranges.
 
     Raises:
-        UserError: its file is of another size.
-        OSError: a part that was not asked for.
+        UserError: the file on the server has another size.
+        OSError: a range that was not requested.
     """
     length = response.headers.get("Content-Length") or ""
     whole = length
@@ -241,7 +247,7 @@ def _begins(response: Any, start: int, size: int, url: str) -> int:
         span, _, whole = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
         if span.partition("-")[0] != str(start):
             response.close()
-            raise OSError(f"the server sent bytes {span}, asked for was {start}-")
+            raise OSError(f"the server sent bytes {span}, expected {start}-")
     else:
         start = 0
     if whole.isdigit() and int(whole) != size:

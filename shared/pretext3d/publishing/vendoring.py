@@ -1,8 +1,8 @@
 """Configurations of a bundle that carries the package inside it.
 
-In the repository the package is installed, and a configuration asks it for the bundle's folder. Inside an
-unzipped bundle nothing of the package can be imported before that folder is on Python's path: there the
-configuration finds the folder by itself, and puts it there first.
+In the repository the package is installed, and a configuration gets the bundle's folder from it. Inside an
+unzipped bundle the package cannot be imported before that folder is on Python's path: there the
+configuration finds the folder itself, and adds it to the path first.
 """
 
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ ON_PATH = "- $sys.path.insert(0, @bundle_root)"
 
 
 def vendored(text: str, where: str) -> str:
-    """A configuration as a bundle needs it that carries the package; one that is so already stays.
+    """A configuration for a bundle that carries the package; one that is already in that form is unchanged.
 
     Args:
-        text: Text of the configuration, as the template has it.
+        text: Text of the configuration in the template's form.
         where: Name of the file, for messages.
 
     Raises:
-        UserError: `bundle_root` or `initialize` is there, but not as the template writes it.
+        UserError: `bundle_root` or `initialize` is present, but not in the template's form.
     """
     config = yaml.safe_load(text)
     if isinstance(config.get("bundle_root"), Mapping):

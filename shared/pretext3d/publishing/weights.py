@@ -1,7 +1,7 @@
-"""The folder `models` of a bundle: weights, provenance.json and what both say of a run, in one place.
+"""The folder `models` of a bundle: weights, provenance.json and their facts about a run, in one place.
 
 Used for the weights that a bundle ships (`tools/ship_weights.py`), for those of a promoted bundle and for
-those that a further training puts in their place (`deployment.publish`).
+those that replace them after a further training (`deployment.publish`).
 """
 
 import csv
@@ -25,10 +25,10 @@ NO_METRICS = ("epoch", "step", "seconds", "train_loss", "learning_rate")  # othe
 
 
 def facts_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What every provenance says of the run that wrote a checkpoint, without any path.
+    """What every provenance says about the run that wrote a checkpoint, without any path.
 
     Args:
-        content: What the checkpoint holds.
+        content: Content of the checkpoint.
     """
     record = content["record"]
     return {
@@ -42,7 +42,7 @@ def facts_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def metrics_at(metrics: Path, epoch: int) -> tuple[int, dict[str, float]] | None:
-    """Steps done and the validation's metrics after an epoch; None where the table does not say.
+    """Number of steps and the validation's metrics after an epoch; None where the table lacks that epoch.
 
     Args:
         metrics: Table metrics.csv of a run.
@@ -60,7 +60,7 @@ def metrics_at(metrics: Path, epoch: int) -> tuple[int, dict[str, float]] | None
 
 
 def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
-    """Write a state dict: the name stands for the old file or the complete new one. Returns its SHA-256.
+    """Write a state dict: the name refers to the old file or the complete new one. Returns its SHA-256.
 
     Raises:
         UserError: the file cannot be written.
@@ -68,7 +68,7 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:
-            with draft.open("wb") as file:  # given a path, torch writes the draft's name into the file
+            with draft.open("wb") as file:  # given a path, torch would write the draft's name into the file
                 torch.save(dict(weights), file)
             digest = sha256_of(draft)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
@@ -77,7 +77,7 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def write_provenance(models_dir: Path, provenance: Mapping[str, Any]) -> None:
-    """Write models/provenance.json, all of it or nothing.
+    """Write models/provenance.json, completely or not at all.
 
     Raises:
         UserError: the file cannot be written.
@@ -86,7 +86,7 @@ def write_provenance(models_dir: Path, provenance: Mapping[str, Any]) -> None:
 
 
 def write_model_file(path: Path, content: bytes) -> None:
-    """Write a file of the folder models, all of it or nothing.
+    """Write a file of the folder models, completely or not at all.
 
     Raises:
         UserError: the file cannot be written.

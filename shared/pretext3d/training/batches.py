@@ -12,12 +12,12 @@ __all__ = ["PrepareClasses", "PrepareTargets"]
 class PrepareTargets:
     """A trainer's `prepare_batch` for losses that take several targets.
 
-    Gives (batch[image_key], {key: batch[key] for target_keys}), on the trainer's device.
+    Returns (batch[image_key], {key: batch[key] for target_keys}), on the trainer's device.
 
     Args:
         target_keys: Keys that the loss and the metrics read.
-        image_key: Key of what the network sees.
-        optional_keys: Those of `target_keys` that a batch may lack.
+        image_key: Key of the network's input.
+        optional_keys: Subset of `target_keys` that a batch may lack.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class PrepareTargets:
     def __call__(
         self, batch: dict[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Move what is needed to the device."""
+        """Move the input and the targets to the device."""
         move = {"device": device, "non_blocking": non_blocking, **kwargs}
         keys = [key for key in self.target_keys if key in batch or key not in self.optional_keys]
         return batch[self.image_key].to(**move), {key: batch[key].to(**move) for key in keys}

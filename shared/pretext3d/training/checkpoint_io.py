@@ -1,12 +1,12 @@
-"""The state of a run as plain data, and its file, which is written whole or not at all.
+"""The state of a run as plain data, and its file, which is written completely or not at all.
 
 A checkpoint is `torch.save` of a plain dictionary (tensors, numbers, text, lists, tuples, dictionaries), so
 that it loads with `weights_only=True`:
 
-    format      "pretext3d-2"                 record     what the run was: method, backbone, channels, ...
+    format      "pretext3d-2"                 record     the run: method, backbone, channels, ...
     network     state dict, never wrapped     optimizer, lr_scheduler, scaler   state dicts or None
-    rng         see `rng_state`               epoch, iteration                  completed ones
-    best_metric, best_epoch                   of the validation, None before the first
+    rng         see `rng_state`               epoch, iteration                  numbers completed
+    best_metric, best_epoch                   of the validation, None before the first one
 
 `best.pt` and `final.pt` hold format, record, network, epoch and the metric only.
 """
@@ -60,10 +60,10 @@ def unwrap(network: nn.Module) -> nn.Module:
 
 
 def plain(value: Any, name: str = "checkpoint") -> Any:
-    """A copy of nested containers in which everything loads with `weights_only=True`; tensors go to the CPU.
+    """Copy nested containers so that everything loads with `weights_only=True`; tensors move to the CPU.
 
     Raises:
-        UserError: for any other object, naming where it is.
+        UserError: for any other object; names its position.
     """
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
@@ -77,7 +77,7 @@ def plain(value: Any, name: str = "checkpoint") -> Any:
         return plain(value.value, name)
     if isinstance(value, Path | torch.device | torch.dtype):
         return str(value)
-    if isinstance(value, str):  # of a subclass, as torch's version is
+    if isinstance(value, str):  # an instance of a subclass, such as torch's version
         return str.__str__(value)
     if isinstance(value, Mapping):
         items = {plain(k, f"{name} key"): plain(v, f"{name}.{k}") for k, v in value.items()}
@@ -91,21 +91,21 @@ def plain(value: Any, name: str = "checkpoint") -> Any:
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: its name stands for the old file or the whole new one, never a part.
+    """Write a checkpoint atomically: the name refers to the old file or the complete new one, never a part.
 
     Args:
-        path: the file; its folder is made when it is not there.
-        content: what to keep; "format" is added. See `plain` for what it may hold.
+        path: Path of the file; its folder is created if it does not exist.
+        content: Content to save; "format" is added. See `plain` for the types allowed.
 
     Raises:
-        UserError: when it cannot be written (full disk, no permission), or holds something that is not plain.
+        UserError: the file cannot be written (full disk, no permission), or the content is not plain.
     """
     path = Path(path)
-    whole = plain({"format": FORMAT, **content})
+    complete = plain({"format": FORMAT, **content})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, sync=True) as draft, draft.open("wb") as file:
-            torch.save(whole, file)
+            torch.save(complete, file)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         raise UserError(f"{path}: the checkpoint cannot be written: {one_line(error)}") from error
 
@@ -114,7 +114,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of this package, tensors on the CPU.
 
     Raises:
-        UserError: the file is missing, truncated, damaged or not one of ours; says what was found.
+        UserError: the file is missing, truncated, damaged or of another origin; reports what was found.
     """
     path = Path(path)
     try:
@@ -149,12 +149,17 @@ def _read(path: Path) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of any exception in one line."""
+    r"""The message of an exception on one line.
+
+    Examples:
+        >>> one_line(OSError("no space\n  left")), one_line(KeyError())
+        ('no space left', 'KeyError')
+    """
     return " ".join((str(error).strip() or type(error).__name__).split())[:300]
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of Python's, NumPy's and torch's global generators (all CUDA devices, too), as plain data."""
+    """The state of Python's, NumPy's and torch's global generators and of all CUDA devices, as plain data."""
     version, words, gauss = random.getstate()
     legacy: Any = np.random.get_state(legacy=True)
     return {
@@ -166,7 +171,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put back what `rng_state` took."""
+    """Restore what `rng_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     kind, key, *rest = state["numpy"]
@@ -177,12 +182,12 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def check_same_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse to resume what another method, architecture or number of channels wrote.
+    """Refuse to resume a run of another method, architecture or number of channels.
 
     Args:
-        path: the checkpoint, for the message.
-        stored: the checkpoint's record.
-        current: this run's.
+        path: Path of the checkpoint, for the message.
+        stored: Record in the checkpoint.
+        current: Record of this run.
 
     Raises:
         UserError: listing each difference.
@@ -195,7 +200,7 @@ def check_same_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, 
 
 
 def _digest(names: Any) -> Any:
-    """A short text for a list of cases, whatever their order."""
+    """A short text that identifies a list of cases in any order."""
     if not isinstance(names, list | tuple):
         return names
     digest = hashlib.sha256("".join(sorted(map(str, names))).encode()).hexdigest()[:8]

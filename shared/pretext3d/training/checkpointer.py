@@ -1,4 +1,4 @@
-"""A run that can be killed anywhere and goes on as if it had not been: its checkpoints, and resume."""
+"""Checkpoints and resume: a run can be killed at any point and continues as if it had never stopped."""
 
 import logging
 import math
@@ -33,37 +33,37 @@ logger = logging.getLogger(__name__)
 EPOCH_KEYS = {"optimizer", "lr_scheduler", "scaler", "rng", "epoch", "iteration", "best_metric", "best_epoch"}
 EPOCH_FILE = re.compile(r"epoch_(\d+)\.pt")
 BACKBONE_RATE = "backbone_learning_rate"
-# how long a learning-rate schedule is: taken from the current configuration, not from the checkpoint
+# the length of a learning-rate schedule is taken from the current configuration, not from the checkpoint
 HORIZON = ("total_steps", "_schedule_phases", "t_total", "T_max", "total_iters")
 
 
 class RunCheckpointer:
     """Handler of a trainer: writes the checkpoints of each epoch, the best and the last; resumes from them.
 
-    It writes behind all other handlers, wherever it stands in their list, because it attaches its step at an
-    epoch's end only when the run starts: after validation, learning-rate scheduler and metrics. It reads when
-    the run starts: list it FIRST, so that whatever other handlers do then sees the resumed state.
+    It writes after all other handlers (validation, learning-rate scheduler, metrics), whatever its position
+    in their list, because it attaches its step at the end of an epoch only when the run starts. It reads when
+    the run starts: list it FIRST, so that the other handlers start from the resumed state.
 
     At the start of each epoch the global generators of torch, NumPy and Python are seeded by (seed, epoch,
-    rank): dropout and the like are a function of the epoch. A run killed anywhere and resumed then gives, on
-    CPU, the same losses and weights bit for bit, if the order of the data is a function of the epoch
-    (`EpochSampler`) and an epoch is one pass of the data loader. All ranks read; only rank 0 writes.
+    rank): dropout and the like are a function of the epoch. A run killed at any point and resumed then
+    gives, on CPU, the same losses and weights bit for bit, if the order of the data is a function of the
+    epoch (`EpochSampler`) and an epoch is one pass of the data loader. All ranks read; only rank 0 writes.
 
     Args:
-        ckpt_dir: folder of epoch_0001.pt ..., best.pt, final.pt.
-        network: what is trained; it may be wrapped for several processes.
-        optimizer: its state is kept.
-        record: what the run is. A checkpoint of another method, backbone or number of channels is refused.
-        lr_scheduler: its position is kept; its length is the current configuration's, so that a finished run
-            can be resumed with more epochs.
-        scaler: of mixed precision; None = the trainer's own.
-        evaluator: the validation whose metric decides on best.pt; None = no best.pt.
-        key_metric: name of that metric; '' = the evaluator's key metric.
+        ckpt_dir: Folder of epoch_0001.pt ..., best.pt, final.pt.
+        network: Network to train; it may be wrapped for several processes.
+        optimizer: Optimizer whose state is kept.
+        record: Record of the run. A checkpoint of another method, backbone or number of channels is refused.
+        lr_scheduler: Schedule whose position is kept; its length is the current configuration's, so that a
+            finished run can be resumed with more epochs.
+        scaler: Gradient scaler of mixed precision; None = the trainer's own.
+        evaluator: Validation whose metric decides on best.pt; None = no best.pt.
+        key_metric: Name of that metric; '' = the evaluator's key metric.
         negative_key_metric: True where lower is better (an error), False where higher is (Dice).
-        keep: how many of the newest epoch checkpoints stay.
-        resume: True = go on from the newest good checkpoint, from the beginning where there is none;
+        keep: Number of epoch checkpoints that are kept, the newest ones.
+        resume: True = continue from the newest intact checkpoint, from the beginning where there is none;
             False = an error where ckpt_dir already holds a run.
-        seed: of the run; None = the generators are left alone (and only put back on resume).
+        seed: Seed of the run; None = the generators are not seeded (only restored on resume).
 
     Raises:
         UserError: from the constructor for a bad argument; from the run where it cannot be resumed.
@@ -102,7 +102,7 @@ class RunCheckpointer:
         self.seed = seed
         self.best_metric: float | None = None
         self.best_epoch: int | None = None
-        self.done_epoch = -1  # the epoch whose end the weights are at
+        self.done_epoch = -1  # the last epoch that the weights have completed
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -111,7 +111,7 @@ class RunCheckpointer:
         engine.add_event_handler(Events.COMPLETED, self.end_run)
 
     def start_run(self, engine: Engine) -> None:
-        """Resume, or make sure that nothing is overwritten; a trainer that runs once more just goes on."""
+        """Resume, or make sure that nothing is overwritten; a trainer that runs a second time continues."""
         if self.done_epoch >= 0:  # the next round of a federated training
             return
         if self.parts["scaler"] is None:
@@ -131,7 +131,7 @@ class RunCheckpointer:
         elif self.resume:
             self._resume(engine, epochs)
         if idist.get_rank() == 0:
-            for draft in self.ckpt_dir.glob(".*.pt.*.tmp"):  # of a process that was killed while it wrote
+            for draft in self.ckpt_dir.glob(".*.pt.*.tmp"):  # left by a process killed while writing
                 draft.unlink(missing_ok=True)
         if not engine.has_event_handler(self.end_epoch, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
@@ -156,14 +156,14 @@ class RunCheckpointer:
             self._write("best.pt", state.epoch)
         parts = {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
         more = {**parts, "rng": rng_state(), "iteration": state.iteration}
-        # after best.pt: a run killed between the two does this epoch again and writes the same best.pt
+        # after best.pt: a run killed between the two repeats this epoch and writes the same best.pt
         self._write(f"epoch_{state.epoch:04d}.pt", state.epoch, **more)
         if idist.get_rank() == 0:
             for path in [p for p in epoch_files(self.ckpt_dir) if _epoch_of(p) <= state.epoch][: -self.keep]:
                 path.unlink()
 
     def end_run(self, engine: Engine) -> None:
-        """Write final.pt, unless the run was broken off in the middle of an epoch."""
+        """Write final.pt, unless the run was interrupted in the middle of an epoch."""
         if self.done_epoch == engine.state.epoch:
             self._write("final.pt", engine.state.epoch)
 
@@ -175,7 +175,7 @@ class RunCheckpointer:
             save_checkpoint(self.ckpt_dir / name, content)
 
     def _metric(self) -> float | None:
-        """The validation's key metric; None where there was no validation yet, or it is not finite."""
+        """The validation's key metric; None before the first validation, or where it is not finite."""
         metrics = self.evaluator.state.metrics if self.evaluator is not None else {}
         if not metrics:
             return None
@@ -202,7 +202,12 @@ class RunCheckpointer:
                 stored = stored | {key: current[key] for key in HORIZON if key in current}
                 _load_part(path, name, part, stored)
             elif part is not None or stored:  # a scaler's state is empty where mixed precision is off
-                logger.warning("%s: %s is %s", path, name, "not used" if stored else "not in it, begun anew")
+                logger.warning(
+                    "%s: %s is %s",
+                    path,
+                    name,
+                    "not used" if stored else "not stored, starts from its initial state",
+                )
         if idist.get_rank() == 0:
             set_rng_state(content["rng"])  # rank 0's; the other ranks draw by `seed`
         self.best_metric, self.best_epoch = content["best_metric"], content["best_epoch"]
@@ -220,7 +225,7 @@ class RunCheckpointer:
                 "%s: %d of %d epochs are done, nothing is left to do", path, epoch, state.max_epochs
             )
         else:
-            logger.info("resumed from %s: going on with epoch %d of %d", path, epoch + 1, state.max_epochs)
+            logger.info("resumed from %s: continuing with epoch %d of %d", path, epoch + 1, state.max_epochs)
 
 
 def epoch_files(folder: Path) -> list[Path]:
@@ -229,7 +234,7 @@ def epoch_files(folder: Path) -> list[Path]:
 
 
 def refuse_earlier_run(ckpt_dir: str | Path) -> None:
-    """Make sure that a new run overwrites none.
+    """Make sure that a new run overwrites no earlier one.
 
     Raises:
         UserError: there are checkpoints in the folder.
@@ -242,10 +247,10 @@ def refuse_earlier_run(ckpt_dir: str | Path) -> None:
 
 
 def newest_good(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
-    """The newest of the epoch checkpoints that is whole; says which bad ones it passes over.
+    """The newest intact epoch checkpoint; logs each damaged one that is skipped.
 
     Raises:
-        UserError: none is whole.
+        UserError: none is intact.
     """
     reasons = []
     for path in reversed(paths):
@@ -263,13 +268,13 @@ def newest_good(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
 
 
 def check_same_settings(path: Path, content: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """Refuse to resume under another learning rate, weight decay, ...: the run's own would be put back.
+    """Refuse to resume with another learning rate, weight decay, ...: the run's own would be restored.
 
     Raises:
         UserError: listing each difference.
     """
     there, here = _settings(content), _settings({n: p and p.state_dict() for n, p in parts.items()})
-    if BACKBONE_RATE in {*there, *here}:  # without a group of its own the backbone learns at learning_rate
+    if BACKBONE_RATE in {*there, *here}:  # without its own group the backbone is trained at learning_rate
         for found in (there, here):
             found.setdefault(BACKBONE_RATE, found.get("learning_rate"))
     differ = [f"{k} is {there[k]} there, {here[k]} here" for k in here if k in there and there[k] != here[k]]
@@ -278,7 +283,7 @@ def check_same_settings(path: Path, content: Mapping[str, Any], parts: Mapping[s
 
 
 def _settings(states: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of an optimizer and of a schedule that no step changes, under the user's names."""
+    """The numbers of an optimizer and of a schedule that no step changes, under the user's key names."""
     found: dict[str, Any] = {}
     names = {"initial_lr": "learning_rate", "weight_decay": "weight_decay"}
     for index, group in enumerate((states.get("optimizer") or {}).get("param_groups", ())):

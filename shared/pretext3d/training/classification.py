@@ -1,4 +1,4 @@
-"""Classification of whole cases, told case by case: accuracy, area under the ROC curve, confusion matrix."""
+"""Classification of complete cases: table per case, accuracy, area under the ROC curve, confusion matrix."""
 
 import logging
 from collections.abc import Sequence
@@ -20,15 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 def class_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Measures of n cases and c classes.
+    """Compute the metrics of n cases and c classes.
 
-    accuracy: share of cases whose most probable class is theirs. balanced_accuracy: its mean over the classes
-    that occur. auc: area under the ROC curve of each class against the rest, mean over the classes that occur
-    and are not all cases; NaN where there is none.
+    accuracy: fraction of cases whose most probable class is the true one. balanced_accuracy: its mean over
+    the classes that occur. auc: area under the ROC curve of each class against the rest, mean over the
+    classes that occur and are not all cases; NaN where there is none.
 
     Args:
-        probabilities: (n, c), rows sum to 1.
-        labels: (n,) class numbers.
+        probabilities: Array (n, c), rows sum to 1.
+        labels: Class numbers (n,), integers from 0.
+
+    Examples:
+        >>> class_metrics(np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.2, 0.8]]), np.array([0, 0, 1, 1]))
+        {'accuracy': 0.5, 'balanced_accuracy': 0.5, 'auc': 0.75}
     """
     right = probabilities.argmax(axis=1) == labels
     classes = np.unique(labels)
@@ -48,12 +52,12 @@ class ClassMetrics:
     """Handler of an evaluator whose output holds logits `pred` (c,) and a class number `label` for each case.
 
     After each validation it sets accuracy, balanced_accuracy and auc in `engine.state.metrics` and writes
-    `classification.csv` (case, class, predicted, one column of probabilities a class) and
+    `classification.csv` (case, class, predicted, one column of probabilities per class) and
     `confusion_matrix.csv` (rows: true classes; columns: predicted ones).
 
     Args:
-        output_dir: where the two files go.
-        class_names: names of all classes.
+        output_dir: Folder for the two files.
+        class_names: Names of all classes.
     """
 
     def __init__(self, output_dir: str, class_names: Sequence[str]) -> None:
@@ -69,18 +73,18 @@ class ClassMetrics:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
-        """Forget every case."""
+        """Discard all cases."""
         self.cases, self.logits, self.labels = [], [], []
 
     def add_cases(self, engine: Engine) -> None:
-        """Take in one batch."""
+        """Add the cases of one batch."""
         for output, case in zip(engine.state.output, engine.state.batch, strict=True):
             self.cases.append(str(case["id"]))
             self.logits.append(torch.as_tensor(output["pred"]).detach().cpu().float())
             self.labels.append(int(output["label"]))
 
     def write(self, engine: Engine) -> None:
-        """Measure, and write both tables."""
+        """Compute the metrics and write both tables."""
         probabilities = torch.stack(self.logits).softmax(-1).numpy().astype(np.float64)
         labels = np.asarray(self.labels)
         engine.state.metrics.update(class_metrics(probabilities, labels))

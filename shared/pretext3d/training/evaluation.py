@@ -36,14 +36,18 @@ def case_metrics(
     """Metrics of one case, a volume or a plane, for the classes 1 to num_classes - 1.
 
     Dice; iou, intersection over union (its mean is mIoU); hd95_mm, the 95th percentile of the symmetric
-    Hausdorff distance; surface_distance_mm, the symmetric average surface distance. A class that neither
-    volume has is NaN in all of them; one that only one of them has has Dice and iou 0 and no distance (NaN).
+    Hausdorff distance; surface_distance_mm, the symmetric average surface distance. A class that
+    neither volume has is NaN in all four; one that only one volume has has Dice and iou 0, distances NaN.
 
     Args:
-        pred: class indices.
-        label: class indices on the same grid.
-        num_classes: with the background.
-        spacing: mm per voxel along each axis of that grid.
+        pred: Class indices.
+        label: Class indices on the same grid.
+        num_classes: Number of classes, background included.
+        spacing: Size of a voxel in mm along each axis of that grid.
+
+    Examples:
+        >>> case_metrics(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]]), 2, (1.0, 1.0))[1]["iou"]
+        0.5
     """
     a = one_hot(torch.as_tensor(pred)[None].long(), num_classes)
     b = one_hot(torch.as_tensor(label)[None].long(), num_classes)
@@ -54,13 +58,13 @@ def case_metrics(
         rows[c] = {"dice": float(dice[c - 1]), "iou": float(iou[c - 1])}
         rows[c] |= {"hd95_mm": np.nan, "surface_distance_mm": np.nan}
         if a[0, c].any() and b[0, c].any():
-            # only the box around both, and a margin: distances do not change, the rest need not be looked at
+            # only the box around both, with a margin: the distances are the same
             where = torch.nonzero(a[0, c] + b[0, c])
             low, high = where.amin(0).sub(1).clamp(min=0), where.amax(0) + 2
             box = (slice(None), slice(None), *(slice(int(s), int(e)) for s, e in zip(low, high, strict=True)))
             pair = {"y_pred": a[:, c : c + 1][box], "y": b[:, c : c + 1][box], "include_background": True}
             pair["spacing"] = [float(s) for s in spacing]
-            with warnings.catch_warnings():  # MONAI calls a deprecated argument of its own
+            with warnings.catch_warnings():  # MONAI passes one of its own deprecated arguments
                 warnings.filterwarnings("ignore", message=".*always_return_as_numpy")
                 rows[c]["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **pair))
                 rows[c]["surface_distance_mm"] = float(
@@ -74,14 +78,14 @@ def case_metrics(
 class CaseMetrics:
     """Handler of an evaluator whose output holds class indices `pred` and `label` on the label's grid.
 
-    Writes `evaluation.csv` (case, subject where that is known, class, dice, iou, hd95_mm,
+    Writes `evaluation.csv` (case, subject where known, class, dice, iou, hd95_mm,
     surface_distance_mm), one line per case and class, and `evaluation_summary.csv`, one line per class and
     one for the mean over cases of each case's mean; logs the summary, and puts the mean Dice and distances of
     the foreground in `engine.state.metrics`.
 
     Args:
-        output_dir: where the two files go.
-        class_names: names of all classes, the background first.
+        output_dir: Folder for the two files.
+        class_names: Names of all classes, the background first.
     """
 
     def __init__(self, output_dir: str, class_names: Sequence[str]) -> None:
@@ -95,7 +99,7 @@ class CaseMetrics:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def add_cases(self, engine: Engine) -> None:
-        """Measure the cases of one batch."""
+        """Compute the metrics of one batch's cases."""
         batch = engine.state.batch
         for output, case, person in zip(engine.state.output, _case_ids(batch), _subjects(batch), strict=True):
             pred, label = output["pred"], output["label"]
@@ -140,7 +144,7 @@ def _case_ids(batch: Any) -> list[str]:
 
 
 def _subjects(batch: Any) -> list[dict[str, str]]:
-    """The subject of each case of a batch, {} where it is not known."""
+    """The subject of each case of a batch, {} where unknown."""
     if isinstance(batch, list):
         return [{"subject": str(item["subject"])} if "subject" in item else {} for item in batch]
     known = batch.get("subject")

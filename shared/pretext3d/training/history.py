@@ -1,4 +1,4 @@
-"""A run's numbers as a table: one line an epoch in metrics.csv, for pandas and for the curves in the docs."""
+"""A run's numbers as a table: one line per epoch in metrics.csv, for pandas and the curves in the docs."""
 
 import csv
 import logging
@@ -20,17 +20,16 @@ logger = logging.getLogger(__name__)
 
 
 class History:
-    """Handler of a trainer: one line an epoch with its numbers.
+    """Handler of a trainer: writes one line per epoch with its numbers.
 
     They are epoch, steps, seconds, mean training loss over all processes, learning rate and the validation's
-    metrics. List it
-    behind the progress bar, which then ends first, and the validation handler. After a resume the lines of
-    epochs that are trained again are dropped.
+    metrics. List it after the progress bar, which then ends first, and the validation handler. After a resume
+    the lines of epochs that are trained again are dropped.
 
     Args:
-        path: the CSV file.
-        optimizer: its first group's learning rate is noted.
-        evaluator: the validation whose metrics are noted.
+        path: Path of the CSV file.
+        optimizer: Optimizer whose first group's learning rate is recorded.
+        evaluator: Validation whose metrics are recorded.
     """
 
     def __init__(self, path: str, optimizer: torch.optim.Optimizer, evaluator: Any = None) -> None:
@@ -45,18 +44,18 @@ class History:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
 
     def start_epoch(self, engine: Engine) -> None:
-        """Begin a new mean."""
+        """Start a new mean."""
         self.loss_sum, self.steps, self.begun = 0.0, 0, time.perf_counter()
 
     def add_loss(self, engine: Engine) -> None:
-        """Take in one step's loss."""
+        """Add the loss of one step."""
         output = engine.state.output
         loss = output[0]["loss"] if isinstance(output, list) else output["loss"]  # a list once decollated
         self.loss_sum += float(torch.as_tensor(loss).detach())
         self.steps += 1
 
     def end_epoch(self, engine: Engine) -> None:
-        """Write one line, and the same to the log."""
+        """Write one line to the table and to the log."""
         row: dict[str, float] = {
             "epoch": engine.state.epoch,
             "step": engine.state.iteration,

@@ -13,7 +13,7 @@ __all__ = ["SampleMean", "ValidationLoss"]
 class SampleMean(Metric):
     """Mean over samples of `per_sample(engine.state.output)`, a tensor of shape (batch,).
 
-    `ignite.metrics.Average` takes such a tensor for one vector-valued sample; and the mean of batch means
+    `ignite.metrics.Average` treats such a tensor as one vector-valued sample; and the mean of batch means
     would give the samples of a smaller last batch more weight. NaN where there was no sample.
     """
 
@@ -24,13 +24,13 @@ class SampleMean(Metric):
 
     @reinit__is_reduced
     def reset(self) -> None:
-        """Forget every sample."""
+        """Discard all samples."""
         self.total = torch.zeros((), dtype=torch.float64)
         self.count = torch.zeros((), dtype=torch.float64)
 
     @reinit__is_reduced
     def update(self, output: torch.Tensor) -> None:
-        """Take in one batch."""
+        """Add the samples of one batch."""
         self.total += output.detach().cpu().double().sum()
         self.count += len(output)
 
@@ -59,5 +59,10 @@ def pred_and_label(output: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def batch_size(label: Any) -> int:
-    """Number of samples of a target, or of the first of a dictionary of targets."""
+    """Number of samples of a target, or of the first target in a dictionary.
+
+    Examples:
+        >>> batch_size(torch.zeros(4, 1, 8, 8)), batch_size({"mask": torch.zeros(2, 1)})
+        (4, 2)
+    """
     return len(next(iter(label.values())) if isinstance(label, Mapping) else label)

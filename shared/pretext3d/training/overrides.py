@@ -16,21 +16,21 @@ from pretext3d.training.workflow import running_workflow
 
 __all__ = ["check_overrides"]
 
-# Set from outside by `monai.bundle run` itself (experiment tracking), in no configuration file.
+# Set by `monai.bundle run` itself (experiment tracking), not in any configuration file.
 MONAI_KEYS = {
     "_meta_", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"
 }  # fmt: skip
 
 
 def check_overrides() -> None:
-    """Refuse an override that no configuration file has, or whose value is of another kind than the file's.
+    """Refuse an override of a key that no configuration file has, or of another type than the file's value.
 
     The merged configuration's keys are compared with those of the files. Under `monai.bundle run` the files
-    and the overrides are known (they stand in its frame) and nested keys are checked too; elsewhere every
-    configuration file beside the first one may have contributed.
+    and the overrides are known (they are in its frame) and nested keys are checked too; elsewhere every
+    configuration file next to the first one may have contributed.
 
     Raises:
-        UserError: names the key, and the closest one that there is.
+        UserError: names the key and the closest existing one.
     """
     install_excepthook()
     workflow = running_workflow()
@@ -66,7 +66,7 @@ def _check_top_keys(
 
 
 def _check_nested(key: str, config: Any, files: Sequence[str]) -> None:
-    """Follow an override, as optimizer::lr, into the configuration of the files."""
+    """Follow an override, such as optimizer::lr, into the configuration of the files."""
     parts = key.lstrip("+").replace("#", "::").split("::")
     node = config
     for depth, part in enumerate(parts):
@@ -74,7 +74,7 @@ def _check_nested(key: str, config: Any, files: Sequence[str]) -> None:
         if isinstance(node, Mapping) and part not in node and not (last and _takes(node, part)):
             if depth:
                 raise UserError(_unknown(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
-            return  # unknown top-level keys are refused elsewhere; MONAI's own are not looked into
+            return  # unknown top-level keys are refused elsewhere; MONAI's own are not checked
         if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
             raise UserError(
                 f"{key}: {'::'.join(parts[:depth])} has entries 0 to {len(node) - 1}, found {part}"
@@ -85,7 +85,7 @@ def _check_nested(key: str, config: Any, files: Sequence[str]) -> None:
 
 
 def _takes(component: Mapping[str, Any], argument: str) -> bool:
-    """Whether a component's class has such an argument; what cannot be found out is left to MONAI."""
+    """Whether a component's class has such an argument; True where that is unknown: MONAI then decides."""
     target = component.get("_target_")
     if not isinstance(target, str):
         return False
@@ -105,7 +105,7 @@ def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:
 
 
 def _command_line() -> tuple[list[str], list[str]]:
-    """The configuration files and override keys of the `monai.bundle run` that is under way, if one is."""
+    """The configuration files and override keys of the `monai.bundle run` in progress, if there is one."""
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_name == "run" and frame.f_globals.get("__name__") == "monai.bundle.scripts":

@@ -1,6 +1,7 @@
-"""Pictures of the pretext task while it is trained: the same held-out crops, epoch after epoch.
+"""Pictures of the pretext task during training: the same held-out crops, epoch after epoch.
 
-The method draws (`draw(volume, sample, pred, title)` -> a matplotlib figure); here is when, and where to.
+The method draws (`draw(volume, sample, pred, title)` -> a matplotlib figure); this module decides when and
+where the figure is written.
 """
 
 import contextlib
@@ -31,20 +32,20 @@ logger = logging.getLogger(__name__)
 class Pictures:
     """Handler of a trainer: draws the same few crops after the first, every `interval`-th and the last epoch.
 
-    Writes `output_dir`/pictures/epoch_0005_<case id>.png, and the same to TensorBoard under
-    `pictures/<case id>`. Only rank 0 draws. The network's mode and the random generators are left as they
-    were found. Without matplotlib there is one warning and no pictures.
+    Writes `output_dir`/pictures/epoch_0005_<case id>.png, and the same picture to TensorBoard under
+    `pictures/<case id>`. Only rank 0 draws. The network's mode and the random generators are left
+    unchanged. Without matplotlib there is one warning and no pictures.
 
     Args:
-        dataset: its first draws of cases 0, 1, ... are drawn.
-        network: what is trained; it may be wrapped for several processes.
-        inferer: calls the network, as in validation.
-        draw: the method's figure: volume, sample, prediction (without batch axis) and title to a figure.
-        output_dir: the run's folder.
-        device: the network's.
-        num_cases: how many crops; 0 = none.
-        interval: epochs between pictures.
-        image_key: what the network takes.
+        dataset: Data set whose first crops of cases 0, 1, ... are drawn.
+        network: Network in training; it may be wrapped for several processes.
+        inferer: Inferer that calls the network, as in validation.
+        draw: Figure of the method: from volume, sample, prediction (without batch axis) and title.
+        output_dir: Folder of the run.
+        device: Device of the network.
+        num_cases: Number of crops; 0 = none.
+        interval: Number of epochs between pictures.
+        image_key: Key of the network's input.
 
     Raises:
         UserError: for a negative `num_cases` or an `interval` below 1.
@@ -86,7 +87,7 @@ class Pictures:
         engine.add_event_handler(Events.COMPLETED, self.end_run)
 
     def end_epoch(self, engine: Engine) -> None:
-        """Draw, where it is this epoch's turn."""
+        """Draw, if pictures are due in this epoch."""
         epoch = engine.state.epoch
         if epoch % self.interval == 0 or epoch in (1, engine.state.max_epochs):
             with untouched_generators():
@@ -99,7 +100,7 @@ class Pictures:
             self.writer = None
 
     def write(self, epoch: int) -> None:
-        """Draw the crops with what the network makes of them now."""
+        """Draw the crops with the network's current predictions."""
         if self.draw is None:
             return
         if not self.crops:
@@ -121,7 +122,7 @@ class Pictures:
         if self.writer is None:
             try:
                 from torch.utils.tensorboard.writer import SummaryWriter
-            except ImportError:  # whoever trains without TensorBoard has been told so by its other handlers
+            except ImportError:  # its other handlers have already reported a missing TensorBoard
                 return
             self.writer = SummaryWriter(log_dir=str(self.output_dir))
         self.writer.add_image(tag, pixels, epoch, dataformats="HWC")
@@ -134,10 +135,10 @@ def predict(
     device: torch.device | str,
     image_key: str = "image",
 ) -> list[Any]:
-    """What the network makes of some samples, as a batch in evaluation mode; one prediction each, on the CPU.
+    """Predictions for some samples, run as one batch in evaluation mode; one per sample, on the CPU.
 
-    A prediction is what the network gives, tensors in tuples, lists and dictionaries, without the batch axis.
-    A wrapper for several processes is left out: one of them must not wait for the others here.
+    A prediction is the network's output, tensors in tuples, lists and dictionaries, without the batch axis.
+    A wrapper for several processes is bypassed: one process must not wait for the others here.
     """
     network = unwrap(network)
     modes = {module: module.training for module in network.modules()}
@@ -153,7 +154,7 @@ def predict(
 
 
 def element(output: Any, index: int) -> Any:
-    """One element of a batch: of each tensor in a structure of tuples, lists and dictionaries."""
+    """One element of a batch, taken from each tensor in a structure of tuples, lists and dictionaries."""
     if isinstance(output, torch.Tensor):
         return output[index].detach().float().cpu()
     if isinstance(output, Mapping):
@@ -165,7 +166,7 @@ def element(output: Any, index: int) -> Any:
 
 @contextlib.contextmanager
 def untouched_generators() -> Iterator[None]:
-    """The global generators of Python, NumPy and torch are afterwards as they were before."""
+    """The global generators of Python, NumPy and torch are restored after the block."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         try:
@@ -185,7 +186,7 @@ def render(figure: Any) -> np.ndarray:
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write a picture (height, width, 3), uint8; whoever looks sees all of it or none."""
+    """Write a picture (height, width, 3), uint8; the file appears complete or not at all."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
@@ -195,5 +196,10 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def file_name(case_id: str) -> str:
-    """A case's id as part of a file name: nothing but letters, digits, dot, minus and underscore."""
+    """A case's id as part of a file name: only letters, digits, dot, minus and underscore.
+
+    Examples:
+        >>> file_name("scans/case 1.nii")
+        'scans_case_1.nii'
+    """
     return re.sub(r"[^\w.-]+", "_", case_id)

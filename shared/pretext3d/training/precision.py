@@ -1,7 +1,7 @@
 """Mixed precision and the channels-last layout, on CPU and GPU, in 2D and 3D.
 
-MONAI's trainer knows CUDA's autocast only. An inferer is the place where both trainer and evaluator call the
-network, so autocast around it serves every device. bfloat16 needs no gradient scaler.
+MONAI's trainer supports CUDA's autocast only. An inferer is the place where both trainer and evaluator call
+the network, so autocast around it covers every device. bfloat16 needs no gradient scaler.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +34,8 @@ def channels_last(spatial_dims: int) -> torch.memory_format:
 def spatial_dims_of(network: Any) -> int:
     """Number of spatial axes that a network is for, 3 or 2.
 
-    As its backbone says (also inside DDP's wrapper); of another network, as many as its convolutions have; 3
-    where there is none.
+    The backbone's value (also inside DDP's wrapper); for another network, that of its convolutions; 3 where
+    there is none.
 
     Examples:
         >>> spatial_dims_of(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU()))
@@ -54,7 +54,7 @@ def to_device(network: nn.Module, device: torch.device | str, spatial_dims: int 
 
     Args:
         network: Changed in place, and returned.
-        device: The device.
+        device: Device to move the network to.
         spatial_dims: Number of spatial axes, 3 or 2; None: see `spatial_dims_of`.
     """
     dims = spatial_dims_of(network) if spatial_dims is None else spatial_dims
@@ -63,7 +63,7 @@ def to_device(network: nn.Module, device: torch.device | str, spatial_dims: int 
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: `bf16`, `fp32`, or `auto` = if the device has instructions for it."""
+    """Whether to compute in bfloat16: `bf16`, `fp32`, or `auto` = where the device supports it."""
     if precision not in ("auto", "bf16", "fp32"):
         raise UserError(f"precision: found {precision!r}, expected auto, bf16 or fp32")
     if precision != "auto":
@@ -74,11 +74,11 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
 
 
 class FlatMapsInFloat32(TorchFunctionMode):
-    """While it is on, convolutions are computed in float32 where the map is too small for bfloat16.
+    """While it is active, convolutions are computed in float32 where the map is too small for bfloat16.
 
-    On a CPU, the weight gradient of such a convolution depends on memory that nothing has written (oneDNN
-    3.12, which torch 2.13 brings): it differs from run to run, is NaN now and then, and what lies behind it
-    is overwritten. The cases, found by comparing runs with each other and with float32:
+    On a CPU, the weight gradient of such a convolution depends on uninitialised memory (oneDNN 3.12, which
+    torch 2.13 includes): it differs from run to run, is sometimes NaN, and the memory after it is
+    overwritten. The cases, found by comparing runs with each other and with float32:
 
     - in 3D, a kernel deeper than its map, for example of 3 on a map of 2 x 8 x 8. Depth is the first axis;
       kernels longer than the map along the other two do no harm;
@@ -128,14 +128,14 @@ def _as_float32(value: Any) -> Any:
 
 
 class AutocastInferer(Inferer):
-    """Another inferer, run under autocast and in the channels-last layout, bfloat16 convolutions' fastest.
+    """Runs another inferer under autocast, in channels-last layout, the fastest for bfloat16 convolutions.
 
-    On a CPU under `FlatMapsInFloat32`.
+    On a CPU it also runs under `FlatMapsInFloat32`.
 
     Args:
         precision: `auto`, `bf16` or `fp32`.
-        device: the device that the network is on.
-        inferer: what to run; None = the network's plain call.
+        device: Device of the network.
+        inferer: Inferer to run; None = a plain call of the network.
     """
 
     def __init__(self, precision: str, device: torch.device | str, inferer: Inferer | None = None) -> None:
@@ -146,11 +146,11 @@ class AutocastInferer(Inferer):
         self.inferer = inferer if inferer is not None else SimpleInferer()
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """What `inferer` gives, a tensor or a tuple of them, in float32 for loss and metrics."""
+        """Return the output of `inferer`, a tensor or a tuple of them, in float32 for loss and metrics."""
         guard = FlatMapsInFloat32() if self.enabled and self.device_type == "cpu" else nullcontext()
         with guard, torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.enabled):
             dims = spatial_dims_of(network)
-            if inputs.ndim == dims + 2:  # sets of cubes have an axis more: their network lays them out
+            if inputs.ndim == dims + 2:  # sets of cubes have one more axis: their network sets the layout
                 inputs = inputs.to(memory_format=channels_last(dims))
             output = self.inferer(inputs, network, *args, **kwargs)
         return tuple(part.float() for part in output) if isinstance(output, tuple) else output.float()

@@ -1,14 +1,14 @@
-"""Pretrained weights, one straight way: path -> `Pretrained` -> network rebuilt from its record -> transfer.
+"""Pretrained weights, in one pass: path -> `Pretrained` -> network rebuilt from its record -> transfer.
 
-`read_pretrained` opens and validates a checkpoint once; what follows takes its result. A configuration that
-needs both the record and the network names it once:
+`read_pretrained` opens and validates a checkpoint once; the next steps take its result. A configuration that
+needs both the record and the network names the checkpoint once:
 
     checkpoint: {_target_: pretext3d.training.pretrained.read_pretrained, path: ..., method: segmentation}
     record: $@checkpoint.record
     network_def: {_target_: pretext3d.training.pretrained.load_segmentation, pretrained: '@checkpoint'}
 
 Networks keep what is transferred in the submodule `backbone`; their heads stay behind. See `transfer` for
-what becomes of each tensor.
+the status of each tensor.
 """
 
 import logging
@@ -52,9 +52,9 @@ class Pretrained:
     """A checkpoint that has been read and validated.
 
     Attributes:
-        file: the checkpoint.
-        record: method, backbone, channels, spacing, ...; see `checkpoint_io`.
-        network: its tensors by name, on the CPU.
+        file: Path of the checkpoint.
+        record: Method, backbone, channels, spacing, ...; see `checkpoint_io`.
+        network: Tensors by name, on the CPU.
     """
 
     file: Path
@@ -63,14 +63,14 @@ class Pretrained:
 
 
 def resolve_pretrained(path: str | Path, weights: str = "best") -> Path:
-    """The checkpoint that a user means by a file or by the folder of a run, its checkpoints or a bundle.
+    """Find the checkpoint from its path, or from the folder of a run, of its checkpoints or of a bundle.
 
-    In a folder the first of these is taken: best.pt, final.pt, the newest epoch_XXXX.pt, model.pt; with
+    In a folder the first of these files is taken: best.pt, final.pt, the newest epoch_XXXX.pt, model.pt; with
     `weights` final: final.pt, the newest epoch_XXXX.pt, best.pt, model.pt. They are looked for in
     `checkpoints`, then in `models`, then in the folder itself.
 
     Raises:
-        UserError: nothing there; says what was looked for.
+        UserError: no checkpoint found; lists the names that were tried.
     """
     if weights not in ("best", "final"):
         raise UserError(f"weights: found {weights!r}, expected final or best")
@@ -95,12 +95,12 @@ def read_pretrained(path: str | Path, weights: str = "best", method: str = "") -
     """Open a checkpoint, once, and validate it.
 
     Args:
-        path: a checkpoint, a run or a bundle, see `resolve_pretrained`.
-        weights: which of a folder's: best (on the held-out cases) or final (the last step).
-        method: what its record must name; '' = any.
+        path: Path of a checkpoint, a run or a bundle, see `resolve_pretrained`.
+        weights: Checkpoint to take from a folder: best (on the held-out cases) or final (the last step).
+        method: Method that its record must name; '' = any.
 
     Raises:
-        UserError: no checkpoint there, a damaged or foreign file, or a checkpoint of another method.
+        UserError: no checkpoint found, a damaged or foreign file, or a checkpoint of another method.
     """
     file = resolve_pretrained(path, weights)
     content = load_checkpoint(file)
@@ -110,7 +110,7 @@ def read_pretrained(path: str | Path, weights: str = "best", method: str = "") -
 
 
 def read_record(path: str | Path, weights: str = "best", method: str = "") -> dict[str, Any]:
-    """The record alone, see `read_pretrained`, which is also what to call where the weights are used too."""
+    """The record only; call `read_pretrained` where the weights are used as well."""
     return dict(read_pretrained(path, weights, method).record)
 
 
@@ -126,7 +126,7 @@ def check_method(pretrained: Pretrained, method: str) -> None:
 
 
 def check_spatial_dims(pretrained: Pretrained, spatial_dims: int) -> None:
-    """Refuse weights of a 3D network for a 2D one, and the reverse; 0 = any. No tensor is looked at."""
+    """Refuse weights of a 3D network for a 2D one, and the reverse; 0 = any. No tensor is read."""
     found = (pretrained.record.get("backbone") or {}).get("spatial_dims", spatial_dims)
     if spatial_dims and found != spatial_dims:
         raise UserError(
@@ -137,7 +137,7 @@ def check_spatial_dims(pretrained: Pretrained, spatial_dims: int) -> None:
 
 
 def check_window(file: Path, there: Mapping[str, Any], here: Mapping[str, Any] | None) -> None:
-    """Warn where one of two normalisations is a window of intensities that the other is not."""
+    """Warn where two normalisations differ in their window of intensities, or only one has a window."""
     windows = [
         list(np.ravel(one["window"])) if isinstance(one, Mapping) and "window" in one else None
         for one in (there, here or there)
@@ -158,14 +158,14 @@ def transfer_weights(
 ) -> TransferReport:
     """Copy a checkpoint's backbone into a network, in place, and log what was transferred.
 
-    The names of the tensors that now hold the checkpoint's values stay with the network: `recipes` freezes
-    them, or gives them a learning rate of their own.
+    The names of the tensors that now hold the checkpoint's values are noted on the network: `recipes`
+    freezes them, or trains them at a separate learning rate.
 
     Args:
-        network: has a submodule `backbone`; may be wrapped for several processes.
-        pretrained: a checkpoint that was read, or the path of one, a run or a bundle.
-        exclude: beginnings of names that are not taken, e.g. `backbone.decoder`.
-        keep_head: take the submodule `head`, too: the checkpoint is of the same task.
+        network: Network with a submodule `backbone`; may be wrapped for several processes.
+        pretrained: Checkpoint that was read, or the path of one, of a run or of a bundle.
+        exclude: Prefixes of tensor names that are not transferred, e.g. `backbone.decoder`.
+        keep_head: Whether to transfer the submodule `head` too: the checkpoint is of the same task.
 
     Raises:
         UserError: another number of spatial dimensions; less than half of the backbone's parameters (the
@@ -233,20 +233,21 @@ def load_pretrained(
     """A network for a labelled task: its backbone rebuilt from a checkpoint's record alone, or from scratch.
 
     Args:
-        pretrained: a checkpoint that was read, or the path of one, a run or a bundle; '' = from scratch.
-        encoder: '' = the checkpoint's, or from scratch `default_encoder`; not the checkpoint's is an error.
-        in_channels: channels of the images; may differ from the checkpoint's.
-        roi_size: voxels of the crops; may differ from the checkpoint's.
-        num_classes: classes of the new head, for a segmentation background included.
-        default_encoder: the encoder from scratch, where `encoder` is ''.
-        task: segmentation or classification.
-        decoder: decoder of a segmentation, see `SegmentationNet`.
-        keep_head: take the head, too, from a segmentation checkpoint with the same classes.
-        held_out: cases that will judge the network: a warning where the checkpoint was trained on one.
-        normalisation: scaling of the intensities here: a warning where the checkpoint was trained in a window
-            and this is none or another one, since the same tissue then looks different.
-        exclude: see `transfer_weights`.
-        spatial_dims: 3 or 2; the checkpoint's must be the same.
+        pretrained: Checkpoint that was read, or the path of one, of a run or of a bundle; '' = from scratch.
+        encoder: Name of the encoder; '' = the checkpoint's, or `default_encoder` from scratch. Any other than
+            the checkpoint's is an error.
+        in_channels: Number of channels of the images; may differ from the checkpoint's.
+        roi_size: Size of the crops in voxels; may differ from the checkpoint's.
+        num_classes: Number of classes of the new head; for a segmentation, background included.
+        default_encoder: Encoder from scratch, where `encoder` is ''.
+        task: Name of the task, segmentation or classification.
+        decoder: Decoder of a segmentation, see `SegmentationNet`.
+        keep_head: Whether to transfer the head too, from a segmentation checkpoint with the same classes.
+        held_out: Cases for evaluation: a warning where the checkpoint was trained on one.
+        normalisation: Scaling of the intensities: a warning where the checkpoint was trained in a window and
+            this is none or another one, since the same tissue then looks different.
+        exclude: Prefixes of tensor names, see `transfer_weights`.
+        spatial_dims: Number of spatial axes, 3 or 2; the checkpoint's must be the same.
 
     Raises:
         UserError: no such checkpoint, one of another encoder, or one that does not fit.
@@ -289,11 +290,11 @@ def load_segmentation(
     Args:
         pretrained: Checkpoint that was read, or the path of one, of a fine-tuned run or of a bundle of one.
         in_channels: Number of channels of the images; 0 = not checked.
-        weights: Which of a folder's: final (the last step) or best (on the held-out cases).
-        spatial_dims: 3 or 2; 0 = not checked.
+        weights: Checkpoint to take from a folder: final (the last step) or best (on the held-out cases).
+        spatial_dims: Number of spatial axes, 3 or 2; 0 = not checked.
 
     Raises:
-        UserError: the checkpoint is of another task, number of channels or of spatial dimensions.
+        UserError: the checkpoint has another task, number of channels or number of spatial axes.
     """
     read = _read_finetuned(pretrained, "segmentation", in_channels, weights, spatial_dims)
     record = read.record
@@ -315,7 +316,7 @@ def load_classification(
 def _read_finetuned(
     pretrained: Pretrained | str | Path, task: str, in_channels: int, weights: str, spatial_dims: int
 ) -> Pretrained:
-    """A fine-tuned checkpoint, read and compared with the images that it will see."""
+    """A fine-tuned checkpoint, read and checked against its future input."""
     if not isinstance(pretrained, Pretrained):
         pretrained = read_pretrained(pretrained, weights)
     file, record = pretrained.file, pretrained.record

@@ -1,4 +1,4 @@
-"""A run of several processes: who starts them, which device each has, how their networks stay the same."""
+"""A run of several processes: how they start, the device of each, and how their networks stay the same."""
 
 import atexit
 import logging
@@ -39,7 +39,7 @@ def check_launched() -> None:
 
 
 def join(device: torch.device | str) -> None:
-    """Meet the other processes: by NCCL on GPUs, by Gloo on CPUs.
+    """Join the other processes: by NCCL on GPUs, by Gloo on CPUs.
 
     Args:
         device: Device of this process.
@@ -75,7 +75,7 @@ def _end_at_once() -> None:
 def distribute(network: nn.Module, device: torch.device | str) -> nn.parallel.DistributedDataParallel:
     """The network on its device, with gradients averaged over all processes.
 
-    On GPUs batch norm takes its statistics over all processes (SyncBatchNorm), which CPUs have no form of.
+    On GPUs batch norm takes its statistics over all processes (SyncBatchNorm), which does not exist for CPUs.
     """
     if torch.device(device).type != "cuda":
         return nn.parallel.DistributedDataParallel(network)

@@ -1,13 +1,13 @@
 """Recipes of fine-tuning: which parameters are trained, from which epoch on and at which learning rate.
 
-Two keys decide on what was transferred from a checkpoint (see `transfer.transferred`); from scratch nothing
-was, and they change nothing:
+Two keys control what was transferred from a checkpoint (see `transfer.transferred`); from scratch they have
+no effect:
 
-    freeze_encoder_epochs   the transferred part of the encoder is frozen for so many epochs: `FreezeEncoder`
+    freeze_encoder_epochs   number of epochs for which the transferred encoder is frozen: `FreezeEncoder`
     backbone_learning_rate  the learning rate of all that was transferred: `parameter_groups`
 
-Frozen means that neither a parameter nor a running statistic of a norm changes. Heads, also kept ones, and
-tensors that the checkpoint had nothing for are always trained at `learning_rate`.
+Frozen means that neither a parameter nor a running statistic of a norm changes. Heads, including kept ones,
+and tensors without a counterpart in the checkpoint are always trained at `learning_rate`.
 """
 
 import logging
@@ -41,15 +41,16 @@ def parameter_groups(
 
     Both are in the network's order, so that a resumed run has the same ones. With one rate for both, or where
     nothing was transferred, there is one group of all parameters. At a rate of 0 what was transferred is
-    frozen for good, the running statistics of its norms too.
+    permanently frozen, including the running statistics of its norms.
 
     Args:
-        network: may be wrapped for several processes.
-        learning_rate: rate of the heads and of what is new.
-        backbone_learning_rate: rate of what was transferred; None = learning_rate.
+        network: Network to train; may be wrapped for several processes.
+        learning_rate: Learning rate of the heads and of what is new.
+        backbone_learning_rate: Learning rate of what was transferred; None = learning_rate.
 
     Raises:
-        UserError: a rate that is no finite number, learning_rate not above 0, backbone_learning_rate below 0.
+        UserError: a rate that is not a finite number, learning_rate not above 0, backbone_learning_rate below
+            0.
     """
     number("learning_rate", learning_rate, low=0, low_open=True)
     rate = learning_rate if backbone_learning_rate is None else backbone_learning_rate
@@ -70,18 +71,18 @@ def parameter_groups(
 
 
 class Frozen:
-    """A part of a network that can be held: its trainable parameters, and its norms' running statistics.
+    """A part of a network that can be frozen: its trainable parameters, and its norms' running statistics.
 
-    MONAI's trainer calls `train()` on the network in each iteration; norms that are held are therefore put
-    into evaluation mode right before each pass.
+    MONAI's trainer calls `train()` on the network in each iteration; frozen norms are therefore put
+    into evaluation mode immediately before each pass.
 
     DistributedDataParallel waits, in each step, for the gradients of all parameters that required one when it
-    was built. Under it held parameters keep requiring gradients, and `drop_gradients` leaves the optimizer
-    nothing to step them by: `find_unused_parameters` is not needed, and the result is the same.
+    was built. Under it frozen parameters still require gradients, and `drop_gradients` removes these before
+    the optimizer's step: `find_unused_parameters` is not needed, and the result is the same.
 
     Args:
-        network: may be wrapped for several processes.
-        names: names of the tensors, as in its state dict.
+        network: Network to train; may be wrapped for several processes.
+        names: Names of the tensors, as in its state dict.
     """
 
     def __init__(self, network: nn.Module, names: frozenset[str]) -> None:
@@ -94,26 +95,26 @@ class Frozen:
         self.handles: list[RemovableHandle] = []
 
     def __str__(self) -> str:
-        """Its size."""
+        """Number of parameters and tensors."""
         count = sum(parameter.numel() for parameter in self.parameters)
         return f"{count:,} transferred parameters in {len(self.parameters)} tensors"
 
     def hold(self) -> None:
-        """From now on nothing of it changes."""
+        """Freeze: from now on no value changes."""
         for parameter in self.parameters:
             parameter.requires_grad_(self.distributed)
         self.drop_gradients()
         self.handles = [norm.register_forward_pre_hook(_evaluate) for norm in self.norms]
 
     def release(self) -> None:
-        """From now on it is trained."""
+        """Release: from now on it is trained."""
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         for handle in self.handles:
             handle.remove()
 
     def drop_gradients(self) -> None:
-        """Leave the optimizer nothing to step the parameters by."""
+        """Remove the gradients, so that the optimizer leaves the parameters unchanged."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -123,17 +124,18 @@ def _evaluate(module: nn.Module, inputs: Any) -> None:
 
 
 class FreezeEncoder:
-    """Handler of a trainer: for the first epochs the transferred part of the encoder is frozen, see `Frozen`.
+    """Handler of a trainer: freezes the transferred part of the encoder for the first epochs, see `Frozen`.
 
     The encoder is the backbone without `Backbone.beside_encoder`. Whether it is frozen depends on the epoch
-    alone, so a resumed run does the same as one that was never stopped.
+    alone, so a resumed run behaves like an uninterrupted one.
 
     Args:
-        network: has a submodule `backbone`; may be wrapped for several processes.
-        epochs: freeze_encoder_epochs, the number of epochs; 0 = none.
+        network: Network with a submodule `backbone`; may be wrapped for several processes.
+        epochs: Number of epochs, freeze_encoder_epochs; 0 = none.
 
     Raises:
-        UserError: epochs is no whole number from 0; the backbone does not say what its encoder is.
+        UserError: epochs is not a whole number from 0; the backbone does not name what is outside its
+            encoder.
     """
 
     def __init__(self, network: nn.Module, epochs: int = 0) -> None:
@@ -149,12 +151,12 @@ class FreezeEncoder:
             engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.end_backward)
 
     def start_epoch(self, engine: Engine) -> None:
-        """Freeze or release, as the epoch says."""
+        """Freeze or release, depending on the epoch."""
         frozen = engine.state.epoch <= self.epochs
         if frozen == self.frozen:
             return
         self.frozen = frozen
-        if self.encoder is None:  # made now: what another recipe froze for good is not ours to release
+        if self.encoder is None:  # created now: must not include what another recipe froze permanently
             self.encoder = Frozen(self.network, self.names)
         if frozen:
             self.encoder.hold()
@@ -187,8 +189,8 @@ def _encoder_names(network: nn.Module) -> frozenset[str]:
 class WarmupCosine(WarmupCosineSchedule):
     """MONAI's linear warmup and cosine decay, ending at the same share of each group's own rate.
 
-    MONAI's `end_lr` is one number for all groups: a group at a tenth of the rate, or at 0, would end at it.
-    See `warmup_cosine`.
+    MONAI's `end_lr` is one number for all groups: a group at a tenth of the rate, or at 0, would also end
+    there. See `warmup_cosine`.
     """
 
     def __init__(
@@ -214,13 +216,13 @@ def warmup_cosine(
     (1 + cos(pi (s - W) / (S - W))) / 2. Each group's rate is its own initial one times the factor.
 
     Args:
-        optimizer: its groups' rates are the initial ones.
-        steps: number of steps S of the run.
-        warmup: share of the steps, 0.0 to 1.0, or, a whole number, their number W.
-        final_lr_factor: smallest factor after the warmup, 0 to 1; 1 = constant.
+        optimizer: Optimizer whose groups have the initial rates.
+        steps: Number of steps S of the run.
+        warmup: Fraction of the steps, 0.0 to 1.0, or their number W as a whole number.
+        final_lr_factor: Smallest factor after the warmup, 0 to 1; 1 = constant.
 
     Raises:
-        UserError: a value that is none of its kind.
+        UserError: a value of the wrong type or out of range.
 
     Examples:
         >>> optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "lr": 0.5}])

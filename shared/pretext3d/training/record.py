@@ -1,4 +1,4 @@
-"""The record in a checkpoint: what rebuilds the network and the preprocessing, and what was trained on.
+"""The record in a checkpoint: what rebuilds the network and the preprocessing, and the training data.
 
 Plain values only, so that it loads with `weights_only=True`.
 """
@@ -16,14 +16,14 @@ __all__ = ["labelled_record", "pretraining_record"]
 def pretraining_record(
     method: str, train: Sequence[Mapping[str, Any]] | None = None, **more: Any
 ) -> dict[str, Any]:
-    """What fine-tuning needs to know of a pre-training, from the keys of the running configuration.
+    """What fine-tuning needs to know about a pre-training, from the keys of the running configuration.
 
     They are network_def (with the submodule `backbone`), cases (what `prepare_cases` found), dataset_dir,
     channels, modalities, slices, normalisation and seed.
 
     Args:
         method: Name of the method.
-        train: Cases that were trained on; None = those of `cases`.
+        train: Training cases; None = those in `cases`.
         more: Further entries of the record.
 
     Returns:
@@ -43,16 +43,17 @@ def labelled_record(
     unnamed: str = "phantom",
     **more: Any,
 ) -> dict[str, Any]:
-    """What evaluation, inference and a further training need to know of a training with labels.
+    """What evaluation, inference and a further training need to know about a training with labels.
 
-    It reads, beside the keys of `pretraining_record`, crop_size and those that decide on the held-out cases.
-    The keys in_channels, spacing, classes and class_names, where there are any, come before what `cases`
-    found: a bundle that others give their cases to has no `cases`.
+    Besides the keys of `pretraining_record`, it reads crop_size and those that select the held-out cases.
+    The keys in_channels, spacing, classes and class_names, where present, take precedence over `cases`: a
+    bundle that receives its cases from another program has no `cases`.
 
     Args:
-        task: segmentation or classification; the method, for a pre-training that reads labels.
-        train: Cases that were trained on; None = the training's data set.
-        pretrained: Where the first weights come from; None = the last part of the key `pretrained`.
+        task: Name of the task, segmentation or classification; the method, for a pre-training that reads
+            labels.
+        train: Training cases; None = the training's data set.
+        pretrained: Source of the initial weights; None = the last part of the key `pretrained`.
         unnamed: Name of the data where there is no dataset_dir.
         more: Further entries of the record.
 

@@ -22,13 +22,13 @@ PARAMETERS = ("profile", "roi_size", "batch_size", "max_epochs", "learning_rate"
 class RunReport:
     """Handler of a trainer: progress bar, metrics.csv, pictures, and the parameters of an MLflow run.
 
-    List it last: metrics.csv takes the validation's metrics. See `History`, `Pictures`, `MLflowDetails`.
+    List it last: metrics.csv includes the validation's metrics. See `History`, `Pictures`, `MLflowDetails`.
 
     Args:
         output_dir: Folder of the run.
-        optimizer: Optimizer whose learning rate is noted.
+        optimizer: Optimizer whose learning rate is recorded.
         record: Record of the run, one of MLflow's parameters.
-        evaluator: Validation whose metrics are noted; None = none.
+        evaluator: Validation whose metrics are recorded; None = none.
         title: Text before the progress bar.
         pictures: Pictures of the pretext task; None = none.
     """

@@ -1,7 +1,7 @@
 """The start and the end of a bundle's run: checks of its values, log, seeds, saved configuration, profile.
 
 `overrides.check_overrides` is the first thing every configuration's `initialize` calls, then comes `begin`;
-`finish` is the last of its `finalize`. Both read what they are not given from the running configuration.
+`finish` is the last of its `finalize`. Both take arguments that are not given from the running configuration.
 """
 
 import logging
@@ -31,7 +31,7 @@ __all__ = ["begin", "finish", "profile_settings", "spatial_size"]
 
 logger = logging.getLogger(__name__)
 
-STOPPED = "stopped; the same command with --resume True goes on from the last finished epoch"
+STOPPED = "stopped; the same command with --resume True continues from the last finished epoch"
 
 # Keys of a training that are whole numbers, and the smallest value of each.
 COUNTS = {
@@ -65,24 +65,24 @@ def begin(
 ) -> None:
     """Check the values, open the log, seed everything, save the merged configuration in `output_dir`.
 
-    Every value that is None is the running configuration's key of that name, where it has one.
+    An argument that is None takes the value of the running configuration's key of that name, if present.
 
     Args:
-        output_dir: Folder of the run, made if it is not there.
+        output_dir: Folder of the run, created if it does not exist.
         seed: Seed of the network's initial weights and, with the rank added, of everything drawn later.
         profile: Name of the profile, shown in the log; '' for a configuration without profiles.
         save_config: File name of the merged configuration.
         counts: Keys whose value must be a whole number from 1; num_workers may be 0, steps_per_epoch None.
-        device: Device of the run, which must be there.
-        ckpt_dir: Checkpoints of a training: it holds no run yet, or `resume` is set; '' = not looked at.
-        resume: The run goes on: an earlier one's configuration is kept, this one's goes to
+        device: Device of the run, which must exist.
+        ckpt_dir: Folder of a training's checkpoints, without a run unless `resume` is set; '' = not checked.
+        resume: Whether the run continues: the earlier configuration is kept, this one is written to
             config_resume.yaml.
         rates: Keys whose value must be a number above 0.
-        training: False for evaluation and inference, which look at no `ckpt_dir`, counts or rates.
+        training: False for evaluation and inference, which do not check `ckpt_dir`, counts or rates.
 
     Raises:
-        UserError: for a value that is none of its kind, an earlier run in the way, or an `output_dir` that
-            cannot be written. Nothing has been written then.
+        UserError: a value of the wrong type or out of range, an earlier run in `ckpt_dir`, or an `output_dir`
+            that cannot be written. Nothing is written in these cases.
     """
     workflow = running_workflow()
     resumable = workflow is not None and "resume" in workflow.parser.config
@@ -108,7 +108,7 @@ def begin(
     ckpt_dir = setting("ckpt_dir", "") if ckpt_dir is None else ckpt_dir
     if ckpt_dir and training and not resume:
         refuse_earlier_run(ckpt_dir)
-    rank = idist.get_rank()  # of several processes, every one has to ask
+    rank = idist.get_rank()  # a collective call: every process has to make it
     if rank > 0:  # one process reports
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
@@ -136,7 +136,7 @@ def check_profile(profile: str, profiles: Mapping[str, Any]) -> None:
     """Refuse a profile that is not in the table.
 
     Raises:
-        UserError: names the ones that are.
+        UserError: unknown profile; names the known ones.
     """
     known = [name for name in profiles if not name.endswith("_2d")]
     if profile not in known:
@@ -149,7 +149,7 @@ def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: in
     Args:
         profile: Name of a row.
         profiles: Table of the configuration.
-        spatial_dims: 3 or 2.
+        spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
         UserError: no such profile; spatial_dims other than 2 or 3; 2D in a table without a row for it.
@@ -200,9 +200,9 @@ def finish(
 
     Args:
         output_dir: Folder of the run; None = the running configuration's.
-        wrote: File names or patterns in it, each with a remark behind a blank; those that exist are listed.
+        wrote: File names or patterns in it, each with a remark after a space; those that exist are listed.
         next_command: Command to suggest.
-        next_step: What to suggest instead, a key of NEXT: finetune or evaluate.
+        next_step: Step to suggest instead, a key of NEXT: finetune or evaluate.
     """
     output_dir = setting("output_dir", "") if output_dir is None else output_dir
     if idist.get_rank() == 0:
@@ -219,7 +219,7 @@ def finish(
 
 
 def suggestion(step: str) -> str:
-    """The command of a step that goes on from this run, with the data that this run was given."""
+    """The command of a step that continues from this run, with the same data."""
     names, key = NEXT[step]
     files = [f"{os.path.relpath(bundle_root())}/configs/{name}" for name in names]
     listed = files[0] if len(files) == 1 else '"[{}]"'.format(", ".join(map(repr, files)))
@@ -234,7 +234,7 @@ def suggestion(step: str) -> str:
 
 
 def _settings(keys: Sequence[str] | Mapping[str, int], given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The values to check: the given ones, else those that the running configuration has."""
+    """The values to check: the given ones, otherwise those of the running configuration."""
     if given is not None:
         return dict(given)
     workflow = running_workflow()
@@ -242,7 +242,7 @@ def _settings(keys: Sequence[str] | Mapping[str, int], given: Mapping[str, Any] 
 
 
 def _leave_cores_to_workers(num_workers: int) -> None:
-    """One thread a core that the data loader's processes leave free, unless OMP_NUM_THREADS says otherwise.
+    """Use one thread per core that the data loader's processes leave free, unless OMP_NUM_THREADS is set.
 
     More threads than free cores wait for each other: ten times slower on a busy machine of two cores.
     """
@@ -271,12 +271,12 @@ def _check_counts(counts: Mapping[str, Any]) -> None:
 
 
 def _shown(record: logging.LogRecord) -> bool:
-    """Not the engine's own words on an error, traceback included: the end of the program shows it."""
+    """False for the engine's own report of an error, with traceback: the program reports it at its end."""
     return "is terminating due to exception" not in str(record.msg)
 
 
 class _RunLog(logging.FileHandler):
-    """The log file of one run, told apart from handlers that others have installed."""
+    """The log file of one run; its own class distinguishes it from other handlers."""
 
 
 def _open_log(path: Path) -> None:
@@ -286,7 +286,7 @@ def _open_log(path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Overrides as the YAML writer takes them: tuples as lists, paths as text."""
+    """Overrides as the YAML writer accepts them: tuples as lists, paths as text."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items() if k != "_meta_"}
     if isinstance(value, list | tuple):

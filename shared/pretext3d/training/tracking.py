@@ -1,4 +1,4 @@
-"""What `--tracking mlflow` lacks: the run's parameters and its pictures beside MONAI's metrics."""
+"""What `--tracking mlflow` lacks: the run's parameters and its pictures in addition to MONAI's metrics."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,20 +12,21 @@ from pretext3d.training.workflow import running_workflow
 
 __all__ = ["MLflowDetails"]
 
-MAX_VALUE_LENGTH = 500  # characters of a parameter's value: what every MLflow store takes
+MAX_VALUE_LENGTH = 500  # characters of a parameter's value: the limit of every MLflow store
 
 
 class MLflowDetails:
     """Handler of a trainer: adds to the MLflow run that MONAI's handler opens; does nothing without one.
 
-    At the end of the first epoch that it sees the parameters, nested ones as `backbone.encoder`; at the end
-    of the run the pictures, as artifacts in `pictures`.
+    It adds the parameters, nested ones as `backbone.encoder`, at the end of its first epoch, and the
+    pictures, as artifacts in `pictures`, at the end of the run.
 
     `monai.bundle run --tracking mlflow` appends its handler to the configuration's `train#handlers` and has
-    no key for the handler's `experiment_param` and `artifacts`: it is taken from the running configuration.
+    no key for the handler's `experiment_param` and `artifacts`: the handler is taken from the running
+    configuration.
 
     Args:
-        params: Settings of the run; of longer values the first 500 characters are kept.
+        params: Settings of the run; longer values are cut after 500 characters.
         output_dir: Folder of the run, with pictures/*.png.
     """
 
@@ -41,14 +42,14 @@ class MLflowDetails:
         engine.add_event_handler(Events.COMPLETED, self.log_pictures)
 
     def log_params(self, engine: Engine) -> None:
-        """Write the parameters that the run does not have yet."""
+        """Log the parameters that the run does not have yet."""
         if self.logged:
             return
         self.logged = True
         for client, run in runs(self.parser):
             known = client.get_run(run).data.params
             for name, value in self.params.items():
-                if name not in known:  # MONAI goes on with a run of the same name
+                if name not in known:  # MONAI continues a run of the same name
                     client.log_param(run, name, value)
 
     def log_pictures(self, engine: Engine) -> None:
@@ -66,7 +67,12 @@ def runs(parser: ConfigParser) -> Iterator[tuple[Any, str]]:
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names, nested ones joined by dots, and values as text."""
+    """Names, nested ones joined by dots, and values as text.
+
+    Examples:
+        >>> list(leaves({"seed": 0, "backbone": {"encoder": "unet"}}))
+        [('seed', '0'), ('backbone.encoder', 'unet')]
+    """
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")

@@ -1,9 +1,9 @@
-"""What becomes of each tensor in a transfer of weights: fitted to its new place, counted, listed.
+"""The status of each tensor in a transfer of weights: adapted where needed, counted, listed.
 
 matched     in the checkpoint with the same name and shape
 adapted     a first convolution for another number of channels, or a position embedding of another grid
-missing     here, but not in the checkpoint, excluded, or of a shape that cannot be adapted: as initialised
-unexpected  in the checkpoint, but with no place in the receiving network (pretext heads, for example)
+missing     here, but not in the checkpoint, excluded, or of a shape that cannot be adapted: not changed
+unexpected  in the checkpoint, but not in the receiving network (pretext heads, for example)
 """
 
 import math
@@ -33,7 +33,7 @@ STATUSES = ("matched", "adapted", "missing", "unexpected")
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one tensor: shapes in the checkpoint (source) and here (target), None where absent."""
+    """Status of one tensor: shapes in the checkpoint (source) and here (target), None where absent."""
 
     name: str
     status: str
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def size(self) -> int:
-        """Number of its values."""
+        """Number of values."""
         return math.prod(self.target or self.source or ())
 
 
@@ -51,9 +51,9 @@ class TransferReport:
     """Report of a transfer of weights.
 
     Attributes:
-        source: the checkpoint's file.
-        rows: one per tensor of both networks.
-        fraction: share of the receiving backbone's parameters that were transferred, 0 to 1.
+        source: Path of the checkpoint.
+        rows: One row per tensor of both networks.
+        fraction: Fraction of the receiving backbone's parameters that were transferred, 0 to 1.
     """
 
     source: str
@@ -61,11 +61,11 @@ class TransferReport:
     fraction: float
 
     def of(self, status: str) -> list[Row]:
-        """The rows that are of one of STATUSES."""
+        """The rows with one of STATUSES."""
         return [row for row in self.rows if row.status == status]
 
     def __str__(self) -> str:
-        """The table that is logged: counts, and the parts of the networks that they are in."""
+        """The table for the log: counts, and the parts of the networks that the tensors belong to."""
         lines = [f"{'weights':10}{'tensors':>8}{'parameters':>13}  in"]
         for status in STATUSES:
             rows = self.of(status)
@@ -82,7 +82,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _places(rows: Sequence[Row]) -> str:
-    """Names of submodules, two levels deep, with how many tensors each has: `backbone.encoder 12, head 2`."""
+    """Names of submodules, two levels deep, with their numbers of tensors: `backbone.encoder 12, head 2`."""
     counts: dict[str, int] = {}
     for row in rows:
         place = ".".join(row.name.split(".")[:-1][:2]) or row.name
@@ -97,6 +97,10 @@ def first_convolution(
 
     w'_t = (S / T) * mean_s w_s for each of T new channels, with S before: the response to T equal channels is
     that to S equal channels before.
+
+    Args:
+        weight: Weights (output channels, S, kernel size along each axis).
+        channels: Number T of new input channels.
     """
     scale = weight.shape[1] / channels
     repeats = [1, channels] + [1] * (weight.ndim - 2)
@@ -114,14 +118,19 @@ def position_embedding(
 
 
 def token_grid(tokens: int, roi_size: Sequence[int]) -> tuple[int, ...] | None:
-    """The grid of `tokens` cubic patches that covers `roi_size`; None where there is no such grid."""
+    """The grid of `tokens` cubic patches that covers `roi_size`; None where there is no such grid.
+
+    Examples:
+        >>> token_grid(8, (32, 32, 32)), token_grid(12, (64, 48)), token_grid(7, (32, 32))
+        ((2, 2, 2), (4, 3), None)
+    """
     edge = round((math.prod(roi_size) / tokens) ** (1 / len(roi_size)))
     grid = tuple(size // edge for size in roi_size) if edge > 0 else ()
     return grid if grid and math.prod(grid) == tokens else None
 
 
 class Adapter:
-    """Fits a tensor of the checkpoint to its namesake here; what the two backbones are decides how."""
+    """Adapts a checkpoint's tensor to the tensor of the same name here, depending on the two backbones."""
 
     def __init__(self, record: Mapping[str, Any], backbone: nn.Module) -> None:
         there, here = record.get("backbone") or {}, getattr(backbone, "record", {})
@@ -134,7 +143,7 @@ class Adapter:
         self.positions = {"backbone." + name.removeprefix("backbone.") for name in names}
 
     def __call__(self, name: str, source: Tensor, target: Tensor) -> tuple[str, Tensor]:
-        """(matched, adapted or missing; the values that the tensor here takes)."""
+        """Return (matched, adapted or missing; the new values of the tensor here)."""
         if name in self.positions and all(self.roi_sizes):
             old = token_grid(source.shape[1], self.roi_sizes[0])
             new = token_grid(target.shape[1], self.roi_sizes[1])
@@ -158,7 +167,7 @@ def transferred(network: nn.Module) -> frozenset[str]:
     """Names of the tensors of a network's backbone that hold a checkpoint's values.
 
     They are parameters and buffers, named as in the state dict. Those of a kept head are left out. For a
-    network that `load_pretrained` has not made and `transfer_weights` has not filled: all of the backbone's.
+    network that neither `load_pretrained` nor `transfer_weights` has processed: all of the backbone's.
     """
     names = getattr(network, "transferred", network.state_dict())
     return frozenset(name for name in names if name.startswith("backbone."))

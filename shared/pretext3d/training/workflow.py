@@ -1,7 +1,7 @@
 """The workflow that evaluates a configuration: its bundle's folder, its keys, whether this process reports.
 
-MONAI gives the components of a configuration no handle on their workflow. It is on the stack while they are
-made, and is found there.
+MONAI gives the components of a configuration no reference to their workflow. It is on the stack while they
+are created, and is found there.
 """
 
 import inspect
@@ -28,7 +28,7 @@ Owner = TypeVar("Owner")
 
 
 def _on_the_stack(kind: type[Owner]) -> Owner | None:
-    """The nearest object of a kind one of whose methods is running."""
+    """The nearest object of a class one of whose methods is running."""
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
@@ -74,5 +74,5 @@ def dated_folder() -> str:
 
 
 def is_not_rank0() -> bool:
-    """Whether another of several processes does the reporting (MONAI's name for it); see `ranks`."""
+    """Whether another process does the reporting (MONAI's name for it); see `ranks`."""
     return not is_first()

@@ -1,9 +1,9 @@
-"""The cells of a comparison: one arm, number of labelled cases and seed, each in a process of its own.
+"""The cells of a comparison: one arm, number of labelled cases and seed, each in its own process.
 
-A cell's folder holds settings.json (what it is, written before it starts), output.log, what the two bundle
-runs write, and, as the last file of all, done.json. A folder without done.json was broken off: it goes on
-from its newest epoch. `python -m pretext3d.commands.compare.cells FOLDER` runs one cell; compare.py calls
-it.
+A cell's folder holds settings.json (its definition, written before it starts), output.log, what the two
+bundle runs write, and, as the last file of all, done.json. A folder without done.json was interrupted: it
+continues from its newest epoch. `python -m pretext3d.commands.compare.cells FOLDER` runs one cell; compare.py
+calls it.
 """
 
 import json
@@ -33,7 +33,7 @@ NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training, s
 
 @dataclass(frozen=True)
 class Arm:
-    """Where the first weights come from: scratch, restart (a scratch cell), or a pre-trained checkpoint."""
+    """The source of the initial weights: scratch, restart (a scratch cell), or a pre-trained checkpoint."""
 
     name: str
     pretrained: str = ""  # the checkpoint's path; '' for scratch and restart
@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """As people read it."""
+        """Name in messages."""
         return f"{self.arm.name}, {self.num_labelled} labelled, seed {self.seed}"
 
 
@@ -98,17 +98,17 @@ def foreground_dice(folder: Path) -> float:
 
 
 class CellRunner:
-    """Fine-tunes and evaluates cells, each in a process of its own.
+    """Fine-tunes and evaluates cells, each in its own process.
 
     Args:
-        cells_dir: the folder of the cells' folders.
-        configs: the folder with finetune.yaml and evaluate.yaml.
-        common: the settings that all cells share; a cell done with others is refused.
-        tuning: overrides of the fine-tuning.
-        evaluation: overrides of the evaluation.
-        threads: OMP_NUM_THREADS of each process.
-        descriptors: open files that each process keeps open, too (a lock on the comparison's folder).
-        monte_carlo: each seed has a split of its own.
+        cells_dir: Folder of the cells' folders.
+        configs: Folder with finetune.yaml and evaluate.yaml.
+        common: Settings that all cells share; a cell done with others is refused.
+        tuning: Overrides of the fine-tuning.
+        evaluation: Overrides of the evaluation.
+        threads: Number of threads of each process, OMP_NUM_THREADS.
+        descriptors: Open files that each process keeps open too (a lock on the comparison's folder).
+        monte_carlo: Whether each seed has its own split.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class CellRunner:
         self.processes: set[subprocess.Popen[str]] = set()
 
     def settings(self, cell: Cell) -> dict[str, Any]:
-        """What makes a cell the same cell."""
+        """The settings that identify a cell."""
         first = cell.needs or cell.arm.digest
         own = {
             "arm": cell.arm.name,
@@ -141,7 +141,7 @@ class CellRunner:
         return {**own, "common": self.common}
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether the cell is done; refuses one that was done, or begun, with other settings."""
+        """Whether the cell is done; refuses one that was done, or started, with other settings."""
         folder = self.cells_dir / cell.name
         if not (folder / "settings.json").exists():
             return False
@@ -212,7 +212,7 @@ class CellRunner:
         with self.lock:
             if self.stopped:
                 return 1
-            # a session of its own: Ctrl-C reaches only this program, which then ends cells and their workers
+            # its own session: Ctrl-C reaches only this program, which then ends cells and their workers
             process = subprocess.Popen(
                 command,
                 stdout=log,
@@ -277,14 +277,14 @@ def run_cells(
     jobs: int,
     finished: Callable[[Cell, float | None, str, float], None],
 ) -> list[str]:
-    """Run cells side by side, each as soon as the one that it needs is done.
+    """Run cells at the same time, each as soon as the one that it needs is done.
 
     Args:
-        cells: what is to do, in order.
-        done: names of the cells that are done already.
-        runner: called with a cell, in a thread; returns its Dice or raises. `stop()` ends what is under way.
-        jobs: how many at once.
-        finished: called after each cell with its Dice (None where it failed), what went wrong, seconds.
+        cells: Cells to run, in order.
+        done: Names of the cells that are already done.
+        runner: Callable of a cell, run in a thread; returns its Dice or raises. `stop()` ends running cells.
+        jobs: Number of cells at once.
+        finished: Callback after each cell: its Dice (None where it failed), the problem, seconds.
 
     Returns:
         Names of the cells that failed, or that need one that did.
@@ -315,7 +315,7 @@ def run_cells(
                     cell = running.pop(future)
                     try:
                         dice, seconds = future.result()
-                    except Exception as error:  # whatever went wrong in one cell, the others go on
+                    except Exception as error:  # after any error in one cell the others continue
                         failed.append(cell.name)
                         finished(cell, None, str(error) or type(error).__name__, 0.0)
                     else:
@@ -328,7 +328,7 @@ def run_cells(
 
 
 def command_line(job: Mapping[str, Any]) -> str:
-    """A bundle run as the command that does the same by hand."""
+    """A bundle run as the equivalent command."""
     words = ["python", "-m", "monai.bundle", "run"]
     for key, value in job.items():
         words += [f"--{key}", str(value)]

@@ -36,7 +36,7 @@ from pretext3d.errors import UserError
 
 EXAMPLES = """
 arms
-  scratch        random first weights
+  scratch        random initial weights
   restart        trained twice: starts from the finished scratch cell with the same labels and seed
   NAME=PATH      a pre-trained run, bundle or checkpoint; NAME is yours. {num_labelled} and {seed} in PATH
                  stand for the cell's: NAME='runs/roi_n{num_labelled}_seed{seed}', one pre-training per cell
@@ -44,7 +44,7 @@ arms
 examples
   pretext3d compare --dataset_dir ../data/hippocampus --arms scratch restart vectorpose=runs/vp \\
       --num_labelled 4 12 --seeds 0 1 2 --output_dir runs/compare --jobs 2
-  the same command again goes on where it was stopped; more arms, numbers or seeds add to what is there
+  the same command again continues where it was stopped; more arms, numbers or seeds add to what is there
   pretext3d compare --report_only --output_dir runs/compare
 
 Any other --key value is an override of finetune.yaml, the same for every arm: --max_epochs 20
@@ -76,20 +76,24 @@ def make_parser() -> argparse.ArgumentParser:
         default="",
         help="folder of the bundle whose finetune.yaml runs; default: vectorpose, or the unzipped bundle",
     )
-    add("--encoder", default="", help="of all arms; default: the pre-trained arms', else the profile's")
-    add("--jobs", type=int, default=1, help="cells side by side; " + default)
+    add(
+        "--encoder",
+        default="",
+        help="encoder of all arms; default: the pre-trained arms', otherwise the profile's",
+    )
+    add("--jobs", type=int, default=1, help="number of cells that run at the same time; " + default)
     add(
         "--threads",
         type=int,
         default=0,
-        help="of each cell; default: OMP_NUM_THREADS, else the cores divided by --jobs",
+        help="threads per cell; default: OMP_NUM_THREADS, otherwise the cores divided by --jobs",
     )
     add("--report_only", action="store_true", help="only write the tables and the plot of what is done")
     return parser
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """What argparse does not check."""
+    """Check what argparse does not."""
     for name, low in (("num_labelled", 1), ("seeds", 0)):
         values = getattr(options, name)
         if min(values) < low or len(set(values)) < len(values):
@@ -133,7 +137,7 @@ def check_earlier(output_dir: Path, common: Mapping[str, Any]) -> None:
 def lock(output_dir: Path) -> Iterator[tuple[int, ...]]:
     """Hold the folder until this program, and every cell that may outlive it, has ended.
 
-    Gives the descriptors that the cells' processes have to keep open for that.
+    Yields the descriptors that the cells' processes have to keep open for that.
     """
     try:
         import fcntl
@@ -151,7 +155,12 @@ def lock(output_dir: Path) -> Iterator[tuple[int, ...]]:
 
 
 def clock(seconds: float) -> str:
-    """`42 s`, `12 min`, `3.5 h`."""
+    """A time as text.
+
+    Examples:
+        >>> clock(42), clock(720), clock(12600)
+        ('42 s', '12 min', '3.5 h')
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -187,7 +196,7 @@ def run_all(cells: Sequence[Cell], runner: Any, output_dir: Path, jobs: int) -> 
 
 
 def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
-    """Plan, check, run, report. The exit code."""
+    """Plan, check, run and report. Returns the exit code."""
     check_options(options)
     given = read_overrides(words)
     configs = find_bundle(options.bundle) / "configs"
@@ -227,7 +236,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     encoder = arms.encoder or profiles.get(facts["profile"], {}).get("encoder", "")
     tuning = {**given, "encoder": encoder}
     facts |= {"split_seed": "each cell's seed"} if options.monte_carlo else {}
-    # what JSON makes of it, so that it can be compared with what is on disk
+    # in JSON's form, so that it can be compared with what is on disk
     common = json.loads(json.dumps({**tuning, **facts, "configuration": digest}, default=str))
 
     output_dir = Path(options.output_dir).resolve()
@@ -279,7 +288,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def ending(output_dir: Path, failed: Sequence[str]) -> int:
-    """Say what was written, and what failed; the exit code."""
+    """Report what was written and what failed. Returns the exit code."""
     if (output_dir / "summary.md").exists():
         first = (output_dir / "summary.md").read_text().partition("| labelled")
         print("\n" + "".join(first[1:]).partition("\n\n")[0] + "\n")

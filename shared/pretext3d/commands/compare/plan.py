@@ -1,4 +1,4 @@
-"""What a comparison is about, checked before it runs: overrides, arms, cases, what an arm has seen."""
+"""The plan of a comparison, checked before it runs: overrides, arms, cases, what an arm has seen."""
 
 import hashlib
 import json
@@ -18,12 +18,17 @@ RESERVED = {
     "ckpt_dir", "val_interval", "resume", "weights",
 }  # fmt: skip
 OPTIONS = ("arms", "seeds", "monte_carlo", "jobs", "threads", "bundle", "report_only")
-# what the summary says of the budget, as finetune.yaml resolves it
+# the budget in the summary, as finetune.yaml resolves it
 BUDGET = ("profile", "max_epochs", "steps_per_epoch", "batch_size", "roi_size", "val_fraction", "split_seed")
 
 
 def top_key(key: str) -> str:
-    """`optimizer` of `optimizer::lr`."""
+    """The top-level key of an override.
+
+    Examples:
+        >>> top_key("optimizer::lr")
+        'optimizer'
+    """
     return re.split(r"::|#", key.lstrip("+"))[0]
 
 
@@ -39,7 +44,7 @@ def read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
 
 
 def check_overrides(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Refuse overrides that the comparison itself sets, or that finetune.yaml has not."""
+    """Refuse overrides that the comparison itself sets, or that finetune.yaml does not have."""
     for key in given:
         top = top_key(key)
         if top in RESERVED:
@@ -56,7 +61,7 @@ class Arms:
 
     Args:
         words: `scratch`, `restart` or NAME=PATH; {num_labelled} and {seed} in a path stand for the cell's,
-            where each cell has a pre-training of its own.
+            where each cell has its own pre-training.
         numbers: Numbers of labelled cases.
         seeds: Seeds of the cells.
         encoder: Encoder of all arms; '' = the pre-trained arms'.
@@ -76,7 +81,7 @@ class Arms:
                     f"--arms: found {word}, expected scratch, restart or NAME=PATH of a trained run"
                 )
             if equals and not path:
-                raise UserError(f"--arms: found {word}, expected the path of a trained run behind =")
+                raise UserError(f"--arms: found {word}, expected the path of a trained run after =")
             if equals and (name in BUILT_IN or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name)):
                 raise UserError(f"--arms: found {word}, expected another NAME: letters, digits, _ . + -")
             if name in paths:

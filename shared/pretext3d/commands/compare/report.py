@@ -7,7 +7,7 @@ Paired difference to the baseline arm, with the same number of labels: d[s, c] =
 baseline for seed s and case c, averaged over all pairs. Every seed is evaluated on the same held-out cases,
 so seeds and cases are crossed; the 95 % interval is a percentile bootstrap that draws seeds and subjects,
 each with all its volumes, both with replacement and independently of each other (the pigeonhole bootstrap).
-With --monte_carlo each seed has cases of its own: seeds are drawn, and for each of them its subjects.
+With --monte_carlo each seed has its own cases: seeds are drawn, and for each of them its subjects.
 Source: Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2).
 """
 
@@ -68,7 +68,7 @@ def read_cells(output_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def case_subjects(results: pd.DataFrame) -> dict[str, str]:
-    """The subject of each case: the first that any of its lines names, else the case itself."""
+    """The subject of each case: the first that any of its lines names, otherwise the case itself."""
     known: dict[str, str] = {}
     if "subject" in results:
         named = results[["case", "subject"]].dropna().drop_duplicates("case")
@@ -144,7 +144,7 @@ def summarise(
 
 
 def spread(mean: float, std: float, digits: int) -> str:
-    """`0.734 ± 0.012`; without the spread where there is but one seed."""
+    """`0.734 ± 0.012`; without the spread where there is only one seed."""
     if np.isnan(mean):
         return "none"
     return f"{mean:.{digits}f}" + ("" if np.isnan(std) else f" ± {std:.{digits}f}")
@@ -210,7 +210,7 @@ def summary_text(
 
 
 def draw(results: pd.DataFrame, arms: Sequence[str], path: Path) -> None:
-    """Label efficiency: Dice against labelled cases; a line an arm, bars of ± 1 std, a dot a seed."""
+    """Label efficiency: Dice against labelled cases; one line per arm, bars of ± 1 std, one dot per seed."""
     from matplotlib.figure import Figure
 
     seeds = per_case(results).groupby(["arm", "num_labelled", "seed"])["dice"].mean()
@@ -237,7 +237,7 @@ def draw(results: pd.DataFrame, arms: Sequence[str], path: Path) -> None:
     axes.set_xticks(range(len(numbers)), [str(n) for n in numbers])
     axes.set_xlim(-0.5, len(numbers) - 0.5)
     low, high = axes.get_ylim()
-    slack = max(0.0, 0.05 - (high - low)) / 2  # a difference of nothing should not fill the picture
+    slack = max(0.0, 0.05 - (high - low)) / 2  # a negligible difference should not fill the picture
     axes.set_ylim(low - slack, high + slack)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)

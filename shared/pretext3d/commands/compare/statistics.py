@@ -29,11 +29,11 @@ def bootstrap(
 
     mean = sum_sc u_s v_g(c) d_sc / sum_sc u_s v_g(c) over the entries that are there, with u and v the
     multinomial counts of how often seed s and the subject g(c) of case c are drawn; nested: v_sg are counts
-    of each seed's own subjects. Where each case has a subject of its own, cases are drawn.
+    of each seed's own subjects. Where each case has its own subject, cases are drawn.
 
     Args:
         pairs: Differences (seeds, cases), NaN where there is no pair.
-        nested: Each seed has cases of its own.
+        nested: Whether each seed has its own cases.
         draws: Number of bootstrap draws.
         level: Level of the interval, 0 to 1.
         seed: Seed of the draws.

@@ -17,14 +17,14 @@ from pretext3d.publishing.vendoring import vendored
 if TYPE_CHECKING:
     from pretext3d.commands.promote.run import Run
 
-# of the machine or of the experiment, not of the network: as the bundle's file has them
+# keys of the machine or the experiment, not of the network: kept from the bundle's file
 RESET = {
     "dataset_dir", "datalist", "output_dir", "ckpt_dir", "cache_dir", "resume", "device", "pretrained",
     "keep_head", "label_fraction", "num_labelled", "is_not_rank0", "bundle_root", "imports", "cases",
     "network_def",
     "initialize", "run", "finalize", "subjects", "freeze_encoder_epochs", "backbone_learning_rate",
 }  # fmt: skip
-# what evaluate.yaml takes from a run's checkpoint, and what the new train.yaml has
+# keys that evaluate.yaml takes from a run's checkpoint, and that the new train.yaml has
 EVALUATED = (
     "weights", "checkpoint", "record", "spatial_dims", "channels", "modalities", "slices", "val_fraction",
     "test_fraction", "split_seed", "fold", "pixdim", "roi_size", "network_def",
@@ -40,7 +40,7 @@ CHECK_CASES = {
     "cache_dir": "@cache_dir",
     "cases": "$@train#dataset#data + @validate#dataset#data",
 }
-# what finalize adds to is read before the training, not after it
+# the provenance that finalize extends is read before the training, not after it
 READ_PROVENANCE = {"_target_": "pretext3d.publishing.provenance.read_provenance", "models_dir": MODELS}
 
 
@@ -67,14 +67,19 @@ def network(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_lists(value: Any) -> Any:
-    """The same with lists for tuples, as YAML has them."""
+    """A value with lists for tuples, as in YAML.
+
+    Examples:
+        >>> as_lists({"roi_size": (32, 32)})
+        {'roi_size': [32, 32]}
+    """
     if isinstance(value, dict):
         return {key: as_lists(v) for key, v in value.items()}
     return [as_lists(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def take_over(document: Document, run: "Run", template: dict[str, Any]) -> None:
-    """The run's settings wherever they differ from the bundle's own."""
+    """Set the run's settings wherever they differ from the bundle's own."""
     from pretext3d.commands.promote.run import as_saved
 
     template = as_saved(template)
@@ -94,7 +99,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
 
     Args:
         file: The finetune.yaml that was run.
-        run: What was trained.
+        run: Run that is promoted.
         name: Name of the new bundle.
         classes: Names of the classes, background first.
     """
@@ -211,7 +216,7 @@ def evaluate_yaml(file: Path, name: str) -> str:
 def multi_gpu_yaml(file: Path, name: str) -> str:
     """The bundle's multi_gpu_train.yaml, over the new train.yaml.
 
-    On a machine of several GPUs MONAI Label asks for it; without it, it does not train and only logs so.
+    On a machine with several GPUs MONAI Label needs it; without it, it only logs that it does not train.
     """
     document = Document(
         file.read_text(),

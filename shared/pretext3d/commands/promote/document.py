@@ -1,4 +1,4 @@
-"""A configuration file that is changed entry by entry, its comments kept."""
+"""A configuration file that is edited entry by entry and keeps its comments."""
 
 import io
 import re
@@ -15,11 +15,11 @@ MARK = re.compile(r"^ *# (>>> .*|<<<)\n", re.MULTILINE)
 
 
 class Document:
-    """The entries of a YAML mapping; whatever an edit names has to be there.
+    """The entries of a YAML mapping; an entry that an edit names must exist.
 
     Args:
-        text: Text of the file; marks of common blocks are left out.
-        header: Comment lines that take the place of those at its top.
+        text: Text of the file; marks of common blocks are removed.
+        header: Comment lines that replace those at its top.
         where: Name of the file, for messages.
     """
 
@@ -51,7 +51,7 @@ class Document:
         return parent, last
 
     def set(self, path: str, value: Any, comment: str | None = None) -> None:
-        """Give an entry another value, and where it is given another comment.
+        """Give an entry another value, and another comment if one is given.
 
         Raises:
             UserError: there is no such entry.
@@ -59,7 +59,7 @@ class Document:
         node, last = self._node(path)
         node[last] = as_yaml(value)
         remark = (node.ca.items.get(last) or [None] * 3)[2]
-        if remark is not None:  # with the line's comment it holds the lines below it
+        if remark is not None:  # the line's comment includes the lines below it
             below = remark.value[remark.value.index("\n") :]
             kept = remark.value.split("\n")[0] if comment is None else f"# {comment}" * bool(comment)
             remark.value, remark.start_mark.column = kept + below, 0
@@ -67,7 +67,7 @@ class Document:
             node.yaml_add_eol_comment(comment, last, column=0)
 
     def remove(self, path: str) -> None:
-        """Take an entry out, with the comment at its line's end.
+        """Remove an entry, with the comment at the end of its line.
 
         Raises:
             UserError: there is no such entry.
@@ -79,7 +79,7 @@ class Document:
         """Put further entries before one.
 
         Raises:
-            UserError: there is no such entry, or there is already one of those.
+            UserError: there is no such entry, or one of the new ones already exists.
         """
         node, last = self._node(path)
         for name, value in entries.items():
@@ -91,18 +91,20 @@ class Document:
         """The file's text.
 
         Raises:
-            UserError: MONAI's YAML reader would not read it as it was written.
+            UserError: MONAI's YAML reader would read another value.
         """
         stream = io.StringIO()
         self.yaml.dump(self.content, stream)
         written = re.sub(r"\n{3,}", "\n\n", stream.getvalue())
         if yaml.safe_load(written) != plain(self.content):
-            raise UserError(f"{self.where}: found a setting of the run that YAML would not read as it is")
+            raise UserError(
+                f"{self.where}: found a setting of the run that YAML would not read back unchanged"
+            )
         return written
 
 
 def as_yaml(value: Any) -> Any:
-    """A value as it is written: text without needless quotes, a list of plain values on one line."""
+    """A value in the form for writing: text without needless quotes, a list of plain values on one line."""
     from ruamel.yaml.comments import CommentedSeq
     from ruamel.yaml.scalarstring import PlainScalarString
 
@@ -117,7 +119,7 @@ def as_yaml(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The same in dictionaries, lists, text, numbers and booleans alone."""
+    """The same value with only dictionaries, lists, text, numbers and booleans."""
     if isinstance(value, Mapping):
         return {str(key): plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
 """A fine-tuned run becomes a bundle that can be deployed: segment, evaluate, train on, serve by MONAI Label.
 
 The bundle holds the run's settings as constants in its configuration, its weights as a plain state dict in
-models/model.pt, where they come from in docs/README.md and models/provenance.json, and the package itself:
+models/model.pt, their provenance in docs/README.md and models/provenance.json, and the package itself:
 a program that has MONAI needs nothing else. run.py reads the run, configs.py writes the YAML, text.py the
 metadata and the model card.
 """
@@ -29,12 +29,12 @@ EXAMPLES = """examples:
   pretext3d promote runs/vp_8 --name hippocampus_mr --labels anterior posterior \\
       --licence "ours, not to be passed on" --version 0.2.0
 """
-# words in a bundle's name from which MONAI Label concludes on another task
+# words in a bundle's name from which MONAI Label infers another task
 OTHER_TASKS = ("deepedit", "deepgrow", "detection", "classification")
 
 
 def check_arguments(options: argparse.Namespace) -> None:
-    """What can be said before the run is read.
+    """Check what is known before the run is read.
 
     Raises:
         UserError: a bad name or version, no licence, labels twice, a folder that exists.
@@ -56,7 +56,7 @@ def check_arguments(options: argparse.Namespace) -> None:
 
 
 def check_labels(labels: Sequence[str], class_names: Sequence[str]) -> None:
-    """One name for each class of the run.
+    """Check that there is one name per class of the run.
 
     Raises:
         UserError: more or fewer.
@@ -70,7 +70,7 @@ def check_labels(labels: Sequence[str], class_names: Sequence[str]) -> None:
 
 
 def promote(run: Run, name: str, labels: Sequence[str], version: str, licence: str, output_dir: Path) -> Path:
-    """Write the bundle; all of it or nothing. Returns its folder.
+    """Write the bundle, completely or not at all. Returns its folder.
 
     Raises:
         UserError: another number of labels than the run has classes; a folder that cannot be written.
@@ -91,15 +91,15 @@ def fill(folder: Path, run: Run, name: str, classes: Sequence[str], given: dict[
     """Write a bundle's files.
 
     Args:
-        folder: The bundle's, empty.
-        run: What was trained.
+        folder: Folder of the bundle, empty.
+        run: Run that is promoted.
         name: Name of the bundle.
         classes: Names of the classes, background first.
-        given: bundle_version, and licence of the data, as the user gives them.
+        given: Entries bundle_version and licence (of the data) from the user.
     """
     for part in ("configs", "docs", "models"):
         (folder / part).mkdir()
-    network = load_segmentation(str(run.checkpoint))  # builds and fits, or says what does not
+    network = load_segmentation(str(run.checkpoint))  # builds and loads, or reports what does not fit
     digest = write_weights(folder / "models" / "model.pt", network.state_dict())
     provenance = {"name": name, **given, "labels": list(classes[1:]), "method": run.bundle.name}
     provenance |= {**provenance_of(run.checkpoint, run.content), "sha256": digest}
@@ -132,12 +132,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("promote", __doc__, EXAMPLES)
     add = parser.add_argument
     add("run", type=Path, help="the output_dir of a finetune.yaml of any bundle")
-    add("--name", required=True, help="of the bundle and its folder, e.g. spleen_ct")
+    add("--name", required=True, help="name of the bundle and its folder, e.g. spleen_ct")
     add("--labels", nargs="+", required=True, metavar="LABEL", help="names of the classes 1, 2, ... in order")
     add(
         "--licence",
         required=True,
-        help="of the data that the run was trained on: the weights inherit its terms",
+        help="licence of the training data: the weights inherit its terms",
     )
     add("--output_dir", type=Path, default=Path("bundles_out"), help="default: %(default)s")
     add("--version", default="0.1.0", help="default: %(default)s")
@@ -156,7 +156,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str]) -> int:
-    """The command: promote, say what was written and what to type next."""
+    """The command: promote, report what was written and the next command."""
     options = make_parser().parse_args(words)
     check_arguments(options)
     run = read_run(options.run, options.weights, options.bundle)

@@ -15,14 +15,14 @@ from pretext3d.training.pretrained import resolve_pretrained
 
 @dataclass(frozen=True)
 class Run:
-    """A fine-tuned run: its configuration, its weights and what they are.
+    """A fine-tuned run: its configuration, its weights and their record.
 
     Attributes:
-        config: the merged configuration that the run has saved.
-        checkpoint: the file with its weights.
-        content: what that file holds.
-        bundle: the bundle whose finetune.yaml it ran.
-        profile: the profile that ran.
+        config: Merged configuration that the run has saved.
+        checkpoint: Path of the file with its weights.
+        content: Content of that file.
+        bundle: Folder of the bundle whose finetune.yaml it ran.
+        profile: Name of its profile.
     """
 
     config: dict[str, Any]
@@ -33,7 +33,7 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the run was: network, spacing, normalisation, classes."""
+        """The run's record: network, spacing, normalisation, classes."""
         record: dict[str, Any] = self.content["record"]
         return record
 
@@ -42,8 +42,8 @@ def read_run(folder: Path, weights: str, bundle: str = "") -> Run:
     """A fine-tuned run from its folder.
 
     Args:
-        folder: Its output_dir.
-        weights: `final` or `best`.
+        folder: Folder output_dir of the run.
+        weights: Checkpoint to take, `final` or `best`.
         bundle: Folder of the bundle whose finetune.yaml ran; '' = looked up by the name in its record.
 
     Raises:
@@ -71,12 +71,12 @@ def bundle_of(record: dict[str, Any], folder: Path, given: str = "") -> Path:
     """The bundle whose finetune.yaml wrote a record.
 
     Args:
-        record: The record of a checkpoint.
-        folder: The run's folder, for messages.
-        given: The bundle's folder; '' = looked up among those at hand.
+        record: Record of a checkpoint.
+        folder: Folder of the run, for messages.
+        given: Folder of the bundle; '' = looked up among those at hand.
 
     Raises:
-        UserError: the record does not say, or names one that is not here.
+        UserError: the record names no bundle, or one that was not found.
     """
     name = record.get("bundle")
     if name is None:
@@ -98,7 +98,7 @@ def bundle_of(record: dict[str, Any], folder: Path, given: str = "") -> Path:
 
 
 def profile_of(config: dict[str, Any], folder: Path) -> str:
-    """The profile that a run used: as given, or as its log says where the machine decided."""
+    """The profile that a run used: as given, or from its log where the machine decided."""
     profile = str(config.get("profile"))
     log = folder / "log.txt"
     if profile.startswith("$") and log.is_file():
@@ -112,7 +112,12 @@ def profile_of(config: dict[str, Any], folder: Path) -> str:
 
 
 def as_saved(value: Any) -> Any:
-    """The same as a run saves it: `@train#dataset` is `@train::dataset` there."""
+    """A configuration in the form that a run saves: `@train::dataset` for `@train#dataset`.
+
+    Examples:
+        >>> as_saved(["@train#dataset", 4])
+        ['@train::dataset', 4]
+    """
     if isinstance(value, dict):
         return {key: as_saved(v) for key, v in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a promoted bundle says of itself: metadata.json, docs/README.md, models/README.md."""
+"""The texts of a promoted bundle: metadata.json, docs/README.md, models/README.md."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ REQUIREMENTS = ("monai_version", "pytorch_version", "numpy_version", "required_p
 
 
 def training_of(provenance: dict[str, Any]) -> list[tuple[str, str]]:
-    """Where the weights come from, as names and values for a table."""
+    """The provenance of the weights, as names and values for a table."""
     steps = "" if provenance["steps"] is None else f"{provenance['steps']} steps, "
     best = provenance["best_mean_dice"]
     dice = (
@@ -44,10 +44,10 @@ def metadata(
     """metadata.json.
 
     Args:
-        own: That of the bundle that was fine-tuned.
-        provenance: Where the weights come from.
-        record: What was trained.
-        classes: Their names, background first.
+        own: Metadata of the bundle that was fine-tuned.
+        provenance: Provenance of the weights.
+        record: Record of the run.
+        classes: Names of the classes, background first.
     """
     channels, roi_size = record["channels"], list(record["roi_size"])
     low = -1 if "mean_maximum" in record["normalisation"] else 0

@@ -1,8 +1,7 @@
-"""A picture of Rubik's cube recovery: the volume, the puzzle, and how the network puts it together.
+"""A picture of Rubik's cube recovery: the volume, the puzzle, and the network's solution.
 
-Coronal planes, one for each layer of the grid from back to front: half rotations about the left-right and
-about the inferior-superior axis are both seen in them. An image is drawn as one such plane of a volume that
-is one voxel thick.
+Coronal planes, one per layer of the grid from back to front, show half rotations about the left-right and
+the inferior-superior axis. An image is drawn as one such plane of a volume that is one voxel thick.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ HEADINGS = {3: "The volume, its cubes outlined", 2: "The image, its tiles outlin
 MARKS = {2: "hv", 1: "r"}  # of a rotated cube, by the number of its rotations
 BOX, RIGHT, WRONG = "#ffd54a", "#5fd38d", "#ff5f57"
 SEAM = 2  # voxels between the cubes of a mosaic
-NOTE = np.asarray([0.95, 0.93])  # where a cube's note begins, of its size
+NOTE = np.asarray([0.95, 0.93])  # start of a cube's note, relative to its size
 
 
 def draw(
@@ -40,19 +39,19 @@ def draw(
     """The puzzle of one volume, and with `pred` the network's solution of it, as a matplotlib `Figure`.
 
     Left: the volume with the outlines of its cubes. Middle: the cubes as the network gets them, in the order
-    of their positions; each is marked with the number of the cell that it comes from, and with what it was
-    rotated about. Right: the cubes as the network's answer arranges them, framed green where order and
-    rotations are right.
+    of their positions; each is marked with the number of the cell that it comes from, and with its rotation
+    axes. Right: the cubes as the network's answer arranges them, framed green where order and rotations are
+    right.
 
     Args:
-        volume: `image` (c, *space) in RAS order, its `id`, and what `View` reads.
-        sample: what the pipeline gives: `image` (m, c, *size), `order` (m,), `turned` (m, r), `permutation`
+        volume: Item with `image` (c, *space) in RAS order, its `id`, and the keys of `View`.
+        sample: Output of the pipeline: `image` (m, c, *size), `order` (m,), `turned` (m, r), `permutation`
             and `starts` (m, d), voxels of the volume.
-        pred: the network's output for this sample without the batch axis.
-        title: the first line.
-        permutations: (K, m), the classes.
-        grid: cells along each axis.
-        axes: of the half rotations; None: the usual ones.
+        pred: Output of the network for this sample without the batch axis.
+        title: First line.
+        permutations: Classes (K, m).
+        grid: Number of cells along each axis.
+        axes: Axes of the half rotations; None = the usual ones.
     """
     from matplotlib.figure import Figure
 
@@ -89,7 +88,7 @@ def draw(
 def as_volume(
     image: Tensor, sample: Mapping[str, Any], cells: Sequence[int]
 ) -> tuple[Tensor, Mapping[str, Any], tuple[int, ...]]:
-    """Image, sample and grid; those of 2D as of a volume that is one voxel thick from back to front."""
+    """Image, sample and grid; in 2D those of a volume that is one voxel thick from back to front."""
     if image.ndim == 4:
         return image, sample, tuple(cells)
     starts = torch.as_tensor(sample["starts"])
@@ -99,7 +98,7 @@ def as_volume(
 
 
 def describe(volume: Mapping[str, Any], sample: Mapping[str, Any], count: int) -> str:
-    """What the puzzle is made of: volume, cubes, permutation."""
+    """The parts of the puzzle: volume, cubes, permutation."""
     shape, size = volume["image"].shape[1:], sample["image"].shape[2:]
     permutation = f"permutation {int(sample['permutation'])} of {count}"
     if len(shape) == 2:
@@ -112,7 +111,7 @@ def describe(volume: Mapping[str, Any], sample: Mapping[str, Any], count: int) -
 
 
 class Contrast:
-    """How a slice is shown: its first channel or its colours, with all but an image's extremes in [0, 1]."""
+    """Scales a slice for display: its first channel or its colours, with all but the extremes in [0, 1]."""
 
     def __init__(self, image: Tensor, colour: bool) -> None:
         self.colour = colour
@@ -178,7 +177,7 @@ def draw_mosaic(
     from matplotlib.patches import Rectangle
 
     cubes, order, turned = sample["image"], sample["order"], sample["turned"]
-    where = torch.arange(len(order))  # the position in the puzzle that each place of the mosaic shows
+    where = torch.arange(len(order))  # the position in the puzzle shown at each place of the mosaic
     if answer is not None:
         cubes, where = solve(cubes, *answer, axes), answer[0].argsort()
     width, depth, height = cubes.shape[2:]
@@ -213,7 +212,7 @@ def turn_names(turned: Shaped[Tensor, "r"]) -> str:
 
 
 def caption(sample: Mapping[str, Any], answer: tuple[Tensor, Tensor] | None) -> str:
-    """What the marks mean, or how much of the answer is right."""
+    """The meaning of the marks, or how much of the answer is right."""
     if answer is None and sample["turned"].shape[-1] == 1:
         return "number: the cell of a tile; r: rotated by half in the plane"
     if answer is None:

@@ -9,9 +9,10 @@ rotations about the horizontal and the vertical axis), the Siamese network with 
 permutations in `pretext3d.ops.permutations`.
 
 Deviates: the rotation loss is the full binary cross-entropy, of which Eq. 2 prints the positive term. By
-default the orientation of a cube is read given the order of the cubes (see `RubiksCubeNet`); `orientation:
-independent` is the paper's head. The paper has volumes only. In 2D (ours) the cubes are tiles of an image,
-and a tile has one half rotation, in the plane: r = 1 rotation per cube, where a volume has r = 2.
+default the orientation of a cube is predicted given the order of the cubes (see `RubiksCubeNet`);
+`orientation: independent` is the paper's head. The paper has volumes only. In 2D (ours) the cubes are tiles
+of an image, and a tile has one half rotation, in the plane: r = 1 rotation per cube, where a volume has r =
+2.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ ROTATION_AXES = {3: (0, 2), 2: (2,)}
 
 # ------------------------------------------------------------------------------------------- 2.1 the puzzle
 def check_axes(axes: Sequence[int] | None, spatial_dims: int) -> tuple[int, ...]:
-    """The axes of the half rotations, r = 2 of a volume or the one of an image; None: `ROTATION_AXES`.
+    """The axes of the half rotations, r = 2 for a volume or r = 1 for an image; None = `ROTATION_AXES`.
 
     Raises:
         UserError: other axes.
@@ -78,13 +79,13 @@ def scramble(
     turned: Bool[Tensor, "*b m r"],
     axes: Sequence[int],
 ) -> Shaped[Tensor, "..."]:
-    """Position s gets cube order[s], then it is rotated where turned[s] says so.
+    """Position s receives cube order[s], which is then rotated where turned[s] is True.
 
     Args:
-        cubes: (*b, m, c, *size), in the order of their cells.
-        order: the cell that the cube at each position comes from.
-        turned: for each position, half a rotation about axes[0] (horizontal), about axes[1] (vertical).
-        axes: r spatial axes out of 0, 1, 2; of tiles [2].
+        cubes: Cubes (*b, m, c, *size), in the order of their cells.
+        order: Cell that the cube at each position comes from.
+        turned: Half rotations of each position about axes[0] (horizontal) and axes[1] (vertical).
+        axes: Spatial axes, r out of 0, 1, 2; of tiles [2].
 
     Examples:
         >>> tiles = torch.arange(4).reshape(2, 1, 1, 2)
@@ -103,7 +104,13 @@ def solve(
     turned: Bool[Tensor, "*b m r"],
     axes: Sequence[int],
 ) -> Shaped[Tensor, "..."]:
-    """The inverse of `scramble`: the cubes upright and in the order of their cells."""
+    """The inverse of `scramble`: the cubes upright and in the order of their cells.
+
+    Examples:
+        >>> tiles = torch.tensor([2, 3, 1, 0]).reshape(2, 1, 1, 2)
+        >>> solve(tiles, torch.tensor([1, 0]), torch.tensor([[False], [True]]), [2]).flatten().tolist()
+        [0, 1, 2, 3]
+    """
     for number, axis in enumerate(axes):
         cubes = half_turns(cubes, turned[..., number], axis)
     return reorder(cubes, order.argsort(dim=-1))
@@ -112,28 +119,29 @@ def solve(
 class RandRubiksCubed(Randomizable, Transform):
     """A volume (c, i, j, k) becomes a puzzle: `image` (m, c, *size), the cubes as the network sees them.
 
-    In 2D an image (c, i, j) becomes tiles. The block of grid * (size + gap) voxels lies in the middle of the
-    volume or, where the volume is longer, up to `shift` of the free room away from it. Each cube lies
-    anywhere in its cell, so neighbours are `gap` voxels apart on average.
+    In 2D an image (c, i, j) becomes tiles. The block of grid * (size + gap) voxels is in the middle of the
+    volume or, where the volume is longer, up to `shift` of the free space away from it. Each cube is placed
+    randomly in its cell, so neighbours are `gap` voxels apart on average.
 
     Adds `permutation` (the class, int64, 0 to K - 1), `order` (m,) (the cell of the cube at each position),
     `turned` (m, r) bool (half rotations about the r `axes`) and `starts` (m, d) (lowest voxels of the cubes
     of the cells, in the volume of d axes).
 
     Args:
-        permutations: (K, m), the classes.
-        grid: cells along each axis, one number or one per axis.
-        size: voxels of a cube.
-        gap: voxels between neighbours on average, one number or one per axis (the paper: about 10).
-        rotate_prob: of each half rotation of each cube; 0 leaves all upright (the paper's ablation).
-        axes: the horizontal and the vertical axis, in RAS order left-right and inferior-superior: [0, 2]; in
-            2D [2], the axis through the plane; None: these.
-        shift: 0 (the block in the middle) to 1 (anywhere in the volume).
-        image_key: the volume.
-        spatial_dims: 3 for volumes, 2 for images.
+        permutations: Classes (K, m).
+        grid: Number of cells along each axis, one number or one per axis.
+        size: Size of a cube in voxels.
+        gap: Mean number of voxels between neighbours, one number or one per axis (the paper: about 10).
+        rotate_prob: Probability of each half rotation of each cube; 0 leaves all upright (the paper's
+            ablation).
+        axes: Rotation axes, the horizontal and the vertical one, in RAS order left-right and
+            inferior-superior: [0, 2]; in 2D [2], the axis through the plane; None = these.
+        shift: Range of the block's position, 0 (in the middle) to 1 (anywhere in the volume).
+        image_key: Key of the volume.
+        spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
 
     Raises:
-        UserError: for impossible arguments and, when called, for a volume shorter than the grid (see
+        UserError: for invalid arguments and, when called, for a volume shorter than the grid (see
             `StretchToGridd`).
     """
 
@@ -169,7 +177,7 @@ class RandRubiksCubed(Randomizable, Transform):
         self.turned = np.zeros((cells, len(self.axes)), dtype=bool)
 
     def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
-        """Draw the block's place, the cubes' places in their cells, the permutation and the rotations."""
+        """Draw the positions of block and cubes, the permutation and the rotations."""
         block = block_size(self.grid, self.size, self.gap)
         if data.ndim - 1 != len(block):
             raise UserError(
@@ -203,28 +211,28 @@ class RandRubiksCubed(Randomizable, Transform):
 
 # ---------------------------------------------------------------------------------- 2.1 network, Eq. 1 to 3
 class RubiksCubeNet(nn.Module):
-    """The Siamese network: one encoder for every cube, then a head for the order and one for the rotations.
+    """The Siamese network: one encoder for all cubes, then a head for the order and one for the rotations.
 
-    Each cube's deepest map is average-pooled to `pool_size` along each axis and brought to `features`
+    Each cube's deepest map is average-pooled to `pool_size` along each axis and projected to `features`
     numbers; those of all cubes are concatenated, and a layer of `hidden` units precedes the K permutation
     logits. 2D or 3D, as the backbone: a cube has r = 2 rotations, a tile of an image r = 1.
 
     Orientation `independent` (the paper): a second such pair of layers gives the m r logits. The label of a
     cube's rotation then depends on which cube it is: seen alone, a corner of a head that is rotated looks
-    like another corner, so what is right under one permutation is wrong under another, and the logits stay at
-    chance for long. Orientation `given_order` (default): a linear layer on each cube's features gives its r
-    logits for each of the m cells that it may come from. Training reads those of the cell that it does come
-    from, `OrientationAccuracy` weights them by the permutation head's own probabilities: nothing of the label
-    is used. The validation loss, which chooses best.pt, is the training's.
+    like another corner, so the right answer under one permutation is wrong under another, and the logits stay
+    at chance for a long time. Orientation `given_order` (default): a linear layer on each cube's features
+    gives its r logits for each of the m cells that it may come from. Training uses those of the cell that it
+    does come from, `OrientationAccuracy` weights them by the permutation head's own probabilities: nothing of
+    the label is used. The validation loss, which chooses best.pt, is the training's.
 
     Args:
-        backbone: any network with `encode`; its decoder is left out.
-        permutations: (K, m), the classes.
-        features: of a cube.
-        hidden: units before the logits.
-        pool_size: edge of the pooled map.
-        orientation: `given_order` or `independent`.
-        dropout: of the concatenated features.
+        backbone: Network with `encode`; its decoder is not used.
+        permutations: Classes (K, m).
+        features: Number of features per cube.
+        hidden: Number of units before the logits.
+        pool_size: Edge of the pooled map.
+        orientation: Kind of the rotation head, `given_order` or `independent`.
+        dropout: Dropout probability of the concatenated features.
     """
 
     permutations: Tensor
@@ -283,8 +291,8 @@ class RubiksCubeLoss(nn.Module):
     terms), the mean over cubes and axes, where the paper sums.
 
     Args:
-        alpha: weight of L_P (the paper: 0.5).
-        beta: weight of L_R (the paper: 0.5); 0 for puzzles without rotations.
+        alpha: Weight of L_P (the paper: 0.5).
+        beta: Weight of L_R (the paper: 0.5); 0 for puzzles without rotations.
     """
 
     def __init__(self, alpha: float = 0.5, beta: float = 0.5) -> None:
@@ -298,23 +306,23 @@ class RubiksCubeLoss(nn.Module):
         ordering, turns = pred
         loss = self.alpha * F.cross_entropy(ordering, target["permutation"])
         if self.beta == 0:
-            return loss + 0.0 * turns.sum()  # every parameter has a gradient: several processes wait for it
+            return loss + 0.0 * turns.sum()  # every parameter needs a gradient: several processes wait for it
         if turns.ndim == 4:
             turns = at_cells(turns, target["order"])
         return loss + self.beta * F.binary_cross_entropy_with_logits(turns, target["turned"].to(turns))
 
 
 def at_cells(turns: Float[Tensor, "b m m r"], order: Int[Tensor, "b m"]) -> Float[Tensor, "b m r"]:
-    """The rotation logits of each position's cube, for the cell that `order` says."""
+    """The rotation logits of each position's cube, for its cell in `order`."""
     return turns.gather(2, order[:, :, None, None].expand(-1, -1, -1, turns.shape[-1])).squeeze(2)
 
 
 def turn_probabilities(
     pred: tuple[Tensor, Tensor], permutations: Int[Tensor, "k m"]
 ) -> Float[Tensor, "b m r"]:
-    """The probability that each position's cube is rotated, from the prediction alone.
+    """The probability that each position's cube is rotated, from the prediction only.
 
-    Given the order: sum over k of p(k) sigmoid(logit of position s at cell P_k(s)).
+    With `given_order`: sum over k of p(k) sigmoid(logit of position s at cell P_k(s)).
     """
     ordering, turns = pred
     if turns.ndim == 3:
@@ -327,15 +335,15 @@ def turn_probabilities(
 
 # ------------------------------------------------------------------------------------------ 3.2 Table 1
 def ordering_accuracy(output: dict[str, Any]) -> Float[Tensor, "b"]:
-    """1 where the permutation is recognised, else 0; chance is 1 / K."""
+    """1 where the permutation is recognised, otherwise 0; chance is 1 / K."""
     return (output["pred"][0].argmax(-1) == output["label"]["permutation"]).float()
 
 
 class OrientationAccuracy:
-    """Share of the m r half rotations of a puzzle that are recognised, 0 to 1; chance is 0.5.
+    """Fraction of a puzzle's m r half rotations that are recognised, 0 to 1; chance is 0.5.
 
     Args:
-        permutations: (K, m), the classes.
+        permutations: Classes (K, m).
     """
 
     def __init__(self, permutations: Int[Tensor, "k m"]) -> None:
@@ -350,7 +358,7 @@ class OrientationAccuracy:
 def validation_metrics(permutations: Int[Tensor, "k m"], rotate: bool = True) -> dict[str, Metric]:
     """The metrics of a validation, by name: Table 1's, means over all held-out puzzles, 0 to 1.
 
-    Without rotations (`rotate` False) there is no orientation to measure.
+    Without rotations (`rotate` False) there is no orientation accuracy.
     """
     metrics = {"ordering_accuracy": SampleMean(ordering_accuracy)}
     if rotate:

@@ -18,7 +18,7 @@ __all__ = ["draw"]
 
 SIZE = (12.0, 7.4)  # inches
 TILE, HIDDEN, OUTLINE = "#ffd54a", "#40d8ff", "#ffb04a"
-GOLDEN = 0.618034  # of a turn of the colour wheel: neighbouring numbers get colours far apart
+GOLDEN = 0.618034  # fraction of the colour wheel between neighbouring numbers: their colours are far apart
 TILE_HEADING = "Hidden now, and the tile"
 MAPS, TILES = ("image", "supervoxels", "regions", "label"), ("image", "clean", "mask", "inside")
 WORDS = {
@@ -34,24 +34,24 @@ def draw(
     title: str = "",
     channel: int = 0,
 ) -> Any:
-    """The task of one tile, and with `pred` how well the network does it, as a matplotlib `Figure`.
+    """The task of one tile, and with `pred` the network's result, as a matplotlib `Figure`.
 
-    All panels show one axial slice, the one that the hidden region has most voxels in. Above: the volume, its
+    All panels show one axial slice, the one with most voxels of the hidden region. Above: the volume, its
     supervoxels (if any), the regions that may be hidden, and the hidden one with the tile. Below: the tile as
-    the network sees it, as it was, and what the network puts there, with the error.
+    the network sees it, the original, and the network's in-painting, with the error.
 
     Args:
-        volume: `image` (c, *space) in RAS order, [0, 1], `spacing` (d,), mm; `supervoxels` and `regions` (1,
-            *space), or `label`, where the arm has them; and what `View` reads.
-        sample: what the pipeline gives for one tile: `image`, `clean` (c, *roi_size), `mask`, `inside` (1,
+        volume: Item with `image` (c, *space) in RAS order, [0, 1], `spacing` (d,), mm; `supervoxels` and
+            `regions` (1, *space), or `label`, where the arm has them; and the keys of `View`.
+        sample: Output of the pipeline for one tile: `image`, `clean` (c, *roi_size), `mask`, `inside` (1,
             *roi_size), `crop_start` (d,), voxels of the volume; `orientation` (d, d) where it was mirrored:
-            it is drawn as it lies in the volume.
-        pred: the network's output for this sample without the batch axis, (c, *roi_size).
-        title: the first line.
-        channel: the one that is shown, where it is not in colour.
+            it is drawn in the volume's orientation.
+        pred: Output of the network for this sample without the batch axis, (c, *roi_size).
+        title: First line.
+        channel: Index of the channel that is shown, where it is not in colour.
 
     Raises:
-        UserError: an arm that hides nothing, or a channel that is not there.
+        UserError: an arm that hides nothing, or a channel that does not exist.
     """
     from matplotlib.figure import Figure
 
@@ -95,7 +95,7 @@ def draw(
 
 
 def as_in_volume(sample: Mapping[str, Any], pred: Tensor | None) -> tuple[Mapping[str, Any], Tensor | None]:
-    """The tile, and what the network makes of it, mirrored back."""
+    """The tile and the network's output, mirrored back."""
     if "orientation" not in sample:
         return sample, pred
     signs = numpy(sample["orientation"]).diagonal()
@@ -107,7 +107,7 @@ def as_in_volume(sample: Mapping[str, Any], pred: Tensor | None) -> tuple[Mappin
 def with_depth(
     volume: Mapping[str, Any], sample: Mapping[str, Any], pred: Tensor | None
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], Tensor | None]:
-    """The three of an image as those of a volume that is one voxel of 1 mm thick along the third axis."""
+    """The arguments of an image as those of a volume that is one voxel of 1 mm thick along the third axis."""
     if volume["image"].ndim == 4:
         return volume, sample, pred
 
@@ -123,7 +123,7 @@ def with_depth(
 
 
 class Place:
-    """Where the tile and the hidden region lie, and the axial slice that is shown."""
+    """The positions of the tile and the hidden region, and the axial slice that is shown."""
 
     def __init__(
         self, volume: Mapping[str, Any], sample: Mapping[str, Any], view: View | None = None
@@ -141,7 +141,7 @@ class Place:
         self.mask = numpy(hidden[:, :, self.tile_slice]) > 0
 
     def show(self, axes: Any, picture: Float[np.ndarray, "..."], start: Any, **how: Any) -> None:
-        """A slice (j, i), or one with colours (j, i, 3 or 4), whose lower corner is voxel `start`, in mm."""
+        """Draw a slice (j, i), or (j, i, 3 or 4) with colours, in mm; its lower corner is voxel `start`."""
         left, bottom = np.asarray(start) * self.spacing[:2]
         width, height = picture.shape[1::-1] * self.spacing[:2]
         axes.imshow(
@@ -150,14 +150,14 @@ class Place:
         )  # fmt: skip
 
     def outline(self, axes: Any, labels: Shaped[np.ndarray, "i j"], start: Any, colour: str) -> None:
-        """The lines between voxels of different labels."""
+        """Draw the lines between voxels of different labels."""
         from matplotlib.collections import LineCollection
 
         lines = (borders(labels) + np.asarray(start)) * self.spacing[:2]
         axes.add_collection(LineCollection(list(lines), colors=colour, linewidths=0.7), autolim=False)
 
     def mark_tile(self, axes: Any) -> None:
-        """The hidden region, filled, and the tile's outline."""
+        """Draw the hidden region, filled, and the tile's outline."""
         from matplotlib.patches import Rectangle
 
         self.show(axes, tinted(self.mask.T.astype(int), HIDDEN), self.start[:2])
@@ -168,7 +168,7 @@ class Place:
 def describe(
     volume: Mapping[str, Any], sample: Mapping[str, Any], place: Place, channel: int
 ) -> tuple[str, str]:
-    """Two lines on the volume and on what is hidden of it."""
+    """Two lines about the volume and its hidden region."""
     view, dims = place.view, place.view.dims
     words = WORDS[dims]
     channels = len(volume["image"])
@@ -240,7 +240,7 @@ def tile_panels(
 
 
 def as_output(sample: Mapping[str, Any], pred: Float[Tensor, "c a b d"]) -> dict[str, Any]:
-    """A sample and its prediction as a batch of one, which the method's errors take."""
+    """A sample and its prediction as a batch of one, the input of the method's errors."""
     label = {key: torch.as_tensor(sample[key])[None] for key in ("clean", "mask", "inside")}
     label["clean"] = label["clean"].float()
     return {"pred": pred.detach().cpu().float()[None], "label": label}

@@ -1,4 +1,4 @@
-"""Random brightness and gamma, the same for an image and for what was cut out of it."""
+"""Random brightness and gamma, the same for an image and for the region removed from it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,20 +16,21 @@ __all__ = ["RandBrightnessGammad"]
 class RandBrightnessGammad(MapTransform, Randomizable):
     """x -> f_c * x^g for volumes or images (c, ...) scaled to [0, 1], with one draw for all keys.
 
-    f_c is uniform in [1 - `brightness`, 1 + `brightness`], one per channel, with probability `prob`, else 1;
-    g is uniform in `gamma`, with probability `prob`, else 1. A function of each voxel's value alone, which
-    keeps 0: so a region that is 0 in one of the keys stays hidden, and elsewhere the keys stay equal. MONAI's
-    `RandAdjustContrastd` scales each key by its own minimum and maximum, which the region changes.
+    f_c is uniform in [1 - `brightness`, 1 + `brightness`], one per channel, with probability `prob`,
+    otherwise 1; g is uniform in `gamma`, with probability `prob`, otherwise 1. It is a function of each
+    voxel's value only, and keeps 0: a region that is 0 in one of the keys stays hidden, and elsewhere the
+    keys stay equal. MONAI's `RandAdjustContrastd` scales each key by its own minimum and maximum, which the
+    region changes.
 
     Args:
-        keys: volumes of as many channels.
-        brightness: largest relative change, in [0, 1).
-        gamma: lowest and highest exponent, above 0.
-        prob: of each of the two.
+        keys: Keys of volumes with equal numbers of channels.
+        brightness: Largest relative change, in [0, 1).
+        gamma: Lowest and highest exponent, above 0.
+        prob: Probability of each of the two.
 
     Raises:
-        UserError: for a value out of its range; when called, for a volume with values below 0, which have no
-            power.
+        UserError: for a value out of range; when called, for a volume with values below 0, for which the
+            power is undefined.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class RandBrightnessGammad(MapTransform, Randomizable):
         self.exponent = float(exponent) if changed[1] else 1.0
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The sample with its volumes changed alike."""
+        """The sample with the same change in all its volumes."""
         d = dict(data)
         self.randomize(len(d[self.keys[0]]))
         for key in self.key_iterator(d):

@@ -51,24 +51,24 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-BORDER = 3  # voxels round a hidden region whose mean the baseline fills it with
+BORDER = 3  # width in voxels of the border whose mean the baseline fills a hidden region with
 WINDOW = 7  # voxels, edge of the windows of SSIM
 
 
 def choose_arm(
     arm: str, arms: Mapping[str, Mapping[str, Any]], labelled_part: bool = False
 ) -> dict[str, Any]:
-    """One row of the table of arms, and what follows from it.
+    """One row of the table of arms, with derived entries.
 
     Args:
         arm: Name of the row.
         arms: Table of the configuration.
-        labelled_part: Only a part of the labelled cases is used, so that labels are read in every arm.
+        labelled_part: Whether only some of the labelled cases are used, so that labels are read in every arm.
 
     Returns:
-        task, regions, roi, untrained: the row. labelled: labels are read. read: the files of a case.
+        task, regions, roi, untrained: the row. labelled: whether labels are read. read: the files of a case.
         purpose: that of `prepare_cases`. recorded_as: the method in the checkpoint's record.
-        target_keys: what the loss reads.
+        target_keys: the targets of the loss.
 
     Raises:
         UserError: no such arm, or a row that lacks task, regions or roi.
@@ -102,8 +102,8 @@ class SupervoxelInpaintingNet(nn.Module):
     """Backbone and a linear convolution of kernel size 1, the layer that fine-tuning replaces.
 
     Args:
-        backbone: any network with `encode` and `decode`.
-        outputs: channels; 0: as many as the images have.
+        backbone: Network with `encode` and `decode`.
+        outputs: Number of output channels; 0 = as many as the images have.
     """
 
     def __init__(self, backbone: Backbone, outputs: int = 0) -> None:
@@ -119,13 +119,13 @@ class SupervoxelInpaintingNet(nn.Module):
 
 
 class InpaintingLoss(nn.Module):
-    """Mean squared error over the whole tile and all channels, + `region_weight` * that in the hidden region.
+    """Mean squared error over the tile and all channels, + `region_weight` * that in the hidden region.
 
-    A region is a hundredth of a tile: by the first part alone, which is the paper's loss, a network spends
-    its first thousands of steps on copying what it sees.
+    A region is a hundredth of a tile: with the first part only, which is the paper's loss, a network spends
+    its first thousands of steps on copying its input.
 
     Args:
-        region_weight: 0: the paper's loss.
+        region_weight: Weight of the hidden region; 0 = the paper's loss.
     """
 
     def __init__(self, region_weight: float = 0.0) -> None:
@@ -140,7 +140,7 @@ class InpaintingLoss(nn.Module):
 
 
 class RestartLoss(nn.Module):
-    """Dice loss of a segmentation, mean over the foreground classes: what arm restart-unet is trained on."""
+    """Dice loss of a segmentation, mean over the foreground classes: the loss of arm restart-unet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def loss_of(task: str, region_weight: float = 0.0) -> nn.Module:
 
 
 class Untrained:
-    """Handler of a trainer that makes no step: final.pt holds the initial weights (arm vanilla-unet, 3.2).
+    """Handler of a trainer that takes no step: final.pt holds the initial weights (arm vanilla-unet, 3.2).
 
     It has to be attached after the checkpointer, which makes sure that no run is overwritten.
 
@@ -193,7 +193,7 @@ class Untrained:
 
 
 # --------------------------------------------------------------------------------------------------- errors
-# Each takes the trainer's output {"pred", "label"} and gives one number per tile, ready for `SampleMean`.
+# Each takes the trainer's output {"pred", "label"} and returns one number per tile, for `SampleMean`.
 def masked_mean(values: Shaped[Tensor, "b c *space"], mask: Bool[Tensor, "b 1 *space"]) -> Float[Tensor, "b"]:
     """Mean over the channels and the voxels where `mask` is True; 0 where there are none."""
     total = (values * mask).flatten(1).sum(1)
@@ -201,7 +201,7 @@ def masked_mean(values: Shaped[Tensor, "b c *space"], mask: Bool[Tensor, "b 1 *s
 
 
 def squared_error(output: Mapping[str, Any]) -> Float[Tensor, "b c *space"]:
-    """Of each voxel and channel, intensities [0, 1]."""
+    """Squared error of each voxel and channel, intensities [0, 1]."""
     return (output["pred"].float() - output["label"]["clean"]).square()
 
 
@@ -211,7 +211,7 @@ def masked_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
 
 
 def mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
-    """Mean squared error over the whole tile: the loss."""
+    """Mean squared error over the complete tile: the loss."""
     return squared_error(output).flatten(1).mean(1)
 
 
@@ -223,7 +223,7 @@ def masked_psnr(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
 def masked_ssim(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
     """Structural similarity, mean over windows 7 voxels long, all weights equal, centred in the region.
 
-    At the tile's faces the windows see the outermost voxels again.
+    At the tile's faces the outermost voxels are repeated.
     """
     dims = output["pred"].ndim - 2
     pad = [WINDOW // 2] * (2 * dims)
@@ -238,7 +238,7 @@ def masked_ssim(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
 
 
 def flat_fill_mse(output: Mapping[str, Any], near: Bool[Tensor, "b 1 *space"] | bool) -> Float[Tensor, "b"]:
-    """`masked_mse` of a region filled with one value per channel, the mean of what is seen where `near`."""
+    """`masked_mse` of a region filled with one value per channel, the mean of visible `near` voxels."""
     clean, mask = output["label"]["clean"], output["label"]["mask"]
     source = near & ~mask & output["label"]["inside"]  # a tile may reach beyond its volume
     fill = (clean * source).flatten(2).sum(2) / source.flatten(2).sum(2).clamp(min=1)
@@ -261,7 +261,7 @@ def tile_fill_mse(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
 
 
 def relative(error: float, baseline: float) -> float:
-    """Their ratio; NaN where every region is flat, so that the baseline makes no error.
+    """Ratio of two errors; NaN where every region is flat, so that the baseline has no error.
 
     Examples:
         >>> relative(0.1, 0.4)
@@ -277,7 +277,7 @@ def validation_metrics(task: str = "inpainting") -> dict[str, Metric]:
     `mean_fill_mse`, is 1 for a network that is no better than a flat fill with the mean of the border.
 
     Args:
-        task: segmentation, which is measured after fine-tuning, has none.
+        task: Task of the arm; segmentation, which is measured after fine-tuning, has no metrics.
     """
     if task == "segmentation":
         return {}

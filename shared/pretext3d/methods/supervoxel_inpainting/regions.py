@@ -1,11 +1,12 @@
-"""Regions of a volume to hide, by supervoxels and foreground or as cuboids, and the tile to hide one in.
+"""Regions of a volume to hide, from supervoxels and foreground or as cuboids, and the tile around one.
 
 Kayal S, Chen S, de Bruijne M. Region-of-Interest Guided Supervoxel Inpainting for Self-supervision. MICCAI
 2020, section 2.1 with Eq. 1, and section 3.3.
 
 Deviates: the paper's tiles are centred in-plane and overlap along z; here a tile is moved in-plane as little
-as needed, and drawn along z, so that it holds the whole region, or as much of it as a tile can. In 2D (ours)
-supervoxels are superpixels, cuboids are rectangles, and a tile is moved in-plane as in 3D: d is 2 or 3 below.
+as needed, and drawn along z, so that it contains the complete region, or as much of it as possible. In 2D
+(ours) supervoxels are superpixels, cuboids are rectangles, and a tile is moved in-plane as in 3D: d is 2 or 3
+below.
 """
 
 import math
@@ -26,8 +27,8 @@ from pretext3d.transforms.crops import crop_resize
 __all__ = ["KINDS", "RandHideRegiond", "Regionsd"]
 
 KINDS = ("supervoxels", "cuboids")
-FORMAT = 1  # of what `Regionsd` finds: a change of it raises this, and cached volumes are made again
-THROUGH = 2  # the axis through the plane, along which a tile's place is random
+FORMAT = 1  # version of the output of `Regionsd`: raised with each change, so that caches are rebuilt
+THROUGH = 2  # the axis through the plane, along which a tile's position is random
 
 
 def region_map(
@@ -36,13 +37,13 @@ def region_map(
     """R = f(I) * S, Eq. 1, with the regions of at least `min_voxels` numbered 1..m, and 0 elsewhere.
 
     Args:
-        supervoxels: f(I), labels from 1; 0 belongs to none.
-        roi: S, True in the foreground; None: everywhere.
-        min_voxels: of a region.
+        supervoxels: Labels f(I), from 1; 0 belongs to none.
+        roi: Foreground S, True inside; None = everywhere.
+        min_voxels: Smallest number of voxels of a region.
 
     Returns:
-        The map; the first and the last voxel plus one of each region along every axis; the largest region's
-        voxels, kept or not.
+        The map; the first and the last voxel plus one of each region along every axis; the number of voxels
+        of the largest region, kept or not.
 
     Examples:
         >>> regions, boxes, largest = region_map(torch.tensor([[[1, 1, 2], [1, 3, 3]]]), None, 2)
@@ -63,29 +64,28 @@ def region_map(
         place = place.reshape([-1 if a == axis else 1 for a in range(dims)])
         filled = torch.bincount((regions * length + place).flatten(), minlength=(count + 1) * length)
         filled = (filled.reshape(count + 1, length)[1:] > 0).int()
-        boxes[:, 0, axis] = filled.argmax(1)  # the first filled place
+        boxes[:, 0, axis] = filled.argmax(1)  # the first filled position
         boxes[:, 1, axis] = length - filled.flip(1).argmax(1)
     return regions.to(dtype), boxes, int(sizes.max())
 
 
 class Regionsd(Transform):
-    """Deterministic: what can be hidden in a volume.
+    """Deterministic: adds the regions of a volume that can be hidden.
 
-    Of supervoxels: `regions` (1, *space), 1..m and 0 elsewhere, and `region_boxes` (m, 2, d), their bounds.
-    Of cuboids round the foreground: `foreground` (n,), the flat indices of its voxels. Always: `spacing`
-    (d,), mm, and `unusable`, '' or why the volume offers no region.
+    From supervoxels: `regions` (1, *space), 1..m and 0 elsewhere, and `region_boxes` (m, 2, d), their bounds.
+    For cuboids around the foreground: `foreground` (n,), the flat indices of its voxels. Always: `spacing`
+    (d,), mm, and `unusable`, '' or the reason why the volume has no region.
 
     Args:
-        regions: supervoxels or cuboids.
-        roi: only where the label is above 0.
-        min_region_voxels: Fewest voxels of a region of supervoxels (the paper: 1500).
-        min_region_size: Least size of a region of supervoxels in the world, which means the same at every
-            resolution: mm3 in a volume, mm2 in an image (a photograph without a spacing has pixels of 1 mm);
-            0: any.
-        cuboid_sides: a cuboid's shortest and longest edge, voxels (the paper: 12 or more).
+        regions: Kind of the regions, supervoxels or cuboids.
+        roi: Whether to use only voxels with a label above 0.
+        min_region_voxels: Smallest number of voxels of a region of supervoxels (the paper: 1500).
+        min_region_size: Smallest physical size of a region of supervoxels, the same at every resolution: mm3
+            in a volume, mm2 in an image (a photograph without a spacing has pixels of 1 mm); 0 = any.
+        cuboid_sides: Shortest and longest edge of a cuboid, voxels (the paper: 12 or more).
 
     Raises:
-        UserError: for a value out of its range; when called, for a case without a label where `roi` is set.
+        UserError: for a value out of range; when called, for a case without a label where `roi` is set.
     """
 
     def __init__(
@@ -146,16 +146,19 @@ class Regionsd(Transform):
         if not d["unusable"] and not len(d["region_boxes"]):
             key = f"min_region_voxels: {self.min_region_voxels}"
             if least > self.min_region_voxels:
-                key = (
-                    f"min_region_size: {self.min_region_size:g}, at {voxel:.3g} mm{len(d['spacing'])} a voxel"
-                )
+                unit = f"mm{len(d['spacing'])}"
+                key = f"min_region_size: {self.min_region_size:g}, at {voxel:.3g} {unit} per voxel"
             d["unusable"] = f"no region of {least} voxels or more ({key}), the largest has {largest}"
 
 
 def window_starts(counts: Int[Tensor, "n"], size: int) -> Int[Tensor, "s"]:
-    """Starts of the windows of `size` places that hold most of `counts`, ascending.
+    """Starts of the windows of `size` positions that contain most of `counts`, ascending.
 
-    Where `size` exceeds n there is one: that with the n places in its middle.
+    Where `size` exceeds n there is one: that with the n positions in its middle.
+
+    Examples:
+        >>> window_starts(torch.tensor([0, 2, 0, 0, 2]), 2).tolist()
+        [0, 1, 3]
     """
     n = len(counts)
     if n <= size:
@@ -166,28 +169,28 @@ def window_starts(counts: Int[Tensor, "n"], size: int) -> Int[Tensor, "s"]:
 
 
 class RandHideRegiond(MapTransform, Randomizable):
-    """Draws one region and a tile round it, and hides the region: zero in all channels.
+    """Draws one region and a tile around it, and hides the region: zero in all channels.
 
-    Gives `image` (c, *roi_size), the tile without the region; `clean`, the tile; `mask` (1, *roi_size), True
+    Sets `image` (c, *roi_size), the tile without the region; `clean`, the tile; `mask` (1, *roi_size), True
     where hidden; `inside` (1, *roi_size), True where the volume is; `crop_start` and `crop_size`, float
     tensors (d,), the tile in voxels of the volume.
 
-    Region of supervoxels: all m come in a random order, then all in another one, and so on: draw d of a case
+    Region of supervoxels: all m occur in a random order, then all in another one, and so on: draw d of a case
     is number d mod m of order floor(d / m). Drawn at random where the sample has no `draw`. Cuboid: each edge
-    uniform between `cuboid_sides`, and no longer than the volume and the tile; its place uniform, or, with
-    `foreground`, over those places that hold a voxel of it, itself drawn uniformly. Tile: along i and j the
-    most central, along k a random one, of those that hold the whole region, or most of it. Smaller volumes
-    lie in its middle, with zeros around.
+    uniform between `cuboid_sides`, and no longer than the volume and the tile; its position uniform, or, with
+    `foreground`, uniform over the positions that contain a voxel of it, itself drawn uniformly. Tile: along i
+    and j the most central, along k a random one, of those that contain the complete region, or most of it.
+    Smaller volumes are placed in its middle, with zeros around.
 
     Args:
-        keys: the volume, one key.
-        roi_size: voxels of the tile, as many numbers as the volume has axes.
-        regions: as in `Regionsd`, whose results are needed.
-        cuboid_sides: a cuboid's shortest and longest edge, voxels.
-        seed: of the order of regions.
+        keys: Key of the volume, one key.
+        roi_size: Size of the tile in voxels, as many numbers as the volume has axes.
+        regions: Kind of the regions, as in `Regionsd`, whose output is needed.
+        cuboid_sides: Shortest and longest edge of a cuboid, voxels.
+        seed: Seed of the order of regions.
 
     Raises:
-        UserError: for a value out of its range; when called, for a volume that is `unusable`.
+        UserError: for a value out of range; when called, for a volume that is `unusable`.
     """
 
     def __init__(
@@ -243,7 +246,7 @@ class RandHideRegiond(MapTransform, Randomizable):
                 last = [min(v, end) for v, end in zip(inside, last, strict=True)]
             self.low = [int(self.R.randint(a, b + 1)) for a, b in zip(first, last, strict=True)]
             self.hidden = torch.ones(sides, dtype=torch.bool, device=data[self.keys[0]].device)
-        held = self.hidden  # what of it lies in the tile as far as that is chosen
+        held = self.hidden  # the part of it in the tile, as far as the tile is chosen
         for axis, (n, size) in enumerate(zip(shape, self.roi_size, strict=True)):
             low, length = int(self.low[axis]), held.shape[axis]
             counts = torch.zeros(n, dtype=torch.long)
@@ -283,5 +286,5 @@ def _two_sides(sides: Any) -> tuple[int, int]:
 
 
 def _plain(volume: Tensor) -> Tensor:
-    """Without MONAI's meta data, whose book-keeping costs more than the crop."""
+    """The tensor without MONAI's metadata, whose bookkeeping costs more than the crop."""
     return volume.as_tensor() if isinstance(volume, MetaTensor) else volume

@@ -1,8 +1,8 @@
-"""A picture of VectorPOSE's task: what the network sees of a volume, what it must predict, what it predicted.
+"""A picture of VectorPOSE's task: the network's input, what it must predict, and what it predicted.
 
 Planes are shown as radiologists show them: the patient's right on the left, and the front on the left of a
-sagittal plane. Letters at the edges name the patient's directions, whether a crop was mirrored or rotated. A
-2D item has one plane: itself.
+sagittal plane. Letters at the edges name the patient's directions, also where a crop was mirrored or rotated.
+A 2D item has one plane: itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def draw(
     pred: tuple[Tensor, Tensor] | None = None,
     title: str = "",
 ) -> Any:
-    """The task of one crop, and with `pred` how well the network does it, as a matplotlib `Figure`.
+    """The task of one crop, and with `pred` the network's result, as a matplotlib `Figure`.
 
     The volume in three planes through the crop's centre, the crop's outline, and, projected onto the planes,
     the vectors from its centre and corners to the landmark; below, the middle slice of the crop along the
@@ -37,13 +37,14 @@ def draw(
     it.
 
     Args:
-        volume: `image` (c, *space) in RAS order, [0, 1], `spacing` (d,), mm, and what `View` reads.
-        sample: what the pipeline gives for one crop: `image`, `clean` (c, *roi_size), `boundary` (optional),
+        volume: Item with `image` (c, *space) in RAS order, [0, 1], `spacing` (d,), mm, and the keys of
+            `View`.
+        sample: Output of the pipeline for one crop: `image`, `clean` (c, *roi_size), `boundary` (optional),
             `vectors` (n, d), mm, n from 0, `radius` (1,), mm, `crop_start`, `crop_size` (d,), voxels of the
             volume, and `orientation` (d, d).
-        pred: the network's output for this sample without the batch axis: vector logits (n, d) and
+        pred: Output of the network for this sample without the batch axis: vector logits (n, d) and
             reconstruction logits (c or 2c, *roi_size).
-        title: the first line.
+        title: First line.
     """
     from matplotlib.figure import Figure
 
@@ -78,7 +79,7 @@ def draw(
 
 
 class Place:
-    """Where a crop lies, in mm from the volume's lower corner, and how it was mirrored or rotated."""
+    """The position of a crop, in mm from the volume's lower corner, and how it was mirrored or rotated."""
 
     def __init__(self, volume: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
         self.view = View(volume)
@@ -95,7 +96,7 @@ class Place:
         one = channels > 1 and not self.view.colour
         extent, crop = (f"{times(mm, 0)} {unit}, " for mm in (self.extent, self.high - self.low))
         spacing = f" of {times(self.spacing)} {unit}"
-        if not self.view.oriented:  # lengths in pixels of the file: the same numbers again
+        if not self.view.oriented:  # lengths would be the same numbers, in pixels of the file
             extent = crop = spacing = ""
         self.description = (
             f"{kind}: {extent}{times(self.shape)} {voxels}{spacing}"
@@ -113,13 +114,13 @@ class Place:
         return "rotated" if np.linalg.det(self.orientation) > 0 else "rotated and mirrored"
 
     def origins(self, count: int) -> Shaped[np.ndarray, "n d"]:
-        """Where the first `count` vectors start, mm."""
+        """Origins of the first `count` vectors, mm."""
         dims = self.view.dims
         unit = np.asarray(ORIGINS[dims][:count], dtype=float).reshape(-1, dims)
         return self.low + unit * (self.high - self.low)
 
     def tips(self, vectors: Float[Tensor, "n d"]) -> Shaped[np.ndarray, "n d"]:
-        """Where vectors of the crop's frame end in the volume, mm: o + M^T v."""
+        """End points in the volume of vectors in the crop's frame, mm: o + M^T v."""
         return self.origins(len(vectors)) + numpy(vectors) @ self.orientation
 
     def field(self, tips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +143,7 @@ def predicted(sample: Mapping[str, Any], pred: tuple[Tensor, Tensor]) -> Float[T
 
 
 def as_output(sample: Mapping[str, Any], pred: tuple[Tensor, Tensor]) -> dict[str, Any]:
-    """A sample and its prediction as a batch of one, which the method's errors take."""
+    """A sample and its prediction as a batch of one, the input of the method's errors."""
     keys = [key for key in ("clean", "boundary", "vectors", "radius") if key in sample]
     label = {key: torch.as_tensor(sample[key]).float()[None] for key in keys}
     return {"pred": tuple(part.detach().cpu().float()[None] for part in pred), "label": label}
@@ -174,7 +175,7 @@ def crop_panels(
 
 
 def corrupted(image: Tensor, clean: Tensor) -> str:
-    """How much of the crop is changed, in words; the corruption leaves some crops unchanged."""
+    """The amount of change in the crop, in words; the corruption leaves some crops unchanged."""
     change = mean_change(image, clean)
     return f"corrupted: mean change {change:.3f}" if change > 0 else "this one was left uncorrupted"
 
@@ -271,7 +272,7 @@ def draw_slice(axes: Any, crop: Shaped[Tensor, "c *roi_size"], place: Place) -> 
 def draw_caption(
     figure: Any, sample: Mapping[str, Any], pred: tuple[Tensor, Tensor] | None, view: View
 ) -> None:
-    """What the colours mean, with the numbers: between the rows, in 2D below the pictures."""
+    """Draw the legend of the colours, with numbers: between the rows, in 2D below the pictures."""
     from matplotlib.lines import Line2D
 
     lengths = np.linalg.norm(numpy(sample["vectors"]), axis=1)

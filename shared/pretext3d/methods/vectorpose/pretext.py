@@ -5,9 +5,9 @@ Spatially-Aware Self-Supervised Volumetric Representation Learning. ISBI 2023.
 
 In the paper's order: vectors from a crop's origins to the volume's landmark (2.1), their loss (Eq. 1),
 reconstruction of voxels and boundaries (2.2, Eq. 2), the total loss and the heads (2.3), and errors in units
-a person can read. The geometry of the vectors is in `pretext3d.methods.vectorpose.vectors`, the corruption of
-the input in `pretext3d.transforms.noising`, the boundary filter in `pretext3d.transforms.edges`, the crops in
-`pretext3d.transforms.crops`.
+that are easy to interpret. The geometry of the vectors is in `pretext3d.methods.vectorpose.vectors`, the
+corruption of the input in `pretext3d.transforms.noising`, the boundary filter in
+`pretext3d.transforms.edges`, the crops in `pretext3d.transforms.crops`.
 
 Deviates: vectors are in millimetres, not voxels, so that anisotropic volumes keep true angles; the boundary
 target's scaling, which the paper does not give, is a parameter. The paper has volumes only. In 2D (ours) the
@@ -61,19 +61,19 @@ __all__ = [
 
 # ---------------------------------------------------------------------------------------------- 2.1 vectors
 class Landmarkd(Transform):
-    """Deterministic: where a volume's reference landmark is, and its size and spacing.
+    """Deterministic: adds the position of a volume's reference landmark, its size and its spacing.
 
     Adds float tensors of shape (d,): `landmark_voxel` (continuous voxel coordinates), `volume_size` (voxels)
     and `spacing` (mm). The landmark is the case's `landmark` (x, y, z, mm in the world frame) if it has one,
     the centre of mass of its `landmark_mask` if that was loaded, and the volume's centre otherwise (the
-    paper's default). In 2D the point's projection onto the plane counts, however far from the plane it is,
-    with the third of its numbers along the plane's normal; the mask is that of the plane.
+    paper's default). In 2D the point is projected onto the plane, at any distance from it; the third of
+    its numbers is along the plane's normal; the mask is that of the plane.
 
     Args:
-        image_key: the volume (c, i, j, k) or image (c, i, j), with its affine.
-        point_key: key of the world point.
-        mask_key: key of a loaded mask, as its file has it, on any grid; anything above 0.5 counts. The mask
-            itself is taken out of the case.
+        image_key: Key of the volume (c, i, j, k) or image (c, i, j), with its affine.
+        point_key: Key of the world point.
+        mask_key: Key of a loaded mask, unchanged, on any grid; voxels above 0.5 count. The mask itself is
+            removed from the case.
     """
 
     def __init__(
@@ -107,19 +107,21 @@ class Landmarkd(Transform):
 
 
 def _affine_3d(image: MetaTensor) -> Float[Tensor, "4 4"]:
-    """An image's affine, float64; one of a plane leaves z alone."""
+    """An image's affine, float64; that of a plane leaves z unchanged."""
     return to_affine_nd(3, torch.as_tensor(image.affine, dtype=torch.float64))
 
 
 class VectorTargetsd(Randomizable, Transform):
     """Adds `vectors` (n, d), mm, and `radius` (1,), mm: half the volume's diagonal, Eq. 1's R.
 
-    The landmark is jittered by U(-`jitter`, `jitter`) of the volume's length along each axis. Needs what
-    `Landmarkd`, `RandScaleCropd` and `RandFlipRotate90d` add; without the last one the frame is the volume's.
+    The landmark is jittered by U(-`jitter`, `jitter`) of the volume's length along each axis. Needs the keys
+    that `Landmarkd`, `RandScaleCropd` and `RandFlipRotate90d` add; without the last the frame is the
+    volume's.
 
     Args:
-        num_vectors: 0 (no vector prediction) to 9, in 2D to 5; None: all; Table 2 has 1, 2, 5 and 9.
-        jitter: eta, a fraction of each dimension's length (the paper: 0.05).
+        num_vectors: Number of vectors, 0 (no vector prediction) to 9, in 2D to 5; None = all; Table 2 has 1,
+            2, 5 and 9.
+        jitter: Fraction eta of each dimension's length (the paper: 0.05).
 
     Raises:
         UserError: for a value outside its range; of `num_vectors` when called in 2D, too.
@@ -149,9 +151,9 @@ class VectorTargetsd(Randomizable, Transform):
 
 
 def without_jitter(preprocessing: Compose) -> Compose:
-    """A copy of the training's transforms whose vectors lead to the landmark itself, as validation measures.
+    """A copy of the training's transforms whose vectors point to the landmark itself, for validation.
 
-    With jitter, held-out errors could not fall under the mean length of the jitter.
+    With jitter, held-out errors could not fall below the mean length of the jitter.
     """
     copied = deepcopy(preprocessing)
     for transform in copied.transforms:
@@ -180,12 +182,12 @@ class VectorPoseLoss(nn.Module):
     """Eq. 3: lambda * BFR + (1 - lambda) * VP, with BFR = L1(voxels) + alpha * L1(boundaries), Eq. 2.
 
     The network's `pred` = (vector logits (b, n, d), reconstruction logits (b, c or 2c, *space)); the target
-    is the batch's dictionary with `vectors`, `radius`, `clean` and `boundary`. With no vectors the loss is
-    BFR alone.
+    is the batch's dictionary with `vectors`, `radius`, `clean` and `boundary`. Without vectors the loss is
+    BFR only.
 
     Args:
-        reconstruction_weight: lambda, 0 to 1 (the paper: 0.5).
-        boundary_weight: alpha (the paper: 5); not used by a network without boundary channels.
+        reconstruction_weight: Weight lambda, 0 to 1 (the paper: 0.5).
+        boundary_weight: Weight alpha (the paper: 5); not used by a network without boundary channels.
     """
 
     def __init__(self, reconstruction_weight: float = 0.5, boundary_weight: float = 5.0) -> None:
@@ -216,11 +218,11 @@ class VectorPoseNet(nn.Module):
     many boundary channels. 2D or 3D, as the backbone.
 
     Args:
-        backbone: any network with `encode` and `decode`.
-        num_vectors: as in `VectorTargetsd`; 0 leaves the VP head out.
-        hidden: width of the MLP (the paper: 256).
-        pool_size: edge of the pooled map; 1 = global average (the paper).
-        boundary: False leaves the boundary channels out (Table 2's first column).
+        backbone: Network with `encode` and `decode`.
+        num_vectors: Number of vectors, as in `VectorTargetsd`; 0 = no VP head.
+        hidden: Width of the MLP (the paper: 256).
+        pool_size: Edge of the pooled map; 1 = global average (the paper).
+        boundary: Whether to predict boundary channels (False: Table 2's first column).
 
     Raises:
         UserError: for more vectors than a crop has origins.
@@ -259,7 +261,7 @@ class VectorPoseNet(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------- errors
-# Each takes the trainer's output {"pred", "label"} and gives one number per crop, ready for `SampleMean`.
+# Each takes the trainer's output {"pred", "label"} and returns one number per crop, for `SampleMean`.
 def predicted_vectors(output: dict[str, Any]) -> Float[Tensor, "b n d"]:
     """The predicted vectors in mm."""
     return to_cartesian(activate_vectors(output["pred"][0].float()), output["label"]["radius"])
@@ -273,13 +275,13 @@ def vector_error_mm(output: dict[str, Any]) -> Float[Tensor, "b"]:
 def angular_error_degrees(output: dict[str, Any]) -> Float[Tensor, "b"]:
     """Mean over a crop's vectors of the angle between predicted and true vector, 0 to 180 degrees."""
     predicted, true = predicted_vectors(output), output["label"]["vectors"]
-    predicted, true = (F.pad(v, (0, 3 - v.shape[-1])) for v in (predicted, true))  # a plane's lie in space
+    predicted, true = (F.pad(v, (0, 3 - v.shape[-1])) for v in (predicted, true))  # in 2D: z is 0
     sine = torch.linalg.cross(predicted, true).norm(dim=-1)
     return torch.rad2deg(torch.atan2(sine, (predicted * true).sum(-1))).mean(dim=1)
 
 
 def scale_error_percent(output: dict[str, Any]) -> Float[Tensor, "b"]:
-    """Error of the crop's extent as the predicted vectors imply it, percent; NaN for fewer than 2 vectors.
+    """Error of the crop's extent implied by the predicted vectors, percent; NaN for fewer than 2 vectors.
 
     A crop's extent is the root mean square distance between its origins and their mean: the landmark cancels.
     """
@@ -315,7 +317,8 @@ def boundary_l1(output: dict[str, Any]) -> Float[Tensor, "b"]:
 class MeanVectorError:
     """The baseline: `vector_error_mm` of always predicting the training set's mean vectors.
 
-    The mean over `num_crops` training samples is taken at the first use: a function of the data set's seed.
+    The mean over `num_crops` training samples is computed at the first use; it is a function of the data
+    set's seed.
     """
 
     def __init__(self, dataset: CachedVolumes, num_crops: int = 512) -> None:

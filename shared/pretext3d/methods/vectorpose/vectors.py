@@ -1,4 +1,4 @@
-"""Geometry of VectorPOSE's vectors, in 2 and 3 dimensions: where they start, their length and direction.
+"""Geometry of VectorPOSE's vectors, in 2 and 3 dimensions: origins, length and direction.
 
 Zhang Y, Gu P, Sapkota N, Zheng H, Liang P, Chen DZ. A Point in the Right Direction: Vector Prediction for
 Spatially-Aware Self-Supervised Volumetric Representation Learning. ISBI 2023, section 2.1.
@@ -14,7 +14,7 @@ from pretext3d.checking import whole_number
 
 __all__ = ["ORIGINS", "check_num_vectors", "landmark_vectors", "to_cartesian", "to_spherical"]
 
-# Origins in the crop's unit cube, in the order in which a smaller number of vectors takes them.
+# Origins in the crop's unit cube, in the order in which a smaller number of vectors uses them.
 # 3D: the centre, a corner, the three corners that make a regular tetrahedron with it, the other four (Table
 # 2: 1, 2, 5, 9). 2D: the centre, a corner, the opposite one (the longest baseline shows the scale best), the
 # other two.
@@ -30,7 +30,7 @@ ORIGINS = {
 
 
 def check_num_vectors(num_vectors: int | None, spatial_dims: int) -> int:
-    """The number of vectors in 2D or 3D; None means one for each origin.
+    """The number of vectors in 2D or 3D; None means one per origin.
 
     Raises:
         UserError: not 0 to 9 in 3D, 0 to 5 in 2D.
@@ -57,15 +57,16 @@ def landmark_vectors(
     """Vectors in mm from the crop's origins to the landmark, in the frame after flips and rotations.
 
     v_m = M ((landmark - (start + o_m * size)) * spacing), with o_m the m-th origin in the unit cube BEFORE
-    the transform: mirrored or rotated, vector m still starts where that corner went (the paper's index rule).
+    the transform: when mirrored or rotated, vector m still starts at that corner's new place (the paper's
+    index rule).
 
     Args:
-        landmark: the volume's landmark, continuous voxel coordinates.
-        start: the crop's lower corner, voxels.
-        size: the crop's edges, voxels of the volume (not of the network's input).
-        spacing: mm per voxel.
-        orientation: signed permutation M of the flips and rotations.
-        num_vectors: the first n of `ORIGINS`; None: all.
+        landmark: Landmark of the volume, continuous voxel coordinates.
+        start: Lower corner of the crop, voxels.
+        size: Edges of the crop, voxels of the volume (not of the network's input).
+        spacing: Size of a voxel in mm along each axis.
+        orientation: Signed permutation M of the flips and rotations.
+        num_vectors: Number of vectors, the first n of `ORIGINS`; None = all.
 
     Examples:
         >>> place = torch.tensor([2.5, 3.0]), torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0])
@@ -100,8 +101,13 @@ def _safe_sqrt(value: Tensor) -> Tensor:
 
 
 def to_cartesian(spherical: Float[Tensor, "*b d"], radius: Float[Tensor, "*r"]) -> Float[Tensor, "*b d"]:
-    """The inverse of `to_spherical`, in the unit of `radius`."""
-    length = spherical[..., 0] * radius  # of the coordinates that are not computed yet
+    """The inverse of `to_spherical`, in the unit of `radius`.
+
+    Examples:
+        >>> to_cartesian(torch.tensor([0.5, 0.5, 0.0]), torch.tensor(10.0)).round().tolist()
+        [5.0, 0.0, -0.0]
+    """
+    length = spherical[..., 0] * radius  # length of the coordinates that are not computed yet
     *polar, phi = (angle * math.pi for angle in spherical[..., 1:].unbind(-1))
     last = []
     for theta in polar:
