@@ -174,6 +174,6 @@ def test_modalities_that_are_not_there(bids, tmp_path, volume):
     with pytest.raises(UserError, match=r"modalities: found T1w, but .*dataset\.json lists the cases"):
         find_cases(tmp_path / "plain", modalities="T1w")
     for wrong in ([1], ["T1w", "T1w"], ["T1 w"]):
-        with pytest.raises(UserError, match=r"modalities: found .*, expected different BIDS suffixes"):
+        with pytest.raises(UserError, match=r"modalities: found .*, expected distinct BIDS suffixes"):
             check_modalities(wrong)
     assert check_modalities(None) == check_modalities("") == check_modalities([]) == []

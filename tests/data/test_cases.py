@@ -45,7 +45,7 @@ def test_msd_folder(tmp_path, volume, label, caplog):
     )
     cases = by_id(find_cases(str(tmp_path)))
     assert list(cases) == ["a", "b"]
-    assert "2 volumes of the folder are not in it" in caplog.text
+    assert "2 volumes of the folder are not listed" in caplog.text
     assert cases["a"]["image"] == str(tmp_path / "imagesTr/a.nii.gz")
     assert cases["a"]["landmark_mask"] == cases["a"]["label"] == str(tmp_path / "labelsTr/a.nii.gz")
     assert (cases["a"]["fold"], cases["a"]["landmark"], cases["a"]["age"]) == (1, [1.5, -2, 3], 61)

@@ -105,7 +105,7 @@ def test_one_file_a_channel(volume):
         "shape": "channels of different shapes: [5, 6, 7] and [5, 6, 8] in y.nii.gz",
         "axes": "bad geometry: z.nii.gz has other axes or spacing than x_0.nii.gz",
         "gone": "missing file: gone.nii.gz in gone.nii.gz",
-        "4d": "wrong number of channels: one file a channel, but some of the 2 files have several",
+        "4d": "wrong number of channels: some of the 2 files have several, expected one per file",
     }
     assert reasons(check_cases([case("all flat", [flat, a])], channels=[0])) == {
         "all flat": "empty: every voxel is 0"

@@ -87,7 +87,7 @@ def test_truncated_file_is_computed_anew(tmp_path, caplog, share):
     path.write_bytes(content[: int(share * len(content))])
     with caplog.at_level(logging.WARNING):
         assert (kept_array(path, lambda: array) == array).all()
-    assert "x.npz is damaged and computed anew" in caplog.text
+    assert "x.npz is damaged and computed again" in caplog.text
     assert (kept_array(path, never) == array).all()
 
 

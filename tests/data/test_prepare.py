@@ -253,7 +253,7 @@ def test_landmarks_of_some_cases_only_are_told(msd, prepare, caplog):
     with caplog.at_level(logging.WARNING):
         prepare(str(folder))
     assert [r.getMessage() for r in caplog.records] == [
-        f"landmark: 1 of 8 training cases have none ({lacks}): their volume's centre is taken instead"
+        f"landmark: 1 of 8 training cases have none ({lacks}): their volume's centre is used instead"
     ]
 
 

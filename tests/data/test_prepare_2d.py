@@ -115,7 +115,7 @@ def test_reasons(tmp_path, prepare, volume, caplog):
         "volume": "volume",
         "nan": "NaN",
     }
-    assert "slices: {axis: 2, every: 1} takes its slices" in caplog.text
+    assert "slices: {axis: 2, every: 1} uses its slices" in caplog.text
     assert prepare(folder)["bad"] == ready["bad"]  # from the verdicts on disk
 
 
@@ -151,7 +151,7 @@ def test_projections_of_one_dicom_series_are_cases_of_one_subject(tmp_path, prep
     assert all(found[f"p{n}/000.dcm"] == found[f"p{n}/001.dcm"] for n in range(3))
     assert len(set(found.values())) == 3
     assert len(ready["val"]) == 2
-    assert ready["bad"] == [["ct", "volume: 6x5x3 voxels; slices: {axis: 2, every: 1} takes its slices"]]
+    assert ready["bad"] == [["ct", "volume: 6x5x3 voxels; slices: {axis: 2, every: 1} uses its slices"]]
 
 
 @pytest.fixture

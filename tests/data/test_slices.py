@@ -146,7 +146,7 @@ def test_air_is_left_out_and_a_volumes_slices_stay_together(volume, tmp_path, ca
     }  # fmt: skip
     assert {c["subject"] for c in found if c["image"] == paths["b"]} == {"Anna"}
     assert found[-1] == cases[-1]  # a single slice is a case as it stands
-    with pytest.raises(UserError, match="takes constant slices alone of 1 volumes"):
+    with pytest.raises(UserError, match="gives only constant slices of 1 volumes"):
         taken(2, every=5, which=cases[:1])
 
 
@@ -161,7 +161,7 @@ def test_checks_in_2d(volume, label, tmp_path):
     ]
     checked = check_cases(cases, spatial_dims=2)
     assert {c["id"]: reason for c, reason in checked.bad} == {
-        "volume": "volume: 5x6x7 voxels; slices: {axis: 2, every: 1} takes its slices",
+        "volume": "volume: 5x6x7 voxels; slices: {axis: 2, every: 1} uses its slices",
         "beyond": "no such slice: 7 along axis 2, the volume is 5x6x7 along x y z",
         "row": "single row: shape 5x1x1",
         "flat": "empty: every voxel is 2",

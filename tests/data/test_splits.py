@@ -171,7 +171,7 @@ def test_a_datalist_that_parts_a_subject_is_warned_of(caplog):
         case["fold"] = number % 2
     split = split_cases(cases, 0.2, 0, fold=0)
     assert len(split.val) == 3  # what the datalist says is done
-    assert "part the volumes of 3 subject(s) (a, b, c)" in caplog.text
+    assert "separate the volumes of 3 subject(s) (a, b, c)" in caplog.text
     caplog.clear()
     split_cases(visits("abc", 2), 0.3, 0)
     assert not caplog.records
@@ -274,7 +274,7 @@ def test_num_labelled_out_of_range():
         labelled_subset(cases_of("abc"), num_labelled=4)
     with pytest.raises(UserError, match="num_labelled: found -1"):
         labelled_subset(cases_of("abc"), num_labelled=-1)
-    with pytest.raises(UserError, match="expected one of them"):
+    with pytest.raises(UserError, match="expected only one"):
         labelled_subset(cases_of("abc"), 0.5, num_labelled=2)
 
 

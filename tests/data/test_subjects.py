@@ -34,7 +34,7 @@ def test_subjects_of_a_csv(tmp_path):
             "id,who\ns1_ed,a\n",
             r"people\.csv: found the columns \['id', 'who'\], expected 'subject' and one of id, case, name",
         ),
-        ("id,subject\ns1_ed,a\ns9,b\n", r"people\.csv: 1 of 2 cases are not in dataset_dir, as 's9'"),
+        ("id,subject\ns1_ed,a\ns9,b\n", r"people\.csv: 1 of 2 cases are not in dataset_dir, e\.g\. 's9'"),
         ("id,subject\ns1_ed,a\ns1_ed,b\n", r"line 3: case 's1_ed' has subject 'b' here, 'a' above"),
         ("id,subject\ns1_ed\n", r"line 2: found case 's1_ed' and subject '', expected both"),
     ],

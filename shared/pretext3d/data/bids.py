@@ -1,7 +1,7 @@
-"""Names of the Brain Imaging Data Structure: who a volume is of, at which visit, of which modality.
+"""Names of the Brain Imaging Data Structure: the subject, session and modality of a volume.
 
 A name is `sub-<label>[_ses-<label>][_<key>-<value>...][_<suffix>]`; files are at
-`sub-<label>[/ses-<label>]/anat/<name>.nii.gz`, labels in folders `derivatives`, with the suffix dseg.
+`sub-<label>[/ses-<label>]/anat/<name>.nii.gz`; labels are in folders `derivatives`, with the suffix dseg.
 Source: Gorgolewski et al. 2016, The brain imaging data structure, Scientific Data 3:160044, and
 bids-specification.readthedocs.io, Common principles, and Derivatives: Imaging (dseg, space, desc ...).
 """
@@ -26,19 +26,19 @@ Case = dict[str, Any]
 NAME = re.compile(
     r"(sub-[A-Za-z0-9+]+)(?:_(ses-[A-Za-z0-9+]+))?((?:_[A-Za-z]+-[A-Za-z0-9+]+)*)(?:_([A-Za-z0-9]+))?"
 )
-ASIDE = {"derivatives", "sourcedata"}  # what was made of the images, and what they were made from
+ASIDE = {"derivatives", "sourcedata"}  # what was derived from the images, and what they were made from
 LABEL = "dseg"
-OWN_ENTITIES = {"space", "res", "den", "label", "desc", "seg", "atlas"}  # of a label, not of its image
+OWN_ENTITIES = {"space", "res", "den", "label", "desc", "seg", "atlas"}  # describe a label, not its image
 
 
 class BidsName(NamedTuple):
     """The parts of a file name.
 
     Attributes:
-        subject: As "sub-01".
-        session: As "ses-2"; '' where the name has none.
-        entities: The other pairs in their order, as ("acq-mprage", "run-1").
-        suffix: What kind of image it is, as "T1w"; '' where the name has none.
+        subject: Subject, for example "sub-01".
+        session: Session, for example "ses-2"; '' where the name has none.
+        entities: Remaining pairs in their order, for example ("acq-mprage", "run-1").
+        suffix: Kind of image, for example "T1w"; '' where the name has none.
     """
 
     subject: str
@@ -47,12 +47,12 @@ class BidsName(NamedTuple):
     suffix: str
 
     def value(self, entity: str) -> str:
-        """The value of an entity, '' where the name has none."""
+        """The value of an entity; '' where the name has none."""
         return next((e.partition("-")[2] for e in self.entities if e.partition("-")[0] == entity), "")
 
 
 def bids_name(path: str | Path) -> BidsName | None:
-    """The parts of a file's name; None where it is no BIDS name.
+    """The parts of a file's name; None where it is not a BIDS name.
 
     Examples:
         >>> bids_name("raw/sub-01/ses-2/anat/sub-01_ses-2_acq-fast_T1w.nii.gz")
@@ -67,7 +67,7 @@ def bids_name(path: str | Path) -> BidsName | None:
 
 
 def is_aside(name: str, folders: Sequence[str], files: Sequence[str]) -> bool:
-    """Whether a folder holds no images of a BIDS data set's own: its derivatives and its sourcedata.
+    """Whether a folder holds a BIDS data set's derivatives or sourcedata rather than its images.
 
     Args:
         name: Name of the folder.
@@ -90,10 +90,14 @@ def is_aside(name: str, folders: Sequence[str], files: Sequence[str]) -> bool:
 
 
 def check_modalities(modalities: Any) -> list[str]:
-    """The BIDS suffixes that become the channels of a case; [] = each file is a case of its own.
+    """The BIDS suffixes that become the channels of a case; [] = each file is a separate case.
 
     Raises:
-        UserError: for anything but different suffixes.
+        UserError: For anything other than distinct suffixes.
+
+    Examples:
+        >>> check_modalities("T1w"), check_modalities(["T1w", "FLAIR"]), check_modalities(None)
+        (['T1w'], ['T1w', 'FLAIR'], [])
     """
     if modalities is None or modalities == "":
         return []
@@ -101,24 +105,24 @@ def check_modalities(modalities: Any) -> list[str]:
     plain = all(isinstance(m, str) and re.fullmatch("[A-Za-z0-9]+", m) for m in found)
     if not plain or len(set(found)) < len(found):
         raise UserError(
-            f"modalities: found {modalities!r}, expected different BIDS suffixes, as [T1w, FLAIR], or null"
+            f"modalities: found {modalities!r}, expected distinct BIDS suffixes such as [T1w, FLAIR], or null"
         )
     return found
 
 
 def session_place(path: Path, name: BidsName) -> Path:
-    """The folder of a volume's session (of its subject without one); its own where none is called so."""
+    """The folder of a volume's session, or of its subject; the file's own folder where neither exists."""
     wanted = name.session or name.subject
     return next((p for p in path.parents if p.name == wanted), path.parent)
 
 
 def join_modalities(cases: Sequence[Case], modalities: Sequence[str], folder: Path) -> list[Case]:
-    """One case per session, its channels the modalities in their order.
+    """One case per session, with the modalities as channels in their order.
 
-    Of several files of one modality in a session, as of several runs, the one with the fewest entities is
-    taken, and the first by name of these. A session that lacks a modality becomes a case with the field
-    `missing`, the modalities that it lacks, for the check of volumes to name: so the split is the same
-    whatever the modalities are.
+    Where a session has several files of one modality (several runs, for example), the file with the fewest
+    entities is used; among equals, the first by name. A session that lacks a modality becomes a case with
+    the field `missing`, which lists the modalities that it lacks and which the check of volumes reports. The
+    split is therefore the same for every choice of modalities.
 
     Args:
         cases: Cases of one file each, with `path`; those without a BIDS name are left out.
@@ -126,7 +130,7 @@ def join_modalities(cases: Sequence[Case], modalities: Sequence[str], folder: Pa
         folder: Folder that was searched, for messages.
 
     Raises:
-        UserError: no session has all modalities.
+        UserError: If no session has all modalities.
     """
     sessions: dict[tuple[str, str, str], list[tuple[BidsName, Case]]] = defaultdict(list)
     for case in cases:
@@ -161,18 +165,18 @@ def join_modalities(cases: Sequence[Case], modalities: Sequence[str], folder: Pa
 
 
 def attach_labels(cases: Sequence[Case], labels: Sequence[Path], folder: Path) -> None:
-    """Give each case without a label that of its session, where there is one.
+    """Give each case without a label the label of its session, where there is one.
 
-    A label belongs to an image of the same subject and session whose entities include the label's (those that
-    only derivatives have apart). An image with a `space` needs a label with the same; another one, a label
-    without, with `space-orig`, or with the image's suffix for a space, as `space-T1w`. Of several labels that
-    with the most entities of the image is taken (its run's), then that with the fewest of its own, then the
-    first by name.
+    A label belongs to an image of the same subject and session whose entities include the label's (except
+    entities that only derivatives have). An image with a `space` needs a label with the same `space`; any
+    other image needs a label with no `space`, with `space-orig`, or with the image's suffix as its space
+    (`space-T1w`). Where several labels qualify, the one that shares the most entities with the image is used
+    (the label of its run), then the one with the fewest entities, then the first by name.
 
     Args:
         cases: Cases with `image` and `path`; changed in place.
-        labels: Files, those of labels among them.
-        folder: Folder that was searched: both are in it.
+        labels: Files, which may include labels.
+        folder: Folder that was searched; it contains both images and labels.
     """
     known: dict[tuple[str, str], list[tuple[BidsName, Path]]] = defaultdict(list)
     for path in labels:
@@ -204,7 +208,7 @@ def attach_labels(cases: Sequence[Case], labels: Sequence[Path], folder: Path) -
 
 
 def data_set(image: Path, name: BidsName, folder: Path) -> Path:
-    """The folder of the BIDS data set that an image is in: its labels are somewhere below."""
+    """The root folder of the BIDS data set that contains an image; its labels are somewhere below."""
     subject = next((p for p in image.parents if p.name == name.subject), None)
     if subject is None or not subject.parent.is_relative_to(folder):
         return folder
@@ -220,5 +224,5 @@ def belongs(label: BidsName, image: BidsName) -> bool:
 
 
 def source_entities(label: BidsName) -> set[str]:
-    """The entities of a label that are those of the image it was made from."""
+    """The entities of a label that come from the image it was made from."""
     return {e for e in label.entities if e.partition("-")[0] not in OWN_ENTITIES}

@@ -1,9 +1,9 @@
-"""Cases from what people have on disk: MSD and nnU-Net folders, plain folders of volumes or pictures, DICOM.
+"""Cases from data on disk: MSD and nnU-Net folders, plain folders of volumes or pictures, DICOM.
 
-A case is a dictionary of plain values: `id` (unique), `image` (a path, or one path a channel), `label` (a
-path, where there is one), and what its datalist says of it: `fold`, `subject`, `landmark` (x y z in world mm,
-RAS), `landmark_mask` (a path) ... A CSV file or a BIDS name may say the `subject`, too. `name` is its id
-within its data set and `source` that data set's folder: splits rest on these and on `subject`.
+A case is a dictionary of plain values: `id` (unique), `image` (a path, or one path per channel), `label` (a
+path, where there is one), and what its datalist states: `fold`, `subject`, `landmark` (x y z in world mm,
+RAS), `landmark_mask` (a path) ... A CSV file or a BIDS name may also give the `subject`. `name` is the id
+within the data set and `source` the folder of that data set; splits depend on these and on `subject`.
 """
 
 import logging
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
-IMAGE_FOLDERS = {"imagestr": "labelstr", "images": "labels"}  # and their labels' folders, in lower case
+IMAGE_FOLDERS = {"imagestr": "labelstr", "images": "labels"}  # folders of images: of their labels; lower case
 LABEL_FOLDERS = {"labels", "label", "labelstr", "labelsts", "labelsval"}
 LABEL_ENDINGS = re.compile(r"[._-](seg|dseg|probseg|label|labels|labelmap|mask|segmentation)$", re.IGNORECASE)
 CHANNEL_ENDING = re.compile(r"(.+)_(\d{4})$")
@@ -49,34 +49,35 @@ def find_cases(
     - a datalist (MSD): the lists `training` and, with labels, `validation`, of entries with `image`, `label`
       and more; paths are relative to the datalist's folder (or, where the first image is not there, to
       `dataset_dir`);
-    - nnU-Net v2 raw: imagesTr/x_0000.nii.gz, x_0001 ..., one file a channel; labelsTr/x.nii.gz;
+    - nnU-Net v2 raw: imagesTr/x_0000.nii.gz, x_0001 ..., one file per channel; labelsTr/x.nii.gz;
     - imagesTr and labelsTr, or images and labels, with the same file names in both;
-    - any folder, searched to its depths for .nii .nii.gz .nrrd .mha .mhd and DICOM series. Hidden files,
-      folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are no images.
-      BIDS names (sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz) give the `subject`; the folders derivatives and
-      sourcedata of a BIDS data set hold no images, but a file ..._dseg there is the label of its session.
+    - any folder, searched recursively for .nii .nii.gz .nrrd .mha .mhd and DICOM series. Hidden files,
+      folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are not
+      images. BIDS names (sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz) give the `subject`; the folders
+      derivatives and sourcedata of a BIDS data set hold no images, but a file ..._dseg there is the label of
+      its session.
 
-    In 2D, .png .jpg .jpeg .tif .tiff count as images and labels too, DICOM files without a position in the
-    patient (X-rays) are a case each, those of a series of one `subject`, and a volume is one case: see
-    `slices.slice_cases` for its slices.
+    In 2D, .png .jpg .jpeg .tif .tiff also count as images and labels; each DICOM file without a position in
+    the patient (an X-ray) is a case, and those of one series share a `subject`; a volume is one case (see
+    `slices.slice_cases` for its slices).
 
     Args:
-        dataset_dir: a folder, or several whose cases are joined.
-        datalist: '' = the dataset.json in each folder, where there is one; a path, also relative to the
-            folder, = that datalist; 'none' = no datalist: every volume in the folder, listed or not.
-        require_label: leave out cases without a label.
-        cache_dir: for folders of links to DICOM slices; '' = `default_cache_dir()`.
-        spatial_dims: 3, or 2 to take pictures too.
-        subjects: path of a CSV file with the columns id and subject (see `set_subjects`); '' = none.
-        modalities: BIDS suffixes, as [T1w, FLAIR], that become the channels of one case per session (see
-            `join_modalities`); None = each file is a case of its own.
+        dataset_dir: Folder, or several folders whose cases are joined.
+        datalist: Path of a datalist, absolute or relative to the folder; '' = the dataset.json in each
+            folder, where there is one; 'none' = no datalist: every volume in the folder, listed or not.
+        require_label: Leave out cases without a label.
+        cache_dir: Folder for links to DICOM slices; '' = `default_cache_dir()`.
+        spatial_dims: Number of spatial axes, 3 or 2; with 2, pictures are included.
+        subjects: Path of a CSV file with the columns id and subject (see `set_subjects`); '' = none.
+        modalities: BIDS suffixes, for example [T1w, FLAIR], that become the channels of one case per session
+            (see `join_modalities`); None = each file is a separate case.
 
     Returns:
         The cases, in the order of the datalist or of their paths.
 
     Raises:
-        UserError: for a folder that is missing, no folder, or holds no volume; for a datalist that is missing
-            or wrong.
+        UserError: For a folder that does not exist, is not a folder, or holds no volume; for a datalist that
+            is missing or invalid.
     """
     folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
     if not folders:
@@ -90,7 +91,7 @@ def find_cases(
         if wanted and listed:
             raise UserError(
                 f"modalities: found {', '.join(wanted)}, but {listed} lists the cases; expected BIDS names "
-                "found by a search: datalist: none searches the folder"
+                "found by a folder search; give datalist: none to search the folder"
             )
         if listed and "training" in content:
             found = name_cases(listed_cases(listed, content, folder), folder)
@@ -99,7 +100,7 @@ def find_cases(
         elif listed and "channel_names" not in content and "file_ending" not in content:
             raise UserError(
                 f"{listed}: found the keys {sorted(content)}, expected 'training' (a list of entries with "
-                "'image') or nnU-Net's 'channel_names'; datalist: none searches the folder instead"
+                "'image') or nnU-Net's 'channel_names'; give datalist: none to search the folder instead"
             )
         else:
             cache = cache_dir or default_cache_dir()
@@ -113,14 +114,14 @@ def find_cases(
         if not labelled:
             raise UserError(
                 f"dataset_dir: none of the {len(cases)} cases in {', '.join(map(str, folders))} has a "
-                "label; expected 'label' in dataset.json, or labelsTr/ beside imagesTr/ with equal file names"
+                "label; expected 'label' in dataset.json, or labelsTr/ next to imagesTr/ with the same names"
             )
         cases = labelled
     return cases
 
 
 def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case], endings: tuple[str, ...]) -> None:
-    """Log how many volumes of a folder its own datalist does not name: unlabelled ones, or forgotten ones."""
+    """Log the number of volumes in a folder that its own datalist does not list."""
     known = {os.path.realpath(path) for case in cases for path in paths_of(case["image"])}
     marks = ("label", "landmark_mask")
     known |= {os.path.realpath(case[key]) for case in cases for key in marks if key in case}
@@ -128,18 +129,18 @@ def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case], endings: tu
     volumes = {os.path.realpath(path) for path in files if path.name.lower().endswith(endings)}
     if volumes - known:
         logger.info(
-            "%s: %d volumes of the folder are not in it; datalist: none takes every volume instead",
+            "%s: %d volumes of the folder are not listed; datalist: none uses every volume instead",
             listed,
             len(volumes - known),
         )
 
 
 def walk(folder: Path, images: bool = True) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders with their files, sorted, links followed once, no hidden ones.
+    """Folders with their files, sorted; links are followed once, hidden files and folders are left out.
 
     Args:
-        folder: Folder to search to its depths.
-        images: Leave out the folders that hold no images: those of labels, and BIDS derivatives.
+        folder: Folder to search recursively.
+        images: Leave out the folders that hold no images: labels and BIDS derivatives.
     """
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -160,14 +161,14 @@ def search_folder(
     modalities: Sequence[str] = (),
     spatial_dims: int = 3,
 ) -> list[Case]:
-    """The cases of a folder without a datalist, with the labels that have their names.
+    """The cases of a folder without a datalist, with the labels of the same names.
 
     Args:
-        folder: searched to its depths; in an nnU-Net raw folder only imagesTr.
-        cache_dir: for folders of links to DICOM slices.
-        nnunet: dataset.json says that this is nnU-Net raw: imagesTr alone, and _0000 is a channel's number.
+        folder: Folder to search recursively; in an nnU-Net raw folder only imagesTr.
+        cache_dir: Folder for links to DICOM slices.
+        nnunet: Whether dataset.json declares nnU-Net raw: imagesTr only, and _0000 is a channel number.
         modalities: BIDS suffixes that become the channels of one case per session.
-        spatial_dims: 3, or 2 to take pictures too.
+        spatial_dims: Number of spatial axes, 3 or 2; with 2, pictures are included.
     """
     endings = extensions(spatial_dims)
     pairs = [(p, q) for p in sorted(folder.iterdir()) if p.is_dir() for q in label_folder(p)]
@@ -184,7 +185,7 @@ def search_folder(
         slices += [p for p in files if not p.name.lower().endswith(endings) and is_dicom(p)]
     if labels_left:
         logger.info(
-            "%s: %d files named like labels (..._seg, ..._mask) are not taken for images", folder, labels_left
+            "%s: %d files named like labels (..._seg, ..._mask) are not used as images", folder, labels_left
         )
     views = find_projections(slices) if spatial_dims == 2 else {}
     cases += [{"image": str(p), "path": str(p), "subject": series} for p, series in views.items()]
@@ -195,7 +196,7 @@ def search_folder(
         what = "volumes" if spatial_dims == 3 else "pictures or volumes"
         raise UserError(
             f"dataset_dir: no {what} found in {root} or below it; looked for {' '.join(endings)} "
-            f"and DICOM series (.dcm, or files without a suffix that begin as DICOM does){hint}"
+            f"and DICOM series (.dcm, or files without a suffix that have a DICOM header){hint}"
         )
     for case in cases:
         for images_folder, labels_folder in pairs:
@@ -207,7 +208,7 @@ def search_folder(
 
 
 def with_bids(cases: list[Case], folder: Path, modalities: Sequence[str]) -> list[Case]:
-    """The cases with what their BIDS names say: subject, label, and, on demand, modalities as channels."""
+    """The cases with the subject and label of their BIDS names, and on request modalities as channels."""
     if modalities:
         count = len(cases)
         cases = join_modalities(cases, modalities, folder)
@@ -221,16 +222,16 @@ def with_bids(cases: list[Case], folder: Path, modalities: Sequence[str]) -> lis
 
 
 def label_folder(images: Path) -> list[Path]:
-    """The folder of labels beside a folder of images: labelsTr for imagesTr, labels for images."""
+    """The folder of labels next to a folder of images: labelsTr for imagesTr, labels for images."""
     wanted = IMAGE_FOLDERS.get(images.name.lower())
     return [p for p in images.parent.iterdir() if p.is_dir() and p.name.lower() == wanted]
 
 
 def group_channels(files: Sequence[Path], certain: bool, labels: Sequence[Path]) -> list[Case]:
-    """The volumes of one folder as cases, x_0000 and x_0001 one case where the names can only mean that.
+    """The volumes of one folder as cases; x_0000 and x_0001 are one case where the names are unambiguous.
 
-    They mean that when every name in the folder ends so and each x has a _0000 and no gap; and there are
-    several x, or a label is named x. So scan_0000, scan_0001, scan_0002 alone are three cases.
+    They are unambiguous when every name in the folder ends in four digits, each x has a _0000 and no gap,
+    and there are several x or a label is named x. So scan_0000, scan_0001, scan_0002 alone are three cases.
     """
     groups: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in files:
@@ -256,7 +257,7 @@ def group_channels(files: Sequence[Path], certain: bool, labels: Sequence[Path])
 
 
 def name_cases(cases: list[Case], root: Path) -> list[Case]:
-    """Give each case its `name`: its file's, or, where two files have it, its path below `root`."""
+    """Give each case its `name`: the file's name, or the path below `root` where two files share a name."""
     paths = [strip_extension(c.pop("path", paths_of(c["image"])[0])) for c in cases]
     distinct = Counter(Path(p).name for p in set(paths))
     for case, path in zip(cases, paths, strict=True):
@@ -265,7 +266,7 @@ def name_cases(cases: list[Case], root: Path) -> list[Case]:
 
 
 def make_ids_unique(cases: Sequence[Case]) -> None:
-    """Set `id`: the name, with its folder's where two data sets have it, with #2 ... where listed again."""
+    """Set `id`: the name, prefixed by the folder's where data sets share it; #2 ... where listed again."""
     sources: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         sources[case["name"]].add(case["source"])

@@ -1,4 +1,4 @@
-"""Which cases can be trained on, and, by named reasons, what is wrong with the others."""
+"""Checks of cases: which can be trained on, and the named reasons why the others cannot."""
 
 import logging
 from collections import Counter
@@ -41,20 +41,20 @@ LABEL_SHAPE = "label shape"
 LABEL_GEOMETRY = "label geometry"
 LABEL_VALUES = "label values"
 
-MAX_LABEL = 255  # labels are read as one byte a voxel
+MAX_LABEL = 255  # labels are read as one byte per voxel
 
 
 class CheckResult(NamedTuple):
     """What the checks found.
 
     Attributes:
-        good: the cases that can be trained on, in the order given.
-        bad: the others, each with its reason, "name: detail".
-        shapes: of each good case by id, voxels along the world axes x y z (that is, after reorientation to
-            RAS); in 2D along the plane's two.
-        spacings: of each good case by id, mm along the same axes.
-        channels: what a good case gives the network.
-        values: of each good case by id, the whole numbers in its label; only where labels were asked for.
+        good: Cases that can be trained on, in the order given.
+        bad: Remaining cases, each with its reason, "name: detail".
+        shapes: Shape of each good case by id, voxels along the world axes x y z (after reorientation to
+            RAS); in 2D along the plane's two axes.
+        spacings: Spacing of each good case by id, mm along the same axes.
+        channels: Number of channels that a good case gives the network.
+        values: Values in the label of each good case by id; only where labels were requested.
     """
 
     good: list[Case]
@@ -69,7 +69,11 @@ def as_channels(channels: int | Sequence[int] | None) -> list[int] | None:
     """The indices of the channels to use as a list; None for all.
 
     Raises:
-        UserError: for anything but distinct whole numbers from 0.
+        UserError: For anything other than distinct integers from 0.
+
+    Examples:
+        >>> as_channels(1), as_channels([2, 0]), as_channels(None)
+        ([1], [2, 0], None)
     """
     if channels is None:
         return None
@@ -95,27 +99,27 @@ def check_cases(
 
     Reasons, for images: missing modality (of a BIDS session), missing file, unreadable, wrong number of
     dimensions, single slice (one voxel along i, j or k), bad geometry, channels of different shapes, wrong
-    number of channels, NaN, inf (or beyond float32), empty (every voxel of every used channel the same). For
+    number of channels, NaN, inf (or beyond float32), empty (every voxel of every used channel is equal). For
     labels: no label, missing file, unreadable, label shape, label geometry (spacing or orientation other than
-    the image's), label values (not whole, negative, above `max_label`). A label without foreground is good:
-    healthy controls are named in the log. In 2D: single row (one pixel along an axis of the plane) in place
-    of single slice, volume (and no `slices` to take of it), no such slice (of an entry with `slice`);
+    the image's), label values (not integers, negative, above `max_label`). A label without foreground is
+    good: healthy controls are named in the log. In 2D: single row (one pixel along an axis of the plane)
+    instead of single slice, volume (where `slices` is not set), no such slice (of an entry with `slice`);
     pictures of several pages have a wrong number of dimensions. Volumes are checked as such, not slice by
     slice.
 
     Args:
-        cases: with `id`, `image` and, for labels, `label`.
-        channels: indices of the channels to use: a case needs so many as to have them. None: all, and a case
-            needs as many as most cases have (of two as frequent numbers, the smaller).
-        cache_dir: verdicts are kept in its sub-folder `checks`; '' = they are not kept.
-        require_label: check labels too.
-        max_label: the largest value a label may hold; 0 = any.
-        progress: show a bar when it takes long (on rank 0 only).
-        spatial_dims: 3, or 2 for pictures, single slices and slices of volumes.
-        slices: in 2D, the slices that are taken of volumes; None: a volume is a bad case.
+        cases: Cases with `id`, `image` and, for labels, `label`.
+        channels: Indices of the channels to use, which every case must have. None: all, and every case needs
+            the number of channels that most cases have (the smaller of two equally frequent numbers).
+        cache_dir: Folder whose sub-folder `checks` keeps the verdicts; '' = they are not kept.
+        require_label: Check labels too.
+        max_label: Largest value that a label may hold; 0 = any.
+        progress: Show a progress bar when the checks take long (on rank 0 only).
+        spatial_dims: Number of spatial axes: 3, or 2 for pictures, single slices and slices of volumes.
+        slices: Slices taken from volumes in 2D; None: a volume is a bad case.
 
     Raises:
-        UserError: `channels` is none, or no case has so many.
+        UserError: If `channels` is invalid, or no case has these channels.
     """
     used = as_channels(channels)
     cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims)
@@ -189,7 +193,7 @@ def header_fault(case: Case, cache: VerdictCache) -> tuple[str, VolumeFacts]:
         if one.axes != facts[0].axes or not close(one.spacing, facts[0].spacing):
             return f"{GEOMETRY}: {Path(path).name} has other axes or spacing than {Path(files[0]).name}", one
     if len(files) > 1 and any(one.channels != 1 for one in facts):
-        return f"{CHANNELS}: one file a channel, but some of the {len(files)} files have several", facts[0]
+        return f"{CHANNELS}: some of the {len(files)} files have several, expected one per file", facts[0]
     if len(files) == 1:
         return "", facts[0]
     first = facts[0]
@@ -197,13 +201,13 @@ def header_fault(case: Case, cache: VerdictCache) -> tuple[str, VolumeFacts]:
 
 
 def plane_fault(case: Case, facts: VolumeFacts, slices: Slices | None) -> str:
-    """What is wrong with a file as a source of 2D cases: '' or the reason."""
+    """What is wrong with a file as a source of 2D cases: the reason, or ''."""
     shape, _ = facts.along_world()
     if 1 in shape:
         return ""
     if "slice" not in case:
         size = "x".join(map(str, facts.shape))
-        return "" if slices else f"{VOLUME}: {size} voxels; slices: {{axis: 2, every: 1}} takes its slices"
+        return "" if slices else f"{VOLUME}: {size} voxels; slices: {{axis: 2, every: 1}} uses its slices"
     axis, index = case.get("slice_axis", 2), case["slice"]
     if axis not in (0, 1, 2) or not is_whole(index) or not 0 <= index < shape[axis]:
         return f"{SLICE}: {index} along axis {axis}, the volume is {'x'.join(map(str, shape))} along x y z"
@@ -235,12 +239,12 @@ def voxel_fault(case: Case, cache: VerdictCache, used: Sequence[int] | None) -> 
 
 
 def close(one: Sequence[float], other: Sequence[float]) -> bool:
-    """True where two spacings (mm) agree to 1 %, the rounding that converters bring."""
+    """True where two spacings (mm) agree to 1 %, the rounding error of file converters."""
     return all(abs(a - b) <= 0.01 * max(a, b) for a, b in zip(one, other, strict=True))
 
 
 def label_fault(case: Case, cache: VerdictCache, image: VolumeFacts, max_label: int) -> tuple[str, list[int]]:
-    """What a label shows beside its image's header: '' or the reason, and its values."""
+    """What a label shows compared with its image's header: the reason, or '', and its values."""
     if "label" not in case:
         return NO_LABEL, []
     facts = cache.facts(case["label"], "label")

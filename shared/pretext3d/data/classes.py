@@ -1,4 +1,4 @@
-"""Classes of whole cases, for classification: from a CSV file, or from the datalist's entries."""
+"""Classes of complete cases, for classification: from a CSV file, or from the datalist's entries."""
 
 import logging
 import re
@@ -18,17 +18,21 @@ Case = dict[str, Any]
 def classified_cases(cases: Sequence[Case], class_file: str = "") -> tuple[list[Case], list[str]]:
     """The cases that have a class, each with its number under `class`, and the classes' names in that order.
 
-    Names are sorted as numbers where all of them are whole numbers, else as text.
+    Names are sorted as numbers where all are integers, else as text.
 
     Args:
-        cases: as `find_cases` gives them; the field `class` of a datalist's entry, text or number, is its
-            class.
-        class_file: a CSV with a column `class` and one of id, case, name, image (a case's name, or its
-            file's, with or without the extension); '' = the datalist's classes.
+        cases: Cases from `find_cases`; the field `class` of a datalist's entry, text or number, is its class.
+        class_file: Path of a CSV file with a column `class` and one of id, case, name, image (the name of a
+            case or of its file, with or without the extension); '' = the datalist's classes.
 
     Raises:
-        UserError: no such file or column; a case listed twice with different classes; a line whose case is
-            not found; fewer than two classes.
+        UserError: If there is no such file or column, a case is listed twice with different classes, a line
+            names an unknown case, or there are fewer than two classes.
+
+    Examples:
+        >>> cases, names = classified_cases([{"id": "a", "class": "sick"}, {"id": "b", "class": "healthy"}])
+        >>> [case["class"] for case in cases], names
+        ([1, 0], ['healthy', 'sick'])
     """
     given: dict[str, str] = {}
     if class_file:
@@ -45,7 +49,7 @@ def classified_cases(cases: Sequence[Case], class_file: str = "") -> tuple[list[
     if len(ordered) < 2:
         source = class_file or "the datalist's field 'class' (or a CSV under class_file)"
         raise UserError(
-            f"class_file: found {len(found)} cases of {len(ordered)} classes in {source}, expected two"
+            f"class_file: found {len(found)} cases of {len(ordered)} classes in {source}, expected 2 or more"
         )
     if len(found) < len(cases):
         logger.info("%d of %d cases have no class and are left out", len(cases) - len(found), len(cases))

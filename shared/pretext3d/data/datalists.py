@@ -1,4 +1,4 @@
-"""Datalists: the dataset.json of MSD, of nnU-Net, and of anyone who lists cases as MONAI does."""
+"""Datalists: the dataset.json of MSD and nnU-Net, and any list of cases in MONAI's format."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ PATH_KEYS = ("image", "label", "landmark_mask")
 
 
 def existing_folder(given: str | Path) -> Path:
-    """The folder as a path, or a `UserError` that says what is there instead."""
+    """The folder as a path, or a `UserError` that reports what was found instead."""
     if not isinstance(given, str | Path) or not str(given):
         raise UserError(f"dataset_dir: found {given!r}, expected the path of a folder")
     folder = Path(given).expanduser()
@@ -35,7 +35,7 @@ def existing_folder(given: str | Path) -> Path:
 
 
 def find_datalist(folder: Path, datalist: str, alone: bool) -> Path | None:
-    """The datalist of a folder, None where there is none or none is wanted."""
+    """The datalist of a folder; None where there is none or none is requested."""
     if str(datalist).lower() == "none":
         return None
     if not datalist:
@@ -45,10 +45,12 @@ def find_datalist(folder: Path, datalist: str, alone: bool) -> Path | None:
     if not given.is_absolute() and (folder / given).is_file():
         return folder / given
     if not given.is_file():
-        raise UserError(f"datalist: {datalist} not found, nor in {folder}; expected a JSON file, '' or none")
+        raise UserError(
+            f"datalist: {datalist} not found, also not in {folder}; expected a JSON file, '' or none"
+        )
     if not alone:
         raise UserError(
-            f"datalist: one file {datalist} for several folders; expected a file name found in each of them"
+            f"datalist: one file {datalist} for several folders; expected a file name found in each folder"
         )
     return given
 
@@ -100,15 +102,15 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
 
 
 def paths_of(value: Any) -> list[Any]:
-    """A path, or one a channel, as a list."""
+    """One path, or one path per channel, as a list."""
     return value if isinstance(value, list) else [value]
 
 
 def checked_entry(raw: Any, where: str) -> Case:
-    """A datalist's entry with the fields that are plain values; an empty or null label is none.
+    """A datalist's entry reduced to plain values; an empty or null label counts as none.
 
     Raises:
-        UserError: for an entry without an image, or with a field of the wrong kind.
+        UserError: For an entry without an image, or with a field of the wrong type.
     """
     if not isinstance(raw, dict) or "image" not in raw:
         found = f"the keys {sorted(raw)}" if isinstance(raw, dict) else repr(raw)
@@ -148,7 +150,7 @@ def label_names(dataset_dir: str | Path | Sequence[str | Path], datalist: str = 
     """The names of label values that a dataset.json declares: MSD's {"1": name}, nnU-Net's {name: 1}.
 
     Raises:
-        UserError: where two folders declare differently, or nnU-Net's `ignore` is declared, which is not
+        UserError: If two folders declare different names, or nnU-Net's `ignore` is declared, which is not
             supported.
     """
     folders: Iterable[str | Path] = (
@@ -162,7 +164,7 @@ def label_names(dataset_dir: str | Path | Sequence[str | Path], datalist: str = 
             continue
         if "ignore" in declared:
             raise UserError(
-                f"{listed}: labels declares 'ignore', which is not supported; expected classes alone"
+                f"{listed}: labels declares 'ignore', which is not supported; expected classes only"
             )
         pairs = [(k, v) if str(k).isdigit() else (v, k) for k, v in declared.items()]
         if not all(str(k).isdigit() for k, _ in pairs):

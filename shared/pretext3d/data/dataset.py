@@ -36,22 +36,22 @@ __all__ = ["CachedVolumes", "EpochSampler", "UsableVolumes", "default_cache_dir"
 
 logger = logging.getLogger(__name__)
 
-MAX_INLINE_ELEMENTS = 64  # arrays of up to so many elements are kept in case.json, not in a file of their own
-FORMAT = 1  # of the cached files: a change here makes every cached volume anew
+MAX_INLINE_ELEMENTS = 64  # arrays of up to this size are kept in case.json, not in a separate file
+FORMAT = 1  # version of the cached files: a change here recomputes every cached volume
 FILES = ("image", "label", "landmark_mask")  # the keys of a case that name files
 NAMES = ("id", "name", "source", "subject", "subject_scope", "split", "fold")  # no transform reads them
 
 
 def default_cache_dir() -> str:
-    """The folder for derived files: environment variable PRETEXT3D_CACHE, else ~/.cache/pretext3d."""
+    """The folder for derived files: the environment variable PRETEXT3D_CACHE, else ~/.cache/pretext3d."""
     return str(Path(os.environ.get("PRETEXT3D_CACHE", "~/.cache/pretext3d")).expanduser())
 
 
 def describe(value: Any) -> Any:
-    """A JSON-able description of a transform or a setting: equal for equal ones, in every process.
+    """A description of a transform or a setting that JSON can hold: equal for equal ones, in every process.
 
     Raises:
-        UserError: for a lambda or a local function, whose meaning cannot be told from outside.
+        UserError: For a lambda or a local function, whose meaning cannot be determined from outside.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -79,7 +79,7 @@ def describe(value: Any) -> Any:
 
 
 def file_stamp(path: str) -> list[Any]:
-    """What tells that a file, or a folder of DICOM slices, is still the one that was read."""
+    """Paths, sizes and times of change, which identify the version of a file or a folder of DICOM slices."""
     found = Path(path)
     parts = sorted(found.iterdir()) if found.is_dir() else [found]
     return [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
@@ -89,16 +89,16 @@ class CachedVolumes(KeyedItems):
     """A data set of cases whose deterministic transforms are cached on disk and shared by all processes.
 
     Item `key` is draw `key // n` of case `key % n` of the n cases: `dataset[i]` for i < n is the first draw
-    of case i, and the same key gives the same sample always. `len()` is n * `crops_per_volume`.
+    of case i, and the same key always gives the same sample. `len()` is n * `crops_per_volume`.
 
     Args:
-        data: cases, dictionaries with file names under `image`, `label` ...
-        transform: a `Compose`; everything before its first random transform is cached. None: nothing is done.
-        cache_dir: where; '' = `default_cache_dir()`. Volumes are kept in its sub-folder `volumes`.
-        crops_per_volume: samples drawn of each case in one pass.
-        seed: of every random draw.
-        num_workers: threads that fill the cache.
-        prepare: fill the cache now, with a progress bar; otherwise each case at its first use.
+        data: Cases, dictionaries with file names under `image`, `label` ...
+        transform: A `Compose`; everything before its first random transform is cached. None: no transform.
+        cache_dir: Folder whose sub-folder `volumes` keeps the volumes; '' = `default_cache_dir()`.
+        crops_per_volume: Number of samples drawn from each case in one pass.
+        seed: Seed of every random draw.
+        num_workers: Number of threads that fill the cache.
+        prepare: Fill the cache now, with a progress bar; otherwise each case at its first use.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class CachedVolumes(KeyedItems):
         return self.entries[case]
 
     def prepare(self, num_workers: int = 2) -> None:
-        """Fill the cache: this rank's share of the cases that are not there yet."""
+        """Fill the cache: this rank's share of the cases that are not cached yet."""
         rank, world = idist.get_rank(), idist.get_world_size()
         distinct = {self.entry(case): case for case in range(len(self.data))}
         missing = [case for folder, case in distinct.items() if not folder.is_dir()][rank::world]
@@ -174,7 +174,7 @@ class CachedVolumes(KeyedItems):
                 done = pool.imap_unordered(self._fill, missing)
                 list(tqdm(done, total=len(missing), desc="reading volumes", unit="volume", disable=rank > 0))
             size = sum(file.stat().st_size for folder in distinct for file in folder.glob("*"))
-            logger.info("these volumes take %.0f MB there; the folder may be removed at any time", size / 1e6)
+            logger.info("these volumes take %.0f MB; the folder may be removed at any time", size / 1e6)
         if world > 1:
             idist.barrier()
 
@@ -190,18 +190,20 @@ class CachedVolumes(KeyedItems):
 
 
 class UsableVolumes(CachedVolumes):
-    """`CachedVolumes` for a method that not every volume is good for; its samples know their draw.
+    """`CachedVolumes` for a method that cannot use every volume; its samples have the number of their draw.
 
-    A deterministic transform that finds nothing to work with in a volume says why in `unusable`; '' or no
-    such key: all is well. Those cases are left out, each with a warning. Every sample has `draw`, the number
-    of its draw, from 0, before its first random transform.
+    A deterministic transform that cannot use a volume gives the reason in `unusable`; '' or a missing key
+    means that the volume is usable. Unusable cases are left out, each with a warning. Every sample has
+    `draw`, the number of its draw, from 0, before its first random transform.
 
     Args:
-        data: as the other arguments, see `CachedVolumes`; all volumes are prepared at once.
-        part: what the messages call these cases, e.g. training or held-out.
+        data: Cases; for these and all other arguments see `CachedVolumes`. All volumes are prepared at once.
+        transform: A `Compose`, see `CachedVolumes`.
+        part: Name of these cases in messages, e.g. training or held-out.
+        **settings: Further arguments of `CachedVolumes`.
 
     Raises:
-        UserError: no case is left; says why.
+        UserError: If no case is left; gives the reasons.
     """
 
     def __init__(
@@ -230,7 +232,7 @@ class UsableVolumes(CachedVolumes):
 
 
 def _write_entry(folder: Path, result: dict[str, Any]) -> None:
-    """Write one case; whoever comes first wins, and a half-written one is never seen under its final name."""
+    """Write one case; the first writer wins, and a partial case never appears under its final name."""
     try:
         with new_folder(folder) as draft:
             _write_draft(draft, result)
@@ -282,14 +284,15 @@ class EpochSampler(DistributedSampler[Any]):
     """Keys of one epoch for a data set of keyed items: every pass in a new order, every visit a new draw.
 
     Key = case + n * draw, with draw = epoch * passes + pass: a function of (seed, epoch, position) alone. The
-    draws of one case in one epoch are consecutive, so that a transform can deal out what the case has without
-    repeating. Rank r of w takes positions r, r + w, ...: the ranks' batches together are the batch that a
-    single process with the same global batch size would take. MONAI's trainer calls `set_epoch`.
+    draws of one case in one epoch are consecutive, so that a transform can deal out the parts of a case
+    without repetition. Rank r of w takes positions r, r + w, ...: the ranks' batches together are the batch
+    that a single process with the same global batch size would take. MONAI's trainer calls `set_epoch`.
 
     Args:
         dataset: `CachedVolumes`, `GeneratedItems`, ...
-        num_samples: samples per epoch over all ranks, more or fewer than the cases; None = `len(dataset)`.
-        seed: of the order.
+        num_samples: Number of samples per epoch over all ranks, more or fewer than the cases; None =
+            `len(dataset)`.
+        seed: Seed of the order.
     """
 
     def __init__(self, dataset: KeyedItems, num_samples: int | None = None, seed: int = 0) -> None:

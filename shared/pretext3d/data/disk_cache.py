@@ -20,14 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 def kept_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """The array in the file `path` (.npz); where there is none, or a damaged one, computed and kept there.
+    """The array in the file `path` (.npz), computed and kept there if the file is missing or damaged.
 
-    Processes that ask for one file at a time wait for the first, which computes, and read what it wrote; if
-    it is killed, the next one computes. A file is written under another name and renamed, so a part of one is
-    never seen. Whole numbers from 0 are kept in the smallest type that holds them, which is the one returned.
+    Processes that request the same file at the same time wait for the first, which computes it, and read
+    the result; if it is killed, the next one computes. A file is written under another name and renamed, so a
+    partial file is never visible. Non-negative integers are kept, and returned, in the smallest type that
+    holds them.
+
+    Args:
+        path: Path of the file.
+        compute: Function that returns the array.
 
     Raises:
-        UserError: where the folder cannot be written.
+        UserError: If the folder cannot be written.
     """
     array = _read(path)
     if array is None:
@@ -45,7 +50,7 @@ def kept_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def _blaming_the_cache(folder: Path) -> Iterator[None]:
-    """What goes wrong here is the folder's fault, unlike what goes wrong in the work."""
+    """Report an `OSError` as a fault of the folder; errors of the computation are raised outside of this."""
     try:
         yield
     except OSError as error:
@@ -60,7 +65,7 @@ def _read(path: Path) -> NDArray[Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        logger.warning("%s is damaged and computed anew: %s", path, error)
+        logger.warning("%s is damaged and computed again: %s", path, error)
         return None
 
 

@@ -1,4 +1,4 @@
-"""Samples that are made, not read: an item is a function of (seed, key), and there is no end of them."""
+"""Samples that are generated, not read: an item is a function of (seed, key), in unlimited number."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,23 +14,24 @@ __all__ = ["GeneratedItems"]
 
 
 class GeneratedItems(KeyedItems):
-    """A data set of samples from a function; the same key gives the same sample always, in every process.
+    """A data set of samples from a function; the same key always gives the same sample, in every process.
 
-    Item `key` is what `generate(rng, key)` returns, with a generator seeded for (seed, key), then the
-    transforms, whose draws are seeded for it too and independent of it. Keys have no end: with `EpochSampler`
-    every epoch has new ones, in any number of workers and ranks, and a resumed run goes on with those that it
-    would have had. Without a sampler the keys are 0 to num_items - 1 in each epoch, as for a validation; they
-    are the first items of any larger num_items, too.
+    Item `key` is the result of `generate(rng, key)`, with a generator seeded for (seed, key), passed through
+    the transforms, whose draws are seeded for the same key but independent of that generator. Keys are
+    unlimited: with `EpochSampler` every epoch has new ones, for any number of workers and ranks, and a
+    resumed run continues with those that it would have had. Without a sampler the keys are 0 to
+    num_items - 1 in each epoch, as for a validation; they are also the first items for any larger num_items.
 
     Args:
-        generate: function of a `numpy.random.Generator`, the only source of its random numbers, and the key;
+        generate: Function of a `numpy.random.Generator`, the only source of its random numbers, and the key;
             returns a new dictionary. A named function or a callable object: workers may have to pickle it.
-        num_items: number of items in one pass, `len()` of the data set.
-        transform: a `Compose` for every item; None = nothing is done.
-        seed: seed of every random draw.
+        num_items: Number of items in one pass, `len()` of the data set.
+        transform: A `Compose` for every item; None = no transform.
+        seed: Seed of every random draw.
 
     Raises:
-        UserError: num_items is no whole number from 1; `generate` cannot be called, or returns no dictionary.
+        UserError: If num_items is not an integer from 1, or `generate` cannot be called or returns something
+            other than a dictionary.
 
     Examples:
         >>> items = GeneratedItems(lambda rng, key: {"key": key, "value": rng.integers(100)}, num_items=4)

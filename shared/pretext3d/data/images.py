@@ -1,13 +1,13 @@
-"""Pictures: PNG, JPEG and TIFF as arrays, and what their headers show before anything is decoded.
+"""Pictures: PNG, JPEG and TIFF as arrays, and the content of their headers before decoding.
 
-A picture has no spacing and no place in the patient. Both are nominal here: 1 mm, and columns to the
-patient's left, rows to the back, as ITK reads a picture and as an axial slice is shown. So a picture and an
-axial slice go through the same transforms.
+A picture has no spacing and no position in the patient. Both are nominal here: 1 mm, with columns towards the
+patient's left and rows towards the back, as ITK reads a picture and as an axial slice is displayed. A picture
+and an axial slice therefore go through the same transforms.
 
-What is taken of a file is what a viewer shows: its EXIF orientation is applied, palettes and CMYK become RGB.
-Alpha is dropped: colours keep their stored values, also where a viewer would let a background through. Values
-keep their 8, 16 or 32 bits. As a label, a palette's indices are the classes, a picture of 0 and 255 alone (a
-binary mask) is one of 0 and 1, and three equal channels are one.
+A file is read as a viewer shows it: its EXIF orientation is applied, palettes and CMYK become RGB. Alpha is
+dropped: colours keep their stored values, even where a viewer would show a background. Values keep their 8,
+16 or 32 bits. As a label, a palette's indices are the classes, a picture that contains only 0 and 255 (a
+binary mask) is read as 0 and 1, and three equal channels are read as one.
 """
 
 import sys
@@ -26,7 +26,7 @@ JPEG = (".jpg", ".jpeg")
 
 MAX_PIXELS = 178_956_970  # 0.5 GB of RGB, Pillow's own limit: a file that declares more is not decoded
 
-EXIF_ORIENTATION, FIRST_SWAPPED = 274, 5  # EXIF's tag; from 5 on, rows and columns change places
+EXIF_ORIENTATION, FIRST_SWAPPED = 274, 5  # EXIF's tag; from 5 on, rows and columns are swapped
 CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1, "I": 1, "F": 1}  # modes of one value per pixel; others are RGB
 BITS_PER_SAMPLE = 258  # TIFF's tag
 WIDE = ("RGB;16", "RGBA;16", "RGBX;16")  # how Pillow unpacks 16 bits per colour; the byte order follows
@@ -34,13 +34,13 @@ SWAPPED = {"B": "L", "L": "B"}
 
 
 class PictureHeader(NamedTuple):
-    """What a picture's header says.
+    """Contents of a picture's header.
 
     Attributes:
-        width: columns, as shown (EXIF orientation applied).
-        height: rows, as shown.
-        channels: 1 or 3.
-        pages: pictures in the file.
+        width: Number of columns, as shown (EXIF orientation applied).
+        height: Number of rows, as shown.
+        channels: Number of channels, 1 or 3.
+        pages: Number of pictures in the file.
     """
 
     width: int
@@ -64,7 +64,7 @@ def opened(path: str) -> Iterator[Any]:
     """The picture, not decoded yet.
 
     Raises:
-        ValueError: the file declares more than `MAX_PIXELS`.
+        ValueError: If the file declares more than `MAX_PIXELS`.
     """
     from PIL import Image
 
@@ -84,36 +84,36 @@ def picture_header(path: str) -> PictureHeader:
     """Size, channels and pages of a picture.
 
     Raises:
-        OSError: for what is no picture.
-        ValueError: for one that is too large.
+        OSError: For a file that is not a picture.
+        ValueError: For a picture that is too large.
     """
     with opened(path) as image:
         swapped = image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_SWAPPED and image.format != "TIFF"
         width, height = (
             reversed(image.size) if swapped else image.size
-        )  # of a TIFF Pillow gives the final size
+        )  # for a TIFF, Pillow gives the final size
         pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1  # a phone's JPEG has previews
         return PictureHeader(width, height, CHANNELS.get(image.mode.split(";")[0], 3), pages)
 
 
 def read_picture(path: str) -> NDArray[Any]:
-    """The picture (columns i, rows j, channels), one channel or three, in the file's own type.
+    """The picture (columns i, rows j, channels), one channel or three, in the file's data type.
 
     Raises:
-        OSError: for a file that is no picture, or part of one.
-        ValueError: for one that is too large, or whose layout is not supported.
+        OSError: For a file that is not a picture, or is truncated.
+        ValueError: For a picture that is too large, or whose layout is not supported.
     """
     return _as_array(path, indices=False)
 
 
 def read_label_picture(path: str) -> NDArray[Any]:
-    """A label (columns i, rows j, 1) of class numbers; see the module's text for what they are made of.
+    """A label (columns i, rows j, 1) of class numbers; the module's docstring says how they are derived.
 
-    Three channels that differ stay three: such a picture is no label.
+    Three channels that differ stay three: such a picture is not a label.
 
     Raises:
-        OSError: as `read_picture`.
-        ValueError: as `read_picture`, and for JPEG, which changes values.
+        OSError: As `read_picture`.
+        ValueError: As `read_picture`, and for JPEG, which changes values.
     """
     if path.lower().endswith(JPEG):
         raise ValueError("JPEG changes the values of a label; expected PNG, TIFF or NIfTI")
@@ -148,7 +148,7 @@ def _wide(image: Any) -> str:
     """How Pillow would unpack 16 bits per colour, e.g. RGB;16B, of which it keeps the upper 8; '' for others.
 
     Raises:
-        ValueError: for a layout of 16 bits other than pixel by pixel.
+        ValueError: For a layout of 16 bits other than pixel by pixel.
     """
     modes = {tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile if tile.args}
     found = [mode for mode in modes if isinstance(mode, str) and ";16" in mode]
@@ -161,14 +161,14 @@ def _wide(image: Any) -> str:
 
 
 def _sixteen_bits(path: str, image: Any, mode: str) -> NDArray[Any]:
-    """RGB of 16 bits (rows, columns, 3), of two readings.
+    """RGB of 16 bits (rows, columns, 3), combined from two readings.
 
-    Pillow keeps the upper byte of each value; with the byte order changed, that is the lower one.
+    Pillow keeps the upper byte of each value; with the byte order swapped, it keeps the lower one.
     """
     from PIL import ImageOps
 
     halves = [np.asarray(ImageOps.exif_transpose(image))[..., :3].astype(np.uint16)]
-    order = SWAPPED.get(mode[-1]) or ("B" if sys.byteorder == "little" else "L")  # N: the machine's own
+    order = SWAPPED.get(mode[-1]) or ("B" if sys.byteorder == "little" else "L")  # N: native order
     with opened(path) as again:
         tiles = []
         for tile in again.tile:

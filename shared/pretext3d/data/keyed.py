@@ -19,10 +19,10 @@ class KeyedItems(Dataset, ABC):
     """A data set whose item is a function of (seed, key), for keys of any size; see `dataset.EpochSampler`.
 
     Args:
-        data: one entry per case.
-        transform: all transforms of the data set.
-        random: those that are applied to every item, seeded for its key.
-        seed: seed of every random draw.
+        data: Entries, one per case.
+        transform: All transforms of the data set.
+        random: Transforms that are applied to every item, seeded for its key.
+        seed: Seed of every random draw.
     """
 
     def __init__(self, data: Sequence[Any], transform: Compose, random: Compose, seed: int) -> None:
@@ -39,7 +39,7 @@ class KeyedItems(Dataset, ABC):
         return self.random(self._begin(key))
 
     def until(self, key: int, wanted: str) -> Any:
-        """The value `wanted` of sample `key`, without the random transforms behind the one that makes it."""
+        """The value `wanted` of sample `key`, without the random transforms after the one that makes it."""
         sample = self._begin(key)
         for transform in self.random.transforms:
             if wanted in sample:
@@ -49,10 +49,10 @@ class KeyedItems(Dataset, ABC):
 
     @abstractmethod
     def _begin(self, key: int) -> dict[str, Any]:
-        """What the random transforms of sample `key` start from; they are seeded for it."""
+        """The input of the random transforms of sample `key`, which are seeded for it."""
 
     def _seed(self, *words: int) -> np.random.SeedSequence:
-        """Seed the random transforms by (seed, words); the sequence, for what else is drawn."""
+        """Seed the random transforms by (seed, words); returns the sequence, for other draws."""
         sequence = np.random.SeedSequence([self.seed, *words])
         self.random.set_random_state(seed=int(sequence.generate_state(1)[0]))
         return sequence

@@ -1,4 +1,4 @@
-"""Deterministic first steps and the last one, saving, that MONAI has no transform for."""
+"""Deterministic transforms that MONAI lacks: loading and preparing cases, and saving results."""
 
 import logging
 import warnings
@@ -40,14 +40,14 @@ class LoadCased(LoadImaged):
     """Read the files of a case, channels first, float32.
 
     In 3D this is MONAI's `LoadImaged(keys, ensure_channel_first=True)`. In 2D a file is a picture, a single
-    slice, or a volume of which the case names a slice (`slice`, `slice_axis`): see `slices.load_plane`. There
-    the case gets `oriented`: True for slices, whose axes are the patient's, False for pictures; and a
-    `landmark` (x, y, z) is put in the order of the plane's axes, its normal last.
+    slice, or a volume of which the case names a slice (`slice`, `slice_axis`): see `slices.load_plane`. In 2D
+    the case also gets `oriented`: True for slices, whose axes are the patient's, False for pictures; and a
+    `landmark` (x, y, z) is reordered to the plane's axes, followed by the normal.
 
     Args:
-        keys: files, or lists of one file per channel.
-        spatial_dims: 3 or 2.
-        allow_missing_keys: pass over keys that a case lacks.
+        keys: Keys of files, or of lists of one file per channel.
+        spatial_dims: Number of spatial axes, 3 or 2.
+        allow_missing_keys: Skip keys that a case lacks.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LoadCased(LoadImaged):
         self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
-        """The case with its images in place of their files."""
+        """The case with its images in place of the file names."""
         if self.spatial_dims == 3:
             return super().__call__(data, reader)
         d = dict(data)
@@ -79,8 +79,8 @@ class SelectChannelsd(MapTransform):
     """Keep some channels of a channel-first volume, in the given order.
 
     Args:
-        keys: volumes (c, ...).
-        channels: one index or several, from 0; None keeps all.
+        keys: Keys of volumes (c, ...).
+        channels: Index or indices, from 0; None keeps all.
     """
 
     def __init__(self, keys: Sequence[str] | str, channels: int | Sequence[int] | None = None) -> None:
@@ -88,7 +88,7 @@ class SelectChannelsd(MapTransform):
         self.channels = as_channels(channels)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The case with the chosen channels alone."""
+        """The case with only the chosen channels."""
         d = dict(data)
         if self.channels is not None:
             for key in self.key_iterator(d):
@@ -97,7 +97,7 @@ class SelectChannelsd(MapTransform):
                         f"channels: found {self.channels}, but case {d.get('id', '?')} has "
                         f"{d[key].shape[0]} channels"
                     )
-                # a volume that has just these channels already is left as it is
+                # a volume that already has exactly these channels is left unchanged
                 if self.channels != list(range(d[key].shape[0])):
                     d[key] = d[key][self.channels]
         return d
@@ -106,16 +106,16 @@ class SelectChannelsd(MapTransform):
 class OnImageGridd(MapTransform):
     """Give labels the affine of their image, whose shape they have.
 
-    The check of volumes lets spacings differ by the rounding that converters bring. Resampled each by its own
-    affine, image and label could then end up with one voxel more or less.
+    The check of volumes lets spacings differ by the rounding error of file converters. If image and label
+    were resampled with different affines, their shapes could differ by one voxel.
 
     Args:
-        keys: labels (c, i, j, k).
-        image_key: the image.
-        allow_missing_keys: pass over keys that a case lacks.
+        keys: Keys of labels (c, i, j, k).
+        image_key: Key of the image.
+        allow_missing_keys: Skip keys that a case lacks.
 
     Raises:
-        UserError: a label has another shape than its image.
+        UserError: If the shape of a label differs from its image's.
     """
 
     def __init__(
@@ -138,18 +138,18 @@ class OnImageGridd(MapTransform):
 
 
 class ScaleToUnitd(MapTransform):
-    """Scale each channel linearly to [0, 1], or [-1, 1], and clip it there.
+    """Scale each channel linearly to [0, 1], or [-1, 1], and clip it to that range.
 
     Args:
-        keys: volumes (c, ...).
-        normalisation: what becomes 0 and 1: {"percentiles": [0.5, 99.5]} of the channel's voxels, or
-            {"window": [-175, 250]} in the file's own units (CT). Or {"mean_maximum": [-1, 1]}: the channel's
+        keys: Keys of volumes (c, ...).
+        normalisation: Values that become 0 and 1: {"percentiles": [0.5, 99.5]} of the channel's voxels, or
+            {"window": [-175, 250]} in the file's units (CT). Or {"mean_maximum": [-1, 1]}: the channel's
             mean becomes 0, and the largest distance from it 1 (Rubik's cube recovery). A channel whose two
             percentiles are equal (almost empty) is scaled from its minimum to its maximum; a constant one
             becomes 0.
 
     Raises:
-        UserError: for any other description, or limits that do not ascend.
+        UserError: For any other description, or limits that do not ascend.
     """
 
     def __init__(self, keys: Sequence[str] | str, normalisation: Mapping[str, Sequence[int | float]]) -> None:
@@ -186,7 +186,7 @@ class ScaleToUnitd(MapTransform):
             return self.limits[0], self.limits[1]
         if self.kind == "mean_maximum":
             lowest, highest = float(channel.min()), float(channel.max())
-            mean = min(max(float(channel.mean()), lowest), highest)  # of equal values exactly theirs
+            mean = min(max(float(channel.mean()), lowest), highest)  # exact for a constant channel
             reach = max(highest - mean, mean - lowest)
             return mean - reach, mean + reach
         low, high = (float(value) for value in percentile(channel, self.limits))
@@ -194,10 +194,10 @@ class ScaleToUnitd(MapTransform):
 
 
 class PlainSpacingd(Spacingd):
-    """MONAI's `Spacingd` on its own keys alone; its arguments, and its inverse.
+    """MONAI's `Spacingd` restricted to its own keys; the arguments and the inverse are the same.
 
-    MONAI's takes every other key that begins with `image_` for meta data and updates it. MONAI Label keeps
-    the file's name under `image_path`, a text, and MONAI 1.6 then ends with an AttributeError.
+    MONAI's treats every other key that begins with `image_` as meta data and updates it. MONAI Label keeps
+    the file's name under `image_path`, a string, and MONAI 1.6 then raises an AttributeError.
     """
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
@@ -207,15 +207,15 @@ class PlainSpacingd(Spacingd):
 
 
 class PlainOrientationd(Orientationd):
-    """MONAI's `Orientationd` for volumes and planes: of the axis codes, a plane takes the first two.
+    """MONAI's `Orientationd` for volumes and planes: a plane uses the first two of the axis codes.
 
-    MONAI's takes them, too, but warns, in its inverse whatever it was given: an affine of 4 x 4 names three
+    MONAI's also does this, but with a warning, in its inverse for any argument: a 4 x 4 affine names three
     axes.
 
     Args:
-        keys: volumes (c, i, j, k) or planes (c, i, j).
-        axcodes: the directions wanted.
-        allow_missing_keys: pass over keys that a case lacks.
+        keys: Keys of volumes (c, i, j, k) or planes (c, i, j).
+        axcodes: Directions of the result's axes.
+        allow_missing_keys: Skip keys that a case lacks.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class PlainOrientationd(Orientationd):
         return d
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The dictionary with its volumes and planes as they were."""
+        """The dictionary with its volumes and planes in their original orientation."""
         d = dict(data)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="axcodes .* length is smaller")
@@ -242,13 +242,13 @@ class PlainOrientationd(Orientationd):
 
 
 class NameByCased(MapTransform):
-    """Let `SaveImaged` name a case's results by its `result_name`, which is unique, as file names may not be.
+    """Make `SaveImaged` name a case's results by its `result_name`, which is unique; file names may not be.
 
-    A case without one (of MONAI Label, which saves by itself) stays as it is.
+    A case without one (of MONAI Label, which saves results itself) stays unchanged.
 
     Args:
-        keys: what will be saved, with meta data.
-        name_key: the case's name for results (see `prepare.inference_cases`).
+        keys: Keys of the tensors to be saved, with meta data.
+        name_key: Key of the case's name for results (see `prepare.inference_cases`).
     """
 
     def __init__(self, keys: Sequence[str] | str, name_key: str = "result_name") -> None:
@@ -268,18 +268,18 @@ class SaveCased(SaveImaged):
 
     In 3D this is MONAI's `SaveImaged`, NIfTI, under the case's `result_name` (see `NameByCased`). In 2D:
 
-    - of a picture a PNG, of the size that a viewer shows: its EXIF orientation is applied, and the PNG has
-      none, so both look alike;
-    - of a single slice a NIfTI file, with its file's own axes, shape and affine;
-    - slices of a volume are put together to one NIfTI file on the volume's grid, once all `slice_count` of
-      them have come; 0 where there was none. They may come in any order, in one process.
+    - a picture gives a PNG of the size that a viewer shows: the EXIF orientation of the picture is applied,
+      and the PNG has none, so both look alike;
+    - a single slice gives a NIfTI file with the axes, shape and affine of its file;
+    - slices of a volume are assembled into one NIfTI file on the volume's grid, once all `slice_count`
+      slices have arrived; slices without a prediction are 0. They may arrive in any order, in one process.
 
     Args:
-        keys: predictions (1, i, j, k) or (1, i, j), inverted to the grid that `LoadCased` gave.
-        output_dir: where the files go.
-        output_postfix: behind the name: case_seg.nii.gz.
-        spatial_dims: 3 or 2.
-        name_key: the case's name for results.
+        keys: Keys of predictions (1, i, j, k) or (1, i, j), inverted to the grid that `LoadCased` gave.
+        output_dir: Folder of the files.
+        output_postfix: Suffix of the file names: case_seg.nii.gz.
+        spatial_dims: Number of spatial axes, 3 or 2.
+        name_key: Key of the case's name for results.
     """
 
     def __init__(
@@ -304,7 +304,7 @@ class SaveCased(SaveImaged):
         self.unfinished: dict[str, tuple[np.ndarray, set[int]]] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The case as it came; its predictions are on disk, or wait for the rest of their volume."""
+        """The case, unchanged; its predictions are on disk, or wait for the rest of their volume."""
         d = dict(data)
         if self.spatial_dims == 3:
             return super().__call__(self.naming(d))

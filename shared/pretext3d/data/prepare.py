@@ -1,4 +1,4 @@
-"""From a folder to lists of cases: the one call that a bundle's configuration makes."""
+"""From a folder to lists of cases: the single call that a bundle's configuration makes."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
-CROPS_PER_VOLUME_LENGTH = 1.5  # with pixdim: fit, a volume is about so many crops long
+CROPS_PER_VOLUME_LENGTH = 1.5  # with pixdim: fit, a volume is about this many crops long
 
 
 def prepare_cases(
@@ -51,40 +51,42 @@ def prepare_cases(
     spatial_dims: int = 3,
     slices: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Find the cases, hold some out, leave out or refuse bad ones, settle channels, spacing and classes.
+    """Find the cases, hold some out, leave out or refuse bad ones, determine channels, spacing and classes.
 
-    The split rests on the subjects of all cases found, good or bad, labelled or not: with the same folders,
+    The split depends on the subjects of all cases found, good or bad, labelled or not: with the same folders,
     `subjects`, `split_seed`, `val_fraction`, `test_fraction` and `fold`, pre-training never sees a case that
     fine-tuning holds out. Fractions and numbers of labels count subjects (see `subjects`).
 
     Args:
-        dataset_dir: a folder or several (see `find_cases`); '' = the embedded phantom, made once under
+        dataset_dir: Folder or folders (see `find_cases`); '' = the embedded phantom, made once under
             `cache_dir`.
-        datalist: a dataset.json; '' = the folder's own; none = every volume in the folder.
-        purpose: pretraining (images, bad cases left out with a warning), guided (pre-training that reads
-            labels: cases whose label is bad or missing are left out, too), finetuning (labelled cases, a bad
-            one is an error unless `skip_bad`) or classification (the same for cases with a class).
-        channels: indices of the channels to use; None = all.
-        pixdim: the spacing to resample to, mm (see `choose_pixdim`).
-        roi_size: the crop, voxels; needed by pixdim: fit and fit_each.
-        val_fraction: Part of the subjects held out of those that are not in the test set, in [0, 1).
-        fold: the part held out (see `split_cases`); None = the seeded split.
-        label_fraction: Part of the good labelled training subjects used where labels are, in (0, 1].
+        datalist: Path of a dataset.json; '' = the folder's own; none = every volume in the folder.
+        purpose: Purpose of the run: pretraining (images; bad cases are left out with a warning), guided
+            (pre-training that reads labels: cases whose label is bad or missing are also left out),
+            finetuning (labelled cases; a bad one is an error unless `skip_bad`) or classification (the same
+            for cases with a class).
+        channels: Indices of the channels to use; None = all.
+        pixdim: Spacing to resample to, mm (see `choose_pixdim`).
+        roi_size: Size of the crop, voxels; needed by pixdim: fit and fit_each.
+        val_fraction: Part held out of the subjects that are not in the test set, in [0, 1).
+        fold: Part held out (see `split_cases`); None = the seeded split.
+        label_fraction: Part of the good labelled training subjects that is used, in (0, 1].
         num_labelled: Number of these subjects, each with all its volumes; 0 = by `label_fraction`.
         seed: Seed of the choice of labelled subjects.
-        split_seed: of the split.
-        skip_bad: leave out bad cases in fine-tuning.
-        num_classes: background included; 0 = as many as dataset.json or the label files name.
-        class_file: the cases' classes for classification (see `classified_cases`).
-        cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
-        label_hint: What to do without labels, for the message where guided pre-training finds too few.
+        split_seed: Seed of the split.
+        skip_bad: Leave out bad cases in fine-tuning.
+        num_classes: Number of classes, background included; 0 = as in dataset.json or the label files.
+        class_file: Path of the cases' classes for classification (see `classified_cases`).
+        cache_dir: Folder for verdicts, links and the phantom; '' = `default_cache_dir()`.
+        label_hint: Advice for data without labels, added to the error of guided pre-training.
         subjects: Path of a CSV file with the columns id and subject; '' = the subjects of the datalist or of
             BIDS names, else each case is one.
         modalities: BIDS suffixes that become the channels of one case per session (see `find_cases`).
         test_fraction: Part of the subjects that neither train nor validate, in [0, 1); the same ones for
             every purpose, `val_fraction` and `fold`.
-        spatial_dims: 3 for volumes, 2 for pictures, single slices and slices of volumes.
-        slices: in 2D, the slices that volumes give: {axis: 0, 1 or 2 (x, y, z), every: n}, every n-th one.
+        spatial_dims: Number of spatial axes: 3 for volumes, 2 for pictures, single slices and slices of
+            volumes.
+        slices: Slices to take from volumes in 2D: {axis: 0, 1 or 2 (x, y, z), every: n}, every n-th one.
             They are chosen after the split and after the choice of labelled cases, so that all slices of a
             volume stay together. None: a volume is a bad case (the phantom's give their axial slices).
 
@@ -95,7 +97,7 @@ def prepare_cases(
         reason].
 
     Raises:
-        UserError: naming the key or file, what was found and what was expected.
+        UserError: Names the key or file, what was found and what was expected.
     """
     purposes = ("pretraining", "guided", "finetuning", "classification")
     if purpose not in purposes:
@@ -129,7 +131,7 @@ def prepare_cases(
     if labelled and checked.bad and not skip_bad:
         raise UserError(
             f"{len(checked.bad)} of {len(found)} labelled cases are bad ({listing(checked)}); "
-            "mend them, or leave them out by skip_bad: True"
+            "fix them, or leave them out with skip_bad: True"
         )
     parts = [{c["id"] for c in part} for part in split]
     train, val, test = ([c for c in checked.good if c["id"] in part] for part in parts)
@@ -144,7 +146,7 @@ def prepare_cases(
         people, tests = len(by_subject(found)), f" and {len(test)} to test on" if test_fraction else ""
         of = "" if people == len(found) else f" of {people} subject{'s' * (people != 1)}"
         raise UserError(
-            f"dataset_dir: {len(found)} cases{of} found in {dataset_dir}, of them {len(train)} good ones to "
+            f"dataset_dir: {len(found)} cases{of} found in {dataset_dir}, with {len(train)} good ones to "
             f"train on and {len(val)} held out{tests}; expected at least one of each{bad}"
         )
     if segmenting and all(checked.values[c["id"]] == [0] for c in train):
@@ -170,7 +172,7 @@ def prepare_cases(
     bare = [c["id"] for c in train if "landmark" not in c and "landmark_mask" not in c]
     if 0 < len(bare) < len(train):
         logger.warning(
-            "landmark: %d of %d training cases have none (%s%s): their volume's centre is taken instead",
+            "landmark: %d of %d training cases have none (%s%s): their volume's centre is used instead",
             len(bare), len(train), ", ".join(bare[:3]), ", ..." if len(bare) > 3 else "",
         )  # fmt: skip
     available = train
@@ -212,22 +214,21 @@ def inference_cases(
     """Every good volume of a folder, for a trained network; bad ones are left out with a warning.
 
     Args:
-        dataset_dir: as in `prepare_cases`.
-        datalist: as in `prepare_cases`; none, the folder's own volumes, is what a folder of new scans needs.
-        channels: indices of the channels to use; None = all.
-        cache_dir: for verdicts, links and the phantom; '' = `default_cache_dir()`.
-        spatial_dims: as in `prepare_cases`.
-        slices: as in `prepare_cases`. Slices that are not taken, constant ones among them, stay 0 in the
-            volume that the others are put together to.
+        dataset_dir: Folder or folders, as in `prepare_cases`.
+        datalist: Datalist as in `prepare_cases`; none, the folder's own volumes, suits a folder of new scans.
+        channels: Indices of the channels to use; None = all.
+        cache_dir: Folder for verdicts, links and the phantom; '' = `default_cache_dir()`.
+        spatial_dims: Number of spatial axes, as in `prepare_cases`.
+        slices: Slices as in `prepare_cases`. Slices that are not taken, including constant ones, stay 0 in
+            the volume that is assembled from the others.
         modalities: BIDS suffixes that become the channels of one case per session (see `find_cases`).
 
     Returns:
-        cases: list, each with `result_name`, a file name of its own for what is made of it; slices have that
-        of their volume, and `slice_count`, the number of its slices. channels: number.
-        bad: lists [id, reason].
+        cases: list, each with `result_name`, a unique file name for its result; slices have the name of their
+        volume, and `slice_count`, the number of its slices. channels: number. bad: lists [id, reason].
 
     Raises:
-        UserError: no good volume.
+        UserError: If there is no good volume.
     """
     cache, used = cache_dir or default_cache_dir(), as_channels(channels)
     taken = check_slices(default_slices(dataset_dir, spatial_dims, slices), spatial_dims)
@@ -251,18 +252,18 @@ def inference_cases(
 def default_slices(
     dataset_dir: str | Sequence[str] | None, spatial_dims: int, slices: Mapping[str, int] | None
 ) -> Mapping[str, int] | None:
-    """The slices asked for; of the embedded phantom, whose cases are volumes, in 2D the axial ones."""
+    """The slices as given; by default, in 2D, the axial ones of the embedded phantom, which has volumes."""
     return {"axis": 2, "every": 1} if not dataset_dir and spatial_dims == 2 and slices is None else slices
 
 
 def with_result_names(cases: Sequence[Case]) -> list[Case]:
-    """The cases with `result_name`: the id with _ for /, and _2, _3, ... behind one that is taken."""
+    """The cases with `result_name`: the id with _ for /, and _2, _3, ... after a name that is taken."""
     taken: set[str] = set()
     named = []
     for case in cases:
         plain = name = case["id"].replace("/", "_")
         number = 1
-        while name.casefold() in taken:  # some disks take no notice of upper and lower case
+        while name.casefold() in taken:  # some file systems ignore case
             number += 1
             name = f"{plain}_{number}"
         taken.add(name.casefold())
@@ -280,7 +281,7 @@ def embedded_phantom(cache: str) -> str:
 
 
 def report_bad(checked: CheckResult, total: int, verb: str) -> None:
-    """Log one line a bad volume, and one with their number."""
+    """Log one line per rejected volume, and one with their number."""
     for case, reason in checked.bad:
         logger.warning("%s: %s: %s", verb, case["id"], reason)
     if checked.bad:
@@ -288,7 +289,7 @@ def report_bad(checked: CheckResult, total: int, verb: str) -> None:
 
 
 def listing(checked: CheckResult, most: int = 8) -> str:
-    """The bad cases by reason, in one line: the first reasons, and of each the first cases."""
+    """The bad cases by reason, in one line: the first reasons, and the first cases of each."""
     names: dict[str, list[str]] = {}
     for case, reason in checked.bad:
         names.setdefault(reason, []).append(case["id"])
@@ -301,7 +302,7 @@ def listing(checked: CheckResult, most: int = 8) -> str:
 
 
 def classes(names: dict[int, str], checked: CheckResult) -> tuple[int, list[str]]:
-    """Number of classes and their names: as dataset.json declares them, else as the label files hold them."""
+    """Number of classes and their names: from dataset.json, else from the values in the label files."""
     if not names and not checked.values:
         return 0, []
     largest = max(names) if names else max(v[-1] for v in checked.values.values())
@@ -330,14 +331,18 @@ def choose_pixdim(
       median extent and r_a the `roi_size` along it. So a volume is about n crops long along every axis.
 
     Args:
-        pixdim: what is wanted.
-        shapes: of each case, voxels along x y z, or along the plane's two axes.
-        spacings: of each case, mm along the same axes.
-        roi_size: the crop, voxels.
-        spatial_dims: 3 or 2.
+        pixdim: Spacing or rule, one of the above.
+        shapes: Shape of each case, voxels along x y z, or along the plane's two axes.
+        spacings: Spacing of each case, mm along the same axes.
+        roi_size: Size of the crop, voxels.
+        spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
-        UserError: for anything else.
+        UserError: For anything else.
+
+    Examples:
+        >>> choose_pixdim("median", [[64, 64, 20]] * 2, [[1.0, 1.0, 3.0], [2.0, 2.0, 3.0]])
+        [1.5, 1.5, 3.0]
     """
     several = "three" if spatial_dims == 3 else "two"
     expected = (

@@ -1,4 +1,4 @@
-"""DICOM series in folders: which files are slices, and one readable path a series."""
+"""DICOM series in folders: which files are slices, and one readable path per series."""
 
 import hashlib
 import importlib.util
@@ -18,7 +18,7 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 def is_dicom(path: Path) -> bool:
-    """True for a DICOM file: by its suffix, or, without one that means something, by `DICM` at byte 128."""
+    """True for a DICOM file: by its suffix, or, without a meaningful one, by `DICM` at byte 128."""
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return True
@@ -42,26 +42,26 @@ def series_of(path: Path) -> tuple[str, str] | None:
         if "Rows" not in header:
             return None
         return str(header.get("SeriesInstanceUID", "")), str(header.get("SeriesNumber", None) or "")
-    except Exception:  # whatever a broken file raises: it is judged when its series is read
+    except Exception:  # a broken file may raise anything: it is reported when its series is read
         return "", ""
 
 
 def find_series(slices: Sequence[Path], cache_dir: str) -> list[tuple[Path, str]]:
-    """One entry a series: (the path it is named after, the path to read).
+    """One entry per series: (the path it is named after, the path to read).
 
-    Where a folder holds one series and nothing else, the folder is read. A series in a folder with others, or
-    spread over several, gets a folder of links under `cache_dir`, because MONAI's readers take a folder for
-    one series. A series of one (multi-frame) file is that file. Without pydicom each folder is taken for a
-    series.
+    Where a folder holds one series and nothing else, the folder is read. A series that shares a folder with
+    others, or is spread over several, gets a folder of links under `cache_dir`, because MONAI's readers treat
+    a folder as one series. A series of one (multi-frame) file is that file. Without pydicom each folder is
+    treated as a series.
 
     Args:
         slices: DICOM files.
-        cache_dir: where folders of links are made.
+        cache_dir: Folder where folders of links are made.
     """
     if not slices:
         return []
     if importlib.util.find_spec("pydicom") is None:
-        logger.info("pydicom is not installed: each folder of DICOM files is taken for one series")
+        logger.info("pydicom is not installed: each folder of DICOM files is treated as one series")
         return [(folder, str(folder)) for folder in dict.fromkeys(p.parent for p in slices)]
     series: dict[str, list[Path]] = defaultdict(list)
     numbers: dict[str, str] = {}
@@ -95,10 +95,10 @@ def find_series(slices: Sequence[Path], cache_dir: str) -> list[tuple[Path, str]
 
 
 def find_projections(files: Sequence[Path]) -> dict[Path, str]:
-    """Files of series that are no stack of slices (two views of a chest), each with a name for its series.
+    """Files of series that are not a stack of slices (two chest views), each with a name for its series.
 
     Such a file has no position in the patient (ImagePositionPatient). The name is the same for all files of a
-    series, and says nothing of whose it is.
+    series, and does not identify the patient.
 
     Args:
         files: DICOM files.
@@ -112,7 +112,7 @@ def find_projections(files: Sequence[Path]) -> dict[Path, str]:
         tags = ["SeriesInstanceUID", "ImagePositionPatient", "NumberOfFrames", "Rows"]
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        except Exception:  # whatever a broken file raises: it is judged when it is read
+        except Exception:  # a broken file may raise anything: it is reported when it is read
             continue
         if "Rows" in header and "ImagePositionPatient" not in header and "NumberOfFrames" not in header:
             series = str(header.get("SeriesInstanceUID", path))
@@ -121,7 +121,7 @@ def find_projections(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def link_folder(uid: str, paths: Sequence[Path], cache_dir: str) -> str:
-    """A folder of links to the slices of one series (of copies, where the disk cannot link)."""
+    """A folder of links to the slices of one series (copies, where the file system has no links)."""
     ordered = sorted(str(p.resolve()) for p in paths)
     name = hashlib.sha256("\n".join([uid, *ordered]).encode()).hexdigest()[:20]
     target = Path(cache_dir) / "dicom" / name

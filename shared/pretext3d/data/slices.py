@@ -1,8 +1,8 @@
 """Slices of volumes as 2D cases: which ones are taken, and how one is read, with its place in the volume.
 
 A slice has an index along an axis of its volume in RAS order: axis 0 is x (sagittal slices), 1 is y
-(coronal), 2 is z (axial). Read, it is (c, i, j), with i and j along the two other world axes, ascending. A
-single slice (a file with one voxel along an axis) is read in the same way. The affine says only what a
+(coronal), 2 is z (axial). Once read, it is (c, i, j), with i and j along the two other world axes, ascending.
+A single slice (a file with one voxel along an axis) is read in the same way. The affine holds only what a
 plane needs: the spacing of i, j and the normal on the diagonal, and the position of the first voxel along
 these three. So transforms that read the first two rows and columns work for every axis, and for oblique
 volumes.
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 Case = dict[str, Any]
 
 PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns to the patient's left, rows to the back, 1 mm
-KEPT_FILES, KEPT_BYTES = 4, 2**29  # volumes kept in memory: so many, and more up to so many bytes
+KEPT_FILES, KEPT_BYTES = 4, 2**29  # volumes kept in memory: this many, and more up to this many bytes
 
 
 class Slices(NamedTuple):
@@ -47,14 +47,14 @@ class Slices(NamedTuple):
 
 
 def check_slices(slices: Any, spatial_dims: int) -> Slices | None:
-    """The slices to take; None where volumes are not to be sliced.
+    """The slices to take; None where volumes are not sliced.
 
     Args:
-        slices: {axis: 0, 1 or 2, by default 2; every: 1 or more, by default 1}, or None.
-        spatial_dims: 2 or 3.
+        slices: Mapping {axis: 0, 1 or 2, by default 2; every: 1 or more, by default 1}, or None.
+        spatial_dims: Number of spatial axes, 2 or 3.
 
     Raises:
-        UserError: for `spatial_dims` other than 2 and 3, slices in 3D, an axis other than 0, 1 and 2, or
+        UserError: For `spatial_dims` other than 2 and 3, slices in 3D, an axis other than 0, 1 and 2, or
             `every` below 1.
 
     Examples:
@@ -65,7 +65,9 @@ def check_slices(slices: Any, spatial_dims: int) -> Slices | None:
     if slices is None:
         return None
     if spatial_dims == 3:
-        raise UserError(f"slices: found {slices!r} with spatial_dims 3, expected null; 2D alone takes slices")
+        raise UserError(
+            f"slices: found {slices!r} with spatial_dims 3, expected null; slices are for 2D only"
+        )
     known = isinstance(slices, Mapping) and set(slices) <= {"axis", "every"}
     axis, every = (slices.get("axis", 2), slices.get("every", 1)) if known else (None, None)
     if not is_whole(axis) or not is_whole(every) or axis not in (0, 1, 2) or every < 1:
@@ -74,7 +76,7 @@ def check_slices(slices: Any, spatial_dims: int) -> Slices | None:
 
 
 def plane_axis(facts: VolumeFacts, axis: int) -> int:
-    """The world axis across the plane: that of a single slice or picture; a volume's is `axis`."""
+    """The world axis across the plane: the thin axis of a single slice or picture, `axis` for a volume."""
     thin = [world for world, length in enumerate(facts.along_world()[0]) if length == 1]
     return thin[0] if thin else axis
 
@@ -88,19 +90,19 @@ def slice_cases(
 ) -> list[Case]:
     """Good 2D cases, each volume replaced by its slices; constant (air-only) slices are left out.
 
-    A slice's case is its volume's with `slice` (index), `slice_axis`, `subject` (its own, else the volume's
+    A slice's case is its volume's with `slice` (index), `slice_axis`, `subject` (the volume's, else its
     name), and the slice's number in `id` and `name`: volume/slice012. Pictures, single slices and entries
-    that name a slice themselves do not change. One log line says how many slices there are.
+    that already name a slice do not change. One log line reports the number of slices.
 
     Args:
-        cases: cases that have passed the checks.
-        slices: which slices; None returns the cases unchanged.
-        channels: the channels that are used; a slice is constant if it is so in each of them. None: all.
-        cache_dir: where the verdicts are (see `check_cases`).
-        count: add `slice_count`, the number of slices taken of this volume.
+        cases: Cases that have passed the checks.
+        slices: Slices to take; None returns the cases unchanged.
+        channels: Channels that are used; a slice is constant if all these channels are. None: all.
+        cache_dir: Folder of the verdicts (see `check_cases`).
+        count: Add `slice_count`, the number of slices taken from this volume.
 
     Raises:
-        UserError: no slice is left.
+        UserError: If no slice is left.
     """
     if slices is None:
         return list(cases)
@@ -131,8 +133,8 @@ def slice_cases(
         )  # fmt: skip
     if cases and not found:
         raise UserError(
-            f"slices: found axis {slices.axis}, every {slices.every}, which takes constant slices alone of "
-            f"{volumes} volumes; expected some with an image in them"
+            f"slices: found axis {slices.axis}, every {slices.every}, which gives only constant slices of "
+            f"{volumes} volumes; expected some that are not constant"
         )
     return found
 
@@ -141,10 +143,10 @@ class Volume(NamedTuple):
     """A volume in memory.
 
     Attributes:
-        array: (x, y, z, c), axes in RAS order, float32.
-        affine: (4, 4), of that array, mm.
-        stored_affine: (4, 4), of the file's own array.
-        stored_shape: of the file's own array, two or three sizes.
+        array: Voxels (x, y, z, c), axes in RAS order, float32.
+        affine: Affine (4, 4) of that array, mm.
+        stored_affine: Affine (4, 4) of the array as stored in the file.
+        stored_shape: Shape of the array as stored in the file, two or three sizes.
     """
 
     array: NDArray[Any]
@@ -154,7 +156,7 @@ class Volume(NamedTuple):
 
 
 def read_volume(path: str) -> Volume:
-    """A volume or single slice, its axes brought to RAS order."""
+    """A volume or single slice, with its axes in RAS order."""
     image = loader()(path)
     stored_shape = tuple(int(n) for n in image.shape[1:])
     affine = to_affine_nd(3, np.asarray(image.affine, dtype=float))
@@ -166,7 +168,7 @@ def read_volume(path: str) -> Volume:
 
 
 def to_stored(array: NDArray[Any], affine: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """An array (x, y, z) in RAS order as its file's: axes as in `affine`, of the given shape."""
+    """An array (x, y, z) in RAS order with the axes of its file: oriented as `affine`, of the given shape."""
     to_ras = nib.io_orientation(affine)
     back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
     stored: NDArray[Any] = nib.apply_orientation(array, back)
@@ -174,11 +176,11 @@ def to_stored(array: NDArray[Any], affine: NDArray[Any], shape: Sequence[int]) -
 
 
 class RecentVolumes:
-    """Volumes read lately, so that a volume is read once, and not once per slice; safe among threads.
+    """Recently read volumes, so that a volume is read once, not once per slice; thread-safe.
 
     Args:
-        files: number of files that are kept in any case.
-        limit: bytes that the volumes may take together; where they take more, `files` are kept.
+        files: Number of files that are always kept.
+        limit: Total size of the volumes in bytes; where they exceed it, only `files` are kept.
     """
 
     def __init__(self, files: int = KEPT_FILES, limit: int = KEPT_BYTES) -> None:
@@ -221,17 +223,17 @@ def load_plane(
     """A picture, a single slice, or one slice of a volume, and the world axis across it.
 
     Args:
-        paths: a file, or one per channel.
-        index: of the slice of a volume, in RAS order; None for pictures and single slices.
-        axis: the axis of the volume that `index` counts along.
-        is_label: read pictures as class numbers.
+        paths: Path of a file, or one path per channel.
+        index: Index of the slice of a volume, in RAS order; None for pictures and single slices.
+        axis: Axis of the volume that `index` counts along.
+        is_label: Read pictures as class numbers.
 
     Returns:
         (c, i, j), float32. Its meta data have the plane's affine (4, 4), `filename_or_obj`, and for slices
-        `volume_affine` (4, 4) and `volume_shape`, those of the file's own array.
+        `volume_affine` (4, 4) and `volume_shape`, those of the array as stored in the file.
 
     Raises:
-        UserError: a volume without an index, or an index that it does not have.
+        UserError: For a volume without an index, or an index out of range.
     """
     files = [paths] if isinstance(paths, str) else list(paths)
     meta: dict[str, Any] = {"filename_or_obj": files[0], "space": "RAS"}

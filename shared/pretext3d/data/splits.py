@@ -2,9 +2,9 @@
 
 Everything counts subjects: a subject's volumes are all on the same side (see `subjects`). Subjects are ranked
 by a hash of (seed, name); the first are the test set, where there is one, the next are held out for
-validation. Ranks are taken within each data set and, in it, within the labelled and the unlabelled subjects
-apart. So the held-out labelled cases are the same when a network is pre-trained on all cases and fine-tuned
-on the labelled ones, and when several data sets are pre-trained together.
+validation. Each data set is ranked separately and, within it, the labelled and the unlabelled subjects. So
+the held-out labelled cases are the same when a network is pre-trained on all cases and fine-tuned on the
+labelled ones, and when several data sets are pre-trained together.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
-BLOCKS, BLOCK_BYTES = 64, 4096  # of a case's files, which its fingerprint rests on
+BLOCKS, BLOCK_BYTES = 64, 4096  # blocks of a case's files from which its fingerprint is computed
 
 
 class Split(NamedTuple):
@@ -53,22 +53,22 @@ def split_cases(
 ) -> Split:
     """Split cases into training, validation and test, each in the order given, by subject.
 
-    Each data set (`source`) is split by itself. The test set comes first: of its labelled and of its
-    unlabelled subjects round(n * test_fraction) of n, at least 1 where n > 1 and test_fraction > 0; it is the
-    same for every fold. What follows is of the rest. Without a fold: the entries that the datalist calls
-    validation, if there are any; else round(n * val_fraction) of n subjects by the same rule. With a fold:
-    the cases whose `fold` in the datalist it is; where none has one, part `fold` of the
+    Each data set (`source`) is split separately. The test set comes first: round(n * test_fraction) of n
+    labelled and likewise of n unlabelled subjects, at least 1 where n > 1 and test_fraction > 0; it is the
+    same for every fold. The validation set is chosen from the rest. Without a fold: the entries that the
+    datalist calls validation, if there are any; else round(n * val_fraction) of n subjects by the same rule.
+    With a fold: the cases with that `fold` in the datalist; where no case has one, part `fold` of the
     round(1 / val_fraction) parts of the same ranking.
 
     Args:
         cases: Cases with `id`, and, as far as known, `name`, `source`, `label`, `fold`, `split`, `subject`.
-        val_fraction: Part of the subjects held out of those that are not in the test set, in [0, 1).
+        val_fraction: Part held out of the subjects that are not in the test set, in [0, 1).
         seed: Seed of the ranking.
         fold: Part held out; None for the seeded split.
         test_fraction: Part of all subjects that are the test set, in [0, 1).
 
     Raises:
-        UserError: for a fraction out of range, or a fold that is not there.
+        UserError: For a fraction out of range, or a fold that does not exist.
     """
     number("val_fraction", val_fraction, 0, 1, high_open=True)
     number("test_fraction", test_fraction, 0, 1, high_open=True)
@@ -102,25 +102,25 @@ def split_cases(
 
 
 def with_namesakes(cases: Sequence[Case], ids: set[str]) -> set[str]:
-    """The ids with those of the same subjects' volumes in other data sets, where a CSV says who is who."""
+    """The ids, plus those of the same subjects in other data sets, where a CSV file identifies subjects."""
     people = {person_of(c) for c in cases if c["id"] in ids}
     return ids | {c["id"] for c in cases if person_of(c) in people and c.get("subject_scope") == ""}
 
 
 def warn_divided(split: Split) -> None:
-    """One warning where the folds or the validation list of a datalist part the volumes of a subject."""
+    """One warning where the folds or the validation list of a datalist separate a subject's volumes."""
     held = {person_of(case) for case in split.val}
     divided = list(dict.fromkeys(subject_of(c) for c in split.train if person_of(c) in held))
     if divided:
         logger.warning(
-            "datalist: its folds or its validation list part the volumes of %d subject(s) (%s%s): some "
+            "datalist: its folds or its validation list separate the volumes of %d subject(s) (%s%s): some "
             "train, others are held out; expected all volumes of a subject on the same side",
             len(divided), ", ".join(divided[:3]), ", ..." if len(divided) > 3 else "",
         )  # fmt: skip
 
 
 def listed_fold(cases: Sequence[Case], fold: int) -> set[str]:
-    """The ids whose `fold` in the datalist it is."""
+    """The ids of the cases with the given `fold` in the datalist."""
     without = [c["id"] for c in cases if "fold" not in c]
     if without:
         raise UserError(
@@ -156,11 +156,11 @@ def ranked_split(cases: Sequence[Case], val_fraction: int | float, seed: int, fo
 def labelled_subset(
     cases: Sequence[Case], label_fraction: int | float = 1.0, num_labelled: int = 0, seed: int = 0
 ) -> list[Case]:
-    """The labelled cases that a fine-tuning may see: nested, so that fewer labels are always some of more.
+    """The labelled cases that a fine-tuning may see: nested, a smaller set is part of every larger one.
 
-    The n subjects are ranked by a hash of (seed, name), the name of a subject's first case by name; the first
-    max(1, floor(n * label_fraction)) of them are taken, or the first `num_labelled` where that is not 0, each
-    with all its volumes.
+    The n subjects are ranked by a hash of (seed, name), where name is the first name of a subject's cases in
+    alphabetical order; the first max(1, floor(n * label_fraction)) are taken, or the first `num_labelled`
+    where that is not 0, each with all its volumes.
 
     Args:
         cases: Labelled training cases.
@@ -172,7 +172,7 @@ def labelled_subset(
         The cases in the order of the ranking, those of one subject as given.
 
     Raises:
-        UserError: for a fraction outside of (0, 1], or more subjects asked for than there are.
+        UserError: For a fraction outside of (0, 1], or more subjects than there are.
     """
     number("label_fraction", label_fraction, 0, 1, low_open=True)
     whole_number("num_labelled", num_labelled, minimum=0, expected="0 (all) or a number of subjects")
@@ -184,7 +184,7 @@ def labelled_subset(
         )
     if num_labelled and label_fraction != 1:
         raise UserError(
-            f"num_labelled: found {num_labelled} and label_fraction {label_fraction}; expected one of them"
+            f"num_labelled: found {num_labelled} and label_fraction {label_fraction}; expected only one"
         )
     count = num_labelled or max(1, math.floor(len(groups) * label_fraction + 1e-9))
     groups.sort(key=lambda group: label_rank(group, seed))
@@ -192,7 +192,7 @@ def labelled_subset(
 
 
 def label_rank(group: Sequence[Case], seed: int) -> tuple[str, str]:
-    """Where a subject stands among those whose labels may be used: a hash, and an id where two are equal."""
+    """Sort key of a subject among those whose labels may be used: a hash, and an id to break ties."""
     name = min(str(case.get("name", case["id"])) for case in group)
     return rank(seed, f"label:{name}"), min(case["id"] for case in group)
 
@@ -211,10 +211,10 @@ def evaluation_cases(cases: Mapping[str, Any]) -> list[Case]:
 
 
 def fingerprints(cases: Sequence[Case]) -> list[str]:
-    """One text a case, the same for a copy of its images elsewhere, under whatever name.
+    """One text per case, the same for a copy of its images in another place, under any name.
 
     A hash of the sizes of the image files and of 64 blocks of 4 KB spread evenly over them. Checkpoints keep
-    these of the cases they were trained on: a path would tell of the machine it was on.
+    the fingerprints of the cases they were trained on: a path would reveal details of the machine.
     """
     return [_fingerprint(case) for case in cases]
 
@@ -223,7 +223,7 @@ def _fingerprint(case: Case) -> str:
     images = [Path(path) for path in ([case["image"]] if isinstance(case["image"], str) else case["image"])]
     digest = hashlib.sha256()
     for image in images:
-        series = image.is_dir()  # of DICOM: slices in whatever order their names are
+        series = image.is_dir()  # a DICOM series: the order of its slices' names does not matter
         found = image.iterdir() if series else [image]
         files = [file for file in found if file.is_file() and not (series and file.name.startswith("."))]
         blocks = max(2, BLOCKS // max(1, len(files)))
@@ -233,7 +233,7 @@ def _fingerprint(case: Case) -> str:
 
 
 def _blocks_digest(path: Path, blocks: int) -> bytes:
-    """SHA-256 of a file's size and of so many blocks of it; of all of it where it is no longer than these."""
+    """SHA-256 of a file's size and of `blocks` blocks, or of all its bytes if it is no longer than these."""
     size = path.stat().st_size
     digest = hashlib.sha256(size.to_bytes(8, "little"))
     with path.open("rb") as file:
@@ -253,15 +253,15 @@ def trained_on(cases: Sequence[Case], record: Mapping[str, Any]) -> list[str]:
 
 
 def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool = True) -> None:
-    """Make sure that a checkpoint was not trained on cases that are to judge it.
+    """Make sure that a checkpoint was not trained on the cases that evaluate it.
 
     Args:
-        cases: the held-out cases.
-        record: the checkpoint's; {} = from scratch.
-        refuse: raise; False: only warn.
+        cases: Held-out cases.
+        record: Record of the checkpoint; {} = from scratch.
+        refuse: Whether to raise an error; False: only warn.
 
     Raises:
-        UserError: with `refuse`, where a held-out case was trained on, or there is none.
+        UserError: With `refuse`, if a held-out case was trained on, or there is no held-out case.
     """
     if refuse and not cases:
         raise UserError(

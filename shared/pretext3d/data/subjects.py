@@ -1,8 +1,8 @@
-"""Who a volume is of. Splits, label counts and intervals go by subject, since volumes of one are alike.
+"""The subject of a volume. Splits, label counts and intervals count subjects: volumes of one are similar.
 
-The subject of a case is its field `subject`: of the datalist's entry, of a CSV file (key `subjects`), or of
-a BIDS name; else its name within its data set. Subjects of two data sets are different ones, except where a
-CSV says who is who: its subjects are the same in all data sets (`subject_scope` '').
+The subject of a case is its field `subject`, from the datalist's entry, a CSV file (key `subjects`) or a BIDS
+name; else its name within its data set. Subjects of two data sets are distinct, except where a CSV file
+identifies them: its subjects are the same in all data sets (`subject_scope` '').
 """
 
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
-WORDS = {  # what distinguishes volumes of one subject, as a part of their names
+WORDS = {  # parts of names that distinguish volumes of one subject
     "t1", "t2", "t1w", "t2w", "t1c", "t1ce", "t1gd", "t1post", "t1n", "t2f", "t2s", "t2star", "pd", "pdw",
     "flair", "swi", "dwi", "adc", "mra", "tof", "bold", "asl", "fa", "md", "ct", "cta", "cbct", "mr", "mri",
     "pet", "spect", "gd", "art", "arterial", "ven", "venous", "portal", "delayed", "native", "contrast",
@@ -32,7 +32,7 @@ NUMBERED = re.compile(r"(?:visit|frame|phase|timepoint|tp|ses|session|run|echo|r
 
 
 def subject_of(case: Case) -> str:
-    """What is held out as one: the field `subject`, else the name within the data set, else the id.
+    """The unit that is held out: the field `subject`, else the name within the data set, else the id.
 
     Examples:
         >>> subject_of({"id": "a/x_left", "name": "x_left", "subject": "x"})
@@ -42,7 +42,7 @@ def subject_of(case: Case) -> str:
 
 
 def person_of(case: Case) -> tuple[str, str]:
-    """The subject and where that name holds: in its data set, or everywhere ('')."""
+    """The scope of the subject's name (its data set, or '' = everywhere) and the subject."""
     return str(case.get("subject_scope", case.get("source", ""))), subject_of(case)
 
 
@@ -59,7 +59,7 @@ def subject_count(cases: Sequence[Case], unit: bool = False) -> str:
 
     Args:
         cases: Cases.
-        unit: Name what is counted.
+        unit: Whether to name the unit that is counted.
 
     Examples:
         >>> heart = [{"id": f"p{i}_{phase}", "subject": f"p{i}"} for i in range(4) for phase in ("ed", "es")]
@@ -72,15 +72,16 @@ def subject_count(cases: Sequence[Case], unit: bool = False) -> str:
 
 
 def set_subjects(cases: Sequence[Case], path: str) -> list[Case]:
-    """The cases with the subjects of a CSV file; a case without a line keeps its own.
+    """The cases with the subjects of a CSV file; a case without a line keeps its subject.
 
     Args:
-        cases: Cases as `find_cases` gives them.
-        path: Path of a CSV file with a column `subject` and one of id, case, name, image, that is a case's
-            name, or its file's, with or without the extension.
+        cases: Cases from `find_cases`.
+        path: Path of a CSV file with a column `subject` and one of id, case, name, image: the name of a case
+            or of its file, with or without the extension.
 
     Raises:
-        UserError: no such file or column, a case with two subjects, a line whose case is not found.
+        UserError: If there is no such file or column, a case has two subjects, or a line names an unknown
+            case.
     """
     given = match_cases(cases, read_column("subjects", path, "subject"), path)
     people = [given.get(case["id"], subject_of(case)) for case in cases]
@@ -92,21 +93,21 @@ def set_subjects(cases: Sequence[Case], path: str) -> list[Case]:
 
 
 def similar_names(names: Sequence[str]) -> dict[str, list[str]]:
-    """Names that look like several volumes of one subject, by what they have in common.
+    """Names that look like several volumes of one subject, by their common part.
 
     Names are compared part by part (letters and digits; anything else separates):
     - BIDS names of one subject;
     - names that differ only by words of modality, phase, side or time (t1, ed, left, pre ...);
     - names that differ only by a numbered visit, frame or phase, where the rest has a digit;
-    - names that differ only in their last part, where the rest has a digit, and the same few last parts,
-      fewer than there are subjects, come with several of them: p01_1, p01_2, p02_1, p02_2, p03_1, p03_2.
-    Numbers that count the subjects themselves (hippocampus_001, scan_0000) are none of these.
+    - names that differ only in their last part, where the rest has a digit, and there are fewer different
+      last parts than subjects: p01_1, p01_2, p02_1, p02_2, p03_1, p03_2.
+    Numbers that count the subjects themselves (hippocampus_001, scan_0000) do not match any rule.
 
     Args:
         names: Names of cases.
 
     Returns:
-        Groups of two or more names by a name for the subject; {} where there are none.
+        Groups of two or more names, by a name for the subject; {} if there are none.
 
     Examples:
         >>> similar_names(["patient001_ed", "patient001_es", "patient002_ed"])
@@ -137,7 +138,7 @@ def without_words(name: str) -> str:
 
 
 def without_words_and_visits(name: str) -> str:
-    """The same without numbered visits too; '' where nothing with a digit is left."""
+    """A name without these words and numbered visits; '' where nothing with a digit is left."""
     rest = without_words(name).split("_")
     return with_digit([p for p in rest if not NUMBERED.fullmatch(p.lower())])
 
@@ -153,13 +154,13 @@ def split_name(name: str) -> list[str]:
 
 
 def with_digit(parts: Sequence[str]) -> str:
-    """The parts joined, or '' where none of them has a digit."""
+    """The parts joined, or '' where no part has a digit."""
     joined = "_".join(parts)
     return joined if re.search(r"\d", joined) else ""
 
 
 def grouped(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    """Names by what they have in common: the groups of two or more."""
+    """Names grouped by their common part: the groups of two or more."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         common = key(name)
@@ -169,7 +170,7 @@ def grouped(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[s
 
 
 def warn_ungrouped(cases: Sequence[Case]) -> None:
-    """One warning where names look like several volumes of one subject, and nothing says who is who."""
+    """One warning where names look like several volumes of one subject and no subjects are given."""
     sources: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         sources[case.get("source", "")].append(case)

@@ -1,4 +1,4 @@
-"""Facts about cases from a CSV file: one column of cases, one of what is known of them."""
+"""Facts about cases from a CSV file: one column of case names, one of values."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ __all__ = ["match_cases", "read_column"]
 
 Case = dict[str, Any]
 
-HEADINGS = ("id", "case", "name", "image")  # of the column of cases, the first that is there
+HEADINGS = ("id", "case", "name", "image")  # headings of the column of cases; the first one found is used
 
 
 def read_column(key: str, path: str, column: str) -> dict[str, str]:
     """The values of one column of a CSV file by the name of the case.
 
-    A case is called by its name, or by its image file's, with or without the extension.
+    A case is identified by its name, or by that of its image file, with or without the extension.
 
     Args:
         key: Name of the configuration key that holds the path, for messages.
@@ -26,7 +26,8 @@ def read_column(key: str, path: str, column: str) -> dict[str, str]:
         column: Heading of the values.
 
     Raises:
-        UserError: no such file or column, a line without a case or a value, a case with two values.
+        UserError: If there is no such file or column, a line lacks a case or a value, or a case has two
+            values.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -59,15 +60,15 @@ def read_column(key: str, path: str, column: str) -> dict[str, str]:
 
 
 def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> dict[str, str]:
-    """The values by the ids of the cases: that of a case's `id`, else that of its `name`.
+    """The values by case id: the value for a case's `id`, else the one for its `name`.
 
     Args:
         cases: Cases with `id` and `name`.
-        values: Values by name, as `read_column` gives them.
-        path: Path of the file that they are from, for the message.
+        values: Values by name, from `read_column`.
+        path: Path of the file of the values, for the message.
 
     Raises:
-        UserError: a name that no case has.
+        UserError: If no case has one of the names.
 
     Examples:
         >>> match_cases([{"id": "a/x", "name": "x"}, {"id": "y", "name": "y"}], {"x": "old"}, "ages.csv")
@@ -83,7 +84,7 @@ def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> 
     missing = sorted(set(values) - used)
     if missing:
         raise UserError(
-            f"{path}: {len(missing)} of {len(values)} cases are not in dataset_dir, as {missing[0]!r}; "
-            f"there are {', '.join(repr(case['name']) for case in cases[:3])} ..."
+            f"{path}: {len(missing)} of {len(values)} cases are not in dataset_dir, e.g. {missing[0]!r}; "
+            f"expected names such as {', '.join(repr(case['name']) for case in cases[:3])} ..."
         )
     return found

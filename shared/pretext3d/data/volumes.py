@@ -1,13 +1,13 @@
-"""What one volume file holds, told without training on it: geometry from its header, faults from its voxels.
+"""Facts about one volume file, found without training on it: geometry from its header, faults from voxels.
 
-NIfTI files are read by nibabel, header first; other formats by the readers that MONAI's `LoadImage` chooses,
-whole, so that a verdict is about what a pipeline will see. Verdicts are kept on disk, one small JSON a file,
-under a name made of the file's path, size and time of change, written atomically: runs side by side may share
-them.
+NIfTI files are read by nibabel, header first; other formats are read completely, by the readers that MONAI's
+`LoadImage` chooses, so that a verdict is about the data that a pipeline will see. Verdicts are kept on disk,
+one small JSON per file, under a name made of the file's path, size and time of change, and written
+atomically: concurrent runs may share them.
 
 In 2D a file is a picture (see `images`), a single slice, or a volume of which slices are taken. Their facts
-have three axes in each case, so that one comparison of shapes and geometry serves all: a picture has the
-shape [columns, rows, 1] and the axes LPS.
+always have three axes, so that one comparison of shapes and geometry serves all: a picture has the shape
+[columns, rows, 1] and the axes LPS.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from pretext3d.files import write_whole
 
 __all__ = ["EXTENSIONS", "VerdictCache", "VolumeFacts", "examine", "strip_extension"]
 
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")  # of one-file volumes; DICOM series are folders
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")  # single-file volumes; DICOM series are folders
 
 MISSING = "missing file"
 UNREADABLE = "unreadable"
@@ -43,7 +43,7 @@ NAN = "NaN"
 INF = "inf"
 EMPTY = "empty"
 
-FORMAT = 1  # of the verdicts on disk: a change here makes every verdict anew
+FORMAT = 1  # version of the verdicts on disk: a change here recomputes every verdict
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,16 @@ class VolumeFacts:
     """The geometry of one file and what is wrong with it.
 
     Attributes:
-        problem: a reason's fixed name, '' for none found yet.
-        detail: what was found, for the message.
-        shape: voxels along i j k.
-        spacing: mm along i j k.
-        axes: the world direction of i j k, as in "LPS".
-        channels: 1 for a 3D file.
-        states: for each channel a pair [NaN | inf | empty | '', detail]; empty where the voxels were not
-            read.
-        values: of a label, the whole numbers in it, ascending.
-        flat: of a volume in 2D, for the slices along each world axis x y z and for each channel the indices
-            (in RAS order) of those whose voxels are all the same.
+        problem: Fixed name of the reason; '' for none found yet.
+        detail: What was found, for the message.
+        shape: Voxels along i j k.
+        spacing: Spacing in mm along i j k.
+        axes: World directions of i j k, as in "LPS".
+        channels: Number of channels, 1 for a 3D file.
+        states: Pair [NaN | inf | empty | '', detail] for each channel; empty where the voxels were not read.
+        values: Values in a label, ascending.
+        flat: Indices (in RAS order) of the constant slices of a volume in 2D, for each world axis x y z and
+            each channel.
     """
 
     problem: str = ""
@@ -112,7 +111,7 @@ def is_nifti(path: str) -> bool:
 
 
 def missing_package(path: str) -> str:
-    """The names of packages one of which the file needs, '' where one is there."""
+    """The names of packages one of which the file needs; '' where one is installed."""
     if is_nifti(path):
         return ""
     if is_picture(path):
@@ -140,7 +139,7 @@ def geometry_facts(
     regular = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9
     if not regular:
         return VolumeFacts(
-            GEOMETRY, f"spacing {spacing} mm, or axes that are no basis", shape, channels=channels
+            GEOMETRY, f"spacing {spacing} mm, or axes that are not a basis", shape, channels=channels
         )
     axes = "".join(str(code) for code in nib.aff2axcodes(affine))
     return VolumeFacts("", "", shape, spacing, axes, channels)
@@ -151,7 +150,7 @@ def open_nifti(path: str, spatial_dims: int = 3) -> tuple[Any, VolumeFacts]:
     image = correct_nifti_header_if_necessary(nib.load(path))
     dtype = image.get_data_dtype()
     if dtype.fields or dtype.kind == "c":
-        return image, VolumeFacts(UNREADABLE, f"voxels of type {dtype}, expected one real number a voxel")
+        return image, VolumeFacts(UNREADABLE, f"voxels of type {dtype}, expected one real number per voxel")
     shape = image.shape
     if len(shape) > 4 or len(shape) < 1:
         return image, VolumeFacts(DIMENSIONS, f"{len(shape)}D, expected 3D, or 4D with channels last")
@@ -166,7 +165,7 @@ def loader() -> LoadImage:
 
 
 def open_picture(path: str, kind: str) -> tuple[np.ndarray, VolumeFacts]:
-    """A picture (i j 1 c), not decoded where `kind` is header, and its facts."""
+    """A picture (i j 1 c), not decoded if `kind` is header, and its facts."""
     header = picture_header(path)
     facts = VolumeFacts("", "", [header.width, header.height, 1], [1.0] * 3, "LPS", header.channels)
     if header.pages > 1:
@@ -203,7 +202,7 @@ def raw_voxels(image: Any) -> tuple[np.ndarray, float, float]:
 
 
 def channel_states(array: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> list[list[str]]:
-    """For each channel (the 4th axis) its fault, by its minimum and maximum: no array of its size is made."""
+    """The fault of each channel (the 4th axis), by its minimum and maximum, without a full-size copy."""
     limit = float(np.finfo(np.float32).max)
     states = []
     for c in range(array.shape[3] if array.ndim == 4 else 1):
@@ -224,11 +223,11 @@ def channel_states(array: np.ndarray, slope: float = 1.0, intercept: float = 0.0
 
 
 def flat_slices(array: np.ndarray, axes: str) -> list[list[list[int]]]:
-    """For the slices along x, y and z, and for each channel, the indices of the constant ones, in RAS order.
+    """The indices of the constant slices along x, y and z, for each channel, in RAS order.
 
     Args:
-        array: voxels (i j k) or (i j k c), as stored.
-        axes: the world direction of i j k, as in "LPS".
+        array: Voxels (i j k) or (i j k c), as stored.
+        axes: World directions of i j k, as in "LPS".
     """
     array = array if array.ndim == 4 else array[..., None]
     found: list[list[list[int]]] = []
@@ -241,7 +240,7 @@ def flat_slices(array: np.ndarray, axes: str) -> list[list[list[int]]]:
 
 
 def label_values(array: np.ndarray, slope: float, intercept: float) -> tuple[list[int], str]:
-    """The whole numbers in a label, ascending, and '' or what else was found."""
+    """The values in a label, ascending, and what else was found, or ''."""
     array = array[..., 0] if array.ndim == 4 else array
     if (slope, intercept) != (1.0, 0.0) or array.dtype.kind == "f":
         array = array * slope + intercept
@@ -259,7 +258,7 @@ def label_values(array: np.ndarray, slope: float, intercept: float) -> tuple[lis
 
 
 def examine(path: str, kind: str, spatial_dims: int = 3) -> VolumeFacts:
-    """The facts of one file: `kind` is header (the voxels unread where the format allows), image or label."""
+    """The facts of one file: `kind` is header (voxels are not read if the format allows), image or label."""
     if is_picture(path) and spatial_dims == 3:
         return VolumeFacts(SINGLE_SLICE, "a picture, which spatial_dims: 2 reads")
     needs = missing_package(path)
@@ -286,19 +285,18 @@ def examine(path: str, kind: str, spatial_dims: int = 3) -> VolumeFacts:
             if spatial_dims == 2 and 1 not in facts.shape:
                 read["flat"] = flat_slices(array, facts.axes)
             return VolumeFacts(**{**asdict(facts), **read})
-    except (
-        Exception
-    ) as error:  # a broken file may raise anything: this is the place that turns it into a verdict
+    except Exception as error:  # a broken file may raise anything: here it becomes a verdict
         text = " ".join(str(error).split())
         return VolumeFacts(UNREADABLE, f"{type(error).__name__}: {text[:160]}")
 
 
 class VerdictCache:
-    """Facts of files, remembered in memory by path and on disk by path, size and time of change.
+    """Facts of files, kept in memory by path and on disk by path, size and time of change.
 
     Args:
-        folder: for the verdicts on disk; '' = in memory only.
-        spatial_dims: 3 for volumes; 2 for pictures, single slices and volumes of which slices are taken.
+        folder: Folder for the verdicts on disk; '' = in memory only.
+        spatial_dims: Number of spatial axes: 3 for volumes; 2 for pictures, single slices and volumes of
+            which slices are taken.
     """
 
     def __init__(self, folder: str = "", spatial_dims: int = 3) -> None:
@@ -321,7 +319,7 @@ class VerdictCache:
         except OSError as error:
             return VolumeFacts(UNREADABLE, f"{error.strerror}: {path}")
         needs_voxels = kind != "header" or not (is_nifti(path) or is_picture(path))
-        if self.folder is None or not needs_voxels:  # such a header is read sooner than a verdict
+        if self.folder is None or not needs_voxels:  # reading such a header is faster than reading a verdict
             return examine(path, kind, self.spatial_dims)
         kind = "image" if kind == "header" else kind
         key = [FORMAT, kind, stamp] if self.spatial_dims == 3 else [FORMAT, kind, stamp, self.spatial_dims]
@@ -337,7 +335,7 @@ class VerdictCache:
 
 
 def write_atomically(target: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all; a full or read-only disk is no error."""
+    """Write a small file completely or not at all; a full or read-only disk is not an error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, text)
