@@ -34,7 +34,7 @@ def scharr(volume: Float[Tensor, "*b"], spatial_dims: int = 3) -> Float[Tensor, 
         spatial_dims: Number of spatial axes, 3 or 2.
 
     Examples:
-        >>> edge = scharr(torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 3), spatial_dims=2)[1]  # 1 / sqrt(2) at a step
+        >>> edge = scharr(torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 3), spatial_dims=2)[1]
         >>> [round(value, 4) for value in edge.tolist()]
         [0.0, 0.7071, 0.7071, 0.0]
     """
