@@ -160,7 +160,7 @@ def test_recomputing_changes_no_value():
         (lambda: UNETRBackbone(1, (20, 16, 16)), r"multiples of 16 .*: \[16, 16, 16\] or \[32, 16, 16\]"),
         (lambda: SegResNetBackbone(1, init_filters=12), "init_filters: found 12"),
         (lambda: DynUNetBackbone(1, (12, 12, 12)), r"one of them 16 or more.*: \[16, 16, 16\]"),
-        (lambda: DynUNetBackbone(1, (32, 32, 32), strides=[[1, 1, 1], [2, 2, 2]]), "3 levels or more"),
+        (lambda: DynUNetBackbone(1, (32, 32, 32), strides=[[1, 1, 1], [2, 2, 2]]), "3 or more levels"),
         (lambda: build_backbone("swin_unetr", 1, (32, 32, 32)), r"one axis of 64 .*: \[64, 64, 64\]"),
     ],
 )

@@ -168,7 +168,7 @@ def check_cases(
 
 
 def files_of(case: Case) -> list[str]:
-    """The image's files, one or one a channel."""
+    """The files of an image: one, or one per channel."""
     image = case["image"]
     return list(image) if isinstance(image, list) else [image]
 

@@ -120,12 +120,12 @@ def checked_entry(raw: Any, where: str) -> Case:
         paths = paths_of(entry.get(key, "x"))
         if not paths or not all(isinstance(p, str) for p in paths) or (key != "image" and len(paths) > 1):
             raise UserError(
-                f"{where}: '{key}' is {raw[key]!r}, expected a path{' or a list of them' * (key == 'image')}"
+                f"{where}: '{key}' is {raw[key]!r}, expected a path{' or a list of paths' * (key == 'image')}"
             )
         if key in entry and key != "image":
             entry[key] = paths[0]
     if "image" not in entry:
-        raise UserError(f"{where}: 'image' is {raw['image']!r}, expected a path or a list of them")
+        raise UserError(f"{where}: 'image' is {raw['image']!r}, expected a path or a list of paths")
     if isinstance(entry["image"], list) and len(entry["image"]) == 1:
         entry["image"] = entry["image"][0]
     if "fold" in entry and not is_whole(entry["fold"]):

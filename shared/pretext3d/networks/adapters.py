@@ -1,9 +1,9 @@
 """MONAI's SwinUNETR, UNETR, DynUNet and SegResNet behind the encode/decode interface.
 
 The modules are MONAI's own, under MONAI's names (`swinViT.layers1...`, `vit.blocks...`), so that their
-published weights can be read under `backbone.`. Left out are the output layers and, of DynUNet, the deep
-supervision and the second listing of every module in `skip_layers`. `decode` gives what MONAI's output
-layer would be fed with.
+published weights can be read under `backbone.`. Left out are the output layers and, in DynUNet, the deep
+supervision and the second listing of every module in `skip_layers`. `decode` returns the input of MONAI's
+output layer.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from pretext3d.networks.backbone import Backbone, check_sizes
 
 __all__ = ["DynUNetBackbone", "SegResNetBackbone", "SwinUNETRBackbone", "UNETRBackbone"]
 
-MAX_LEVELS = 6  # nnU-Net's number for 128^3
-MIN_EDGE = 4  # voxels that nnU-Net leaves along an axis
+MAX_LEVELS = 6  # nnU-Net's number of levels for 128^3
+MIN_EDGE = 4  # fewest voxels that nnU-Net leaves along an axis
 
 
 def require_einops(encoder: str) -> None:
-    """Both transformers of MONAI need einops, which MONAI does not install.
+    """Check for einops, which both transformers of MONAI need and MONAI does not install.
 
     Raises:
-        UserError: einops is not installed.
+        UserError: If einops is not installed.
     """
     if not optional_import("einops")[1]:
         raise UserError(f"encoder: {encoder} needs the package einops: pip install einops")
@@ -37,17 +37,17 @@ class SwinUNETRBackbone(Backbone):
     """SwinUNETR (Hatamizadeh et al., 2022, arXiv:2201.01266).
 
     Maps of `encode`: the image's block at stride 1, then the Swin stages behind their residual blocks
-    (strides 2, 4, 8), the fourth stage as it is (16), the fifth behind its block (32). A roi_size of 32
-    along every axis is refused: the coarsest map would be one voxel, which instance norm cannot take.
+    (strides 2, 4, 8), the fourth stage without a block (16), the fifth behind its block (32). A roi_size of
+    32 along every axis is refused: the coarsest map would be one voxel, which instance norm cannot process.
 
     Args:
-        in_channels: channels of the image.
-        feature_size: channels of the finest map, a multiple of 12; 48 as in AVS-DB and MONAI's recipes.
-        use_checkpoint: recompute the Swin stages in the backward pass: less memory, more time.
-        spatial_dims: 3 or 2.
+        in_channels: Number of channels of the image.
+        feature_size: Channels of the finest map, a multiple of 12; 48 as in AVS-DB and MONAI's recipes.
+        use_checkpoint: Recompute the Swin stages in the backward pass: less memory, more time.
+        spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
-        UserError: feature_size is no multiple of 12; einops is not installed.
+        UserError: If feature_size is not a multiple of 12, or einops is not installed.
     """
 
     beside_encoder = (
@@ -110,22 +110,23 @@ class SwinUNETRBackbone(Backbone):
 class UNETRBackbone(Backbone):
     """UNETR (Hatamizadeh et al., WACV 2022, arXiv:2103.10504): a ViT-B/16 and a convolutional decoder.
 
-    Maps of `encode`: the image's block at stride 1; the 4th, 7th and 10th transformer block's tokens
-    brought up to strides 2, 4 and 8; the last tokens as a map at stride 16. One position embedding for each
-    token: the network takes inputs of roi_size only, and weights go to another roi_size with
-    `position_keys` resampled.
+    Maps of `encode`: the image's block at stride 1; the tokens of the 4th, 7th and 10th transformer block
+    upsampled to strides 2, 4 and 8; the last tokens as a map at stride 16. There is one position embedding
+    per token: the network takes inputs of roi_size only, and a transfer of weights to another roi_size
+    resamples `position_keys`.
 
     Args:
-        in_channels: channels of the image.
-        roi_size: voxels of every input, multiples of 16.
-        feature_size: channels of the finest map.
-        hidden_size: width of a token.
-        mlp_dim: hidden width of the transformer's MLPs.
-        num_heads: attention heads; divides hidden_size.
-        spatial_dims: 3 or 2.
+        in_channels: Number of channels of the image.
+        roi_size: Voxels of every input, multiples of 16.
+        feature_size: Channels of the finest map.
+        hidden_size: Width of a token.
+        mlp_dim: Hidden width of the transformer's MLPs.
+        num_heads: Number of attention heads; divides hidden_size.
+        spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
-        UserError: roi_size as above; hidden_size is no multiple of num_heads; einops is not installed.
+        UserError: If roi_size is not as above, hidden_size is not a multiple of num_heads, or einops is not
+            installed.
     """
 
     position_keys = ("vit.patch_embedding.position_embeddings",)
@@ -184,7 +185,7 @@ class UNETRBackbone(Backbone):
         """The maps that MONAI's decoder takes.
 
         Raises:
-            UserError: x is not of roi_size.
+            UserError: If x is not of roi_size.
         """
         last, hidden = self._tokens(x)
         return [
@@ -222,14 +223,18 @@ def plan_strides(roi_size: Sequence[int]) -> list[list[int]]:
     """Strides of each DynUNet level for a roi_size, after nnU-Net.
 
     A level halves every axis that is even, keeps 4 voxels or more, and is not already shorter than half of
-    the longest; at most 6 levels and at least 3. nnU-Net compares the axes' spacings; here the sizes stand
-    for them.
+    the longest; at most 6 levels and at least 3. nnU-Net compares the axes' spacings; here the sizes are used
+    instead.
 
     Returns:
-        One list a level, the first all ones: (96, 96, 96) gives 1, 2, 2, 2, 2 along every axis.
+        One list per level, the first all ones: (96, 96, 96) gives 1, 2, 2, 2, 2 along every axis.
 
     Raises:
-        UserError: sizes that are no multiples of 4, or none of 16 or more.
+        UserError: For sizes that are not multiples of 4, or none of 16 or more.
+
+    Examples:
+        >>> plan_strides((32, 32, 16))
+        [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 1]]
     """
     sizes = list(roi_size)
     if any(size % MIN_EDGE for size in sizes) or max(sizes) < 4 * MIN_EDGE:
@@ -257,17 +262,17 @@ class DynUNetBackbone(Backbone):
     """DynUNet, MONAI's nnU-Net (Isensee et al., 2021, arXiv:1904.08128), without deep supervision.
 
     3x3x3 convolutions, instance norm, leaky ReLU, channels 32, 64, 128, 256, 320, 320. The strides follow
-    from roi_size and are kept in `options`, so that a checkpoint is rebuilt with the same ones for another
+    from roi_size and are kept in `options`, so that a checkpoint is rebuilt with the same strides for another
     roi_size.
 
     Args:
-        in_channels: channels of the image.
-        roi_size: voxels of a crop, from which the strides follow.
-        strides: one list for each level, instead; at least 3, the first all ones.
-        spatial_dims: 3 or 2.
+        in_channels: Number of channels of the image.
+        roi_size: Voxels of a crop, from which the strides follow.
+        strides: Strides to use instead, one list per level; at least 3, the first all ones.
+        spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
-        UserError: see `plan_strides`; strides that make no network.
+        UserError: For a roi_size that `plan_strides` refuses, or invalid strides.
     """
 
     beside_encoder = ("upsamples",)
@@ -283,7 +288,7 @@ class DynUNetBackbone(Backbone):
         levels = [list(stride) for stride in strides] if strides else plan_strides(sizes)
         if len(levels) < 3 or max(levels[0]) > 1 or any(len(s) != spatial_dims or min(s) < 1 for s in levels):
             raise UserError(
-                f"strides: found {levels}, expected 3 levels or more of {spatial_dims} whole numbers, "
+                f"strides: found {levels}, expected 3 or more levels of {spatial_dims} whole numbers, "
                 "the first all ones"
             )
         total = [levels[0]]
@@ -306,7 +311,7 @@ class DynUNetBackbone(Backbone):
         self.options = {"strides": levels}
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
-        """One map a level."""
+        """One map per level."""
         features: list[Tensor] = []
         for block in (self.input_block, *self.downsamples, self.bottleneck):
             x = block(x)
@@ -325,12 +330,12 @@ class SegResNetBackbone(Backbone):
     """SegResNet (Myronenko, 2018, arXiv:1810.11654) without the variational branch.
 
     Args:
-        in_channels: channels of the image.
-        init_filters: channels of the finest map, a multiple of 8; 32 as in the paper (MONAI's default is 8).
-        spatial_dims: 3 or 2.
+        in_channels: Number of channels of the image.
+        init_filters: Channels of the finest map, a multiple of 8; 32 as in the paper (MONAI's default is 8).
+        spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
-        UserError: init_filters is no multiple of 8.
+        UserError: If init_filters is not a multiple of 8.
     """
 
     beside_encoder = ("up_samples", "up_layers", "conv_final")
@@ -358,7 +363,7 @@ class SegResNetBackbone(Backbone):
         self.conv_final = net.conv_final[:-1]  # norm and activation stay: the blocks end before theirs
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
-        """One map a level."""
+        """One map per level."""
         x = self.convInit(x)
         features: list[Tensor] = []
         for layer in self.down_layers:

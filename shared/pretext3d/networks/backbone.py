@@ -24,27 +24,29 @@ class Backbone(nn.Module, ABC):
     search for unused ones. MONAI's output layers are therefore left out.
 
     Args:
-        in_channels: channels of the image.
-        spatial_dims: 3 for volumes, 2 for images.
-        feature_channels: channels of each map of `encode`, fine to coarse.
-        strides: downsampling of each map against the input; one number, or one for each axis.
-        out_channels: channels of the map of `decode`.
-        size_divisor: roi sizes are multiples of it; default: the strides of the coarsest map, axis by axis.
-        min_voxels: the fewest voxels that the coarsest map may have (instance norm needs 2).
+        in_channels: Number of channels of the image.
+        spatial_dims: Number of spatial axes: 3 for volumes, 2 for images.
+        feature_channels: Channels of each map of `encode`, fine to coarse.
+        strides: Downsampling of each map relative to the input; one number, or one per axis.
+        out_channels: Channels of the map of `decode`.
+        size_divisor: Number that roi sizes are multiples of; by default the strides of the coarsest map, axis
+            by axis.
+        min_voxels: Fewest voxels that the coarsest map may have (instance norm needs 2).
 
     Attributes:
-        feature_strides: downsampling of each map; of the axis that shrinks most, where axes differ.
-        axis_strides: the same for every axis.
-        options: what else than the record's first four entries rebuilds the network.
-        record: encoder, in_channels, spatial_dims, roi_size and, where there are any, options: plain values
-            that `factory.rebuild` takes; empty until `factory.build_backbone` sets it.
-        position_keys: parameters that hold one vector for each token of roi_size, as named in the state dict;
-            handing weights over to another roi_size resamples them.
-        encodes_any_size: `encode` takes sizes that are no multiples of the strides, too; its maps round up.
-        beside_encoder: submodules that the coarsest map does not depend on: the decoder, blocks of skips.
+        feature_strides: Downsampling of each map; along the axis that shrinks most, where axes differ.
+        axis_strides: Downsampling of each map along every axis.
+        options: Values that, besides the record's first four entries, are needed to rebuild the network.
+        record: Plain values that `factory.rebuild` takes: encoder, in_channels, spatial_dims, roi_size and,
+            where there are any, options; empty until `factory.build_backbone` sets it.
+        position_keys: Parameters that hold one vector per token of roi_size, as named in the state dict; a
+            transfer of weights to another roi_size resamples them.
+        encodes_any_size: Whether `encode` also takes sizes that are not multiples of the strides; its maps
+            round up.
+        beside_encoder: Submodules that the coarsest map does not depend on: the decoder, blocks of skips.
 
     Raises:
-        UserError: in_channels or spatial_dims make no network.
+        UserError: If in_channels or spatial_dims are invalid.
     """
 
     position_keys: tuple[str, ...] = ()
@@ -85,10 +87,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, features: list[Tensor]) -> Float[Tensor, "b out *space"]:
-        """The map (b, out_channels, *space) at input resolution, from what `encode` gave."""
+        """The map (b, out_channels, *space) at input resolution, from the maps of `encode`."""
 
     def encode_coarsest(self, x: Float[Tensor, "b c *space"]) -> Tensor:
-        """`encode(x)[-1]`; where finer maps have branches of their own, without these."""
+        """`encode(x)[-1]`, without the branches that only finer maps need."""
         return self.encode(x)[-1]
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b out *space"]:
@@ -96,14 +98,17 @@ class Backbone(nn.Module, ABC):
         return self.decode(self.encode(x))
 
     def train_encoder_only(self) -> "Backbone":
-        """Freeze `beside_encoder`, for a task that reads the coarsest map alone, and say so in `record`.
+        """Freeze `beside_encoder`, for a task that reads only the coarsest map, and state this in `record`.
 
-        Several processes then wait for no gradient that never comes, and weights that were never trained are
-        not handed over.
+        Several processes then do not wait for gradients that never arrive, and weights that were never
+        trained are not transferred.
+
+        Raises:
+            UserError: If the class does not define `beside_encoder`.
         """
         if not self.beside_encoder:
             raise UserError(
-                f"encoder: {type(self).__name__} does not say what is `beside_encoder`; expected the names "
+                f"encoder: {type(self).__name__} does not define `beside_encoder`; expected the names "
                 "of the submodules that its coarsest map does not depend on (its decoder)"
             )
         for name in self.beside_encoder:
@@ -156,16 +161,20 @@ class Backbone(nn.Module, ABC):
         if math.prod(self.map_sizes(sizes)[-1]) == 1:
             larger = [2 * stride for stride in self.axis_strides[-1]]
             raise UserError(
-                f"batch_size: found 1 with inputs of {sizes}, whose coarsest map is one voxel: nothing to "
-                f"train batch norm on; expected a batch of 2 or more, or roi_size {larger} or more"
+                f"batch_size: found 1 with inputs of {sizes}, whose coarsest map is one voxel, too few to "
+                f"train batch norm; expected a batch of 2 or more, or roi_size {larger} or more"
             )
 
 
 def check_sizes(roi_size: Sequence[Any] | np.ndarray, spatial_dims: int) -> list[int]:
-    """The sizes as a list of `spatial_dims` whole, positive numbers.
+    """The sizes as a list of `spatial_dims` positive integers.
 
     Raises:
-        UserError: they are not; names `roi_size`.
+        UserError: For any other sizes; names `roi_size`.
+
+    Examples:
+        >>> check_sizes(np.array([96, 96]), spatial_dims=2)
+        [96, 96]
     """
     sizes = [getattr(size, "item", lambda size=size: size)() for size in roi_size]
     if len(sizes) != spatial_dims or not all(is_whole(size) and size > 0 for size in sizes):

@@ -1,4 +1,4 @@
-"""The classification network: the pre-trained encoder, straight (Zhuang et al., MICCAI 2019, section 2.2)."""
+"""The classification network on the pre-trained encoder (Zhuang et al., MICCAI 2019, section 2.2)."""
 
 from torch import nn
 
@@ -10,14 +10,14 @@ __all__ = ["ClassificationNet"]
 
 
 class ClassificationNet(nn.Module):
-    """A backbone's coarsest map, averaged over space, and a linear layer to one logit for each class.
+    """A backbone's coarsest map, averaged over space, and a linear layer to one logit per class.
 
     Args:
-        backbone: see `factory.build_backbone`; its decoder is not trained.
-        num_classes: 2 or more.
+        backbone: Backbone from `factory.build_backbone`; its decoder is not trained.
+        num_classes: Number of classes, 2 or more.
 
     Raises:
-        UserError: fewer than two classes.
+        UserError: For fewer than two classes.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:

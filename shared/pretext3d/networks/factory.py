@@ -1,4 +1,4 @@
-"""Backbones by name, and again from a checkpoint's record."""
+"""Backbones by name, and rebuilt from a checkpoint's record."""
 
 import importlib
 import inspect
@@ -31,10 +31,10 @@ HINT = "; did you mean {!r}?"
 
 
 def find_builder(encoder: str) -> Callable[..., Backbone]:
-    """What makes the backbone of a name: an entry of ENCODERS, or a class by its dotted name.
+    """The builder of a backbone by name: an entry of ENCODERS, or a class by its dotted name.
 
     Raises:
-        UserError: no such name; a class that is no `Backbone`.
+        UserError: For an unknown name, or a class that is not a `Backbone`.
     """
     if encoder in ENCODERS:
         return ENCODERS[encoder]
@@ -65,20 +65,21 @@ def build_backbone(
     """A backbone with fresh weights.
 
     Args:
-        encoder: a key of ENCODERS, or the dotted name of a class of your own, derived from `Backbone`, whose
-            arguments are in_channels, spatial_dims, where it asks for it roi_size, and options.
-        in_channels: channels of the image.
-        roi_size: voxels of the crops that it will be fed with.
-        spatial_dims: 3 for volumes, 2 for images.
-        options: further arguments of the encoder's class, e.g. {"feature_size": 24} for `swin_unetr`.
-        encoder_only: `decode` will not be called: where the encoder takes any size, roi_size may be any.
+        encoder: Key of ENCODERS, or the dotted name of your own class derived from `Backbone`, with the
+            arguments in_channels, spatial_dims, roi_size if it needs that, and options.
+        in_channels: Number of channels of the image.
+        roi_size: Voxels of the crops that are its input.
+        spatial_dims: Number of spatial axes: 3 for volumes, 2 for images.
+        options: Further arguments of the encoder's class, e.g. {"feature_size": 24} for `swin_unetr`.
+        encoder_only: Whether `decode` is never called: then an encoder that takes any size takes any
+            roi_size.
 
     Returns:
-        The backbone, its `record` set: encoder, in_channels, spatial_dims, roi_size, and options where
+        The backbone with its `record` set: encoder, in_channels, spatial_dims, roi_size, and options where
         there are any.
 
     Raises:
-        UserError: no such encoder or option; a roi_size that the encoder cannot process.
+        UserError: For an unknown encoder or option, or a roi_size that the encoder cannot process.
     """
     builder = find_builder(encoder)
     known = set(inspect.signature(builder).parameters) - {"in_channels", "roi_size", "spatial_dims"}
@@ -112,23 +113,23 @@ def rebuild(
     roi_size: Sequence[int] | None = None,
     spatial_dims: int | None = None,
 ) -> Backbone:
-    """The backbone that a record is of, with fresh weights.
+    """The backbone that a record describes, with fresh weights.
 
     Args:
-        record: `Backbone.record`, as a checkpoint holds it.
+        record: Record of a backbone (`Backbone.record`), as a checkpoint holds it.
         in_channels: Another number of input channels; the first convolutions then differ in shape.
         roi_size: Another size of the crops; the parameters in `Backbone.position_keys` then differ in shape.
         spatial_dims: Number of spatial axes, 3 or 2, that the run needs; None: that of the record.
 
     Raises:
-        UserError: the record lacks an entry, or is of a network of other spatial axes, or see
-            `build_backbone`.
+        UserError: If the record lacks an entry, or describes a network with another number of spatial axes;
+            see also `build_backbone`.
     """
     missing = [key for key in ("encoder", "in_channels", "spatial_dims", "roi_size") if key not in record]
     if missing:
         raise UserError(
-            f"backbone record: found {sorted(record)}, expected {', '.join(missing)}, too, to rebuild "
-            "the network"
+            f"backbone record: found {sorted(record)}, expected {', '.join(missing)} as well, to "
+            "rebuild the network"
         )
     found = record["spatial_dims"]
     if spatial_dims is not None and found != spatial_dims:

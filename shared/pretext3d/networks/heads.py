@@ -6,14 +6,14 @@ __all__ = ["PermutationHead"]
 
 
 class PermutationHead(nn.Sequential):
-    """The features of all cells, concatenated, to logits: dropout, a hidden layer, ReLU, a linear layer.
+    """Logits from the concatenated features of all cells: dropout, a hidden layer, ReLU, a linear layer.
 
-    Takes (b, cells * features) and gives (b, outputs): the K permutations of Rubik's cube and jigsaw.
+    Takes (b, cells * features) and returns (b, outputs): the K permutations of Rubik's cube and jigsaw.
 
     Args:
         cells: Number m of cells.
-        features: Numbers per cell.
-        hidden: Units before the logits.
+        features: Number of features per cell.
+        hidden: Number of units of the hidden layer.
         outputs: Number of logits.
         dropout: Probability with which a feature is dropped in training.
     """

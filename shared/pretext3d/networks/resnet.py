@@ -6,14 +6,14 @@ upsampling and additions.
 
 Ours, where the paper is silent:
 - The stem is the usual one (7x7x7 convolution with stride 2, max pooling), so the residual stages see strides
-  4, 8, 16, 32 and cost what a ResNet costs. Its finest map is at half resolution: too coarse to draw a
-  boundary that is a voxel wide. A branch beside it, one 3x3x3 convolution from the image to 16 channels,
+  4, 8, 16, 32 at the usual cost of a ResNet. Its finest map is at half resolution: too coarse to draw a
+  boundary that is one voxel wide. A parallel branch, one 3x3x3 convolution from the image to 16 channels,
   norm and ReLU, gives the decoder a map at full resolution.
 - The decoder brings each map to a common width with a 1x1x1 convolution, and from coarse to fine upsamples
-  the sum so far (trilinear) and adds; norm and ReLU after each addition, or the whole decoder would be one
-  linear map.
+  the sum so far (trilinear) and adds; norm and ReLU follow each addition, or the complete decoder would be
+  one linear map.
 - Maps are upsampled to the size of the finer one rather than by 2: sizes need not be multiples of 32.
-  Multiples of 8 are asked for: up to stride 8 every map is exact, beyond it sizes are rounded up.
+  Multiples of 8 are required: up to stride 8 every map is exact, beyond it sizes are rounded up.
 - Shortcuts are 1x1x1 convolutions in every depth. MONAI's own setting for ResNet-18 (type A, a slice padded
   with zeros) detaches the shortcut from the gradient.
 """
@@ -41,15 +41,15 @@ class AdditiveDecoder(nn.Module):
     x_M = W_M f_M for the coarsest map f_M, then x_m = ReLU(norm(up(x_{m+1}) + W_m f_m)).
 
     Args:
-        feature_channels: of the maps, fine to coarse.
-        width: channels of every x_m.
-        spatial_dims: 3 or 2.
+        feature_channels: Channels of the maps, fine to coarse.
+        width: Channels of every x_m.
+        spatial_dims: Number of spatial axes, 3 or 2.
     """
 
     def __init__(self, feature_channels: tuple[int, ...], width: int, spatial_dims: int) -> None:
         super().__init__()
         self.mode = "trilinear" if spatial_dims == 3 else "bilinear"
-        # no bias: the norm behind each addition has one
+        # no bias: the norm after each addition has one
         self.lateral = nn.ModuleList(
             Conv[Conv.CONV, spatial_dims](channels, width, kernel_size=1, bias=False)
             for channels in feature_channels
@@ -76,14 +76,14 @@ class ResNet(Backbone):
     64/128/256/512 channels, four times as many in ResNet-50.
 
     Args:
-        in_channels: channels of the image.
-        depth: 10, 18 or 50.
-        width: channels of the decoder and of its map.
-        detail: channels of the full-resolution branch.
-        spatial_dims: 3 or 2.
+        in_channels: Number of channels of the image.
+        depth: Depth of the ResNet, 10, 18 or 50.
+        width: Channels of the decoder and of its map.
+        detail: Channels of the full-resolution branch.
+        spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
-        UserError: another depth, a width or detail that is none.
+        UserError: For another depth, or an invalid width or detail.
     """
 
     beside_encoder = ("detail", "decoder")

@@ -1,4 +1,4 @@
-"""The segmentation network that every pretext task hands its weights to."""
+"""The segmentation network that every pretext task transfers its weights to."""
 
 from monai.networks.blocks import SubpixelUpsample
 from monai.networks.layers.factories import Conv
@@ -15,24 +15,24 @@ DECODERS = ("", "duc")
 
 
 class SegmentationNet(nn.Module):
-    """A backbone and a layer to one logit for each class.
+    """A backbone and a layer to one logit per class.
 
     With the backbone's own decoder that layer is a 1x1x1 convolution of the decoder's map. With `duc` (dense
     upsampling convolution; Wang et al., "Understanding convolution for semantic segmentation", WACV 2018; in
-    3D Zhuang et al., MICCAI 2019) it reads the encoder's coarsest map alone: a 1x1x1 convolution to
-    num_classes * r^3 channels, r the map's stride, and a pixel shuffle to full resolution. Nothing but
-    that layer, c * num_classes * r^3 weights for c channels, is then new to pre-training that gave the
-    encoder alone. That is few for small r; at r = 8 and 8 classes it is as many as a U-Net's own decoder has.
-    Detail finer than r voxels is the price.
+    3D Zhuang et al., MICCAI 2019) it reads only the encoder's coarsest map: a 1x1x1 convolution to
+    num_classes * r^3 channels, with the map's stride r, and a pixel shuffle to full resolution. After a
+    pre-training of the encoder alone, only this layer is new, with c * num_classes * r^3 weights for c
+    channels. That is few for small r; at r = 8 and 8 classes it is as many as a U-Net's decoder has. The cost
+    is detail finer than r voxels.
 
     Args:
-        backbone: see `factory.build_backbone`.
-        num_classes: background included; 1 for a single sigmoid output.
-        decoder: '' = the backbone's own, or `duc`.
+        backbone: Backbone from `factory.build_backbone`.
+        num_classes: Number of classes, background included; 1 for a single sigmoid output.
+        decoder: Name of the decoder: '' = the backbone's own, or `duc`.
 
     Raises:
-        UserError: num_classes is no whole number of 1 or more; an unknown decoder; `duc` on a backbone whose
-            coarsest map has different strides along different axes.
+        UserError: If num_classes is not an integer of 1 or more, the decoder is unknown, or `duc` is given
+            with a backbone whose coarsest map has different strides along different axes.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, decoder: str = "") -> None:
@@ -63,5 +63,5 @@ class SegmentationNet(nn.Module):
         """Logits."""
         if not self.decoder:
             return self.head(self.backbone(x))
-        # a coarsest map that was rounded up reaches beyond the input
+        # a coarsest map that was rounded up extends beyond the input
         return self.head(self.backbone.encode_coarsest(x))[(..., *(slice(size) for size in x.shape[2:]))]

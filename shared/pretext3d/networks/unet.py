@@ -1,12 +1,12 @@
 """A plain U-Net, by default that of supervoxel in-painting.
 
 Source: Kayal, Chen, de Bruijne, "Region-of-interest guided supervoxel inpainting for self-supervision",
-MICCAI 2020: 3 levels of 16, 32 and 64 channels, two 3x3x3 convolutions a level, batch norm after each,
+MICCAI 2020: 3 levels of 16, 32 and 64 channels, two 3x3x3 convolutions per level, batch norm after each,
 ReLU, zero padding, concatenated skips.
 
 Ours, where the paper is silent: pooling is the maximum over 2 voxels along each axis; a 2x2x2 transposed
-convolution with stride 2 brings maps up and halves their channels. In a training step on one CPU thread
-(16/32/64/128 channels, batch 8 of 32^3) trilinear upsampling behind a 1x1x1 convolution takes 3 to 15 %
+convolution with stride 2 upsamples maps and halves their channels. In a training step on one CPU thread
+(16/32/64/128 channels, batch 8 of 32^3) trilinear upsampling after a 1x1x1 convolution takes 3 to 15 %
 longer; instance norm 9 % longer than batch norm, group norm 10 % less.
 """
 
@@ -47,21 +47,22 @@ def convolution_block(
 
 
 class UNet(Backbone):
-    """U-Net without an output layer; `decode` gives channels[0] channels.
+    """U-Net without an output layer; `decode` returns channels[0] channels.
 
     With more levels and other numbers of convolutions the encoder is a 3D VGG (see `factory.ENCODERS`).
 
     With one input channel and the default channels it has 339,552 parameters.
 
     Args:
-        in_channels: channels of the image.
-        channels: of each level, fine to coarse; each level halves the map.
-        norm: `batch` (the paper), `instance` or `group` (8 groups).
-        convolutions: of each level on the way down, one number or one for each level; 2 on the way up.
-        spatial_dims: 3 or 2.
+        in_channels: Number of channels of the image.
+        channels: Channels of each level, fine to coarse; each level halves the map.
+        norm: Kind of norm: `batch` (the paper), `instance` or `group` (8 groups).
+        convolutions: Convolutions of each level of the encoder, one number or one per level; the decoder has
+            2 per level.
+        spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
-        UserError: fewer than two levels, a channel count that is none, an unknown norm.
+        UserError: For fewer than two levels, an invalid number of channels, or an unknown norm.
     """
 
     beside_encoder = ("up", "merge")
@@ -112,7 +113,7 @@ class UNet(Backbone):
         )
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
-        """One map a level, before its pooling."""
+        """One map per level, before its pooling."""
         if self.batch_statistics:
             self.check_batch(x)
         features: list[Tensor] = []

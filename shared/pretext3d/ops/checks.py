@@ -1,4 +1,4 @@
-"""What the functions of 2D and 3D accept: volumes (c, i, j, k) and images (c, i, j)."""
+"""Checks of the input of functions for 2D and 3D: volumes (c, i, j, k) and images (c, i, j)."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def check_spatial_dims(spatial_dims: Any) -> None:
 
 
 def check_volume_shape(name: str, volume: Tensor) -> None:
-    """Raise a `UserError` that names a tensor which is no volume and no image of floating-point values."""
+    """Raise a `UserError` that names a tensor which is not a volume or an image of floating-point values."""
     if volume.ndim not in (3, 4) or not volume.is_floating_point() or 0 in volume.shape:
         found = f"shape {list(volume.shape)} of {volume.dtype}"
         raise UserError(f"{name}: found {found}, expected floating-point (c, i, j, k) or, in 2D, (c, i, j)")

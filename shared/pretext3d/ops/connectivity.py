@@ -26,22 +26,26 @@ def connected_regions(
     min_size: float = 0,
     max_size: float = np.inf,
 ) -> Int[np.ndarray, "*space"]:
-    """Give every connected region of equal label a label of its own, within limits of size.
+    """Give every connected region of equal label a separate label, within limits of size.
 
     A region of more than `max_size` voxels is cut across its longest axis into parts of equal size; then each
-    region of fewer than `min_size` voxels joins the neighbour with the nearest mean colours, of equal ones
-    that with which it shares most faces. Neighbours of at least `min_size` voxels come first, and of these
-    the ones that stay within `max_size`; it may be passed where there are none. A small region without
-    neighbours stays.
+    region of fewer than `min_size` voxels joins the neighbour with the most similar mean colours or, among
+    equals, the one with which it shares the most faces. Neighbours of at least `min_size` voxels are
+    preferred, and among these those that stay within `max_size`, which may be exceeded where there are none.
+    A small region without neighbours stays.
 
     Args:
-        labels: 0 = outside, stays 0.
-        values: the colours.
-        min_size: voxels.
-        max_size: voxels, at least 1.
+        labels: Label map; 0 = outside, stays 0.
+        values: Colours, one map per channel.
+        min_size: Smallest size in voxels.
+        max_size: Largest size in voxels, at least 1.
 
     Returns:
         int32 labels 1..n in the order of their first voxels (C order), 0 outside; each one connected.
+
+    Examples:
+        >>> connected_regions(np.array([[5, 5, 0, 5]]), np.zeros((1, 1, 4))).tolist()
+        [[1, 1, 0, 2]]
     """
     regions = components(labels, background=0, connectivity=1).astype(np.int32)
     if np.isfinite(max_size):
@@ -89,7 +93,7 @@ def _merge_small(regions: Array, values: Array, min_size: float, max_size: float
     if not small.any():
         return regions
     colours = _sums(regions.ravel(), values.reshape(len(values), -1).T, n)
-    group = np.arange(n)  # of each region: the lowest number among those it is joined with
+    group = np.arange(n)  # for each region: the lowest number among those it is joined with
     first, second, faces = _neighbours(regions, small)
     while True:
         source, target = np.concatenate([first, second]), np.concatenate([second, first])
@@ -118,7 +122,7 @@ def _merge_small(regions: Array, values: Array, min_size: float, max_size: float
 
 
 def _neighbours(regions: Array, small: Array) -> tuple[Array, Array, Array]:
-    """Pairs of neighbouring regions of which one is small, the lower first, and how many faces they share."""
+    """Pairs of neighbouring regions, one of them small, the lower first, and the number of shared faces."""
     flat, fragments = regions.ravel(), small[regions]
     lower, upper = [], []
     for axis in range(regions.ndim):
@@ -135,7 +139,7 @@ def _neighbours(regions: Array, small: Array) -> tuple[Array, Array, Array]:
 
 
 def _aggregate(a: Array, b: Array, faces: Array, n: int) -> tuple[Array, Array, Array]:
-    """Each pair of numbers below n once, the lower first, with the sum of its faces; none with itself."""
+    """Each pair of different numbers below n once, the lower first, with the sum of its faces."""
     apart = a != b
     graph = _graph(np.minimum(a, b)[apart], np.maximum(a, b)[apart], n, faces[apart])
     graph.sum_duplicates()

@@ -30,8 +30,13 @@ def scharr(volume: Float[Tensor, "*b"], spatial_dims: int = 3) -> Float[Tensor, 
     [3, 10, 3] / 16 along the other axes. Equal to `skimage.filters.scharr`, borders included.
 
     Args:
-        volume: Any number of leading axes and then the spatial ones, floating point.
+        volume: Volume with any number of leading axes before the spatial ones, floating point.
         spatial_dims: Number of spatial axes, 3 or 2.
+
+    Examples:
+        >>> edge = scharr(torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 3), spatial_dims=2)[1]
+        >>> [round(value, 4) for value in edge.tolist()]
+        [0.0, 0.7071, 0.7071, 0.0]
     """
     result = torch.empty_like(volume, memory_format=torch.contiguous_format)
     shape = volume.shape[-spatial_dims:]
@@ -41,10 +46,10 @@ def scharr(volume: Float[Tensor, "*b"], spatial_dims: int = 3) -> Float[Tensor, 
 
 
 def _scharr_into(volume: Tensor, result: Tensor) -> None:
-    """`scharr` of one volume or image, in slabs along i so that what is in between stays in the cache.
+    """`scharr` of one volume or image, in slabs along i so that intermediate arrays stay in the cache.
 
-    The filters run from the last axis to the first. `parts[a]` is what those along the axes a and after have
-    left, and so one voxel longer on both sides along the axes before a.
+    The filters run from the last axis to the first. `parts[a]` is the result of the filters along axis a and
+    the axes after it, and is therefore one voxel longer on both sides along the axes before a.
     """
     dims, ni, plane = volume.ndim, volume.shape[0], volume.shape[1:]
     padded = F.pad(volume[None], (1,) * 2 * dims, mode="replicate")[
@@ -63,7 +68,7 @@ def _scharr_into(volume: Tensor, result: Tensor) -> None:
         for axis in range(dims - 1, 0, -1):
             _smooth(parts[axis + 1], axis, parts[axis])
         _difference(parts[1], 0, out).square_()
-        for along in range(1, dims):  # what is smooth along the axes after it is there already
+        for along in range(1, dims):  # parts[along + 1] is already smooth along the axes after `along`
             _difference(parts[along + 1], along, parts[along])
             for axis in range(along - 1, -1, -1):
                 _smooth(parts[axis + 1], axis, parts[axis])
@@ -72,14 +77,14 @@ def _scharr_into(volume: Tensor, result: Tensor) -> None:
 
 
 def _smooth(volume: Tensor, axis: int, out: Tensor) -> Tensor:
-    """[3, 10, 3] / 3 along an axis, without its first and last place; the factor 3 / 16 comes at the end."""
+    """[3, 10, 3] / 3 along an axis, without its first and last voxel; the factor 3 / 16 comes at the end."""
     n = volume.shape[axis] - 2
     torch.add(volume.narrow(axis, 0, n), volume.narrow(axis, 2, n), out=out)
     return out.add_(volume.narrow(axis, 1, n), alpha=10 / 3)
 
 
 def _difference(volume: Tensor, axis: int, out: Tensor) -> Tensor:
-    """[-1, 0, 1] along an axis, without its first and last place."""
+    """[-1, 0, 1] along an axis, without its first and last voxel."""
     n = volume.shape[axis] - 2
     return torch.sub(volume.narrow(axis, 2, n), volume.narrow(axis, 0, n), out=out)
 
@@ -96,14 +101,14 @@ def boundary_target(
     """clip((scharr(median(volume)) - offset) * gain, 0, 1).
 
     Args:
-        volume: Any number of leading axes and then the spatial ones, intensities [0, 1].
+        volume: Volume with any number of leading axes before the spatial ones, intensities [0, 1].
         median_size: Voxels of the median's window along each axis, odd; 1 = no median.
         offset: Scharr magnitude, intensity per two voxels, up to which there is no boundary.
         gain: 1 / (magnitude from `offset` to a full boundary).
         median: "exact" (of the cubic window) or "separable" (one 1D median per axis, a tenth of the time).
         spatial_dims: Number of spatial axes, 3 or 2.
 
-    Source: the paper gives no scaling; these three numbers are those of its author's code.
+    Source: the paper gives no scaling; these three numbers are from its author's code.
     """
     smooth = volume
     if median_size > 1:

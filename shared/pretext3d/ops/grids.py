@@ -1,7 +1,7 @@
 """Small cubes out of the cells of a grid, and back: exact index geometry without a loop over cubes.
 
-A grid of n_i x n_j x n_k cells, in 2D n_i x n_j, stands on a block of the volume or image; each cell is a
-cube (in 2D a tile) and `gap` voxels long, and the cube lies anywhere in its cell. Cells are numbered in C
+A grid of n_i x n_j x n_k cells, in 2D n_i x n_j, covers a block of the volume or image; each cell is as long
+as a cube (in 2D a tile) plus `gap` voxels, and the cube may be anywhere in its cell. Cells are numbered in C
 order: the last axis runs fastest. The number of spatial axes is that of the starts.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["assemble_cubes", "block_size", "check_grid", "cube_starts", "extract
 
 
 def check_grid(name: str, value: Any, spatial_dims: int = 3, least: int = 1) -> tuple[int, ...]:
-    """One whole number, or one per spatial axis, as one per axis.
+    """One integer, or one per spatial axis, as one per axis.
 
     Args:
         name: Key that an error names.
@@ -30,7 +30,7 @@ def check_grid(name: str, value: Any, spatial_dims: int = 3, least: int = 1) -> 
         least: Smallest number allowed.
 
     Raises:
-        UserError: anything else, or a number below `least`; names the key.
+        UserError: For anything else, or a number below `least`; names the key.
 
     Examples:
         >>> check_grid("grid", 2), check_grid("gap", [3, 0], spatial_dims=2, least=0)
@@ -45,7 +45,7 @@ def check_grid(name: str, value: Any, spatial_dims: int = 3, least: int = 1) -> 
 
 
 def block_size(grid: Sequence[int], size: Sequence[int], gap: Sequence[int]) -> tuple[int, ...]:
-    """Voxels of the complete grid: n * (size + gap) along each axis.
+    """Size of the complete grid in voxels: n * (size + gap) along each axis.
 
     Examples:
         >>> block_size((1, 2, 2), (2, 1, 2), (1, 0, 3))
@@ -106,7 +106,11 @@ def extract_cubes(
         (*b, m, c, *size).
 
     Raises:
-        IndexError: a cube reaches out of its volume.
+        IndexError: If a cube extends beyond its volume.
+
+    Examples:
+        >>> extract_cubes(torch.arange(4).view(1, 2, 2), torch.tensor([[0, 0], [1, 0]]), (1, 2)).tolist()
+        [[[[0, 1]]], [[[2, 3]]]]
     """
     dims = starts.shape[-1]
     batched = volume.reshape(-1, *volume.shape[-dims - 1 :])

@@ -23,7 +23,7 @@ CPU_ELEMENTS = 2**15
 
 # ------------------------------------------------------------------------------- sorting network
 class Step(NamedTuple):
-    """One operation on whole arrays: value `result` = min or max of two; `dead` are not used afterwards."""
+    """One operation on complete arrays: `result` = min or max of two values; `dead` are not used again."""
 
     result: int
     is_max: bool
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A network's operations in order; values 0..inputs - 1 are given, `outputs` are asked for."""
+    """A network's operations in order; values 0..inputs - 1 are given, `outputs` are requested."""
 
     inputs: int
     steps: tuple[Step, ...]
@@ -57,7 +57,7 @@ class Network:
         return self.known[operation]
 
     def merge(self, a: list[int], b: list[int]) -> list[int]:
-        """Two ascending lists to one: Batcher's odd-even merge for any lengths."""
+        """Merge two ascending lists into one: Batcher's odd-even merge for any lengths."""
         if not a or not b:
             return a + b
         if len(a) == len(b) == 1:
@@ -71,7 +71,7 @@ class Network:
         return merged + even[paired:] + odd[paired:]
 
     def merge_all(self, lists: list[list[int]]) -> list[int]:
-        """Any number of ascending lists to one."""
+        """Merge any number of ascending lists into one."""
         if len(lists) == 1:
             return lists[0]
         half = len(lists) // 2
@@ -91,7 +91,7 @@ class Network:
         return result
 
     def program(self, outputs: Sequence[int]) -> Program:
-        """What the outputs need, and nothing else."""
+        """The program of the operations that the outputs need."""
         needed, stack = set[int](), list(outputs)
         while stack:
             value = stack.pop()
@@ -116,7 +116,7 @@ def _lists(count: int, length: int, first: int = 0) -> list[list[int]]:
 
 @lru_cache
 def sort_program(size: int, middle_only: bool = False) -> Program:
-    """`size` values to ascending order, or to their median."""
+    """Sorts `size` values, or finds their median."""
     network = Network(size)
     ordered = network.merge_all(_lists(size, 1))
     return network.program([ordered[size // 2]] if middle_only else ordered)
@@ -124,18 +124,18 @@ def sort_program(size: int, middle_only: bool = False) -> Program:
 
 @lru_cache
 def pair_program(length: int) -> Program:
-    """Two ascending lists of `length` to one."""
+    """Merges two ascending lists of `length` into one."""
     network = Network(2 * length)
     return network.program(network.merge(*_lists(2, length)))
 
 
 @lru_cache
 def tile_program(size: int, length: int, middle_only: bool = False) -> Program:
-    """Two neighbouring windows of `size` lists each, of which they share all but one.
+    """Sorts two neighbouring windows of `size` lists each, of which they share all but one.
 
-    Inputs: the shared lists merged in pairs, (size - 1) / 2 ascending lists of 2 `length`; the first
-    window's own list of `length`; the second's. Outputs: each window's values in ascending order, or each
-    window's median.
+    Inputs: the shared lists merged in pairs, (size - 1) / 2 ascending lists of 2 `length`; the list of
+    `length` that only the first window has; that of the second. Outputs: each window's values in ascending
+    order, or each window's median.
     """
     pairs = size // 2
     shared_values = 2 * pairs * length
@@ -148,7 +148,7 @@ def tile_program(size: int, length: int, middle_only: bool = False) -> Program:
 
 
 def run_program(program: Program, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
-    """Apply a network to arrays of one shape, its outputs into `results`; memory of dead values is reused."""
+    """Apply a network to arrays of one shape and write to `results`; memory of dead values is reused."""
     values: dict[int, Tensor] = dict(enumerate(inputs))
     target = dict(zip(program.outputs, results, strict=True))
     free: list[Tensor] = []
@@ -172,12 +172,16 @@ def median_exact(volume: Float[Tensor, "*space"], size: int = 5) -> Float[Tensor
 
     Sorts a window's values along the last axis, merges neighbouring columns along the middle axis where there
     is one, and selects from neighbouring planes along the first; two windows at a time, along the middle and
-    along the first axis, share what they have in common. These two axes are kept as (tile, half), so that
-    every operation works on contiguous memory, in slabs along the first axis that fit the cache.
+    along the first axis, share their common part. These two axes are kept as (tile, half), so that every
+    operation works on contiguous memory, in slabs along the first axis that fit the cache.
 
     Args:
-        volume: (i, j, k) or (i, j).
+        volume: Volume (i, j, k) or image (i, j).
         size: Voxels of the window along each axis, odd.
+
+    Examples:
+        >>> median_exact(torch.tensor([[0.0, 9.0, 1.0, 2.0]] * 3), size=3)[1].tolist()
+        [0.0, 1.0, 2.0, 2.0]
     """
     half, ni, nk = size // 2, volume.shape[0], volume.shape[-1]
     middle = [(n + 1) // 2 for n in volume.shape[1:-1]]  # tiles of the middle axis; none in 2D
@@ -215,9 +219,9 @@ def median_exact(volume: Float[Tensor, "*space"], size: int = 5) -> Float[Tensor
 def _merge_neighbours(
     even: Tensor, odd: Tensor, axis: int, tiles: int, size: int, results: list[Tensor], *, middle_only: bool
 ) -> None:
-    """Merge the sorted lists (axis 0) of `size` neighbours along `axis`, given as its even and odd places.
+    """Merge the sorted lists (axis 0) of `size` neighbours along `axis`, given as even and odd positions.
 
-    Window 2t has the places 2t .. 2t + size - 1: the pairs (2t + 1, 2t + 2), ... belong to window 2t + 1 too.
+    Window 2t has positions 2t .. 2t + size - 1: the pairs (2t + 1, 2t + 2), ... also belong to window 2t + 1.
     """
     half, length = size // 2, len(even)
     left, right = odd.narrow(axis, 0, tiles + half - 1), even.narrow(axis, 1, tiles + half - 1)
@@ -230,7 +234,7 @@ def _merge_neighbours(
 
 
 def median_separable(volume: Float[Tensor, "*space"], size: int = 5) -> Float[Tensor, "*space"]:
-    """Median of `size` along each axis, the last one first: not the exact median, but of the same use."""
+    """Median of `size` along each axis, the last one first: not the exact median, but similar in effect."""
     program = sort_program(size, middle_only=True)
     for axis in reversed(range(volume.ndim)):
         n = volume.shape[axis]

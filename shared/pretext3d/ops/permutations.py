@@ -1,15 +1,15 @@
 """Permutations of a grid's cells that are far apart in Hamming distance: the classes of jigsaw-like tasks.
 
 Source: Noroozi and Favaro, "Unsupervised learning of visual representations by solving jigsaw puzzles", ECCV
-2016, choose greedily among all n! permutations. Here candidates are few: for many numbers of cells algebra
-gives a whole group of permutations with a large minimum distance, and elsewhere random ones are drawn.
+2016, choose greedily among all n! permutations. Here there are few candidates: for many numbers of cells,
+algebra gives a group of permutations with a large minimum distance; for others, random ones are drawn.
 
     n a power of a prime        AGL(1, n), x -> a x + b over the field of n elements: n (n - 1) permutations
                                 with minimum distance n - 1 (27 cells: 702 at 26; 8 cells: 56 at 7)
     n - 1 a power of a prime    PGL(2, n - 1), x -> (a x + b) / (c x + d) with a point at infinity:
                                 n (n - 1) (n - 2) permutations with minimum distance n - 2 (8 cells: 336 at 6)
 
-Powers of a prime up to the third are known here. Two group elements agree in as many points as their quotient
+Powers of a prime up to the third are supported. Two group elements agree in as many points as their quotient
 fixes, at most 1 or 2: hence the distances.
 """
 
@@ -33,11 +33,11 @@ POOL = 20_000  # candidates at most
 
 
 def reorder(cubes: Shaped[Tensor, "..."], order: Int[Tensor, "*b m"]) -> Shaped[Tensor, "..."]:
-    """Position s gets cube order[s].
+    """The cubes in a new order: position s gets cube order[s].
 
     Args:
-        cubes: (*b, m, c, *size), of any number of spatial axes.
-        order: The cube at each position.
+        cubes: Cubes (*b, m, c, *size), of any number of spatial axes.
+        order: Index of the cube at each position.
 
     Examples:
         >>> reorder(torch.tensor([5, 6, 7]).view(3, 1, 1, 1), torch.tensor([2, 0, 1])).flatten().tolist()
@@ -50,17 +50,17 @@ def reorder(cubes: Shaped[Tensor, "..."], order: Int[Tensor, "*b m"]) -> Shaped[
 def load_permutations(
     folder: str, grid: int | Sequence[int], count: int, seed: int = 0, spatial_dims: int = 3
 ) -> Int[Tensor, "k m"]:
-    """The permutations in a file of a folder, if one holds `count` of the grid's cells; else chosen ones.
+    """The permutations in a file of a folder, if one holds `count` for the grid; else newly chosen ones.
 
     Args:
-        folder: Where files permutations*.json are read: {"permutations": [[...], ...], "seed": 0, ...}.
+        folder: Folder of files permutations*.json: {"permutations": [[...], ...], "seed": 0, ...}.
         grid: Cells along each axis, one number or one per axis; m in all.
         count: Number k of permutations.
-        seed: Seed of the choice; a file of another seed does not serve, one without a seed does.
+        seed: Seed of the choice; a file with another seed is not used, one without a seed is.
         spatial_dims: Number of spatial axes of the grid, 3 or 2.
 
     Raises:
-        UserError: a file holds something else than permutations; a seed that is no whole number from 0.
+        UserError: If a file holds something other than permutations, or the seed is not an integer from 0.
     """
     whole_number("permutations_seed", seed, minimum=0)
     cells = math.prod(check_grid("grid", grid, spatial_dims))
@@ -78,15 +78,19 @@ def load_permutations(
 
 
 def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray, "k m"]:
-    """`count` permutations of `cells` cells, chosen one after the other as far as possible from those before.
+    """`count` permutations of `cells` cells, each chosen as far as possible from those before it.
 
-    Greedy: the next one has the largest minimum Hamming distance to the chosen ones, and of several the
-    largest mean. All n! of them are candidates up to 6 cells; beyond, a group as above if it has enough
-    elements, relabelled at random, of a larger one 20,000 elements, which are as far apart; else 20,000
+    Greedy: the next one has the largest minimum Hamming distance to the chosen ones, and among equals the
+    largest mean. Up to 6 cells, all n! permutations are candidates; beyond, a group as above if it has enough
+    elements, relabelled at random (20,000 elements of a larger group, which are as far apart); else 20,000
     random permutations.
 
     Raises:
-        UserError: fewer than 2 cells, or more permutations wanted than there are.
+        UserError: For fewer than 2 cells, or more permutations than there are.
+
+    Examples:
+        >>> minimum_distance(far_permutations(8, 56))
+        7
     """
     if cells < 2:
         raise UserError(f"grid: found {cells} cell(s), expected 2 or more")
@@ -110,7 +114,12 @@ def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray
 
 
 def minimum_distance(permutations: Shaped[np.ndarray, "k m"]) -> int:
-    """The smallest Hamming distance between two of them, 2 to m; m for a single one."""
+    """The smallest Hamming distance between two permutations, 2 to m; m for a single one.
+
+    Examples:
+        >>> minimum_distance(np.array([[0, 1, 2], [1, 0, 2], [1, 2, 0]]))
+        2
+    """
     permutations = np.asarray(permutations)
     distances = [
         (permutations[i + 1 :] != permutations[i]).sum(axis=1).min() for i in range(len(permutations) - 1)
@@ -119,7 +128,7 @@ def minimum_distance(permutations: Shaped[np.ndarray, "k m"]) -> int:
 
 
 def _candidates(cells: int, count: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p m"]:
-    """Different permutations to choose from, `count` or more."""
+    """Distinct permutations to choose from, `count` or more."""
     if cells <= 6:
         return np.asarray(list(itertools.permutations(range(cells))))
     if count <= cells * (cells - 1) and (field := _prime_power(cells)):
@@ -144,7 +153,7 @@ def _prime_power(number: int) -> tuple[int, int] | None:
 def _field(prime: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
     """Tables of sums and products, (q, q) each, of the field with q = prime^degree elements.
 
-    Element e stands for the polynomial whose coefficients are its digits to the base `prime`; products are
+    Element e stands for the polynomial whose coefficients are its digits in base `prime`; products are
     taken modulo a monic polynomial of that degree without roots, which for degrees to 3 is irreducible.
     """
     size = prime**degree
@@ -165,12 +174,12 @@ def _field(prime: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chosen(elements: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p"]:
-    """The numbers of all elements of a group, or of 20,000 different ones."""
+    """The numbers of all elements of a group, or of 20,000 distinct ones."""
     return np.arange(elements) if elements <= POOL else rng.choice(elements, POOL, replace=False)
 
 
 def _affine_group(prime: int, degree: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p q"]:
-    """X -> a x + b for every a other than 0 and every b."""
+    """The group of x -> a x + b for every a other than 0 and every b."""
     add, times = _field(prime, degree)
     size = len(add)
     a, b = np.divmod(_chosen((size - 1) * size, rng), size)
@@ -178,7 +187,7 @@ def _affine_group(prime: int, degree: int, rng: np.random.Generator) -> Shaped[n
 
 
 def _projective_group(prime: int, degree: int, rng: np.random.Generator) -> Shaped[np.ndarray, "p r"]:
-    """X -> (a x + b) / (c x + d) with a d != b c, on the field and the point at infinity, number q.
+    """The group of x -> (a x + b) / (c x + d) with a d != b c, on the field and infinity (number q).
 
     One matrix of each class: c = 0, d = 1, any a but 0, any b; or c = 1, any a and d, any b but a d.
     """

@@ -1,8 +1,8 @@
 """Flips and rotations by multiples of 90 degrees, as exact index geometry in 2D and 3D.
 
-An orientation is a signed permutation matrix M: a point p of a cube [-1, 1]^d before the transform is found
-at M p after it. Rotation axes keep their numbers in 2D: an image lies in the plane of the axes 0 and 1, and
-the only rotation of it in that plane is about axis 2.
+An orientation is a signed permutation matrix M: a point p of a cube [-1, 1]^d before the transform is at M p
+after it. Rotation axes keep their numbers in 2D: an image is in the plane of the axes 0 and 1, and the only
+rotation in that plane is about axis 2.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,11 @@ def check_flip_axes(name: str, axes: Any, spatial_dims: int = 3) -> tuple[int, .
     """The axes to mirror, checked: out of 0, 1, 2, in 2D out of 0, 1.
 
     Raises:
-        UserError: another axis, or no list; names the key.
+        UserError: For another axis, or anything but a list; names the key.
+
+    Examples:
+        >>> check_flip_axes("flip_axes", [0, 1], spatial_dims=2)
+        (0, 1)
     """
     return _checked_axes(name, axes, range(spatial_dims), "")
 
@@ -37,7 +41,7 @@ def check_rotation_axes(name: str, axes: Any, spatial_dims: int = 3) -> tuple[in
     """The axes to rotate about, checked: out of 0, 1, 2; in 2D only 2, the axis through the plane.
 
     Raises:
-        UserError: another axis, or no list; names the key.
+        UserError: For another axis, or anything but a list; names the key.
 
     Examples:
         >>> check_rotation_axes("rotate_axes", [2], spatial_dims=2)
@@ -72,7 +76,7 @@ def rotation_matrix(axis: int, quarter_turns: int, spatial_dims: int = 3) -> Flo
     only one, axis 0 to axis 1 and axis 1 to minus axis 0.
 
     Raises:
-        UserError: an axis that is not there, see `check_rotation_axes`.
+        UserError: For an axis that does not exist, see `check_rotation_axes`.
 
     Examples:
         >>> rotation_matrix(2, 1, spatial_dims=2).tolist()
@@ -90,6 +94,10 @@ def reorient(volume: Shaped[Tensor, "c *space"], orientation: np.ndarray) -> Sha
     """Move a volume's content by a signed permutation matrix.
 
     Result axis a is axis p of the volume, with orientation[a, p] = 1, or mirrored with -1.
+
+    Examples:
+        >>> reorient(torch.tensor([[[1, 2], [3, 4]]]), rotation_matrix(2, 1, spatial_dims=2)).tolist()
+        [[[2, 4], [1, 3]]]
     """
     source = np.abs(orientation).argmax(axis=1)
     mirrored = [a + 1 for a, p in enumerate(source) if orientation[a, p] < 0]
@@ -98,15 +106,19 @@ def reorient(volume: Shaped[Tensor, "c *space"], orientation: np.ndarray) -> Sha
 
 
 def half_turns(cubes: Shaped[Tensor, "..."], turned: Bool[Tensor, "*m"], axis: int) -> Shaped[Tensor, "..."]:
-    """The cubes, those with `turned` rotated by 180 degrees about an axis: its own inverse.
+    """The cubes, with those marked by `turned` rotated by 180 degrees about an axis; it is its own inverse.
 
     Args:
-        cubes: (*m, c, i, j, k), or tiles (*m, c, i, j); the shape of `turned` says which.
+        cubes: Cubes (*m, c, i, j, k), or tiles (*m, c, i, j); the shape of `turned` determines which.
         turned: Whether each cube is rotated.
         axis: Spatial axis 0, 1 or 2; in 2D only 2, see `check_rotation_axes`.
 
     Raises:
-        UserError: an axis that is not there.
+        UserError: For an axis that does not exist.
+
+    Examples:
+        >>> half_turns(torch.tensor([[[[1, 2], [3, 4]]]]), torch.tensor([True]), axis=2).tolist()
+        [[[[4, 3], [2, 1]]]]
     """
     dims = cubes.ndim - turned.ndim - 1
     check_rotation_axes("axis", [axis], dims)

@@ -1,8 +1,8 @@
 """Permuting the voxels inside thousands of overlapping windows, without a loop over them.
 
-What counts for a voxel is the last window over it, and where that window's permutation takes its value from.
-So a draw of windows becomes one map, voxel to source voxel, which any number of channels follow. Windows
-pick one of a few stored permutations of their shape: the map is then a gather from that bank.
+A voxel's value depends only on the last window over it, and on the source of that value in the window's
+permutation. So a draw of windows becomes one map, voxel to source voxel, which any number of channels follow.
+Windows pick one of a few stored permutations of their shape: the map is then a gather from that bank.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
 
-BANK_ENTRIES = 2**21  # voxels of all stored permutations of a shape of volume, 8 bytes each
+BANK_ENTRIES = 2**21  # voxels of all stored permutations for one volume shape, 8 bytes each
 CHUNK_ENTRIES = 2**16  # voxels of windows worked on at a time on a CPU, so that the arrays stay in its cache
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows to shuffle, later over earlier ones: voxels, and a number that picks a stored permutation."""
+    """Windows to shuffle, later over earlier ones: in voxels, and a number that picks a permutation."""
 
     size: Int[np.ndarray, "n d"]
     start: Int[np.ndarray, "n d"]
@@ -32,13 +32,13 @@ class Windows:
 def window_bank(shape: tuple[int, ...], max_size: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     """The stored permutations of every window shape up to `max_size`, as pairs of voxel offsets in a volume.
 
-    The number of permutations a shape is a power of two from 2 to 32, fewer where the windows are larger.
+    The number of permutations per shape is a power of two from 2 to 32, fewer where the windows are larger.
 
     Returns:
         pairs: int64, target offset + 2^32 * source offset for each voxel of each permutation of each shape,
             the shapes in C order of (a - 1, b - 1, ...), offsets relative to the window's first voxel.
         first, count: (shapes,), where a shape's permutations begin in `pairs`, and the voxels of one.
-        number: (), permutations a shape.
+        number: (), permutations per shape.
     """
     dims = len(shape)
     sizes = np.indices(max_size).reshape(dims, -1).T + 1
@@ -72,8 +72,8 @@ def source_voxels(windows: Windows, shape: Sequence[int], device: torch.device) 
     """For each voxel, in C order, the voxel whose value the last window over it puts there (int32).
 
     On a CPU the windows are written in order, in chunks (NumPy's assignment keeps the last of several
-    values); on other devices all at once, and each voxel takes the highest entry that targets it: the same
-    result.
+    values); on other devices they are written all at once, and each voxel takes the highest entry that
+    targets it, with the same result.
     """
     spatial = tuple(map(int, shape))
     first, voxels, place = _window_entries(windows, spatial)
@@ -116,6 +116,6 @@ def _source_voxels_batched(
 
 
 def shuffle_windows(volume: Shaped[Tensor, "c *space"], windows: Windows) -> Shaped[Tensor, "c *space"]:
-    """Permute the voxels in each window, read from the ORIGINAL volume; later windows overwrite earlier."""
+    """Permute the voxels in each window of the ORIGINAL volume; later windows overwrite earlier ones."""
     sources = source_voxels(windows, volume.shape[1:], volume.device)
     return torch.stack([c.reshape(-1).index_select(0, sources) for c in volume]).view(volume.shape)

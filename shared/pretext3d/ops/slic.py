@@ -4,13 +4,14 @@ Achanta R, Shaji A, Smith K, Lucchi A, Fua P, Suesstrunk S. SLIC Superpixels Com
 Superpixel Methods. PAMI 2012. Parameters and distance are those of `skimage.segmentation.slic` with
 `channel_axis=0, sigma=0, start_label=1, convert2lab=False`, so that its settings mean the same here.
 
-Deviates, from scikit-image: the centres lie in the middle of equal cells, as many along each axis as there,
-which leaves what is over at the far end; a centre starts with its cell's mean colours, which is what the
-first pass there computes; a voxel chooses among the centres of its cell and of the 26 (in 2D 8) cells around
-it, not among those that have come near; centres are means over every second voxel along an axis where cells
-are eight voxels long or more, odd and even voxels in turn; with a mask the cells lie over its bounding box,
-and those at least half in it have centres, where k-means on random voxels spreads the centres there; a region
-too small joins the neighbour most like it, not the one met last, and stays if it has none.
+Deviates from scikit-image: the centres are in the middle of equal cells, as many along each axis as in
+scikit-image, which leaves the remainder at the far end; a centre starts with its cell's mean colours, which
+scikit-image computes in its first pass; a voxel chooses among the centres of its cell and of the 26 (in 2D 8)
+adjacent cells, not among those that have moved close; centres are means over every second voxel along an axis
+where cells are eight voxels or longer, odd and even voxels alternately; with a mask the cells cover its
+bounding box, and those at least half inside have centres, where scikit-image spreads them by k-means on
+random voxels; a region that is too small joins the most similar neighbour, not the last one found, and stays
+if it has none.
 """
 
 import itertools
@@ -29,10 +30,10 @@ from pretext3d.ops.connectivity import connected_regions
 
 __all__: list[str] = []
 
-# Elements (voxels times candidates) of one array operation: on a CPU so that they stay in its cache.
+# Elements (voxels times candidates) of one array operation: on a CPU few enough to stay in its cache.
 CPU_ELEMENTS = 2**18
 GPU_ELEMENTS = 2**26
-COARSE = 8  # voxels of a cell along an axis from which every second one is enough for the centres
+COARSE = 8  # length of a cell along an axis, in voxels, from which every second voxel suffices for its centre
 INDEX_BITS = 31  # low bits of a distance that hold the number of the candidate
 
 
@@ -53,29 +54,33 @@ def slic(
 
         |f - g|^2 / `compactness`^2 + |`spacing` * (p - q)|^2 / S^2,
 
-    with the colours of all channels together scaled to [0, 1] (within the mask), p and q in voxels, and S the
-    largest distance of neighbouring centres on the first grid, in voxels: larger spacings weigh space more.
+    with the colours of all channels scaled together to [0, 1] (within the mask), p and q in voxels, and S the
+    largest distance of neighbouring centres on the first grid, in voxels: larger spacings give space more
+    weight.
 
     Args:
-        image: finite values of any range; one scale for all channels, so bring them to like ranges before.
-        n_segments: how many supervoxels about; the result may have some more or fewer, but never more than
-            voxels. A volume (or mask) with fewer voxels gets one supervoxel a voxel.
-        compactness: above 0; the higher, the more the supervoxels are cubes. A constant image gives a grid.
-        spacing: length of a voxel along each axis, None: all 1; only together with `compactness` does its
-            unit matter.
-        mask: True where there are supervoxels; `n_segments` of them share these voxels, but each of its parts
-            that do not touch has at least one of its own. None: everywhere.
-        max_iterations: assignments of voxels to centres; with a mask, as many more in space alone come first.
-        enforce_connectivity: make every supervoxel one connected region, of bounded size; in NumPy on the
+        image: Volume or image of finite values of any range; all channels share one scale, so they need
+            similar ranges.
+        n_segments: Approximate number of supervoxels; the result may have some more or fewer, but never more
+            than voxels. A volume (or mask) with fewer voxels gets one supervoxel per voxel.
+        compactness: Weight of space, above 0; higher values give more cubic supervoxels. A constant image
+            gives a grid.
+        spacing: Length of a voxel along each axis; None: all 1. Its unit matters only together with
+            `compactness`.
+        mask: True where there are supervoxels; `n_segments` supervoxels share these voxels, but each
+            separate part of the mask has at least one. None: everywhere.
+        max_iterations: Number of assignments of voxels to centres; with a mask, as many more by space alone
+            come first.
+        enforce_connectivity: Make every supervoxel one connected region, of bounded size; in NumPy on the
             CPU, also for a volume on a GPU.
-        min_size_factor: a region below so many times the mean size (voxels / centres) joins a neighbour.
-        max_size_factor: a region above so many times the mean size is cut into equal parts first.
+        min_size_factor: Factor of the mean size (voxels / centres) below which a region joins a neighbour.
+        max_size_factor: Factor of the mean size above which a region is first cut into equal parts.
 
     Returns:
         int32 labels 1..n on the image's device, 0 outside the mask. The same input gives the same labels.
 
     Raises:
-        UserError: for a number outside its range, NaN or infinite voxels, an empty or misshapen mask.
+        UserError: For a number outside its range, NaN or infinite voxels, an empty or misshapen mask.
     """
     check_volume(image, mask)
     spacing = [1.0] * (image.ndim - 1) if spacing is None else spacing
@@ -118,7 +123,7 @@ def check_settings(
 
 
 def check_volume(image: Tensor, mask: Tensor | None, name: str = "image", mask_name: str = "mask") -> None:
-    """Raise a `UserError` that names the volume or mask with which SLIC cannot work."""
+    """Raise a `UserError` that names a volume or mask that SLIC cannot process."""
     check_volume_shape(name, image)
     if mask is not None and mask.shape != image.shape[1:]:
         found = f"{mask_name}: found shape {list(mask.shape)}"
@@ -141,9 +146,9 @@ class _Cells:
 
     `values` (n, c, a, b, d): colours, float32; `inside` (n, a, b, d): False for padding and outside the mask;
     `axes`: voxel coordinates along i, j, k, (n, a), (n, b), (n, d); `near` (n, m): numbers of the candidate
-    centres of each cell, its own and the cells' around it, in increasing order; n = none there; `lengths`
+    centres of each cell, its own and those of adjacent cells, in increasing order; n = no cell; `lengths`
     (n, 3): a cell's voxels along i, j, k without padding; `shift` (n, 3): from the middle of the voxels that
-    are left in a cell to the middle of all its voxels. In 2D all of them without k.
+    are left in a cell to the middle of all its voxels. In 2D these have no k.
     """
 
     values: Tensor
@@ -159,17 +164,17 @@ class _Cells:
         cut = [slice(phase % 2, None, 2) if half else slice(None) for half in halved]
         axes = tuple(axis[:, c].contiguous() for axis, c in zip(self.axes, cut, strict=True))
         values, inside = self.values[(..., *cut)].contiguous(), self.inside[(..., *cut)].contiguous()
-        # of 0 1 2 3 the voxels 0 2 or 1 3 are left, half a voxel off; of 0 1 2 3 4 all is even
+        # of 0 1 2 3 the voxels 0 2 or 1 3 are left, half a voxel off; 0 1 2 3 4 stays symmetric
         even = (self.lengths % 2 == 0) & torch.tensor(halved, device=inside.device)
         return replace(self, values=values, inside=inside, axes=axes, shift=even * (0.5 - phase % 2))
 
     def parts(self) -> Iterator[tuple[slice, slice]]:
-        """Cells, and planes along i in them, that are worked on at a time."""
+        """Cells, and planes along i in them, that are processed at a time."""
         n, a, *rest = self.inside.shape
         limit = CPU_ELEMENTS if self.inside.device.type == "cpu" else GPU_ELEMENTS
         plane = math.prod(rest) * self.near.shape[1]
         planes = min(a, max(1, limit // plane))
-        planes = math.ceil(a / math.ceil(a / planes))  # parts of like size
+        planes = math.ceil(a / math.ceil(a / planes))  # parts of similar size
         cells = max(1, limit // (plane * planes)) if planes == a else 1
         for first in range(0, n, cells):
             for low in range(0, a, planes):
@@ -177,7 +182,7 @@ class _Cells:
 
 
 def _cut(values: Tensor, inside: Tensor, counts: Sequence[int]) -> tuple[_Cells, list[Tensor]]:
-    """Cut volumes (c, *space) and (*space) into `counts` cells along the axes, and find the voxels in them.
+    """Cut volumes (c, *space) and (*space) into `counts` cells along the axes, and find their voxels.
 
     The places are, per axis, indices into (cells * padded length) of the voxels 0, 1, 2 ...
     """
@@ -237,7 +242,7 @@ def _cluster(
     centres = torch.full((len(own) + 1, dims + len(values)), math.inf, device=values.device)
     centres[:, dims:] = 0
     _update(cells, own, centres)
-    # of a cell that the mask hardly enters, the cells around take the voxels; if they can
+    # the voxels of a cell that is mostly outside the mask go to adjacent cells, where these have centres
     filled = cells.inside.flatten(1).sum(1)
     kept = filled * 2 >= cells.lengths.prod(1)
     kept |= (filled > 0) & ~torch.cat([kept, kept.new_zeros(1)])[cells.near].any(1)
@@ -268,7 +273,7 @@ def _assign(cells: _Cells, centres: Tensor, scale: Sequence[float], colours: boo
     buffers = centres.new_empty(2, 0)
     for part, planes in cells.parts():
         inside = cells.inside[part, planes]
-        if not centres.is_cuda and not inside.any():  # on a GPU the question costs more than the answer saves
+        if not centres.is_cuda and not inside.any():  # on a GPU the check costs more than it saves
             continue
         near = cells.near[part]
         candidates = centres[near]  # (n, m, dims + c)
@@ -288,8 +293,8 @@ def _assign(cells: _Cells, centres: Tensor, scale: Sequence[float], colours: boo
             channel = cells.values[part, c, planes].reshape(len(near), 1, -1)
             torch.sub(channel, candidates[:, :, dims + c, None], out=difference)
             distance.addcmul_(difference, difference)
-        # Floats that are not negative are in the order of their bits as integers: with the number of the
-        # candidate in the lowest five of them, one minimum finds distance and number, 20 times faster than
+        # Non-negative floats have the same order as their bits read as integers: with the candidate's number
+        # in the lowest five bits, one minimum finds distance and number, 20 times faster than
         # argmin. Distances that agree to 2^-19 of their value count as equal, and the lower number wins.
         bits = distance.view(torch.int32).bitwise_and_(~INDEX_BITS).bitwise_or_(numbers)
         nearest = bits.amin(1).bitwise_and_(INDEX_BITS)
@@ -316,7 +321,7 @@ def _update(cells: _Cells, labels: Tensor, centres: Tensor) -> None:
 
 
 def _bounding_box(mask: Tensor) -> tuple[slice, ...]:
-    """The smallest box that holds all of a mask."""
+    """The smallest box that contains a mask."""
     box = []
     for axis in range(mask.ndim):
         there = mask

@@ -1,1 +1,1 @@
-"""The embedded phantom: procedurally made bodies with labelled organs."""
+"""The embedded phantom: procedurally generated bodies with labelled organs."""

@@ -47,7 +47,7 @@ CAVITY = (
     Profile((-180, 8), (-70, 8), (0, 4), (45, 2), (85, -4), (115, -12), (135, -20), (150, -22)),
 )
 FAT = Profile((-180, 1.3), (-110, 1.4), (-40, 1.1), (30, 0.7), (110, 0.8), (150, 0.7))
-# The spine: depth of the vertebral bodies' centres, their radius, the count of vertebrae from the bottom
+# The spine: depth of the vertebral bodies' centres, their radius, the number of vertebrae from the bottom
 SPINE_Y = Profile(
     (-180, -30), (-120, -26), (-60, -33), (0, -44), (60, -48), (110, -40), (140, -30), (165, -24)
 )
@@ -63,7 +63,7 @@ Shape = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]  # an ell
 
 
 class Frame(NamedTuple):
-    """Distances that several organs keep to, over the whole volume, in mm."""
+    """Distances that several organs are placed by, over the complete volume, in mm."""
 
     muscle: Array  # to the outside of the muscles, negative inside
     cavity: Array  # to the wall of the chest and belly, negative inside
@@ -83,7 +83,7 @@ def outline(canvas: Canvas, shape: tuple[Profile, Profile, Profile], square: flo
 
 
 def paint_torso(canvas: Canvas, rng: np.random.RandomState) -> None:
-    """Paint a whole subject: layers of the wall first, then the organs, what lies over what drawn later."""
+    """Paint a complete subject: layers of the wall first, then the organs; later ones cover earlier ones."""
     fatness = rng.uniform(0, 1)
     frame = paint_wall(canvas, rng, fatness)
     paint_bones(canvas, frame)
@@ -97,7 +97,7 @@ def paint_torso(canvas: Canvas, rng: np.random.RandomState) -> None:
 
 
 def paint_wall(canvas: Canvas, rng: np.random.RandomState, fatness: float) -> Frame:
-    """Skin, fat under it, muscle, the cavity with the fat of the mediastinum; returns the organs' frame."""
+    """Skin, subcutaneous fat, muscle, the cavity with mediastinal fat; returns the frame for the organs."""
     x, y, z = canvas.x, canvas.y, canvas.z
     muscle = outline(canvas, OUTLINE, 0.45) + canvas.bumps[0]
     furrow = np.clip(1 - (x / 22) ** 2, 0, 1) * np.clip(-y / 80, 0, 1)
@@ -112,7 +112,7 @@ def paint_wall(canvas: Canvas, rng: np.random.RandomState, fatness: float) -> Fr
     canvas.paint(muscle, strands)
     cavity = outline(canvas, CAVITY, 0.35) + 1.2 * canvas.bumps[2]
     canvas.paint(cavity, 0.75 * TISSUES["fat"])
-    # the diaphragm: two domes, the right one higher, lower towards the walls and most of all behind
+    # the diaphragm: two domes, the right one higher; lower towards the walls, and lowest at the back
     across = np.clip(x / 100, -1.2, 1.2)
     rho = np.minimum(across * across + np.clip((y - 10) / 74, -1.4, 1.4) ** 2, 1.6)
     dip = np.clip(1 - (x / 42) ** 2, 0, 1)
@@ -127,7 +127,7 @@ def paint_bones(canvas: Canvas, frame: Frame) -> None:
     x, y, z, cavity = canvas.x, canvas.y, canvas.z, frame.cavity
     inside = frame.muscle + 3
     forward = np.clip((y + 70) / 140, 0, 1)
-    # ribs: rings in the shell around the cavity that sink towards the front, cut off along the costal arch
+    # ribs: rings in the shell around the cavity that descend to the front, cut off along the costal arch
     turn = (z + 50 * forward) / 23 + 40
     phase = np.abs(turn - np.floor(turn) - 0.5) * 23
     arch = -48 + 66 * forward * forward
@@ -154,14 +154,16 @@ def paint_bones(canvas: Canvas, frame: Frame) -> None:
 
 
 def paint_lungs(canvas: Canvas, rng: np.random.RandomState, frame: Frame) -> None:
-    """Two lungs inside the ribs above the diaphragm, with branching vessels; windpipe and bronchi."""
+    """Two lungs inside the ribs above the diaphragm, with branching vessels; trachea and bronchi."""
     middle = Profile((-60, 14), (40, 12), (60, 14), (90, 20), (120, 18), (150, 12))
     part, cut = canvas.box(
         (-115, -90, -80), (115, 90, 160), cavity=frame.cavity, roof=frame.roof, spine=frame.spine
     )
     mediastinum = part.profile(middle) + 3 * part.bumps[1] - np.abs(part.x + 3)
     lungs = common(cut["cavity"] + 1.5, -cut["roof"], mediastinum, 4 - cut["spine"])
-    weight = 1 + 0.35 * np.clip(-part.y / 70, -1, 1) + 0.12 * part.bumps[3]  # denser below, where blood sinks
+    weight = (
+        1 + 0.35 * np.clip(-part.y / 70, -1, 1) + 0.12 * part.bumps[3]
+    )  # denser in dependent parts, where blood pools
     part.paint(lungs, TISSUES["lung"] * weight, LUNGS)
     for sign in (-1, 1):
         for _ in range(9):
@@ -177,7 +179,7 @@ def paint_lungs(canvas: Canvas, rng: np.random.RandomState, frame: Frame) -> Non
 
 
 def paint_vessel(canvas: Canvas, points: Sequence[Point], radius: Sequence[float]) -> None:
-    """A vessel of the lung: painted within it alone."""
+    """A vessel of the lung, painted only within the lung."""
     low, high = np.min(np.array(points), 0) - 8, np.max(np.array(points), 0) + 8
     part, _ = canvas.box(list(low), list(high))
     shape = np.full_like(part.x, 50)
@@ -187,7 +189,7 @@ def paint_vessel(canvas: Canvas, points: Sequence[Point], radius: Sequence[float
 
 
 def paint_gut(canvas: Canvas, rng: np.random.RandomState, frame: Frame, fatness: float) -> None:
-    """What fills the belly: diaphragm, fat, loops of bowel, colon with gas, the psoas muscles."""
+    """Contents of the abdomen: diaphragm, fat, loops of bowel, colon with gas, the psoas muscles."""
     part, cut = canvas.box((-130, -100, -230), (130, 110, 60), cavity=frame.cavity, roof=frame.roof)
     cavity, roof = cut["cavity"], cut["roof"]
     belly = common(cavity, roof)
@@ -223,13 +225,13 @@ def organ_place(rng: np.random.RandomState, centre: Point, loose: float = 3.0) -
 
 
 def organ_size(rng: np.random.RandomState, *radii: float) -> tuple[float, ...]:
-    """An organ's radii in this subject: larger or smaller together, and each a little by itself."""
+    """An organ's radii in this subject: scaled together, and each slightly on its own."""
     whole = rng.uniform(0.92, 1.09)
     return tuple(float(radius * whole * rng.uniform(0.95, 1.05)) for radius in radii)
 
 
 def paint_kidneys(canvas: Canvas, rng: np.random.RandomState, fatness: float) -> list[Shape]:
-    """Two beans in their fat, the right one lower, upper poles towards the spine; returns their places."""
+    """Two kidneys in their fat, the right one lower, upper poles towards the spine; returns their shapes."""
     kidneys: list[Shape] = []
     for sign, height in ((1, -86.0), (-1, -72.0)):
         centre, radii = organ_place(rng, (sign * 52.0, -32.0, height)), organ_size(rng, 24, 22, 46)
@@ -301,7 +303,7 @@ def paint_upper_abdomen(
 
 
 def paint_heart(canvas: Canvas, rng: np.random.RandomState, frame: Frame) -> None:
-    """The heart on the diaphragm, its tip to the left and front: walls, ventricles, atria, fat around."""
+    """The heart on the diaphragm, its apex to the left and front: walls, ventricles, atria, fat around."""
     centre, size = organ_place(rng, (-4.0, 16.0, 44.0), 2.5), rng.uniform(0.92, 1.06)
     part, cut = canvas.box((-110, -60, -50), (90, 95, 120), cavity=frame.cavity, roof=frame.roof)
 
@@ -344,7 +346,7 @@ def paint_spine(canvas: Canvas, frame: Frame) -> None:
 
 
 def paint_vessels(canvas: Canvas, rng: np.random.RandomState) -> None:
-    """The aorta from the heart to the pelvis (labelled); great veins, lung artery, gullet."""
+    """The aorta from the heart to the pelvis (labelled); great veins, pulmonary artery, oesophagus."""
     wide = rng.uniform(0.95, 1.2)
     canvas.rod([(26, 6, 60), (25, 4, 92), (22, -2, 122), (34, 6, 138)], [9, 9, 8, 7], TISSUES["vein"], 0)
     canvas.rod([(-22, 8, 118), (22, 6, 112)], [6, 7], TISSUES["vein"], 0)

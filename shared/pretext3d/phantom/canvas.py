@@ -2,12 +2,12 @@
 
 A body is drawn in *body coordinates*: millimetres along x (to the subject's right), y (to the front) and z
 (to the head) of one reference torso, its origin on the midline at the height of the diaphragm. Each subject
-maps its voxels into that frame (`Canvas.of_subject`): pose, size and a smooth deformation undone. Shapes
-are approximate signed distances in mm, negative inside; painting blends a tissue's intensity in over one
-voxel, which gives the partial-volume edges of a scan.
+maps its voxels into that frame (`Canvas.of_subject`), which undoes pose, size and a smooth deformation.
+Shapes are approximate signed distances in mm, negative inside; painting blends a tissue's intensity in over
+one voxel, which gives the partial-volume edges of a scan.
 
-Arrays meet additions, multiplications, divisions and square roots only, so that the values depend on the
-machine as little as floating point allows.
+Arrays go through additions, multiplications, divisions and square roots only, so that the values depend on
+the machine as little as floating point allows.
 """
 
 from collections.abc import Sequence
@@ -59,9 +59,9 @@ def smooth_field(rng: np.random.RandomState, centres: Axes, wavelength: float) -
     field of view alone, so that finer voxels see the same field.
 
     Args:
-        rng: draws the control values.
-        centres: three arrays, the voxel centres along each axis in mm from the middle of the volume.
-        wavelength: distance of the control values in mm.
+        rng: Random state that draws the control values.
+        centres: Voxel centres along each axis in mm from the middle of the volume, three arrays.
+        wavelength: Distance of the control values in mm.
 
     Returns:
         float32, shape (i, j, k).
@@ -78,12 +78,17 @@ def smooth_field(rng: np.random.RandomState, centres: Axes, wavelength: float) -
                 reach = slice(rows[0], rows[-1] + 1)
                 total[..., reach] += field[..., knot, None] * weights[reach, knot]
         field = np.moveaxis(total, -1, axis)
-    # the variance of a cubic B-spline sum of unit normals, averaged over positions, is 151/315 an axis
+    # the variance of a cubic B-spline sum of unit normals, averaged over positions, is 151/315 per axis
     return np.ascontiguousarray(field) * np.float32((315 / 151) ** 1.5)
 
 
 def common(*distances: Array) -> Array:
-    """The part that all the shapes share."""
+    """The intersection of shapes, given as signed distances.
+
+    Examples:
+        >>> common(np.array([-2.0, 1.0]), np.array([-1.0, -3.0])).tolist()
+        [-1.0, 1.0]
+    """
     return reduce(np.maximum, distances)
 
 
@@ -97,13 +102,13 @@ def joined(first: Array, second: Array, blend: float = 8.0) -> Array:
 class Canvas:
     """The voxels of a subject, or of a box of one: body coordinates, and the painted image and label.
 
-    Every array has the shape of the box. Those of a box are views: painting a box paints the subject.
+    Every array has the shape of the box. The arrays of a box are views: painting a box paints the subject.
     """
 
     x: Array
     y: Array
     z: Array
-    row: NDArray[np.int16]  # where z lies in the tables of `Profile`: row and remainder
+    row: NDArray[np.int16]  # position of z in the tables of `Profile`: row and remainder
     part: Array
     bumps: Array  # shape (4, i, j, k): smooth fields that make surfaces irregular, about unit variance
     image: Array
@@ -121,10 +126,11 @@ class Canvas:
         """Empty volume of a subject in its pose.
 
         Args:
-            rng: draws the pose (turns of about 2 degrees, shifts of about 4 mm), the deformation, the bumps.
-            size: voxels along i, j, k.
-            spacing: mm along i, j, k.
-            stretch: the subject's size along x, y, z as factors of the reference torso's.
+            rng: Random state that draws the pose (rotations of about 2 degrees, shifts of about 4 mm), the
+                deformation and the bumps.
+            size: Voxels along i, j, k.
+            spacing: Spacing in mm along i, j, k.
+            stretch: Size of the subject along x, y, z as factors of the reference torso's.
         """
         turns, shift = (
             rng.normal(0, 0.04, 3).clip(-0.08, 0.08),
@@ -159,7 +165,7 @@ class Canvas:
         )  # fmt: skip
 
     def box(self, low: Point, high: Point, **more: Array) -> tuple["Canvas", dict[str, Array]]:
-        """The part with every voxel from `low` to `high` (body, mm), and the same part of `more`."""
+        """The box that holds all voxels from `low` to `high` (body, mm), and the same part of `more`."""
         keep: list[slice] = [slice(None)] * 3
         for axis in range(3):
             others = tuple(a for a in range(3) if a != axis)
@@ -182,7 +188,7 @@ class Canvas:
         return profile.value[self.row] + profile.rise[self.row] * self.part
 
     def ellipsoid(self, centre: Point, radii: Point, lean: Point = (0, 0)) -> Array:
-        """Distance to an ellipsoid with axes along x, y, z, sheared by `lean` mm in x and y for a mm in z."""
+        """Distance to an ellipsoid with axes along x, y, z, sheared by `lean` mm in x and y per mm in z."""
         dz = self.z - np.float32(centre[2])
         u = (self.x - np.float32(centre[0]) - np.float32(lean[0]) * dz) / np.float32(radii[0])
         v = (self.y - np.float32(centre[1]) - np.float32(lean[1]) * dz) / np.float32(radii[1])
@@ -195,7 +201,7 @@ class Canvas:
         return level * (level - 1) / np.maximum(slope, np.float32(1e-3))
 
     def capsule(self, start: Point, end: Point, radius: float, end_radius: float | None = None) -> Array:
-        """Distance to a rod with round ends, its radius changing evenly from one end to the other."""
+        """Distance to a rod with round ends; its radius changes linearly from one end to the other."""
         px, py, pz = (
             self.x - np.float32(start[0]),
             self.y - np.float32(start[1]),
@@ -213,7 +219,7 @@ class Canvas:
         return np.sqrt(dx * dx + dy * dy) - self.profile(radius)
 
     def paint(self, distance: Array, intensity: float | Array, label: int | None = None) -> None:
-        """Blend a tissue in where `distance` is negative, over a voxel at the edge; set the label, if any."""
+        """Blend a tissue in where `distance` is negative, over one voxel at the edge; set any label."""
         amount = np.clip(np.float32(0.5) - distance * np.float32(1 / self.voxel), 0, 1)
         self.image[...] += amount * (intensity - self.image)
         if label is not None:
@@ -222,7 +228,7 @@ class Canvas:
     def rod(
         self, points: Sequence[Point], radius: Sequence[float], intensity: float, label: int | None = None
     ) -> None:
-        """Paint a chain of capsules through `points`, with the radius at each, one box a piece."""
+        """Paint a chain of capsules through `points`, with the radius at each point; one box per capsule."""
         for (start, end), (first, last) in zip(pairwise(points), pairwise(radius), strict=True):
             pad = max(first, last) + self.voxel
             low, high = np.minimum(start, end) - pad, np.maximum(start, end) + pad

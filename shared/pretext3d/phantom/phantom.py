@@ -1,8 +1,8 @@
-"""The embedded phantom: procedurally made, labelled 3D bodies, to run on with nothing downloaded.
+"""The embedded phantom: procedurally generated, labelled 3D bodies, to run on without any download.
 
 Each case is a torso from the neck to the pelvis (anatomy.py) with organs at consistent places, as a
 T1-weighted gradient-echo MR scan after contrast agent would show it. Subjects differ in size, pose, fat,
-the places, sizes and shapes of their organs, receiver gain and bias field; noise is Rician. A case is a
+the positions, sizes and shapes of their organs, receiver gain and bias field; noise is Rician. A case is a
 function of (seed, index) alone.
 """
 
@@ -28,7 +28,7 @@ from pretext3d.phantom.canvas import FIELD_OF_VIEW, Array, Canvas, smooth_field
 
 __all__ = ["phantom_affine", "phantom_volume", "write_phantom"]
 
-VERSION = 1  # raise it when the same seed gives other bytes: folders of older versions are then not reused
+VERSION = 1  # increase it when the same seed gives other bytes: older folders are then not reused
 SIZE = (80, 64, 80)
 log = logging.getLogger(__name__)
 
@@ -39,23 +39,22 @@ def phantom_volume(
     """One subject, a function of its arguments alone.
 
     The magnitude image of a complex signal with Gaussian noise in both parts (so the noise is Rician):
-    round(sqrt((g b s + n1)^2 + n2^2)), s the tissues, b the bias field, g the gain, n1 and n2 normal.
+    round(sqrt((g b s + n1)^2 + n2^2)) for tissues s, bias field b, gain g, and normal n1 and n2.
 
     Args:
-        seed: of the whole set of subjects.
-        index: of the subject, from 0.
-        size: voxels along i, j, k of the nominal volume; a subject's differs by up to 8 % along each axis.
-        spacing: mm along i, j, k; default: what makes `size` span 320 x 256 x 320 mm, a torso with a margin
-            of air (4 mm at the default size). A smaller field of view cuts the body off, and organs may be
-            missing.
+        seed: Seed of the set of subjects.
+        index: Index of the subject, from 0.
+        size: Voxels along i, j, k of the nominal volume; a subject's differs by up to 8 % along each axis.
+        spacing: Spacing in mm along i, j, k; by default `size` spans 320 x 256 x 320 mm, a torso with a
+            margin of air (4 mm at the default size). A smaller field of view cuts the body off, and organs
+            may be missing.
 
     Returns:
-        The image (float32, whole numbers from 0 to 4000; air near 0, fat near 900) and the label (uint8,
-        index into `anatomy.LABELS`). Axes i j k run to the subject's right, front and head, as
-        `phantom_affine` says.
+        The image (float32, integers from 0 to 4000; air near 0, fat near 900) and the label (uint8, index
+        into `anatomy.LABELS`). Axes i j k run to the subject's right, front and head, see `phantom_affine`.
 
     Raises:
-        UserError: an argument is out of its range.
+        UserError: If an argument is out of its range.
     """
     size, mm = check_grid(seed, index, size, spacing)
     shape = subject_size(seed, index, size)
@@ -93,26 +92,26 @@ def write_phantom(
     spacing: Sequence[float] | None = None,
     progress: bool = True,
 ) -> Path:
-    """Write the phantom as a Medical Segmentation Decathlon folder, or reuse the one that is there.
+    """Write the phantom as a Medical Segmentation Decathlon folder, or reuse an existing one.
 
-    The folder lies in `root`, and its name tells its parameters. It appears complete or not at all (written
-    beside, then renamed), so that several processes may ask for it at once. One whose files do not match
-    their checksums (`SHA256SUMS` in it) is written anew. The files of a case are the same bytes however
-    many cases there are.
+    The folder is in `root`, and its name states its parameters. It appears complete or not at all (written
+    under another name, then renamed), so that several processes may request it at once. A folder whose files
+    do not match its checksums (`SHA256SUMS`) is written again. The files of a case have the same bytes for
+    any number of cases.
 
     Args:
-        root: folder that holds phantoms, made where missing (a cache folder, say).
-        num_cases: number of subjects.
-        seed: of the set of subjects; another seed gives other subjects.
-        size: voxels of the nominal volume, see `phantom_volume`.
-        spacing: mm, see `phantom_volume`.
-        progress: show a progress bar while writing.
+        root: Folder that holds phantoms, made if missing (a cache folder, for example).
+        num_cases: Number of subjects.
+        seed: Seed of the set of subjects; another seed gives other subjects.
+        size: Voxels of the nominal volume, see `phantom_volume`.
+        spacing: Spacing in mm, see `phantom_volume`.
+        progress: Show a progress bar while writing.
 
     Returns:
         The folder: dataset.json, imagesTr/*.nii.gz (int16), labelsTr/*.nii.gz (uint8).
 
     Raises:
-        UserError: an argument is out of its range, or `root` cannot be written.
+        UserError: If an argument is out of its range, or `root` cannot be written.
     """
     whole_number("num_cases of the phantom", num_cases, minimum=1, maximum=9999)
     size, mm = check_grid(seed, 0, size, spacing)
@@ -146,7 +145,7 @@ def write_phantom(
 def check_grid(
     seed: int, index: int, size: Sequence[int], spacing: Sequence[float] | None
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The size and spacing as tuples, or a `UserError` that names what is wrong."""
+    """The size and spacing as tuples, or a `UserError` that names the fault."""
     for name, number in (("seed", seed), ("index", index)):
         whole_number(f"{name} of the phantom", number, minimum=0)
     if len(size) != 3 or any(int(n) != n or n < 16 for n in size):
@@ -164,12 +163,12 @@ def check_grid(
 
 
 def random_state(seed: int, index: int, purpose: int) -> np.random.RandomState:
-    """The random numbers of one subject for one purpose, independent of all others."""
+    """The random state of one subject for one purpose, independent of all others."""
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, index, purpose])))
 
 
 def subject_size(seed: int, index: int, size: Sequence[int]) -> tuple[int, ...]:
-    """Voxels of the subject's volume: within 8 % of the nominal size."""
+    """Shape of the subject's volume in voxels: within 8 % of the nominal size."""
     factors = random_state(seed, index, 0).uniform((0.96, 1.0, 0.95), (1.06, 1.08, 1.05))
     return tuple(round(n * factor) for n, factor in zip(size, factors, strict=True))
 
@@ -188,12 +187,17 @@ def write_case(folder: Path, seed: int, index: int, size: Sequence[int], mm: Seq
 
 
 def case_name(index: int) -> str:
-    """The name of a case: phantom_000, phantom_001 ..."""
+    """The name of a case.
+
+    Examples:
+        >>> case_name(7)
+        'phantom_007'
+    """
     return f"phantom_{index:03d}"
 
 
 def write_nifti(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -> None:
-    """Write a .nii.gz with neither time nor name in its gzip header: equal volumes, equal files."""
+    """Write a .nii.gz without time or name in its gzip header: equal volumes give equal files."""
     nifti = nib.Nifti1Image(values, affine)
     nifti.header.set_xyzt_units("mm")
     nifti.set_sform(affine, code="scanner")
@@ -233,7 +237,7 @@ def track(count: int, progress: bool) -> Any:
 
 
 def is_complete(folder: Path, files: int) -> bool:
-    """Whether the folder's list of checksums names so many files, and each of them is there, unchanged."""
+    """Whether the folder's list of checksums has `files` entries, and each file exists, unchanged."""
     try:
         lines = [line.split("  ", 1) for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines()]
         return len(lines) == files and all(sha256_of(folder / name) == found for found, name in lines)
@@ -242,7 +246,7 @@ def is_complete(folder: Path, files: int) -> bool:
 
 
 def put_in_place(draft: Path, folder: Path, files: int) -> None:
-    """Rename the finished draft to its place; a complete folder that another process put there stays."""
+    """Rename the finished draft to its final name; a complete folder by another process is kept."""
     for _ in range(10):
         try:
             draft.replace(folder)
@@ -252,11 +256,11 @@ def put_in_place(draft: Path, folder: Path, files: int) -> None:
                 return
             if not folder.exists():
                 raise
-        # what lies there is damaged: out of the way with it, under a name that no other process uses
+        # the existing folder is damaged: move it out of the way, under a name that no other process uses
         damaged = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.damaged")
         try:
             folder.replace(damaged)
         except FileNotFoundError:
             continue
         shutil.rmtree(damaged, ignore_errors=True)
-    raise OSError(f"{folder} is replaced by other programs again and again")
+    raise OSError(f"{folder} is repeatedly replaced by other programs")

@@ -1,7 +1,7 @@
-"""Crops of random place and scale, and random flips and 90-degree rotations, in 2D and 3D.
+"""Crops of random position and scale, and random flips and 90-degree rotations, in 2D and 3D.
 
 Voxel coordinates are continuous: voxel i covers [i, i + 1) along its axis, so a volume of n voxels spans
-[0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; what an orientation is says
+[0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; for orientations see
 `pretext3d.ops.rotations`.
 """
 
@@ -34,8 +34,12 @@ def crop_resize(
 ) -> Shaped[Tensor, "c *roi"]:
     """The window [start, start + size) of a volume, zeros outside it, resampled to `roi_size`.
 
-    Trilinear, of an image bilinear. A window of exactly `roi_size` is copied, not interpolated. The volume is
-    never changed; of a memory-mapped one only the window is read.
+    Interpolation is trilinear, for an image bilinear. A window of exactly `roi_size` is copied, not
+    interpolated. The volume is never changed; of a memory-mapped one only the window is read.
+
+    Examples:
+        >>> crop_resize(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), (1, 0), (2, 2), (2, 2)).tolist()
+        [[[3.0, 4.0], [0.0, 0.0]]]
     """
     low = [max(0, s) for s in start]
     high = [min(n, s + e) for n, s, e in zip(volume.shape[1:], start, size, strict=True)]
@@ -50,24 +54,24 @@ def crop_resize(
 
 
 class RandScaleCropd(MapTransform, Randomizable):
-    """A crop of random scale and place, resampled to `roi_size`; crops of little content are drawn again.
+    """A crop of random scale and position, resampled to `roi_size`; crops with little content are redrawn.
 
     The crop's edges are round(`roi_size` * s) voxels with one s ~ U(`scale_range`) for all axes. Along
-    an axis of n voxels the start is uniform over the places where the crop lies inside, or, where the crop is
-    longer than the volume, over the places where it holds the whole axis (zeros beyond). A crop with a mean
-    below `min_intensity` is rejected, up to `max_tries` times; then the fullest of the tries is taken.
+    an axis of n voxels the start is uniform over the positions where the crop is inside, or, where the crop
+    is longer than the volume, over the positions where it contains the entire axis (zeros beyond). A crop
+    with a mean below `min_intensity` is rejected, up to `max_tries` times; then the fullest try is taken.
 
     Adds `crop_start` and `crop_size`, float tensors of shape (3,), in 2D (2,), in voxels of the volume.
 
     Args:
-        keys: Volumes (c, i, j, k) or, in 2D, images (c, i, j); the first one decides on rejection.
-        roi_size: Voxels of the result, one number per axis: as many as there are spatial axes.
+        keys: Keys of volumes (c, i, j, k) or, in 2D, images (c, i, j); the first one decides on rejection.
+        roi_size: Size of the result in voxels, one number per spatial axis.
         scale_range: Limits of s, (1, 1) for crops that are never resampled.
-        min_intensity: Least mean of an accepted crop, in the volume's units; 0 accepts every crop.
-        max_tries: Draws before the fullest crop so far is taken.
+        min_intensity: Smallest mean of an accepted crop, in the volume's units; 0 accepts every crop.
+        max_tries: Number of draws before the fullest crop so far is taken.
 
     Raises:
-        UserError: for impossible arguments and, when called, for a volume with more or fewer spatial axes.
+        UserError: For invalid arguments and, when called, for a volume with another number of spatial axes.
     """
 
     def __init__(
@@ -116,7 +120,7 @@ class RandScaleCropd(MapTransform, Randomizable):
                 return
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The case with its crops, and where they are: `crop_start` and `crop_size`, in voxels."""
+        """The case with its crops and their position: `crop_start` and `crop_size`, in voxels."""
         d = dict(data)
         keys = list(self.key_iterator(d))
         self.randomize(_plain(d[keys[0]]))
@@ -128,36 +132,36 @@ class RandScaleCropd(MapTransform, Randomizable):
 
 
 def _window_mean(volume: Tensor, start: Sequence[int], size: Sequence[int]) -> float:
-    """Mean over the whole window, in which voxels outside the volume count as zero."""
+    """Mean over the complete window, in which voxels outside the volume count as zero."""
     inside = volume[(slice(None), *(slice(max(0, s), s + e) for s, e in zip(start, size, strict=True)))]
     return float(inside.sum(dtype=torch.float64)) / (volume.shape[0] * float(np.prod(size)))
 
 
 def _plain(volume: Tensor) -> Tensor:
-    """Without MONAI's meta data, whose book-keeping costs more than the crop."""
+    """The volume without MONAI's meta data, whose overhead exceeds the cost of the crop."""
     return volume.as_tensor() if hasattr(volume, "as_tensor") else volume
 
 
 class RandFlipRotate90d(MapTransform, Randomizable):
     """Random flips, then random 90-degree rotations: one signed permutation for all keys.
 
-    Each axis of `flip_axes` is mirrored with `flip_prob`; then, for each axis of `rotate_axes` in order, with
-    `rotate_prob` a rotation of 90, 180 or 270 degrees about it. Adds `orientation`, a float tensor (3, 3), in
-    2D (2, 2): the matrix M that takes directions of the volume's frame to the new frame.
+    Each axis of `flip_axes` is mirrored with `flip_prob`; then, for each axis of `rotate_axes` in order, a
+    rotation of 90, 180 or 270 degrees about it follows with `rotate_prob`. Adds `orientation`, a float tensor
+    (3, 3), in 2D (2, 2): the matrix M that takes directions of the volume's frame to the new frame.
 
     A flip across an axis along which the anatomy is symmetric (left-right of a head) is invisible, so a
     target that depends on it cannot be predicted: leave such axes out.
 
     Args:
-        keys: Volumes (c, i, j, k) of one shape or, in 2D, images (c, i, j).
-        flip_axes: Axes to mirror, out of 0, 1, 2, in 2D out of 0, 1; None: all of them.
-        flip_prob: Probability of each.
-        rotate_axes: Axes to rotate about, out of 0, 1, 2, in 2D only 2 (in the plane); None: all of them.
-        rotate_prob: Probability of each.
+        keys: Keys of volumes (c, i, j, k) of one shape or, in 2D, images (c, i, j).
+        flip_axes: Axes to mirror, out of 0, 1, 2, in 2D out of 0, 1; None: all axes.
+        flip_prob: Probability of each flip.
+        rotate_axes: Axes to rotate about, out of 0, 1, 2, in 2D only 2 (in the plane); None: all axes.
+        rotate_prob: Probability of each rotation.
 
     Raises:
-        UserError: for axes other than 0, 1, 2, a prob outside [0, 1], and, when called, for axes that images
-            do not have, and for a rotation by 90 degrees between axes of different length.
+        UserError: For axes other than 0, 1, 2, a probability outside [0, 1], and, when called, for axes that
+            images do not have, and for a rotation by 90 degrees between axes of different length.
     """
 
     def __init__(
@@ -171,7 +175,7 @@ class RandFlipRotate90d(MapTransform, Randomizable):
         MapTransform.__init__(self, keys)
         for name, axes in (("flip_axes", flip_axes), ("rotate_axes", rotate_axes)):
             if axes is not None:
-                check_flip_axes(name, axes)  # of which 2D has fewer: seen with the first image
+                check_flip_axes(name, axes)  # 2D has fewer axes, which the first image shows
         for name, prob in (("flip_prob", flip_prob), ("rotate_prob", rotate_prob)):
             if not 0 <= prob <= 1:
                 raise UserError(f"{name}: found {prob}, expected a probability from 0 to 1")
@@ -180,7 +184,7 @@ class RandFlipRotate90d(MapTransform, Randomizable):
         self.orientation = np.eye(3)
 
     def randomize(self, data: int = 3) -> None:
-        """Draw `orientation` for volumes of so many spatial axes, 3 or 2."""
+        """Draw `orientation` for volumes with `data` spatial axes, 3 or 2."""
         flips, rotations = list(range(data)), [0, 1, 2] if data == 3 else [2]
         if self.flip_axes is not None:
             flips = list(check_flip_axes("flip_axes", self.flip_axes, data))

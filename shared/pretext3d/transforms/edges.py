@@ -1,4 +1,4 @@
-"""The boundary target of VectorPOSE as a transform; how it is computed is in `pretext3d.ops.edges`."""
+"""The boundary target of VectorPOSE as a transform; the computation is in `pretext3d.ops.edges`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,20 +18,21 @@ __all__ = ["BoundaryTargetsd"]
 class BoundaryTargetsd(MapTransform):
     """Deterministic: adds the boundary target of volumes (c, i, j, k) or images (c, i, j) in [0, 1].
 
-    boundary = clip((scharr(median(volume)) - `offset`) * `gain`, 0, 1), same shape as the volume. Of a
-    MetaTensor the target keeps the affine. The volume itself is left as it is.
+    boundary = clip((scharr(median(volume)) - `offset`) * `gain`, 0, 1), same shape as the volume. The target
+    of a MetaTensor keeps the affine. The volume itself is unchanged.
 
     Args:
-        keys: the clean volumes.
-        output_key: where the target goes: one name per key.
-        median_size: voxels of the median's window along each axis, odd, 1 to 7; 1 = no median.
+        keys: Keys of the clean volumes.
+        output_key: Key of the target, one name per key.
+        median_size: Voxels of the median's window along each axis, odd, 1 to 7; 1 = no median.
         offset: Scharr magnitude, intensity per two voxels, up to which there is no boundary.
         gain: 1 / (magnitude from `offset` to a full boundary), above 0.
-        median: `exact` (the definition) or `separable` (three 1D medians, about a tenth of the time).
-        allow_missing_keys: pass over keys that a sample lacks.
+        median: Kind of median, `exact` (the definition) or `separable` (three 1D medians, about a tenth of
+            the time).
+        allow_missing_keys: Skip keys that a sample lacks.
 
     Raises:
-        UserError: for an argument outside its range and, when called, for a volume of another shape.
+        UserError: For an argument outside its range and, when called, for a volume of another shape.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Volumes brought to the size that a grid of cubes needs; the grid itself is in `pretext3d.ops.grids`."""
+"""Volumes resampled to the size that a grid of cubes needs; the grid is in `pretext3d.ops.grids`."""
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,19 +17,19 @@ logger = logging.getLogger(__name__)
 
 
 class StretchToGridd(MapTransform):
-    """Deterministic: volumes that are shorter than the grid along an axis are resampled to its length there.
+    """Deterministic: volumes that are shorter than the grid along an axis are resampled to its length.
 
-    Padding would put edges into the outer cubes that show where they belong and how they were rotated. The
-    log names every volume that is stretched, and by how much along each axis.
+    Padding would put edges into the outer cubes that reveal their position and rotation. The log names every
+    volume that is stretched, and the factor along each axis.
 
     Args:
-        keys: Volumes (c, i, j, k) or, in 2D, images (c, i, j).
+        keys: Keys of volumes (c, i, j, k) or, in 2D, images (c, i, j).
         grid: Cells along each axis, one number or one per axis.
-        size: Voxels of a cube, one number per axis: as many as there are spatial axes.
+        size: Size of a cube in voxels, one number per spatial axis.
         gap: Voxels by which a cell is longer than its cube, one number or one per axis.
 
     Raises:
-        UserError: for impossible arguments and, when called, for a volume with more or fewer spatial axes.
+        UserError: For invalid arguments and, when called, for a volume with another number of spatial axes.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class StretchToGridd(MapTransform):
         self.size = block_size(cells, edges, check_grid("gap", gap, dims, least=0))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The case with its volumes stretched, affine and all."""
+        """The case with its volumes stretched, including their affines."""
         d = dict(data)
         for key in self.key_iterator(d):
             shape = tuple(d[key].shape[1:])

@@ -3,15 +3,15 @@
 Zhou Z, Sodha V, Pang J, Gotway MB, Liang J. Models Genesis. Medical Image Analysis 2021, section 3.2; used as
 T_I by VectorPOSE (ISBI 2023, section 2.2), whose author's settings are the preset `vectorpose`.
 
-A draw (`draw_noising`: plain numbers from a RandomState) is apart from its application (`apply_noising`), so
-it can be replayed, on any device, with the same result. All channels share one draw.
+A draw (`draw_noising`: plain numbers from a RandomState) is separate from its application (`apply_noising`),
+so it can be replayed, on any device, with the same result. All channels share one draw.
 
 In 2D the same operations work on squares in an image, with the same numbers.
 
 Deviates: a window is permuted by one of 2 to 32 stored permutations of its shape, drawn uniformly; the curve
-of intensities is a table of 16,384 steps (exact at 0 and 1); out-painting's noise is shared by the channels,
-where the original draws it for each; the fill `constant` is one value per block, and one for all that
-out-painting hides.
+of intensities is a table of 16,384 steps (exact at 0 and 1); the noise of out-painting is shared by the
+channels, where the original draws it for each; the fill `constant` is one value per block, and a single value
+for everything that out-painting hides.
 """
 
 import math
@@ -35,33 +35,33 @@ from pretext3d.ops.shuffling import Windows, shuffle_windows
 __all__ = ["RandGenesisNoised"]
 
 CURVE_STEPS = 2**14
-NOISE_VOXELS = 2**15  # worked on at a time on a CPU, so that the arrays stay in its cache
+NOISE_VOXELS = 2**15  # processed at a time on a CPU, so that the arrays stay in its cache
 FILLS = ("uniform", "constant")
 
 
 # --------------------------------------------------------------------------------------- settings
 @dataclass(frozen=True)
 class NoisingSettings:
-    """Every number of the corruption; the defaults are Models Genesis's own. Ranges include both ends.
+    """Every number of the corruption; the defaults are those of Models Genesis. Ranges include both ends.
 
-    Lengths given as fractions are of the volume's length along that axis, rounded down, at least 1 voxel.
+    Lengths are fractions of the volume's length along the axis, rounded down, at least 1 voxel.
     """
 
-    shuffle_prob: float = 0.5  # of shuffling
+    shuffle_prob: float = 0.5  # probability of shuffling
     num_windows: int = 10_000  # windows shuffled
     window_size: float = 0.1  # largest side of a window, a fraction; the smallest is 1 voxel
-    intensity_prob: float = 0.9  # of the non-linear intensity
-    decreasing_prob: float = 0.5  # of a decreasing curve, where there is one
-    paint_prob: float = 0.9  # of in- or out-painting
-    inpaint_prob: float = 0.2  # of in-painting, else out-painting, where there is one
-    inpaint_blocks: int = 5  # most blocks painted over
+    intensity_prob: float = 0.9  # probability of the non-linear intensity
+    decreasing_prob: float = 0.5  # probability that the curve, if any, is decreasing
+    paint_prob: float = 0.9  # probability of in- or out-painting
+    inpaint_prob: float = 0.2  # probability that this is in-painting, else out-painting
+    inpaint_blocks: int = 5  # largest number of blocks painted over
     inpaint_size: tuple[float, float] = (1 / 6, 1 / 3)  # a block's sides, fractions
-    outpaint_windows: int = 5  # most windows kept, at least one
+    outpaint_windows: int = 5  # largest number of windows kept, at least one
     outpaint_margin: tuple[float, float] = (
         3 / 7,
         4 / 7,
-    )  # what a kept window's side lacks to the length, fractions
-    continue_prob: float = 0.95  # of one block or window more
+    )  # volume length minus a kept window's side, fractions
+    continue_prob: float = 0.95  # probability of one more block or window
     border: int = 3  # voxels between blocks or windows and the volume's border
     fill: str = "uniform"  # U(0, 1) per voxel; "constant": one U(0, 1) per block
 
@@ -83,10 +83,17 @@ PRESETS = {
 def noising_settings(preset: str | Mapping[str, Any], **overrides: Any) -> NoisingSettings:
     """A preset with some of its numbers changed, checked.
 
-    `preset` is its name, or {preset: its name, num_windows: 1000, ...}.
+    Args:
+        preset: Name of the preset, or {preset: its name, num_windows: 1000, ...}.
+        **overrides: Numbers of the preset to change, by the names in `NoisingSettings`.
 
     Raises:
-        UserError: for an unknown preset or setting, or a value outside its range, named with what is valid.
+        UserError: For an unknown preset or setting, or a value outside its range; states what is valid.
+
+    Examples:
+        >>> settings = noising_settings("vectorpose", num_windows=1000)
+        >>> settings.num_windows, settings.fill
+        (1000, 'constant')
     """
     if isinstance(preset, Mapping):
         overrides = {**{name: value for name, value in preset.items() if name != "preset"}, **overrides}
@@ -184,14 +191,14 @@ def _draw_paint(
         count += 1
     size = random.randint(smallest, largest + 1, size=(count, len(shape)))
     size = np.clip(lengths - size if keep else size, 1, lengths)
-    border = np.minimum(settings.border, (lengths - size) // 2)  # as far from it as a small volume allows
+    border = np.minimum(settings.border, (lengths - size) // 2)  # smaller where the volume is too small
     start = random.randint(border, lengths - size - border + 1)
     constants = random.rand(count) if settings.fill == "constant" else None
     return Paint(keep, size.astype(np.int64), start.astype(np.int64), int(random.randint(2**31)), constants)
 
 
 def _fraction(shape: Sequence[int], fraction: float, least: int = 1) -> Int[np.ndarray, "d"]:
-    """A fraction of each length, rounded down (with 1/3 written to six digits still a third)."""
+    """A fraction of each length, rounded down (1/3 written with six digits still counts as a third)."""
     return np.maximum(least, np.floor(np.array(shape) * fraction + 1e-4).astype(np.int64))
 
 
@@ -199,7 +206,7 @@ def _fraction(shape: Sequence[int], fraction: float, least: int = 1) -> Int[np.n
 def curve_table(curve: Curve, steps: int = CURVE_STEPS) -> Float[np.ndarray, "n"]:
     """The curve at `steps` equal steps of x from 0 to 1.
 
-    With control points in [0, 1]^2 both X(t) and Y(t) rise, so the increasing curve takes X(t) to Y(t) and
+    With control points in [0, 1]^2 both X(t) and Y(t) increase: the increasing curve takes X(t) to Y(t) and
     the decreasing one X(t) to Y(1 - t).
     """
     t = np.linspace(0.0, 1.0, 4096)[:, None]
@@ -208,7 +215,7 @@ def curve_table(curve: Curve, steps: int = CURVE_STEPS) -> Float[np.ndarray, "n"
 
 
 def bezier_intensity(volume: Float[Tensor, "c *space"], curve: Curve) -> Float[Tensor, "c *space"]:
-    """Map intensities by a monotone Bezier curve: 0 and 1 stay, or change places if it decreases.
+    """Map intensities by a monotone Bezier curve: 0 and 1 stay, or are swapped if it decreases.
 
     Values outside [0, 1] count as 0 and 1.
     """
@@ -225,6 +232,13 @@ def uniform_noise(
     """U(0, 1) noise, float32, a function of the seed and the voxel alone: the same in any box, on any device.
 
     A voxel's number in C order, times an odd constant, plus the seed, goes through MurmurHash3's finaliser.
+
+    Args:
+        seed: Seed of the noise.
+        shape: Shape of the volume.
+        start: Lowest voxel of the box.
+        size: Voxels of the box.
+        device: Device of the result.
     """
     noise = torch.zeros((), dtype=torch.int32, device=device)
     for length, low, n in zip(shape, start, size, strict=True):
@@ -253,7 +267,7 @@ def inpaint_blocks(volume: Float[Tensor, "c *space"], paint: Paint) -> Float[Ten
 
 
 def outpaint_windows(volume: Float[Tensor, "c *space"], paint: Paint) -> Float[Tensor, "c *space"]:
-    """Paint over everything except the union of the windows, with noise or the first constant."""
+    """Paint over everything outside the union of the windows, with noise or the first constant."""
     result = torch.empty_like(volume, memory_format=torch.contiguous_format)
     shape = volume.shape[1:]
     ni, *plane = shape
@@ -272,7 +286,7 @@ def outpaint_windows(volume: Float[Tensor, "c *space"], paint: Paint) -> Float[T
 
 # ----------------------------------------------------------------------------------- all together
 def apply_noising(volume: Float[Tensor, "c *space"], draw: NoisingDraw) -> Float[Tensor, "c *space"]:
-    """Shuffling, then intensity, then painting; the volume itself where the draw has none of them."""
+    """Shuffling, then intensity, then painting; the volume itself where the draw has no operation."""
     if draw.windows is not None:
         volume = shuffle_windows(volume, draw.windows)
     if draw.curve is not None:
@@ -285,17 +299,17 @@ def apply_noising(volume: Float[Tensor, "c *space"], draw: NoisingDraw) -> Float
 class RandGenesisNoised(RandomizableTransform, MapTransform):
     """Corrupts volumes or images with intensities [0, 1] as Models Genesis does; all keys share one draw.
 
-    The result has the volume's shape, dtype, device and, of a MetaTensor, affine. The volume is not changed.
+    The result has the volume's shape, dtype, device and, for a MetaTensor, affine. The volume is not changed.
 
     Args:
-        keys: Volumes (c, i, j, k) of one shape or, in 2D, images (c, i, j).
-        preset: `genesis` or `vectorpose`, or {preset: genesis, num_windows: 1000, ...}.
-        prob: of corrupting at all.
-        allow_missing_keys: pass over keys that a sample lacks.
-        overrides: any number of the preset, named as in `NoisingSettings`: `num_windows: 1000`.
+        keys: Keys of volumes (c, i, j, k) of one shape or, in 2D, images (c, i, j).
+        preset: Preset `genesis` or `vectorpose`, or {preset: genesis, num_windows: 1000, ...}.
+        prob: Probability of any corruption.
+        allow_missing_keys: Skip keys that a sample lacks.
+        overrides: Numbers of the preset to change, named as in `NoisingSettings`: `num_windows: 1000`.
 
     Raises:
-        UserError: for a setting outside its range and, when called, for a volume of another shape or range.
+        UserError: For a setting outside its range and, when called, for a volume of another shape or range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where a transform that adds something to a sample puts it, and in what form."""
+"""Keys and form of what transforms add to a sample."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,11 @@ def output_names(keys: Sequence[Any], output_key: str | Sequence[str]) -> tuple[
     """The names of a transform's results, one for each of its keys.
 
     Raises:
-        UserError: there are more or fewer.
+        UserError: If there are more or fewer names than keys.
+
+    Examples:
+        >>> output_names(["image"], "boundary")
+        ('boundary',)
     """
     names = (output_key,) if isinstance(output_key, str) else tuple(output_key)
     if len(names) != len(keys):
@@ -25,7 +29,7 @@ def output_names(keys: Sequence[Any], output_key: str | Sequence[str]) -> tuple[
 
 
 def like(result: Tensor, volume: Any) -> Tensor:
-    """The result with the meta data of the volume that it was made of, where that has some."""
+    """The result with the meta data, if any, of the volume that it was made from."""
     if not isinstance(volume, MetaTensor):
         return result
     converted: Tensor = convert_to_dst_type(result, volume, dtype=result.dtype)[0]

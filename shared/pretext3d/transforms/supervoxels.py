@@ -1,8 +1,8 @@
 """Supervoxels of each volume, computed once and kept on disk.
 
 Kayal S, Chen S, de Bruijne M. Region-of-Interest Guided Supervoxel Inpainting for Self-supervision. MICCAI
-2020, section 3.3: SLIC with compactness 0.15 and at most 400 segments. `slic` says what is computed and how
-it differs from scikit-image's, which the backend `skimage` calls.
+2020, section 3.3: SLIC with compactness 0.15 and at most 400 segments. `slic` documents the computation and
+its differences from scikit-image's, which the backend `skimage` calls.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from pretext3d.transforms.outputs import like, output_names
 
 __all__ = ["Supervoxelsd"]
 
-FORMAT = 1  # of the kept labels: a change of what either backend computes raises it
+FORMAT = 1  # version of the kept labels: to be increased when the result of either backend changes
 BACKENDS = ("torch", "skimage")
 
 
@@ -38,30 +38,31 @@ class Supervoxelsd(MapTransform):
     """Deterministic: adds the supervoxels of volumes (c, i, j, k), all channels together.
 
     In 2D: the superpixels of images (c, i, j). Labels are int32 (1, i, j, k), in 2D (1, i, j), 1..n, each one
-    connected region; 0 outside the mask. Of a MetaTensor they
-    keep the affine and the device. The volume is left as it is. A constant volume is cut into a regular grid;
-    one with fewer voxels than `n_segments` into single voxels.
+    connected region; 0 outside the mask. For a MetaTensor they keep the affine and the device. The volume is
+    unchanged. A constant volume is cut into a regular grid; one with fewer voxels than `n_segments` into
+    single voxels.
 
     The spacing along the axes comes from the affine, divided by its geometric mean, so that `compactness`
-    means the same at every resolution, and what it means to `slic` with voxels of 1 mm. A plain tensor has
-    cubic voxels.
+    has the same meaning at every resolution: that of `slic` with voxels of 1 mm. A plain tensor has cubic
+    voxels.
 
-    Labels are kept in `cache_dir`, found by the content of volume and mask, the spacing and the settings, and
-    shared by all processes: each volume is cut once.
+    Labels are kept in `cache_dir`, identified by the content of volume and mask, the spacing and the
+    settings, and shared by all processes: each volume is cut once.
 
     Args:
-        keys: volumes with floating-point values; channels in like ranges, as they share one scale.
-        output_key: where the labels go: one name per key.
-        n_segments: about how many supervoxels.
-        compactness: above 0; the higher, the more they are cubes, see `slic`.
-        backend: `torch` (`slic`, on the volume's device) or `skimage` (about 5 times slower, on the CPU).
-        mask_key: a mask, like the volume but of one channel, above 0 where there are to be supervoxels; None:
-            everywhere.
-        cache_dir: where; '' = `default_cache_dir()`. Labels are kept in its sub-folder `supervoxels`.
-        allow_missing_keys: pass over keys that a sample lacks.
+        keys: Keys of floating-point volumes whose channels have similar ranges, as they share one scale.
+        output_key: Key of the labels, one name per key.
+        n_segments: Approximate number of supervoxels.
+        compactness: Weight of space, above 0; higher values give more cubic supervoxels, see `slic`.
+        backend: Implementation: `torch` (`slic`, on the volume's device) or `skimage` (about 5 times slower,
+            on the CPU).
+        mask_key: Key of a mask with the volume's spatial shape and one channel, above 0 where supervoxels are
+            computed; None: everywhere.
+        cache_dir: Folder whose sub-folder `supervoxels` keeps the labels; '' = `default_cache_dir()`.
+        allow_missing_keys: Skip keys that a sample lacks.
 
     Raises:
-        UserError: for an argument outside its range; when called, for a volume of another shape, or that
+        UserError: For an argument outside its range; when called, for a volume of another shape, or that
             has NaN or infinite values (within the mask), an empty mask or one of another shape, or a
             `cache_dir` that cannot be written.
     """
@@ -82,7 +83,7 @@ class Supervoxelsd(MapTransform):
         check_settings(n_segments, compactness)
         if backend not in BACKENDS:
             raise UserError(f"slic_backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
-        # attributes are what the cache of volumes knows a transform by: a change of these makes them anew
+        # the cache of volumes identifies a transform by its attributes: a change of these recomputes volumes
         self.version = [FORMAT, metadata.version("scikit-image") if backend == "skimage" else ""]
         self.n_segments, self.compactness = int(n_segments), float(compactness)
         self.backend, self.mask_key, self.cache_dir = backend, mask_key, str(cache_dir)
@@ -115,7 +116,7 @@ class Supervoxelsd(MapTransform):
         return mask[0]
 
     def _path(self, volume: Tensor, mask: Tensor | None, spacing: Sequence[float]) -> Path:
-        """The file of the labels: a hash of all that they depend on."""
+        """The file of the labels: a hash of everything that they depend on."""
         settings = [*self.version, self.backend, self.n_segments, self.compactness, list(spacing)]
         content = hashlib.sha256()
         for array in [volume.cpu().numpy()] + ([] if mask is None else [mask.cpu().numpy()]):
@@ -151,7 +152,7 @@ def plain_slic(
 
 
 def _relative_spacing(image: Any, dims: int) -> tuple[float, ...]:
-    """Lengths of a voxel along its axes over their geometric mean, to six digits; all 1 without affine."""
+    """Voxel lengths divided by their geometric mean, to six digits; all 1 without an affine."""
     if not isinstance(image, MetaTensor):
         return (1.0,) * dims
     lengths = image.affine[:-1, :dims].to(torch.float64).norm(dim=0)
