@@ -1,1 +1,1 @@
-"""What maintainers use."""
+"""Tools for maintainers."""

@@ -1,9 +1,9 @@
-"""Pack bundles for others: one zip each with the package inside, its SHA-256 beside it, an index of them all.
+"""Pack bundles for others: one zip each with the package inside, its SHA-256 next to it, an index of all.
 
-The zip holds LICENSE, configs (train.json and inference.json beside the YAML: `monai.bundle.load` reads JSON
-only), docs, models, requirements.txt with what metadata.json asks for, and the package `pretext3d`: with
-those packages installed, it runs. The same files give the same zip, byte for byte: nothing in it is
-compressed (that depends on the zlib at hand), and times, order and permissions are fixed.
+The zip holds LICENSE, configs (train.json and inference.json in addition to the YAML: `monai.bundle.load`
+reads JSON only), docs, models, requirements.txt with the packages of metadata.json, and the package
+`pretext3d`: with those packages installed, it runs. The same files give the same zip, byte for byte: nothing
+in it is compressed (that depends on the zlib version), and times, order and permissions are fixed.
 """
 
 import argparse
@@ -47,12 +47,12 @@ REQUIRED = (
     "docs/README.md",
 )
 AS_JSON = ("train", "inference")
-TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can tell
+TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can store
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What became of one bundle: its file, how many are in it, and `written`, `same` or `replaced`."""
+    """Result for one bundle: its file, the number of files in it, and `written`, `same` or `replaced`."""
 
     path: Path
     files: int
@@ -61,7 +61,7 @@ class Packed:
 
 
 def name_of_leftover(inner: Path) -> str:
-    """What is said of a file that is left out: the file, or the folder at the top that no bundle has."""
+    """The name to report for a file that is left out: the file, or its top folder if no bundle has that."""
     known = len(inner.parts) == 1 or not leftover(inner.parts[0], folder=True)
     return inner.as_posix() if known else inner.parts[0]
 
@@ -70,7 +70,7 @@ def read_file(path: Path, name: str) -> bytes:
     """A file's content.
 
     Raises:
-        UserError: a link, since what it leads to is not the bundle's; a name that not every system takes;
+        UserError: a link, since its target is not the bundle's; a name that not every system allows;
             more than 25 MB.
     """
     if path.is_symlink():
@@ -85,7 +85,7 @@ def collect(bundle: Path, package: Path) -> tuple[dict[str, bytes], list[str]]:
     """The files of a packed bundle, by their names in it, and what is left out.
 
     Raises:
-        UserError: a required file is missing, a link or too large, or a configuration that is no YAML.
+        UserError: a required file is missing, a link or too large, or a configuration that is not YAML.
     """
     files: dict[str, bytes] = {}
     left_out: set[str] = set()
@@ -121,7 +121,7 @@ def with_package(text: bytes, where: str) -> bytes:
     """A configuration for a bundle with the package inside it.
 
     Raises:
-        UserError: it is no YAML, or not in the template's form.
+        UserError: it is not YAML, or not in the template's form.
     """
     try:
         return vendored(text.decode(), where).encode()
@@ -153,14 +153,14 @@ def pack(bundle: Path, output_dir: Path, force: bool = False, package: Path | No
     """Pack one bundle.
 
     Args:
-        bundle: its folder, whose name is the bundle's.
-        output_dir: gets the zip and its .sha256.
-        force: replace a zip of the same version that holds something else.
-        package: what is packed beside the bundle; default: this repository's.
+        bundle: Folder of the bundle, with its name.
+        output_dir: Folder for the zip and its .sha256.
+        force: Whether to replace a zip of the same version with other content.
+        package: Folder of the package to pack with the bundle; default: this repository's.
 
     Raises:
-        UserError: what is no bundle, a version that its changelog does not have, weights without their
-            card, or a zip of the same version that holds something else.
+        UserError: not a bundle, a version that its changelog does not have, weights without their
+            provenance, or a zip of the same version that holds something else.
     """
     package = package or ROOT / "shared" / "pretext3d"
     bundle = bundle.resolve()
@@ -193,7 +193,7 @@ def chosen(bundles: Sequence[str], everything: bool) -> list[Path]:
     """The bundles' folders.
 
     Raises:
-        UserError: none, one that is not there, or two of one name.
+        UserError: none, a missing one, or two of one name.
     """
     if everything == bool(bundles):
         raise UserError(f"bundles: found {list(bundles)} and --all {everything}, expected folders or --all")
@@ -209,7 +209,7 @@ def chosen(bundles: Sequence[str], everything: bool) -> list[Path]:
 
 
 def run(known: argparse.Namespace) -> None:
-    """Pack what was asked for; write the index of the whole output folder; tell."""
+    """Pack the chosen bundles, write the index of the complete output folder, and report."""
     if known.base_url:
         check_url(known.base_url, "base_url")
     output_dir = Path(known.output_dir)
@@ -241,7 +241,7 @@ def main(words: Sequence[str] | None = None) -> int:
     add("bundles", nargs="*", help="folders of bundles")
     add("--all", action="store_true", help="every bundle of this repository")
     add("--output_dir", default="dist", help="default: %(default)s")
-    add("--base_url", default="", help="where the zips will be served; default: beside the index")
+    add("--base_url", default="", help="where the zips will be served; default: next to the index")
     add("--force", action="store_true", help="replace a zip of the same version that holds something else")
     try:
         run(parser.parse_args(words))

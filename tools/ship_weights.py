@@ -1,7 +1,7 @@
-"""Put a pre-training run's weights into its bundle, with a card that says where they come from.
+"""Put a pre-training run's weights into its bundle, with a model card that states their provenance.
 
 Writes models/model.pt, which `--pretrained bundles/NAME` fine-tunes from, models/provenance.json and the
-card, models/README.md. Ship only what the licence of the training data allows.
+model card, models/README.md. Ship only what the licence of the training data allows.
 """
 
 import argparse
@@ -26,10 +26,10 @@ EXAMPLES = """examples
 
 
 def story_of(run: Path, bundle: Path, data: str, licence: str, command: str) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint to ship, and where it comes from.
+    """The checkpoint to ship, and its provenance.
 
     Raises:
-        UserError: no pre-training of this bundle's method, or too large a file.
+        UserError: not a pre-training of this bundle's method, or a file that is too large.
     """
     file = resolve_pretrained(run)
     content = load_checkpoint(file)
@@ -84,30 +84,30 @@ To replace them with the weights of your own run,
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Parse the command line, write, say what was written."""
+    """Parse the command line, write, and report what was written."""
     install_excepthook()
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("run", type=Path, help="output_dir of a pre-training")
-    add("bundle", type=Path, help="the bundle's folder")
-    add("--data", required=True, help="what the weights were trained on")
-    add("--licence", required=True, help="of these data, under which the weights may be given away")
-    add("--command", required=True, help="what trained them")
-    add("--force", action="store_true", help="replace weights that are there already")
+    add("bundle", type=Path, help="folder of the bundle")
+    add("--data", required=True, help="name of the training data")
+    add("--licence", required=True, help="licence of these data, under which the weights may be distributed")
+    add("--command", required=True, help="command that trained the weights")
+    add("--force", action="store_true", help="replace existing weights")
     options = parser.parse_args(words)
     bundle = options.bundle.resolve()
     if not (bundle / "configs" / "metadata.json").is_file():
         raise UserError(f"bundle: {options.bundle}: found no configs/metadata.json, expected a bundle")
     for option in ("data", "licence", "command"):
         if traces := machine_traces(getattr(options, option)):
-            raise UserError(f"--{option}: found {traces[0]!r}, expected nothing of this machine's alone")
+            raise UserError(f"--{option}: found {traces[0]!r}, expected nothing specific to this machine")
     file, story = story_of(options.run, bundle, options.data, options.licence, options.command)
     models = bundle / "models"
     if (models / MODEL).exists() and not options.force:
         raise UserError(f"bundle: {options.bundle}: found models/model.pt already, expected none, or --force")
-    check_story(story, "the card")
+    check_story(story, "the model card")
     write_model_file(models / MODEL, file.read_bytes())
     write_provenance(models, story)
     write_model_file(models / CARD, card(bundle.name, story).encode())

@@ -1,9 +1,9 @@
-"""Check packed bundles before others get them: what MONAI's model zoo asks, and that they run elsewhere.
+"""Check packed bundles before publication: MONAI's model zoo's requirements, and that they run elsewhere.
 
 Files: the archive and its SHA-256, required files, leftovers, sizes, machine paths, metadata and versions.
 Runs, in an environment with MONAI and what metadata.json requires, from another folder: two iterations of
 pre-training, fine-tuning from them, evaluation and inference; then MONAI's properties, the network's input
-and output, the hand-over of every encoder weight, checkpoints with weights_only=True, TorchScript, ONNX.
+and output, the transfer of every encoder weight, checkpoints with weights_only=True, TorchScript, ONNX.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from verify_runs import Runs, check_environments, clean_environment, current_env
 
 EXAMPLES = """examples:
   python tools/verify.py dist/*.zip
-  python tools/verify.py dist/vectorpose_v0.1.0.zip --environment ../clean      made once, then reused
+  python tools/verify.py dist/vectorpose_v0.1.0.zip --environment ../clean      created once, then reused
   python tools/verify.py bundles/vectorpose --environment current --files_only
 """
 COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
@@ -42,7 +42,7 @@ def unpacked(source: Path, work: Path) -> Path:
     """A copy of the bundle in `work`.
 
     Raises:
-        UserError: no bundle, or a zip that must not be unpacked.
+        UserError: not a bundle, or a zip that must not be unpacked.
     """
     check_source(source)
     if source.is_dir():
@@ -59,9 +59,9 @@ def verify(source: Path, work: Path, known: argparse.Namespace) -> Iterator[Resu
     """Every check of one bundle.
 
     Args:
-        source: the zip or folder.
-        work: a folder for this call.
-        known: the command's options.
+        source: Path of the zip or folder.
+        work: Folder for this call.
+        known: Options of the command.
     """
     try:
         bundle = unpacked(source, work)
@@ -76,7 +76,7 @@ def verify(source: Path, work: Path, known: argparse.Namespace) -> Iterator[Resu
         yield result
     if known.files_only:
         return
-    if failed:  # code of a bundle that is not what it says is not run
+    if failed:  # code of a bundle that failed its checks is not run
         yield Result("runs", "skipped", "its files failed")
         return
     if known.environment == "current":
@@ -88,7 +88,7 @@ def verify(source: Path, work: Path, known: argparse.Namespace) -> Iterator[Resu
 
 
 def safely(results: Iterator[Result]) -> Iterator[Result]:
-    """The results, and a failed one where no more come because of an error."""
+    """The results, and a failed one after an error."""
     try:
         yield from results
     except Exception as error:
@@ -96,7 +96,7 @@ def safely(results: Iterator[Result]) -> Iterator[Result]:
 
 
 def environment_folder(given: str) -> Path:
-    """The virtual environments' folder; by default beside the other things that are made once."""
+    """Folder of the virtual environments; by default in the cache folder."""
     if given:
         return Path(given).expanduser().absolute()
     from pretext3d.data.dataset import default_cache_dir
@@ -105,7 +105,7 @@ def environment_folder(given: str) -> Path:
 
 
 def run(known: argparse.Namespace) -> int:
-    """Check every bundle; a table of all; how many checks failed."""
+    """Check every bundle and print a table. Returns the number of failed checks."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     if known.dataset_dir and not Path(known.dataset_dir).is_dir():
         raise UserError(f"dataset_dir: {known.dataset_dir}: not found; expected a folder of labelled volumes")

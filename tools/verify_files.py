@@ -1,4 +1,4 @@
-"""What a packed bundle's files must be: the checks of verify.py that run none of its code."""
+"""Requirements on a packed bundle's files: the checks of verify.py that run none of its code."""
 
 import json
 import re
@@ -28,7 +28,7 @@ REQUIRED = (
     "configs/inference.json", "configs/logging.conf", "docs/README.md", "pretext3d/__init__.py",
     "requirements.txt",
 )  # fmt: skip
-RECORD = ".download.json"  # of a bundle that pretext3d.download has put there
+RECORD = ".download.json"  # in a bundle that pretext3d.download has written
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Result:
 
 
 def reason(error: BaseException) -> str:
-    """An exception in one line."""
+    """An exception on one line."""
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
@@ -59,7 +59,7 @@ def judge(check: str, wrong: list[str], expected: str, good: str) -> Result:
 
 
 def check_archive(path: Path) -> Result:
-    """The zip itself: its name, one top folder, nothing hostile, the SHA-256 beside it."""
+    """The zip itself: its name, one top folder, nothing hostile, the SHA-256 next to it."""
     name = split_archive_name(path.name)
     if name is None:
         return Result("archive", "failed", f"found the name {path.name}; expected <name>_v<version>.zip")
@@ -67,17 +67,17 @@ def check_archive(path: Path) -> Result:
         count = len(check_members(archive, name[0]))
         damaged = archive.testzip()
     if damaged:
-        return Result("archive", "failed", f"found {damaged} damaged; expected whole files")
+        return Result("archive", "failed", f"found {damaged} damaged; expected intact files")
     beside = path.with_name(path.name + ".sha256")
     if not beside.is_file():
-        return Result("archive", "failed", f"found no {beside.name}; expected it beside the zip")
+        return Result("archive", "failed", f"found no {beside.name}; expected it next to the zip")
     told = beside.read_text(encoding="utf-8").split()[:1]
     wrong = [] if told == [sha256_of(path)] else [f"{beside.name}: {told[0] if told else 'nothing'}"]
-    return judge("archive", wrong, sha256_of(path), f"{count} files in {name[0]}/, SHA-256 as told")
+    return judge("archive", wrong, sha256_of(path), f"{count} files in {name[0]}/, SHA-256 as stated")
 
 
 def check_required(bundle: Path, files: list[str]) -> Result:
-    """Everything that a bundle needs, and the same in JSON as in YAML."""
+    """All files that a bundle needs, with equal content in JSON and YAML."""
     wrong = [f"no {name}" for name in REQUIRED if name not in files]
     if "LICENSE" in files and not (bundle / "LICENSE").read_text(encoding="utf-8").strip():
         wrong.append("an empty LICENSE")
@@ -87,14 +87,14 @@ def check_required(bundle: Path, files: list[str]) -> Result:
             texts = [path.read_text(encoding="utf-8") for path in pair]
             try:
                 if yaml.safe_load(texts[0]) != json.loads(texts[1]):
-                    wrong.append(f"configs/{name}.json that says something else than {name}.yaml")
+                    wrong.append(f"configs/{name}.json that differs from {name}.yaml")
             except (yaml.YAMLError, ValueError) as error:
                 wrong.append(f"configs/{name}: {' '.join(str(error).split())}")
     return judge("files", wrong, "what tools/pack.py writes", f"{len(files)} files, nothing is missing")
 
 
 def check_unwanted(bundle: Path, files: list[str]) -> Result:
-    """Nothing that a run, an editor or Python has left, and no file that is too large."""
+    """No leftovers of a run, an editor or Python, and no file that is too large."""
     told = {name: bad_name(name) or leftover(name) for name in files if name != RECORD}
     wrong = [f"{name} ({what})" for name, what in told.items() if what]
     wrong += [f"{name} (a link)" for name in files if (bundle / name).is_symlink()]
@@ -116,13 +116,13 @@ def check_paths(bundle: Path, files: list[str]) -> Result:
 
 
 def check_weights(bundle: Path) -> Result:
-    """The weights are the ones that their card tells of."""
+    """The weights match their provenance."""
     told = check_provenance(bundle / "models")
     return Result("provenance", "passed", told) if told else Result("provenance", "skipped", "no weights")
 
 
 def check_metadata(bundle: Path) -> Result:
-    """metadata.json against MONAI's schema, from the copy beside this tool."""
+    """metadata.json against MONAI's schema, from the copy next to this tool."""
     metadata = read_metadata(bundle / "configs" / "metadata.json")
     told = str(metadata.get("schema", ""))
     if told.rsplit("/", 1)[-1] != SCHEMA.name:
@@ -145,7 +145,7 @@ def check_version(bundle: Path, source: str) -> Result:
     wrong += [f"{name} {pin}" for name, pin in pins.items() if not re.fullmatch(r"\d+(\.\d+)+", pin)]
     file = bundle / "requirements.txt"
     if file.is_file() and file.read_text(encoding="utf-8").split() != requirements(metadata):
-        wrong.append("a requirements.txt that says something else than metadata.json")
+        wrong.append("a requirements.txt that differs from metadata.json")
     expected = "the version in changelog and name, and exact versions"
     return judge("versions", wrong, expected, f"{version}; {len(pins)} packages pinned")
 
@@ -154,8 +154,8 @@ def check_files(bundle: Path, source: Path) -> Iterator[Result]:
     """All checks of an unpacked bundle's files.
 
     Args:
-        bundle: the unpacked copy.
-        source: the zip or folder that it is of.
+        bundle: Folder of the unpacked copy.
+        source: Path of the zip or folder that it was copied from.
     """
     files = sorted(
         path.relative_to(bundle).as_posix()
@@ -177,7 +177,7 @@ def check_files(bundle: Path, source: Path) -> Iterator[Result]:
 
 
 def checked(name: str, check: Callable[[], Result], bundle: Path) -> Result:
-    """A check's result; one that raises has failed. Files are told by their names in the bundle."""
+    """A check's result; one that raises has failed. Files are named relative to the bundle."""
     try:
         return check()
     except Exception as error:

@@ -1,11 +1,11 @@
 """The checks of verify.py that run the bundle's own code, in the environment that it is meant for.
 
-Started by verify_runs.py, in a process of its own whose Python has MONAI and what metadata.json requires:
+Started by verify_runs.py, in its own process, whose Python has MONAI and what metadata.json requires:
 
     python -P verify_inside.py BUNDLE OUTPUT REPORT
 
 BUNDLE is the unpacked bundle, OUTPUT the folder with the runs `train` and `finetune`, REPORT the JSON file
-that gets a list of [check, status, text]. Nothing is imported here but what such an environment has.
+that receives a list of [check, status, text]. Only packages of such an environment are imported here.
 """
 
 import importlib.metadata
@@ -21,12 +21,12 @@ Verdict = tuple[str, str]  # status, text
 
 
 class Inside:
-    """The bundle's configurations, made into workflows as MONAI makes them.
+    """The bundle's configurations, as MONAI's workflows.
 
     Args:
-        bundle: the unpacked bundle.
-        output: the folder of the runs.
-        dataset_dir: what they ran on; '' = the embedded phantom.
+        bundle: Folder of the unpacked bundle.
+        output: Folder of the runs.
+        dataset_dir: Data set of the runs; '' = the embedded phantom.
     """
 
     def __init__(self, bundle: Path, output: Path, dataset_dir: str = "") -> None:
@@ -99,7 +99,7 @@ def package(inside: Inside) -> Verdict:
 
 
 def versions(inside: Inside) -> Verdict:
-    """What is installed is what metadata.json requires."""
+    """The installed versions are those that metadata.json requires."""
     told = {
         "monai": inside.metadata["monai_version"],
         "torch": inside.metadata["pytorch_version"],
@@ -120,7 +120,7 @@ def versions(inside: Inside) -> Verdict:
 
 
 def properties(inside: Inside) -> Verdict:
-    """MONAI finds what it looks for in each configuration."""
+    """MONAI finds its properties in each configuration."""
     names = [name for name in ("train", "finetune") if inside.has(name)]
     workflows = {name: inside.workflow(name) for name in names} | {"inference": inside.inference()}
     found = {name: workflow.check_properties() for name, workflow in workflows.items()}
@@ -155,7 +155,7 @@ def in_and_out(inside: Inside) -> Verdict:
 
 
 def handover(inside: Inside) -> Verdict:
-    """Every weight of the pre-trained encoder is in the network that finetune.yaml makes."""
+    """Every weight of the pre-trained encoder is in the network that finetune.yaml builds."""
     if not inside.has("finetune"):
         return "skipped", "no finetune.yaml: this bundle is trained on labels"
     told = []
@@ -184,7 +184,7 @@ def handed_over(file: Path, network: Any) -> Verdict:
     lost = [k for k, v in there.items() if k not in here or not torch.equal(here[k].cpu(), v)]
     new = [k for k in here if k not in there]
     if lost or new or not there:
-        found = f"{len(there) - len(lost)} of {len(there)} encoder tensors handed over, {len(new)} new"
+        found = f"{len(there) - len(lost)} of {len(there)} encoder tensors transferred, {len(new)} new"
         return "failed", f"found {found} ({[*lost, *new, 'none there'][0]}); expected all"
     return "passed", f"all {len(there)} encoder tensors"
 
@@ -208,7 +208,7 @@ def weights(inside: Inside) -> Verdict:
 
 
 def torchscript(inside: Inside) -> Verdict:
-    """The network as TorchScript, by tracing, gives what it gives itself."""
+    """The network as TorchScript, by tracing, gives the same output."""
     import torch
     from monai.networks.utils import convert_to_torchscript
 
@@ -235,7 +235,7 @@ def onnx(inside: Inside) -> Verdict:
 
 
 def first_line(error: BaseException) -> str:
-    """The innermost reason of an exception in one line: MONAI wraps each error in several others."""
+    """The innermost reason of an exception on one line: MONAI wraps each error in several others."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
@@ -246,7 +246,7 @@ CHECKS: dict[str, Callable[[Inside], Verdict]] = {
     "installed versions": versions,
     "properties": properties,
     "network in and out": in_and_out,
-    "hand-over": handover,
+    "transfer of weights": handover,
     "weights": weights,
     "TorchScript": torchscript,
     "ONNX": onnx,

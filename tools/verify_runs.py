@@ -1,4 +1,4 @@
-"""Where a packed bundle is tried out, and its runs there: the checks of verify.py that train and segment."""
+"""The environment of a packed bundle, and its runs there: the checks of verify.py that train and segment."""
 
 import csv
 import hashlib
@@ -20,7 +20,7 @@ from verify_files import Result
 
 HERE = Path(__file__).resolve().parent
 ITERATIONS = 2
-STAMP = "verify_requirements.txt"  # in each environment that this tool has made
+STAMP = "verify_requirements.txt"  # in each environment that this tool has created
 # Hides an editable pretext3d from every process of an environment that has one: the bundle's own is left.
 HIDE = """\
 import os
@@ -43,7 +43,7 @@ class Environment:
     variables: dict[str, str]
 
     def run(self, words: list[str], cwd: Path, timeout: int) -> subprocess.CompletedProcess[str]:
-        """Run to the end; the output is for the caller to judge."""
+        """Run to the end; the caller checks the output."""
         try:
             return subprocess.run(
                 [str(self.python), *words], cwd=cwd, env=self.variables, capture_output=True, text=True,
@@ -54,7 +54,7 @@ class Environment:
 
 
 def clean_variables(work: Path) -> dict[str, str]:
-    """This process' variables without what leads Python to other packages; a cache of its own."""
+    """This process' variables without those that lead Python to other packages; with a separate cache."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA"))}
     own = {"PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PRETEXT3D_CACHE": str(work / "cache")}
     return {**kept, **own}
@@ -69,10 +69,10 @@ def current_environment(work: Path) -> Environment:
 
 
 def check_environments(folder: Path) -> None:
-    """Make sure that a folder of environments is one.
+    """Make sure that a folder contains only environments of this tool.
 
     Raises:
-        UserError: it holds something that this tool has not made.
+        UserError: it contains something else.
     """
     if not folder.exists():
         return
@@ -86,12 +86,12 @@ def check_environments(folder: Path) -> None:
 
 
 def clean_environment(folder: Path, packages: list[str], work: Path) -> Environment:
-    """A virtual environment with these packages and what they need, nothing else: one for each set.
+    """A virtual environment with these packages and what they need, nothing else: one per set.
 
     Args:
-        folder: of the environments.
-        packages: as pip takes them.
-        work: where pip runs.
+        folder: Folder of the environments.
+        packages: Requirements in pip's form.
+        work: Folder where pip runs.
 
     Raises:
         UserError: the folder is something else, or pip cannot install.
@@ -117,21 +117,21 @@ def clean_environment(folder: Path, packages: list[str], work: Path) -> Environm
 
 
 def last_line(text: str) -> str:
-    """What a program said at its end: its `error:` line if there is one."""
+    """The last line of a program's output, or its `error:` line if there is one."""
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error:")]
-    return ((errors or lines or ["nothing said"])[-1])[:300]
+    return ((errors or lines or ["no output"])[-1])[:300]
 
 
 class Runs:
     """A bundle's runs, each through `python -m monai.bundle run` in a folder that is not the bundle's.
 
     Args:
-        bundle: the unpacked bundle.
-        environment: what runs it.
-        work: gets the runs' folders.
-        dataset_dir: labelled volumes; '' = the embedded phantom.
-        timeout: seconds for each.
+        bundle: Folder of the unpacked bundle.
+        environment: Environment that runs it.
+        work: Folder for the runs' folders.
+        dataset_dir: Folder of labelled volumes; '' = the embedded phantom.
+        timeout: Limit per run in seconds.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class Runs:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
             return bool(content["record"]["method"] == "segmentation")
-        except Exception:  # the check of the weights says what is wrong with it
+        except Exception:  # the check of the weights reports the fault
             return False
 
     def inside(self) -> list[Result]:

@@ -86,7 +86,7 @@ def test_mistakes(run: Path, bundle: Path, tmp_path: Path) -> None:
     ],
 )
 def test_nothing_of_the_machine_goes_on_the_card(run: Path, bundle: Path, option: str, value: str) -> None:
-    with pytest.raises(UserError, match=f"{option}: found .*, expected nothing of this machine's alone"):
+    with pytest.raises(UserError, match=f"{option}: found .*, expected nothing specific to this machine"):
         ship_weights.main([str(run), str(bundle), *SAYS, option, value])
     assert not (bundle / "models").exists()
 
@@ -94,7 +94,7 @@ def test_nothing_of_the_machine_goes_on_the_card(run: Path, bundle: Path, option
 def test_card_that_would_be_refused_changes_nothing(run: Path, bundle: Path) -> None:
     ship_weights.main([str(run), str(bundle), *SAYS])
     before = {path.name: path.read_bytes() for path in (bundle / "models").iterdir()}
-    with pytest.raises(UserError, match="the card: licence: found ' '"):
+    with pytest.raises(UserError, match="the model card: licence: found ' '"):
         ship_weights.main([str(run), str(bundle), *SAYS, "--licence", " ", "--force"])
     assert {path.name: path.read_bytes() for path in (bundle / "models").iterdir()} == before
 

@@ -146,8 +146,10 @@ class Regionsd(Transform):
         if not d["unusable"] and not len(d["region_boxes"]):
             key = f"min_region_voxels: {self.min_region_voxels}"
             if least > self.min_region_voxels:
-                unit = f"mm{len(d['spacing'])}"
-                key = f"min_region_size: {self.min_region_size:g}, at {voxel:.3g} {unit} per voxel"
+                key = (
+                    f"min_region_size: {self.min_region_size:g}, at {voxel:.3g} mm{len(d['spacing'])} "
+                    "per voxel"
+                )
             d["unusable"] = f"no region of {least} voxels or more ({key}), the largest has {largest}"
 
 
