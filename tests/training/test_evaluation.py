@@ -235,3 +235,15 @@ def test_the_handler_measures_planes_by_their_own_spacing(tmp_path) -> None:
     CaseMetrics(str(tmp_path), ["background", "strip"]).attach(engine)
     engine.run([[{"id": "v/slice001"}]], max_epochs=1)
     assert engine.state.metrics["mean_hd95_mm"] == pytest.approx(3.0)
+
+
+# ------------------------------------------------------------------------------------------- check_classes
+def test_other_classes_than_those_of_the_training_are_refused() -> None:
+    record = {"method": "classification", "num_classes": 2, "class_names": ["b", "c"]}
+    check_classes({"num_classes": 2, "class_names": ["b", "c"]}, record)
+    with pytest.raises(UserError, match="found the classes x, y, expected those of the training: b, c"):
+        check_classes({"num_classes": 2, "class_names": ["x", "y"]}, record)
+    record = {"method": "segmentation", "num_classes": 2, "class_names": ["background", "liver"]}
+    check_classes({"num_classes": 1, "class_names": ["background"]}, record)
+    with pytest.raises(UserError, match="labels: found 3 classes, background included, expected at most 2"):
+        check_classes({"num_classes": 3, "class_names": ["background", "a", "b"]}, record)

@@ -107,7 +107,9 @@ class Checkpoint:
         """The keys in its record, for a checkpoint without its run."""
         record = self.content["record"]
         backbone = record.get("backbone") or {}
-        found = {name: backbone[name] for name in ("encoder", "roi_size") if name in backbone}
+        found = {name: backbone[name] for name in ("encoder", "roi_size", "spatial_dims") if name in backbone}
+        found |= {name: record[name] for name in ("modalities", "slices", "normalisation") if name in record}
+        found |= {"channels": record["channel_indices"]} if "channel_indices" in record else {}
         return found if "pixdim" not in record else {**found, "pixdim": record["pixdim"] or "native"}
 
     def network(self, workflow: Preview) -> torch.nn.Module:

@@ -216,7 +216,11 @@ def fingerprints(cases: Sequence[Case]) -> list[str]:
     A hash of the sizes of the image files and of 64 blocks of 4 KB spread evenly over them. Checkpoints keep
     the fingerprints of the cases they were trained on: a path would reveal details of the machine.
     """
-    return [_fingerprint(case) for case in cases]
+    known: dict[str, str] = {}  # slices of one volume share its files
+    for case in cases:
+        if str(case["image"]) not in known:
+            known[str(case["image"])] = _fingerprint(case)
+    return [known[str(case["image"])] for case in cases]
 
 
 def _fingerprint(case: Case) -> str:
@@ -248,8 +252,15 @@ def _blocks_digest(path: Path, blocks: int) -> bytes:
 
 def trained_on(cases: Sequence[Case], record: Mapping[str, Any]) -> list[str]:
     """The ids of those cases that a checkpoint, by its record, was trained on."""
-    trained = set((record.get("data") or {}).get("train") or [])
-    return [case["id"] for case in cases if trained and _fingerprint(case) in trained]
+    return _among(cases, (record.get("data") or {}).get("train"))
+
+
+def _among(cases: Sequence[Case], known: Sequence[str] | None) -> list[str]:
+    """The ids of the cases whose fingerprint is among some."""
+    if not known:
+        return []
+    listed = set(known)
+    return [case["id"] for case, text in zip(cases, fingerprints(cases), strict=True) if text in listed]
 
 
 def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool = True) -> None:
@@ -268,12 +279,17 @@ def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool 
             "val_fraction: no case is held out, so there is nothing to measure; give --val_fraction above 0, "
             "and cases that the network has not seen"
         )
-    seen = trained_on(cases, record)
-    if seen:
+    faults = {
+        "were trained on": trained_on(cases, record),
+        "chose the weights (best.pt)": _among(cases, (record.get("split") or {}).get("val")),
+    }
+    for what, ids in faults.items():
+        if not ids:
+            continue
         message = (
-            f"{len(seen)} of {len(cases)} held-out cases were trained on ({', '.join(seen[:4])}"
-            f"{', ...' if len(seen) > 4 else ''}): give the same val_fraction, test_fraction, split_seed and "
-            "fold as in that training"
+            f"{len(ids)} of {len(cases)} held-out cases {what} ({', '.join(ids[:4])}"
+            f"{', ...' if len(ids) > 4 else ''}): give the same val_fraction, test_fraction, split_seed, "
+            "fold and subjects as in that training"
         )
         if refuse:
             raise UserError(message)

@@ -16,6 +16,7 @@ from torch import nn
 
 from pretext3d.data.checks import check_cases
 from pretext3d.data.prepare import listing
+from pretext3d.data.slices import check_slices
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 from pretext3d.publishing.provenance import CARD, MODEL, read_provenance
@@ -92,6 +93,8 @@ def check_annotated(
         num_classes: Number of classes of the network, background included.
         channels: Indices of the channels to use; None = all.
         cache_dir: Folder where the results of the checks are cached.
+        spatial_dims: Number of spatial axes of the network, 3 or 2.
+        slices: Slices that volumes give in 2D; see `prepare_cases`.
 
     Raises:
         UserError: no case, or bad ones, with the reason for each; images of another number of channels.
@@ -100,7 +103,10 @@ def check_annotated(
     if not named:
         raise UserError("found no labelled case to train on, expected one or more")
     cache = str(Path(cache_dir).expanduser()) if cache_dir else ""
-    checked = check_cases(named, channels, cache, require_label=True, max_label=num_classes - 1)
+    taken = check_slices(slices, spatial_dims)
+    checked = check_cases(
+        named, channels, cache, True, num_classes - 1, spatial_dims=spatial_dims, slices=taken
+    )
     if checked.bad:
         raise UserError(f"{len(checked.bad)} of {len(named)} labelled cases are bad: {listing(checked)}")
     check_channels(checked.channels, in_channels)

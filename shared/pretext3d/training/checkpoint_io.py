@@ -48,6 +48,8 @@ IDENTITY = (
     "normalisation",
     "seed",
     "freeze_encoder_epochs",
+    "modalities",
+    "slices",
 )
 
 

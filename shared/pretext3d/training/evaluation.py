@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pretext3d.annotations import Shaped, Tensor
 from pretext3d.errors import UserError
 from pretext3d.files import replacing
 
-__all__ = ["CaseMetrics"]
+__all__ = ["CaseMetrics", "check_classes"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,29 @@ def case_metrics(
         elif a[0, c].any() != b[0, c].any():
             rows[c] |= {"dice": 0.0, "iou": 0.0}
     return rows
+
+
+def check_classes(cases: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Make sure that the classes of the cases are those that a network was trained on.
+
+    Args:
+        cases: What `prepare_cases` returns.
+        record: Record of the checkpoint: method, num_classes, class_names.
+
+    Raises:
+        UserError: a classification of other classes; labels of more classes than the network has.
+    """
+    found, expected = list(cases["class_names"]), list(record["class_names"])
+    if record["method"] == "classification" and found != expected:
+        raise UserError(
+            f"class_file: found the classes {', '.join(found)}, expected those of the training: "
+            f"{', '.join(expected)}"
+        )
+    if cases["num_classes"] > record["num_classes"]:
+        raise UserError(
+            f"labels: found {cases['num_classes']} classes, background included, expected at most "
+            f"{record['num_classes']}, those of the training: {', '.join(expected)}"
+        )
 
 
 class CaseMetrics:

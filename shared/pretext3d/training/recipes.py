@@ -18,7 +18,6 @@ from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 from monai.optimizers import WarmupCosineSchedule
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
@@ -90,8 +89,8 @@ class Frozen:
         network = unwrap(network)
         named = network.named_parameters()
         self.parameters = [value for name, value in named if name in names and value.requires_grad]
-        norms = [(name, module) for name, module in network.named_modules() if isinstance(module, _NormBase)]
-        self.norms = [module for name, module in norms if f"{name}.running_mean" in names]
+        modules = network.named_modules()
+        self.norms = [module for name, module in modules if f"{name}.running_mean" in names]
         self.handles: list[RemovableHandle] = []
 
     def __str__(self) -> str:

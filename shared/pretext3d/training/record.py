@@ -32,7 +32,7 @@ def pretraining_record(
         path, and a fingerprint of each training case.
     """
     trained = list(setting("cases")["train"] if train is None else train)
-    data = {"name": data_name(setting("dataset_dir")), "train": fingerprints(trained)}
+    data = {"name": data_name(setting("dataset_dir")), "train": distinct(trained)}
     return {"method": method, **_common(), **more, "data": data}
 
 
@@ -73,12 +73,13 @@ def labelled_record(
     }
     if setting("test_fraction"):
         record["split"]["test_fraction"] = setting("test_fraction")
+        record["split"]["val"] = distinct(setting("validate#dataset#data"))  # they choose best.pt
     if setting("freeze_encoder_epochs"):
         record["freeze_encoder_epochs"] = setting("freeze_encoder_epochs")
     trained: Sequence[Any] = setting("train#dataset#data") if train is None else train
     record["data"] = {
         "name": data_name(setting("dataset_dir"), unnamed),
-        "train": fingerprints(list(trained)),
+        "train": distinct(trained),
     }
     if pretrained is not None or has_setting("pretrained"):
         named = str(setting("pretrained") or "") if pretrained is None else pretrained
@@ -104,6 +105,11 @@ def _common() -> dict[str, Any]:
 def _found(key: str, name: str) -> Any:
     """The configuration's key, or what its `cases` found under that name."""
     return setting(key) if has_setting(key) else setting("cases")[name]
+
+
+def distinct(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fingerprints of some cases, one per volume or image."""
+    return list(dict.fromkeys(fingerprints(list(cases))))
 
 
 def data_name(dataset_dir: str | Sequence[str] | None, unnamed: str = "phantom") -> str:

@@ -50,6 +50,12 @@ NEXT = {
     ),
 }
 
+# What decides on the cases and on who is held out, and the defaults: fine-tuning has to have the same.
+SAME_CASES = {
+    "spatial_dims": 3, "channels": None, "modalities": None, "slices": None, "subjects": "", "val_fraction": 0.2,
+    "test_fraction": 0.0, "fold": None, "split_seed": 0,
+}  # fmt: skip
+
 
 def begin(
     output_dir: str | None = None,
@@ -227,10 +233,13 @@ def suggestion(step: str) -> str:
     command += f" --{key} {shlex.quote(str(setting('output_dir', '')))}"
     if step == "finetune":
         command += " --dataset_dir LABELLED_FOLDER" if setting("dataset_dir") else ""
-        command += " --spatial_dims 2" if setting("spatial_dims", 3) == 2 else ""
-    names = ("subjects",) if step == "finetune" else ("dataset_dir", "datalist", "subjects", "class_file")
-    given = {name: setting(name) for name in names}
-    return command + "".join(f" --{name} {shlex.quote(str(v))}" for name, v in given.items() if v)
+        given = {
+            name: setting(name) for name in SAME_CASES if setting(name, SAME_CASES[name]) != SAME_CASES[name]
+        }
+    else:
+        names = ("dataset_dir", "datalist", "subjects", "class_file")
+        given = {name: setting(name) for name in names if setting(name)}
+    return command + "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
 
 
 def _settings(keys: Sequence[str] | Mapping[str, int], given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -38,6 +38,8 @@ CHECK_CASES = {
     "num_classes": "@num_classes",
     "channels": "@channels",
     "cache_dir": "@cache_dir",
+    "spatial_dims": "@spatial_dims",
+    "slices": "@slices",
     "cases": "$@train#dataset#data + @validate#dataset#data",
 }
 # the provenance that finalize extends is read before the training, not after it
@@ -203,12 +205,11 @@ def evaluate_yaml(file: Path, name: str) -> str:
     for key in EVALUATED:
         document.remove(key)
     seen = {"_target_": f"{DEPLOYMENT}.seen_cases", "models_dir": MODELS}
-    checks = [step for step in document["initialize"] if "record" in step]
-    checks[0]["record"] = seen
-    for step in document["validate::preprocessing"]["transforms"]:
-        if step.get("normalisation") is not None:
-            step["normalisation"] = "@normalisation"
-    document["validate::handlers"][0]["class_names"] = "@class_names"
+    trained = {"method": "segmentation", "num_classes": "@num_classes", "class_names": "@class_names"}
+    document.step("initialize", "check_unseen")["record"] = seen
+    document.step("initialize", "check_classes")["record"] = trained
+    document.step("validate::preprocessing", "ScaleToUnitd")["normalisation"] = "@normalisation"
+    document.step("validate::handlers", "CaseMetrics")["class_names"] = "@class_names"
     document["initialize"].append(dict(LOAD_WEIGHTS))
     return vendored(document.text(), f"{name}/configs/evaluate.yaml")
 

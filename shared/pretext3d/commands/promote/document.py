@@ -87,6 +87,23 @@ class Document:
                 raise UserError(f"{self.where}: found an entry {name}, expected none to be added to")
             node.insert(list(node).index(last), name, as_yaml(value))
 
+    def step(self, path: str, target: str) -> Any:
+        """The one component of a list, or of a Compose, whose target ends so.
+
+        Raises:
+            UserError: there is none, or more than one.
+        """
+        listed = self[path]
+        listed = listed["transforms"] if isinstance(listed, Mapping) else listed
+        found = [
+            one
+            for one in listed
+            if isinstance(one, Mapping) and str(one.get("_target_", "")).rpartition(".")[2] == target
+        ]
+        if len(found) != 1:
+            raise UserError(f"{self.where}: found {len(found)} of {target} in {path}, expected one")
+        return found[0]
+
     def text(self) -> str:
         """The file's text.
 
