@@ -341,3 +341,22 @@ def test_cases_of_one_name_and_size_have_fingerprints_of_their_own(tmp_path):
     assert fingerprints([{"id": "both", "image": images}]) != fingerprints(
         [{"id": "x", "image": images[::-1]}]
     )
+
+
+def test_cases_that_chose_the_weights_judge_nothing(tmp_path: Path) -> None:
+    """Where there is a test set, the record has the validation's fingerprints."""
+    cases = []
+    for name in "ab":
+        (tmp_path / name).write_bytes(name.encode() * 9)
+        cases.append({"id": name, "image": str(tmp_path / name)})
+    record = {"data": {"train": []}, "split": {"val": fingerprints(cases[:1])}}
+    check_unseen(cases[1:], record)
+    with pytest.raises(UserError, match=r"1 of 2 held-out cases chose the weights .* \(a\): give the same"):
+        check_unseen(cases, record)
+
+
+def test_slices_of_a_volume_share_their_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_bytes(b"voxels")
+    cases = [{"id": f"a/slice{k}", "image": str(tmp_path / "a.nii"), "slice": k} for k in range(3)]
+    assert len(set(fingerprints(cases))) == 1
+    assert len(fingerprints(cases)) == 3

@@ -13,7 +13,7 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from pretext3d.errors import UserError
-from pretext3d.training.evaluation import CaseMetrics, case_metrics
+from pretext3d.training.evaluation import CaseMetrics, case_metrics, check_classes
 
 SHAPE, SPACING = (5, 6, 7), (1.0, 2.0, 3.0)
 

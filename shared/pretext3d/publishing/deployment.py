@@ -84,6 +84,8 @@ def check_annotated(
     num_classes: int,
     channels: int | Sequence[int] | None = None,
     cache_dir: str = "",
+    spatial_dims: int = 3,
+    slices: Mapping[str, int] | None = None,
 ) -> None:
     """Check images and labels that another program gives to a training, as `prepare_cases` checks a folder's.
 

@@ -102,4 +102,7 @@ class ClassMetrics:
         ):
             with replacing(self.output_dir / f"{name}.csv") as draft:
                 frame.to_csv(draft, index=index, float_format="%.5g")
+        figures = {name: engine.state.metrics[name] for name in ("accuracy", "balanced_accuracy", "auc")}
+        text = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        logger.info("classification of %d cases: %s", len(labels), text)
         logger.debug("confusion matrix, rows are true classes\n%s", matrix)

@@ -52,8 +52,8 @@ NEXT = {
 
 # What decides on the cases and on who is held out, and the defaults: fine-tuning has to have the same.
 SAME_CASES = {
-    "spatial_dims": 3, "channels": None, "modalities": None, "slices": None, "subjects": "", "val_fraction": 0.2,
-    "test_fraction": 0.0, "fold": None, "split_seed": 0,
+    "spatial_dims": 3, "slices": None, "subjects": "", "val_fraction": 0.2, "test_fraction": 0.0,
+    "fold": None, "split_seed": 0,
 }  # fmt: skip
 
 
@@ -233,9 +233,8 @@ def suggestion(step: str) -> str:
     command += f" --{key} {shlex.quote(str(setting('output_dir', '')))}"
     if step == "finetune":
         command += " --dataset_dir LABELLED_FOLDER" if setting("dataset_dir") else ""
-        given = {
-            name: setting(name) for name in SAME_CASES if setting(name, SAME_CASES[name]) != SAME_CASES[name]
-        }
+        values = {name: setting(name, default) for name, default in SAME_CASES.items()}
+        given = {name: value for name, value in values.items() if value != SAME_CASES[name]}
     else:
         names = ("dataset_dir", "datalist", "subjects", "class_file")
         given = {name: setting(name) for name in names if setting(name)}
