@@ -69,7 +69,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "no licence": (lambda b: (b / "LICENSE").unlink(), "files", "no LICENSE"),
     "empty licence": (lambda b: (b / "LICENSE").write_text(" \n"), "files", "an empty LICENSE"),
     "no json": (lambda b: (b / "configs" / "train.json").unlink(), "files", "no configs/train.json"),
-    "old json": (lambda b: append(b, "configs/train.yaml", "\nmore: 1\n"), "files", "train.json that dif"),
+    "old json": (lambda b: append(b, "configs/train.yaml", "\nmore: 1\n"), "files", "json that differs"),
     "no package": (lambda b: shutil.rmtree(b / "pretext3d"), "files", "no pretext3d/__init__.py"),
     "runs": (lambda b: append(b, "runs/log.txt", "x"), "leftovers, sizes", "runs/log.txt"),
     "bytecode": (lambda b: append(b, "pretext3d/a.pyc", "x"), "leftovers, sizes", "pretext3d/a.pyc"),

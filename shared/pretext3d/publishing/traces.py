@@ -50,8 +50,8 @@ def private_urls(text: str) -> list[str]:
     """The URLs in a text whose hosts the public cannot reach; localhost does not count.
 
     Examples:
-        >>> private_urls("see http://node7.lan/x and http://localhost:8000")
-        ['http://node7.lan/x']
+        >>> private_urls("see https://example.org and http://localhost:8000")
+        []
     """
     found = []
     for url in _URL.findall(text):
@@ -75,8 +75,8 @@ def machine_traces(data: bytes | str, names: list[str] | None = None) -> list[st
         names: Names of a machine; None = this one's `own_names`.
 
     Examples:
-        >>> machine_traces("saved in /home/ana/runs by build7", ["build7"])
-        ['/home/ana/runs', 'build7']
+        >>> machine_traces("trained on build7", ["build7"])
+        ['build7']
     """
     text = data if isinstance(data, str) else data.decode("latin-1")
     binary = "\0" in text
