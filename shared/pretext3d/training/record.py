@@ -107,7 +107,7 @@ def _found(key: str, name: str) -> Any:
     return setting(key) if has_setting(key) else setting("cases")[name]
 
 
-def distinct(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+def distinct(cases: Sequence[Any]) -> list[str]:
     """The fingerprints of some cases, one per volume or image."""
     return list(dict.fromkeys(fingerprints(list(cases))))
 
