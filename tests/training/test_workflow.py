@@ -41,6 +41,8 @@ pretrained: runs/vectorpose/
 freeze_encoder_epochs: 4
 train:
   dataset: {data: []}
+validate:
+  dataset: {data: []}
 record:
   _target_: pretext3d.training.record.labelled_record
   task: segmentation
@@ -108,7 +110,7 @@ def test_record_of_a_fine_tuning(workflow: ConfigWorkflow) -> None:
         "roi_size": [8, 8, 8],
         "num_classes": 2,
         "class_names": ["background", "liver"],
-        "split": {"val_fraction": 0.2, "test_fraction": 0.1, "split_seed": 0, "fold": None},
+        "split": {"val_fraction": 0.2, "split_seed": 0, "fold": None, "test_fraction": 0.1, "val": []},
         "freeze_encoder_epochs": 4,
         "decoder": "duc",
         "data": {"name": "heads", "train": [], "pretrained": "vectorpose"},

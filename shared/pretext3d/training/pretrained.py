@@ -118,7 +118,7 @@ def check_method(pretrained: Pretrained, method: str) -> None:
     """Refuse a checkpoint of another method than `method`; '' = any."""
     found = pretrained.record.get("method")
     if method and found != method:
-        work = "cannot segment; expected one that finetune.yaml has written"
+        work = "cannot segment; expected one that finetune.yaml has written: give its run by --pretrained"
         raise UserError(
             f"{pretrained.file}: a checkpoint of method {found!r} "
             f"{work if method == 'segmentation' else f'found, expected {method!r}'}"
