@@ -94,6 +94,16 @@ def choose_arm(
         "purpose": "guided" if labelled else "pretraining",
         "recorded_as": "segmentation" if segmenting else "supervoxel_inpainting",
         "target_keys": ["label"] if segmenting else ["clean", "mask", "inside"],
+        "wrote": ["checkpoints/final.pt (initial weights)", "config.yaml", "log.txt"]
+        if row["untrained"]
+        else [
+            "checkpoints/best.pt (weights for fine-tuning)",
+            "checkpoints/final.pt (last step)",
+            "metrics.csv (one line per epoch)",
+            "pictures",
+            "config.yaml",
+            "log.txt",
+        ],
     }
 
 
