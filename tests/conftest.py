@@ -1,5 +1,6 @@
 """For every test: where the real volumes are, one thread for torch, and which tests share a process."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -28,3 +29,12 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("PRETEXT3D_REAL_DATA is not set: no real volumes here")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_logging() -> None:
+    """Whatever level an earlier test of this process has set, each one starts with pytest's."""
+    logging.getLogger().setLevel(logging.WARNING)
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if name.startswith("pretext3d") and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)

@@ -136,9 +136,15 @@ def test_comments_stay_and_nothing_asks_for_a_data_set(bundle: Path) -> None:
     assert "# ---- which weights and which labels" in text
     asked = set(re.findall(r"@cases\['(\w+)'\]", text))
     assert asked == {"train", "val"}  # the two lists that MONAI Label gives
-    assert "@cases" not in (bundle / "configs" / "evaluate.yaml").read_text().replace(
-        "$@cases['test'] or @cases['val']", ""
-    )
+    evaluate = yaml.safe_load((bundle / "configs" / "evaluate.yaml").read_text())
+    asking = [evaluate["evaluated"], *(s for s in evaluate["initialize"] if "@cases" in str(s))]
+    assert [s["_target_"].rpartition(".")[2] for s in asking] == ["evaluation_cases", "check_classes"]
+    rest = [
+        key
+        for key, value in evaluate.items()
+        if key not in ("evaluated", "initialize") and "@cases" in str(value)
+    ]
+    assert rest == []
 
 
 def test_monai_label_settings_need_no_data(bundle: Path) -> None:
