@@ -78,7 +78,7 @@ def schedule(name, optimizer, epochs):
 
 
 class Run:
-    """A whole run; everything is made anew from fixed seeds, as by a new process."""
+    """A complete run; everything is made again from fixed seeds, as by a new process."""
 
     def __init__(self, folder, *more, epochs=EPOCHS, scheduler="onecycle", place=0, workers=0, **options):
         torch.manual_seed(0)

@@ -25,7 +25,7 @@ from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import refuse_earlier_run
 from pretext3d.training.processes import leave
-from pretext3d.training.workflow import bundle_root, running_workflow, setting
+from pretext3d.training.workflow import bundle_root, has_setting, running_workflow, setting
 
 __all__ = ["begin", "finish", "profile_settings", "spatial_size"]
 
@@ -243,10 +243,7 @@ def suggestion(step: str) -> str:
 
 def _settings(keys: Sequence[str] | Mapping[str, int], given: Mapping[str, Any] | None) -> dict[str, Any]:
     """The values to check: the given ones, otherwise those of the running configuration."""
-    if given is not None:
-        return dict(given)
-    workflow = running_workflow()
-    return {} if workflow is None else {key: setting(key) for key in keys if key in workflow.parser}
+    return {key: setting(key) for key in keys if has_setting(key)} if given is None else dict(given)
 
 
 def _leave_cores_to_workers(num_workers: int) -> None:
