@@ -44,6 +44,15 @@ def test_the_encoder_alone_is_handed_over(trained: Path, tmp_path: Path) -> None
     assert (tmp_path / "run" / "evaluation.csv").is_file()
 
 
+def test_the_papers_heads_in_the_laptop_profile(tmp_path: Path) -> None:
+    keys = {**TINY, "orientation": "independent", "cube_features": 0, "head_hidden": 0}
+    succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", rotation_reduction="sum", **keys)
+    last = history(tmp_path / "run")[-1]
+    assert all(0 <= float(last[name]) <= 1 for name in ("ordering_accuracy", "orientation_accuracy"))
+    # chance: (log 100 + 16 log 2) / 2 = 7.8, where the mean gives (log 100 + log 2) / 2 = 2.6
+    assert 5 < float(last["val_loss"]) < 12
+
+
 def test_another_grid_without_turns(tmp_path: Path) -> None:
     keys = {
         **TINY,
@@ -67,6 +76,7 @@ def test_another_grid_without_turns(tmp_path: Path) -> None:
         ({"gap": 2.5}, ["gap", "2.5"]),
         ({"num_permutations": 100000}, ["num_permutations", "100000", "8 cells"]),
         ({"orientation": "guess"}, ["orientation", "guess", "given_order"]),
+        ({"rotation_reduction": "average"}, ["rotation_reduction", "average", "sum"]),
         ({"rotate_prob": 7}, ["rotate_prob", "7"]),
         ({"rotation_axes": "[0,3]"}, ["axes", "[0, 3]"]),
     ],
@@ -80,6 +90,13 @@ def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     record = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["record"]
     assert record["backbone"]["encoder"] == "vgg"
+    network = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["network"]
+    joined = 8 * 512 * 2**3  # cubes, channels of the deepest map, its pooled size
+    heads = {name: list(tensor.shape) for name, tensor in network.items() if "_head." in name}
+    assert heads == {
+        "ordering_head.1.weight": [100, joined], "ordering_head.1.bias": [100],
+        "orientation_head.1.weight": [16, joined], "orientation_head.1.bias": [16],
+    }  # fmt: skip
 
 
 def test_classification(trained: Path, tmp_path: Path) -> None:

@@ -107,6 +107,13 @@ def test_a_puzzle_owns_its_solution():
     assert torch.equal(PERMUTATIONS[got["permutation"]], order)
 
 
+def test_without_rotations_all_cubes_are_upright():
+    got, upright = (puzzle_of(numbered(1, 6, 4, 4), rotate_prob=1.0, rotate=on) for on in (True, False))
+    assert got["turned"].all()
+    assert not upright["turned"].any()
+    assert torch.equal(got["order"], upright["order"])
+
+
 def test_gaps_and_places():
     """Cells are size + gap long: cubes of neighbouring cells start size to size + 2 gap voxels apart."""
     distances, corners = [], []
@@ -167,10 +174,11 @@ def test_impossible_puzzles(options, message):
     ("orientation", "shape"), [("given_order", (2, 8, 8, 2)), ("independent", (2, 8, 2))]
 )
 @pytest.mark.parametrize("pool_size", [1, 2])
-def test_network(orientation, shape, pool_size):
+@pytest.mark.parametrize(("features", "hidden"), [(4, 6), (0, 0)])
+def test_network(orientation, shape, pool_size, features, hidden):
     torch.manual_seed(0)
     backbone = build_backbone("unet", 2, (8, 8, 8))
-    network = RubiksCubeNet(backbone, PERMUTATIONS, 4, 6, pool_size, orientation)
+    network = RubiksCubeNet(backbone, PERMUTATIONS, features, hidden, pool_size, orientation)
     ordering, turns = network(torch.randn(2, 8, 2, 8, 8, 8))
     assert ordering.shape == (2, 10)
     assert turns.shape == shape
@@ -182,7 +190,7 @@ def test_network(orientation, shape, pool_size):
 
 def test_branches_share_their_weights():
     """Exchanging two cubes of the input exchanges their turn logits, and nothing else."""
-    network = RubiksCubeNet(build_backbone("unet", 1, (8, 8, 8)), PERMUTATIONS, 4, 6).eval()
+    network = RubiksCubeNet(build_backbone("unet", 1, (8, 8, 8)), PERMUTATIONS, 4, 6, 1, "given_order").eval()
     x = torch.randn(1, 8, 1, 8, 8, 8)
     swapped = x[:, [1, 0, 2, 3, 4, 5, 6, 7]]
     torch.testing.assert_close(network(swapped)[1][:, :2], network(x)[1][:, [1, 0]])
@@ -191,7 +199,7 @@ def test_branches_share_their_weights():
 
 def test_loss_by_hand():
     """K = 2, m = 2. L_P = -log(3 / 4) for logits log 3, 0 and class 0. L_R: probabilities 1/2, 4/5 | 1/2, 1/5
-    against 0, 1 | 1, 0: the mean of log 2, -log 0.8, log 2, -log 0.8.
+    against 0, 1 | 1, 0: log 2, -log 0.8, log 2, -log 0.8, of which the paper takes the sum.
     """
     ordering = torch.tensor([[math.log(3), 0.0]])
     turns = torch.tensor([[[0.0, math.log(4)], [0.0, -math.log(4)]]])
@@ -200,14 +208,66 @@ def test_loss_by_hand():
         "order": torch.tensor([[1, 0]]),
         "turned": torch.tensor([[[False, True], [True, False]]]),
     }
-    order, turn = -math.log(0.75), (2 * math.log(2) - 2 * math.log(0.8)) / 4
+    order, turn = -math.log(0.75), 2 * math.log(2) - 2 * math.log(0.8)
+    mean = RubiksCubeLoss(rotation_reduction="mean")
     assert RubiksCubeLoss()((ordering, turns), target).item() == pytest.approx(0.5 * order + 0.5 * turn)
+    assert mean((ordering, turns), target).item() == pytest.approx(0.5 * order + 0.5 * turn / 4)
     assert RubiksCubeLoss(1.0, 0.0)((ordering, turns), target).item() == pytest.approx(order)
+    assert RubiksCubeLoss(1.0, rotate=False)((ordering, turns), target).item() == pytest.approx(order)
     # given the order: position 0 is read at cell 1, position 1 at cell 0; the others do not count
     far = torch.full((1, 2, 2, 2), 50.0)
     far[0, 0, 1], far[0, 1, 0] = turns[0, 0], turns[0, 1]
     torch.testing.assert_close(at_cells(far, target["order"]), turns)
     assert RubiksCubeLoss()((ordering, far), target).item() == pytest.approx(0.5 * order + 0.5 * turn)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_rotation_loss_sums_over_sixteen_labels_and_averages_over_the_batch(batch):
+    """Logits 0: every one of the 2 * 8 labels costs log 2, as does the order of K = 2."""
+    pred = (torch.zeros(batch, 2), torch.zeros(batch, 8, 2))
+    target = {"permutation": torch.zeros(batch, dtype=torch.long), "turned": torch.rand(batch, 8, 2) < 0.5}
+    assert RubiksCubeLoss()(pred, target).item() == pytest.approx(0.5 * (1 + 16) * math.log(2))
+    mean = RubiksCubeLoss(rotation_reduction="mean")
+    assert mean(pred, target).item() == pytest.approx(0.5 * (1 + 1) * math.log(2))
+
+
+def test_the_papers_heads_are_one_layer_on_the_joined_maps():
+    """U-Net, deepest map of 64 channels, pooled to 2^3: 8 * 64 * 8 numbers to 10 classes and to 16 labels."""
+    network = RubiksCubeNet(build_backbone("unet", 1, (8, 8, 8)), PERMUTATIONS, pool_size=2).eval()
+    joined = 8 * 64 * 2**3
+    shapes = {n: list(p.shape) for n, p in network.named_parameters() if not n.startswith("backbone")}
+    assert shapes == {
+        "ordering_head.1.weight": [10, joined], "ordering_head.1.bias": [10],
+        "orientation_head.1.weight": [16, joined], "orientation_head.1.bias": [16],
+    }  # fmt: skip
+    # linear in the maps: of an encoder that gives the cubes themselves, a sum is the sum of the logits
+    network.pool, network.backbone.encode_coarsest = torch.nn.Identity(), lambda cubes: cubes
+    x, y, zero = (
+        torch.randn(1, 8, 64, 2, 2, 2),
+        torch.randn(1, 8, 64, 2, 2, 2),
+        torch.zeros(1, 8, 64, 2, 2, 2),
+    )
+    for task in (0, 1):
+        both = network(x)[task] + network(y)[task] - network(zero)[task]
+        torch.testing.assert_close(network(x + y)[task], both, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"orientation": "guess"}, "orientation: found 'guess', expected one of independent, given_order"),
+        ({"features": -1}, "cube_features: found -1"),
+        ({"hidden": -5}, "head_hidden: found -5"),
+    ],
+)
+def test_impossible_heads(options, message):
+    with pytest.raises(UserError, match=message):
+        RubiksCubeNet(build_backbone("unet", 1, (8, 8, 8)), PERMUTATIONS, **options)
+
+
+def test_reductions_have_names():
+    with pytest.raises(UserError, match="rotation_reduction: found 'average', expected one of sum, mean"):
+        RubiksCubeLoss(rotation_reduction="average")
 
 
 @pytest.mark.parametrize("orientation", ["given_order", "independent"])
@@ -263,7 +323,8 @@ def test_a_few_puzzles_are_learned():
     )
     target = dict(zip(("permutation", "order", "turned"), answers, strict=True))
     backbone = build_backbone("unet", 1, (8, 8, 8), options={"channels": [8, 16]})
-    network, loss = RubiksCubeNet(backbone, PERMUTATIONS[:4], 16, 32, pool_size=2), RubiksCubeLoss()
+    network = RubiksCubeNet(backbone, PERMUTATIONS[:4], 16, 32, 2, "given_order")
+    loss = RubiksCubeLoss(rotation_reduction="mean")
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(40):
         optimizer.zero_grad()

@@ -144,7 +144,7 @@ def test_network_and_gradients(orientation: str, shape: tuple[int, ...], beta: f
 def test_loss_and_accuracies_by_hand() -> None:
     """Two tiles. L_P = -log(3 / 4) for logits log 3, 0 and class 0.
 
-    L_R: probabilities 4/5 and 1/2 of a rotation that is there and one that is not: the mean of -log 0.8 and
+    L_R: probabilities 4/5 and 1/2 of a rotation that is there and one that is not: the sum of -log 0.8 and
     log 2.
     """
     ordering = torch.tensor([[math.log(3), 0.0]])
@@ -153,10 +153,12 @@ def test_loss_and_accuracies_by_hand() -> None:
         "order": torch.tensor([[1, 0]]),
         "turned": torch.tensor([[[True], [False]]]),
     }
-    order, rotation = -math.log(0.75), (-math.log(0.8) + math.log(2)) / 2
+    order, rotation = -math.log(0.75), -math.log(0.8) + math.log(2)
     rotations = torch.tensor([[[math.log(4)], [0.0]]])
     loss = RubiksCubeLoss()((ordering, rotations), target).item()
     assert loss == pytest.approx(0.5 * order + 0.5 * rotation)
+    mean = RubiksCubeLoss(rotation_reduction="mean")((ordering, rotations), target).item()
+    assert mean == pytest.approx(0.5 * order + 0.5 * rotation / 2)
     # given the order: position 0 is read at cell 1, position 1 at cell 0; the others do not count
     far = torch.full((1, 2, 2, 1), 50.0)
     far[0, 0, 1], far[0, 1, 0] = rotations[0]
@@ -180,7 +182,8 @@ def test_a_few_puzzles_are_learned() -> None:
     keys = ("image", "permutation", "order", "turned")
     batch = {key: torch.stack([s[key] for s in samples]) for key in keys}
     backbone = build_backbone("unet", 1, (8, 8), spatial_dims=2, options={"channels": [8, 16]})
-    network, loss = RubiksCubeNet(backbone, PERMUTATIONS[:4], 16, 32, pool_size=2), RubiksCubeLoss()
+    network = RubiksCubeNet(backbone, PERMUTATIONS[:4], 16, 32, 2, "given_order")
+    loss = RubiksCubeLoss(rotation_reduction="mean")
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(60):
         optimizer.zero_grad()

@@ -8,11 +8,13 @@ rotations about the horizontal and the vertical axis), the Siamese network with 
 1 to 3) and the accuracies of Table 1. The grid's geometry is in `pretext3d.ops.grids`, the choice of the
 permutations in `pretext3d.ops.permutations`.
 
-Deviates: the rotation loss is the full binary cross-entropy, of which Eq. 2 prints the positive term. By
-default the orientation of a cube is predicted given the order of the cubes (see `RubiksCubeNet`);
-`orientation: independent` is the paper's head. The paper has volumes only. In 2D (ours) the cubes are tiles
-of an image, and a tile has one half rotation, in the plane: r = 1 rotation per cube, where a volume has r =
-2.
+The defaults of the classes are the paper's: one fully connected layer per task on the concatenated maps of
+all cubes, and the rotation loss summed over the m r labels.
+
+Deviates: the rotation loss is the full binary cross-entropy, of which Eq. 2 prints the positive term. The
+paper has volumes only. In 2D (ours) the cubes are tiles of an image, and a tile has one half rotation, in the
+plane: r = 1 rotation per cube, where a volume has r = 2. Ours, as options: `orientation="given_order"`,
+`features`, `hidden` (see `RubiksCubeNet`), and `rotation_reduction="mean"`.
 """
 
 from collections.abc import Sequence
@@ -27,6 +29,7 @@ from monai.transforms import Randomizable, Transform
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
+from pretext3d.checking import whole_number
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import PermutationHead
@@ -46,7 +49,8 @@ __all__ = [
     "validation_metrics",
 ]
 
-HEADS = ("given_order", "independent")
+HEADS = ("independent", "given_order")
+REDUCTIONS = ("sum", "mean")
 # Axes of the half rotations, by dimensions: the horizontal and the vertical axis, in RAS order left-right and
 # inferior-superior; in 2D the axis through the plane.
 ROTATION_AXES = {3: (0, 2), 2: (2,)}
@@ -132,13 +136,13 @@ class RandRubiksCubed(Randomizable, Transform):
         grid: Number of cells along each axis, one number or one per axis.
         size: Size of a cube in voxels.
         gap: Mean number of voxels between neighbours, one number or one per axis (the paper: about 10).
-        rotate_prob: Probability of each half rotation of each cube; 0 leaves all upright (the paper's
-            ablation).
+        rotate_prob: Probability of each half rotation of each cube.
         axes: Rotation axes, the horizontal and the vertical one, in RAS order left-right and
             inferior-superior: [0, 2]; in 2D [2], the axis through the plane; None = these.
         shift: Range of the block's position, 0 (in the middle) to 1 (anywhere in the volume).
         image_key: Key of the volume.
         spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
+        rotate: False leaves all cubes upright (the paper's ablation).
 
     Raises:
         UserError: for invalid arguments and, when called, for a volume shorter than the grid (see
@@ -156,6 +160,7 @@ class RandRubiksCubed(Randomizable, Transform):
         shift: float = 1.0,
         image_key: str = "image",
         spatial_dims: int = 3,
+        rotate: bool = True,
     ) -> None:
         self.grid = check_grid("grid", grid, spatial_dims)
         self.size = check_grid("roi_size", size, spatial_dims)
@@ -170,7 +175,8 @@ class RandRubiksCubed(Randomizable, Transform):
             if not 0 <= value <= 1:
                 raise UserError(f"{name}: found {value}, expected 0 to 1")
         self.permutations, self.axes = permutations, check_axes(axes, spatial_dims)
-        self.rotate_prob, self.shift, self.image_key = float(rotate_prob), float(shift), image_key
+        self.rotate_prob = float(rotate_prob) if rotate else 0.0
+        self.shift, self.image_key = float(shift), image_key
         self.corner = (0,) * spatial_dims
         self.offsets = np.zeros((cells, spatial_dims), dtype=np.int64)
         self.permutation = 0
@@ -213,26 +219,29 @@ class RandRubiksCubed(Randomizable, Transform):
 class RubiksCubeNet(nn.Module):
     """The Siamese network: one encoder for all cubes, then a head for the order and one for the rotations.
 
-    Each cube's deepest map is average-pooled to `pool_size` along each axis and projected to `features`
-    numbers; those of all cubes are concatenated, and a layer of `hidden` units precedes the K permutation
-    logits. 2D or 3D, as the backbone: a cube has r = 2 rotations, a tile of an image r = 1.
+    Each cube's deepest map is average-pooled to `pool_size` along each axis; the maps of all m cubes are
+    concatenated. One fully connected layer (`hidden` 0) reads the K permutation logits from them, another the
+    m r rotation logits: the paper's heads, "independent" of each other. 2D or 3D, as the backbone: a cube has
+    r = 2 rotations, a tile of an image r = 1.
 
-    Orientation `independent` (the paper): a second such pair of layers gives the m r logits. The label of a
-    cube's rotation then depends on which cube it is: seen alone, a corner of a head that is rotated looks
-    like another corner, so the right answer under one permutation is wrong under another, and the logits stay
-    at chance for a long time. Orientation `given_order` (default): a linear layer on each cube's features
-    gives its r logits for each of the m cells that it may come from. Training uses those of the cell that it
-    does come from, `OrientationAccuracy` weights them by the permutation head's own probabilities: nothing of
-    the label is used. The validation loss, which chooses best.pt, is the training's.
+    Ours: a layer of `features` units on each cube's map; `hidden` units before the logits; orientation
+    `given_order`, since a rotated corner of a head looks like another corner: whether a cube was rotated
+    depends on which cube it is. A linear layer on each cube's features then gives its r logits for each of
+    the m cells that it may come from. Training uses those of the cell that it does come from,
+    `OrientationAccuracy` weights them by the permutation head's own probabilities: nothing of the label is
+    used. The validation loss, which chooses best.pt, is the training's.
 
     Args:
         backbone: Network with `encode`; its decoder is not used.
         permutations: Classes (K, m).
-        features: Number of features per cube.
-        hidden: Number of units before the logits.
+        features: Number of features per cube; 0 = the pooled map itself.
+        hidden: Number of units before the logits; 0 = one fully connected layer per task.
         pool_size: Edge of the pooled map.
-        orientation: Kind of the rotation head, `given_order` or `independent`.
+        orientation: Kind of the rotation head, `independent` or `given_order`.
         dropout: Dropout probability of the concatenated features.
+
+    Raises:
+        UserError: another `orientation`; features or hidden below 0.
     """
 
     permutations: Tensor
@@ -241,15 +250,17 @@ class RubiksCubeNet(nn.Module):
         self,
         backbone: Backbone,
         permutations: Int[Tensor, "k m"],
-        features: int = 64,
-        hidden: int = 256,
+        features: int = 0,
+        hidden: int = 0,
         pool_size: int = 1,
-        orientation: str = "given_order",
+        orientation: str = "independent",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if orientation not in HEADS:
             raise UserError(f"orientation: found {orientation!r}, expected one of {', '.join(HEADS)}")
+        whole_number("cube_features", features, minimum=0, expected="a whole number from 0")
+        whole_number("head_hidden", hidden, minimum=0, expected="a whole number from 0")
         count, cells = permutations.shape
         self.backbone = backbone.train_encoder_only()
         self.register_buffer("permutations", permutations)
@@ -257,7 +268,10 @@ class RubiksCubeNet(nn.Module):
         self.rotations = len(ROTATION_AXES[dims])
         self.pool = Pool[Pool.ADAPTIVEAVG, dims](pool_size)
         deepest = backbone.feature_channels[-1] * pool_size**dims
-        self.branch = nn.Sequential(nn.Linear(deepest, features), nn.ReLU(inplace=True))
+        self.branch = (
+            nn.Sequential(nn.Linear(deepest, features), nn.ReLU(inplace=True)) if features else nn.Identity()
+        )
+        features = features or deepest
 
         self.ordering_head = PermutationHead(cells, features, hidden, count, dropout)
         self.given_order = orientation == "given_order"
@@ -285,31 +299,47 @@ class RubiksCubeNet(nn.Module):
 
 
 class RubiksCubeLoss(nn.Module):
-    """Eq. 3: alpha * L_P + beta * L_R.
+    """Eq. 3: alpha * L_P + beta * L_R, the mean over the batch.
 
     L_P: cross-entropy of the permutation (Eq. 1). L_R: binary cross-entropy of the rotations (Eq. 2 with both
-    terms), the mean over cubes and axes, where the paper sums.
+    terms), the sum over the m r labels of a puzzle; `rotation_reduction="mean"` is ours: 1 / (m r) of it, for
+    8 cubes a sixteenth.
 
     Args:
         alpha: Weight of L_P (the paper: 0.5).
-        beta: Weight of L_R (the paper: 0.5); 0 for puzzles without rotations.
+        beta: Weight of L_R (the paper: 0.5).
+        rotation_reduction: `sum` (the paper) or `mean`, over the labels of a puzzle.
+        rotate: False drops L_R, for puzzles without rotations (the paper's ablation).
+
+    Raises:
+        UserError: a negative weight, both 0, or another reduction.
     """
 
-    def __init__(self, alpha: float = 0.5, beta: float = 0.5) -> None:
+    def __init__(
+        self, alpha: float = 0.5, beta: float = 0.5, rotation_reduction: str = "sum", rotate: bool = True
+    ) -> None:
         super().__init__()
+        if rotation_reduction not in REDUCTIONS:
+            raise UserError(
+                f"rotation_reduction: found {rotation_reduction!r}, expected one of {', '.join(REDUCTIONS)}"
+            )
+        beta = beta if rotate else 0.0
         if alpha < 0 or beta < 0 or alpha + beta == 0:
             raise UserError(f"alpha, beta: found {alpha}, {beta}, expected weights of 0 or more, not both 0")
-        self.alpha, self.beta = alpha, beta
+        self.alpha, self.beta, self.rotation_reduction = alpha, beta, rotation_reduction
 
     def forward(self, pred: tuple[Tensor, Tensor], target: dict[str, Tensor]) -> Tensor:
-        """The mean over the batch; the target has `permutation`, `order` and `turned`."""
+        """The target has `permutation`, `order` and `turned`."""
         ordering, turns = pred
         loss = self.alpha * F.cross_entropy(ordering, target["permutation"])
         if self.beta == 0:
             return loss + 0.0 * turns.sum()  # every parameter needs a gradient: several processes wait for it
         if turns.ndim == 4:
             turns = at_cells(turns, target["order"])
-        return loss + self.beta * F.binary_cross_entropy_with_logits(turns, target["turned"].to(turns))
+        rotation = F.binary_cross_entropy_with_logits(turns, target["turned"].to(turns))
+        if self.rotation_reduction == "sum":
+            rotation = rotation * turns[0].numel()
+        return loss + self.beta * rotation
 
 
 def at_cells(turns: Float[Tensor, "b m m r"], order: Int[Tensor, "b m"]) -> Float[Tensor, "b m r"]:
