@@ -3,12 +3,28 @@
 import difflib
 import math
 import numbers
+import reprlib
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 from pretext3d.errors import UserError
 
-__all__ = ["closest_hint", "is_number", "is_whole", "number", "whole_number"]
+__all__ = ["brief", "closest_hint", "is_number", "is_whole", "number", "whole_number"]
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist = 3, 6, 8
+_BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 80
+
+
+def brief(value: Any) -> str:
+    """A value for a message, cut where it is long or deeply nested.
+
+    Examples:
+        >>> brief([1, "a"]), brief([[[[1]]]]), len(brief("x" * 1000))
+        ("[1, 'a']", '[[[[...]]]]', 80)
+    """
+    return _BRIEF.repr(value)
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

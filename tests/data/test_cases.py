@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from pretext3d.data.cases import find_cases
-from pretext3d.data.datalists import label_names
+from pretext3d.data.datalists import declared_labels
 from pretext3d.errors import UserError
 
 
@@ -51,7 +51,7 @@ def test_msd_folder(tmp_path, volume, label, caplog):
     assert (cases["a"]["fold"], cases["a"]["landmark"], cases["a"]["age"]) == (1, [1.5, -2, 3], 61)
     assert "split" not in cases["a"]
     assert cases["b"]["split"] == "validation"
-    assert label_names(str(tmp_path)) == {0: "background", 1: "liver"}
+    assert declared_labels(str(tmp_path)).names == {0: "background", 1: "liver"}
 
 
 def test_datalist_none_takes_every_volume_and_finds_labels(tmp_path, volume, label):
@@ -91,7 +91,7 @@ def test_nnunet_raw_folder(tmp_path, volume, label):
     assert [Path(p).name for p in cases["x"]["image"]] == ["x_0000.nii.gz", "x_0001.nii.gz"]
     assert cases["x"]["label"] == str(tmp_path / "labelsTr/x.nii.gz")
     assert [c["id"] for c in find_cases(str(tmp_path), require_label=True)] == ["x"]
-    assert label_names(str(tmp_path)) == {0: "background", 1: "tumour"}
+    assert declared_labels(str(tmp_path)).names == {0: "background", 1: "tumour"}
 
 
 def test_nnunet_names_without_json(tmp_path, volume, label):
@@ -197,7 +197,7 @@ def test_label_names_that_differ_or_are_not_supported(tmp_path):
     write_json(tmp_path / "c/dataset.json", {"labels": {"background": 0, "x": 1, "ignore": 2}})
     write_json(tmp_path / "d/dataset.json", {"labels": {"background": 0, "whole": [1, 2]}})
     with pytest.raises(UserError, match="differ from"):
-        label_names([str(tmp_path / "a"), str(tmp_path / "b")])
+        declared_labels([str(tmp_path / "a"), str(tmp_path / "b")])
     with pytest.raises(UserError, match="'ignore', which is not supported"):
-        label_names(str(tmp_path / "c"))
-    assert label_names(str(tmp_path / "d")) == {}
+        declared_labels(str(tmp_path / "c"))
+    assert declared_labels(str(tmp_path / "d")).regions == {"whole": [1, 2]}

@@ -1,18 +1,16 @@
 """Datalists: the dataset.json of MSD and nnU-Net, and any list of cases in MONAI's format."""
 
 import json
-import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretext3d.checking import is_whole
+from pretext3d.checking import brief, is_number, is_whole
+from pretext3d.data.labels import DeclaredLabels, read_labels
 from pretext3d.errors import UserError
 
-__all__ = ["find_datalist", "label_names", "listed_cases", "read_json"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["declared_labels", "find_datalist", "listed_cases", "read_json"]
 
 Case = dict[str, Any]
 
@@ -56,9 +54,13 @@ def find_datalist(folder: Path, datalist: str, alone: bool) -> Path | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
+    """A JSON object from a file of UTF-8 text, with or without a byte-order mark."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise UserError(f"{path}: cannot be read as JSON: lists or objects are nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}; expected UTF-8 text") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(content, dict):
@@ -69,7 +71,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[Case]:
-    """The entries of a datalist's `training` and labelled `validation` lists."""
+    """The entries of a datalist's `training` and labelled `validation` lists.
+
+    Raises:
+        UserError: For a list or an entry of the wrong type; names file, list and index, and key.
+    """
     entries: list[tuple[str, Case]] = []
     for section in ("training", "validation"):
         listed = content.get(section, [])
@@ -87,7 +93,7 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
         raise UserError(f"{datalist}: 'training' is empty, expected a list of entries with 'image'")
     base = datalist.parent
     first = next(iter(paths_of(entries[0][1]["image"])))
-    if not (base / first).exists() and (folder / first).exists():
+    if not is_there(base / first) and is_there(folder / first):
         base = folder
     cases = []
     for section, entry in entries:
@@ -109,35 +115,60 @@ def paths_of(value: Any) -> list[Any]:
 def checked_entry(raw: Any, where: str) -> Case:
     """A datalist's entry reduced to plain values; an empty or null label counts as none.
 
+    Args:
+        raw: Entry as in the file.
+        where: File, list and index of the entry, for messages.
+
     Raises:
         UserError: For an entry without an image, or with a field of the wrong type.
     """
     if not isinstance(raw, dict) or "image" not in raw:
-        found = f"the keys {sorted(raw)}" if isinstance(raw, dict) else repr(raw)
+        found = f"the keys {brief(sorted(raw))}" if isinstance(raw, dict) else brief(raw)
         raise UserError(f"{where}: found {found}, expected an entry with 'image'")
-    entry = {k: v for k, v in raw.items() if v is not None and v != "" and is_plain(v)}
+    entry = {k: v for k, v in raw.items() if v is not None and v != "" and is_plain(v) and k not in OURS}
     for key in PATH_KEYS:
-        paths = paths_of(entry.get(key, "x"))
-        if not paths or not all(isinstance(p, str) for p in paths) or (key != "image" and len(paths) > 1):
+        given = raw.get(key)
+        paths = paths_of(given)
+        if given in (None, "") and key != "image":
+            continue
+        if not paths or not all(is_path(p) for p in paths) or (key != "image" and len(paths) > 1):
             raise UserError(
-                f"{where}: '{key}' is {raw[key]!r}, expected a path{' or a list of paths' * (key == 'image')}"
+                f"{where}: '{key}' is {brief(given)}, "
+                f"expected a path{' or a list of paths' * (key == 'image')}"
             )
-        if key in entry and key != "image":
-            entry[key] = paths[0]
-    if "image" not in entry:
-        raise UserError(f"{where}: 'image' is {raw['image']!r}, expected a path or a list of paths")
-    if isinstance(entry["image"], list) and len(entry["image"]) == 1:
-        entry["image"] = entry["image"][0]
-    if "fold" in entry and not is_whole(entry["fold"]):
-        raise UserError(f"{where}: 'fold' is {entry['fold']!r}, expected a whole number")
-    if "subject" in entry and not isinstance(entry["subject"], str | int):
-        raise UserError(f"{where}: 'subject' is {entry['subject']!r}, expected text or a whole number")
+        entry[key] = paths[0] if len(paths) == 1 else paths
+    for key, (fits, expected) in FIELDS.items():
+        if raw.get(key) not in (None, "") and not fits(raw[key]):
+            raise UserError(f"{where}: '{key}' is {brief(raw[key])}, expected {expected}")
     if "subject" in entry:
         entry["subject"] = str(entry["subject"])
-    point = entry.get("landmark", [0, 0, 0])
-    if not isinstance(point, list) or len(point) != 3 or not all(type(v) in (int, float) for v in point):
-        raise UserError(f"{where}: 'landmark' is {point!r}, expected [x, y, z] in world mm")
     return entry
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file exists; False where the system cannot look it up, as for a name that is too long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def is_path(value: Any) -> bool:
+    """Whether a value is text that the system accepts as the name of a file."""
+    try:
+        return isinstance(value, str) and value != "" and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+def is_text_or_whole(value: Any) -> bool:
+    """Whether a value is a name: text, or a whole number."""
+    return is_whole(value) or (isinstance(value, str) and value.isprintable())
+
+
+def is_point(value: Any) -> bool:
+    """Whether a value is a list of three finite numbers."""
+    return isinstance(value, list) and len(value) == 3 and all(is_number(v) for v in value)
 
 
 def is_plain(value: Any) -> bool:
@@ -146,34 +177,41 @@ def is_plain(value: Any) -> bool:
     return all(isinstance(v, str | int | float) for v in values)
 
 
-def label_names(dataset_dir: str | Path | Sequence[str | Path], datalist: str = "") -> dict[int, str]:
-    """The names of label values that a dataset.json declares: MSD's {"1": name}, nnU-Net's {name: 1}.
+# what an entry's fields hold: a check, and what it expects
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "fold": (is_whole, "a whole number"),
+    "subject": (is_text_or_whole, "text or a whole number"),
+    "class": (lambda v: is_text_or_whole(v) or is_number(v) or isinstance(v, bool), "text or a number"),
+    "landmark": (is_point, "[x, y, z] in world mm"),
+    "slice": (lambda v: is_whole(v) and v >= 0, "a whole number from 0"),
+    "slice_axis": (lambda v: is_whole(v) and 0 <= v <= 2, "0, 1 or 2"),
+}
+# fields that the cases get here, and no datalist may give
+OURS = {"id", "name", "path", "source", "split", "missing", "subject_scope", "result_name", "slice_count"}
+
+
+def declared_labels(dataset_dir: str | Path | Sequence[str | Path], datalist: str = "") -> DeclaredLabels:
+    """The label values of a dataset.json: MSD's {"1": name}, nnU-Net's {name: 1} or {name: [1, 2]}.
 
     Raises:
-        UserError: If two folders declare different names, or nnU-Net's `ignore` is declared, which is not
-            supported.
+        UserError: If the declaration has wrong types, a value or name twice, values above 65535 or more than
+            255 classes; if two folders declare different labels; if nnU-Net's `ignore` is declared, which is
+            not supported.
     """
     folders: Iterable[str | Path] = (
         [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
     )
-    known: dict[int, str] = {}
+    known = DeclaredLabels({}, {}, [])
     for given in folders:
         listed = find_datalist(existing_folder(given), datalist, alone=True)
-        declared = read_json(listed).get("labels") if listed else None
-        if not isinstance(declared, dict) or not declared:
+        content = read_json(listed) if listed else {}
+        if content.get("labels") in (None, {}):
             continue
-        if "ignore" in declared:
+        found = read_labels(content["labels"], content.get("regions_class_order"), str(listed))
+        if known.names and found != known:
             raise UserError(
-                f"{listed}: labels declares 'ignore', which is not supported; expected classes only"
+                f"{listed}: labels {brief(found.names)} {brief(found.regions) if found.regions else ''}"
+                f"differ from {brief(known.names)}, which another folder of dataset_dir declares"
             )
-        pairs = [(k, v) if str(k).isdigit() else (v, k) for k, v in declared.items()]
-        if not all(str(k).isdigit() for k, _ in pairs):
-            logger.warning("%s: labels declares regions; classes are taken from the label files", listed)
-            continue
-        names = {int(k): str(v) for k, v in pairs}
-        if known and names != known:
-            raise UserError(
-                f"{listed}: labels {names} differ from {known}, which another folder of dataset_dir declares"
-            )
-        known = names
+        known = found
     return known

@@ -11,7 +11,7 @@ from pretext3d.checking import is_number
 from pretext3d.data.cases import find_cases
 from pretext3d.data.checks import CheckResult, as_channels, check_cases
 from pretext3d.data.classes import classified_cases
-from pretext3d.data.datalists import label_names
+from pretext3d.data.datalists import declared_labels
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.slices import check_slices, slice_cases
 from pretext3d.data.splits import labelled_subset, split_cases
@@ -123,7 +123,7 @@ def prepare_cases(
     class_names: list[str] = []
     if purpose == "classification":
         found, class_names = classified_cases(found, class_file)
-    names = label_names(dataset_dir, datalist) if segmenting else {}
+    names = declared_labels(dataset_dir, datalist).names if segmenting else {}
     checked = check_cases(
         found, used, cache, segmenting, max(names, default=0), spatial_dims=spatial_dims, slices=taken
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretext3d.checking import brief
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 
@@ -13,6 +14,7 @@ __all__ = ["match_cases", "read_column"]
 Case = dict[str, Any]
 
 HEADINGS = ("id", "case", "name", "image")  # headings of the column of cases; the first one found is used
+MAX_FIELD = 4096  # characters of a name or value: as many as a path has at most
 
 
 def read_column(key: str, path: str, column: str) -> dict[str, str]:
@@ -29,32 +31,39 @@ def read_column(key: str, path: str, column: str) -> dict[str, str]:
         UserError: If there is no such file or column, a line lacks a case or a value, or a case has two
             values.
     """
+    expected = f"expected a CSV file with the columns id and {column}"
     file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"{key}: {path} not found; expected a CSV file with the columns id and {column}")
     try:
+        if not file.is_file():
+            raise UserError(f"{key}: {path} not found; {expected}")
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)
             headings, lines = rows.fieldnames or (), list(rows)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise UserError(f"{key}: {path} cannot be read as CSV ({error}); expected UTF-8 text") from None
     heading = next((name for name in HEADINGS if name in headings), "")
     if not heading or column not in headings:
         raise UserError(
-            f"{path}: found the columns {list(headings)}, expected '{column}' and one of "
+            f"{path}: found the columns {brief(list(headings))}, expected '{column}' and one of "
             f"{', '.join(HEADINGS)}"
         )
     values: dict[str, str] = {}
     for number, row in enumerate(lines, start=2):
         name, value = (row[heading] or "").strip(), (row[column] or "").strip()
+        longest = max(len(name), len(value))
+        if longest > MAX_FIELD:
+            raise UserError(
+                f"{path}: line {number}: found a field of {longest} characters, expected at most {MAX_FIELD}"
+            )
         if not name or not value:
             raise UserError(
-                f"{path}: line {number}: found case {name!r} and {column} {value!r}, expected both"
+                f"{path}: line {number}: found case {brief(name)} and {column} {brief(value)}, expected both"
             )
         name = strip_extension(Path(name).name) if heading == "image" else strip_extension(name)
         if values.setdefault(name, value) != value:
             raise UserError(
-                f"{path}: line {number}: case {name!r} has {column} {value!r} here, {values[name]!r} above"
+                f"{path}: line {number}: case {brief(name)} has {column} {brief(value)} here, "
+                f"{brief(values[name])} above"
             )
     return values
 
@@ -84,7 +93,8 @@ def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> 
     missing = sorted(set(values) - used)
     if missing:
         raise UserError(
-            f"{path}: {len(missing)} of {len(values)} cases are not in dataset_dir, e.g. {missing[0]!r}; "
-            f"expected names such as {', '.join(repr(case['name']) for case in cases[:3])} ..."
+            f"{path}: {len(missing)} of {len(values)} cases are not in dataset_dir, e.g. "
+            f"{brief(missing[0])}; expected names such as "
+            f"{', '.join(repr(case['name']) for case in cases[:3])} ..."
         )
     return found
