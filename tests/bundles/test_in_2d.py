@@ -95,9 +95,15 @@ def test_photographs_are_classified(photographs: Path, trained: Path, tmp_path: 
 
 
 def test_slices_come_back_as_a_volume(tmp_path: Path) -> None:
-    """Trained on the phantom's slices; the result has the volume's grid, and 0 where no slice was taken."""
+    """Measured per volume; a result has the grid of its volume, and 0 where no slice was taken."""
     keys = {**FINETUNE, "spatial_dims": 2, "slices": "{'axis':2,'every':8}", "num_labelled": 2}
     succeed("finetune", encoder="unet", output_dir=tmp_path / "ft", **keys)
+    output = succeed(["finetune", "evaluate"], output_dir=tmp_path / "ft", profile="laptop")
+    with (tmp_path / "ft" / "evaluation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert f"evaluation of {len({row['case'] for row in rows})} cases\n" in output
+    assert not any("slice" in row["case"] for row in rows)  # one line per volume and class
+    assert len({(row["case"], row["class"]) for row in rows}) == len(rows)
     volume = np.random.default_rng(0).random((20, 18, 17)).astype(np.float32)
     affine = np.diag([-2.0, 2.0, 3.0, 1.0])
     (tmp_path / "scans").mkdir()

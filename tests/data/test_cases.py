@@ -138,6 +138,8 @@ def test_several_folders(tmp_path, volume):
     cases = find_cases([str(tmp_path / "one"), str(tmp_path / "two")])
     assert [c["id"] for c in cases] == ["one/a", "b", "two/a"]
     assert [c["name"] for c in cases] == ["a", "b", "a"]
+    assert [c["source_name"] for c in cases] == ["one", "one", "two"]
+    assert "source_name" not in find_cases(str(tmp_path / "one"))[0]
 
 
 def test_repeated_entries_get_ids_of_their_own(tmp_path, volume):

@@ -139,15 +139,32 @@ def test_air_is_left_out_and_a_volumes_slices_stay_together(volume, tmp_path, ca
     assert taken(2, every=5) == {"a": [], "b": [0, 5], "c": [0], "one": []}
     assert taken(2, channels=[0])["c"] == [1, 2, 3, 4, 6]
     assert taken(0)["b"] == [0, 1, 2, 3]
-    found = slice_cases(cases, check_slices({}, 2), None, str(tmp_path), count=True)
+    found = slice_cases(cases, check_slices({}, 2), None, str(tmp_path))
     assert found[0] == {
         "id": "set/a/slice001", "name": "a/slice001", "image": paths["a"], "age": 61,
-        "subject": "a", "slice": 1, "slice_axis": 2, "slice_count": 5,
+        "subject": "a", "volume": "set/a", "slice": 1, "slice_axis": 2, "slice_every": 1, "slice_count": 5,
     }  # fmt: skip
     assert {c["subject"] for c in found if c["image"] == paths["b"]} == {"Anna"}
     assert found[-1] == cases[-1]  # a single slice is a case as it stands
     with pytest.raises(UserError, match="gives only constant slices of 1 volumes"):
         taken(2, every=5, which=cases[:1])
+
+
+def test_constant_slices_with_a_label_are_kept_where_a_volume_is_measured(volume, tmp_path):
+    """Slices 0 and 5 of the image are constant; the label has a voxel in slice 5."""
+    array, marked = voxels((5, 6, 7)), np.zeros((5, 6, 7), np.uint8)
+    array[:, :, 0] = array[:, :, 5] = 3
+    marked[2, 2, 5] = marked[2, 2, 3] = 1
+    case = {"id": "a", "name": "a", "image": volume("a.nii.gz", array), "label": volume("l.nii.gz", marked)}
+
+    def taken(**keys):
+        return slice_cases([case], check_slices({}, 2), cache_dir=str(tmp_path), **keys)
+
+    assert [c["slice"] for c in taken()] == [1, 2, 3, 4, 6]
+    found = taken(keep_labelled=True)
+    assert [c["slice"] for c in found] == [1, 2, 3, 4, 5, 6]
+    assert [c["slice"] for c in found if c.get("constant")] == [5]
+    assert {c["slice_count"] for c in found} == {6}
 
 
 def test_checks_in_2d(volume, label, tmp_path):

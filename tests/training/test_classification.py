@@ -65,3 +65,25 @@ def test_tables(tmp_path):
     matrix = table(tmp_path / "run" / "confusion_matrix.csv")
     assert [[row[n] for n in "xyz"] for row in matrix] == [["0"] * 3, ["0", "1", "0"], ["1", "0", "0"]]
     assert evaluator.state.metrics["accuracy"] == 0.5
+
+
+def test_slices_of_a_volume_are_one_case(tmp_path):
+    """p(1) of v's slices: 0.25, 0.25, 0.8 in two of three batches, mean 1.3 / 3; of the picture b 0.75."""
+    chances = {"v/slice000": 0.25, "b": 0.75, "v/slice001": 0.25, "v/slice004": 0.8}
+    cases = [{"id": name, **({"volume": "v"} if "/" in name else {})} for name in chances]
+
+    def step(engine, batch):
+        p = [chances[case["id"]] for case in batch]
+        label = [0 if "/" in case["id"] else 1 for case in batch]
+        return [
+            {"pred": torch.tensor([math.log(1 - q), math.log(q)]), "label": y}
+            for q, y in zip(p, label, strict=True)
+        ]
+
+    evaluator = Engine(step)
+    ClassMetrics(str(tmp_path), ["x", "y"], cases).attach(evaluator)
+    evaluator.run([cases[:2], cases[2:]], max_epochs=1)
+    rows = table(tmp_path / "classification.csv")
+    assert [(r["case"], r["class"], r["predicted"]) for r in rows] == [("v", "x", "x"), ("b", "y", "y")]
+    assert [float(r["p_y"]) for r in rows] == pytest.approx([1.3 / 3, 0.75], abs=1e-4)
+    assert evaluator.state.metrics["accuracy"] == 1.0  # of 4 slices 3 would be right

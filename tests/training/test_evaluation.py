@@ -237,6 +237,135 @@ def test_the_handler_measures_planes_by_their_own_spacing(tmp_path) -> None:
     assert engine.state.metrics["mean_hd95_mm"] == pytest.approx(3.0)
 
 
+# ------------------------------------------------------------------------------- slices of volumes
+GRID = (4, 5, 6)  # x, y, z, voxels of 1 x 2 x 3 mm
+
+
+def stored(volume: torch.Tensor) -> torch.Tensor:
+    """A volume (x, y, z) as its file has it: z, then y downwards, then x."""
+    return volume.permute(2, 1, 0).flip(1)
+
+
+def sliced(pred, label, axis=2, every=1, name="v", left_out=(), **more):
+    """The cases and outputs of a volume's slices, with the meta data that `load_plane` gives."""
+    affine = torch.zeros(4, 4, dtype=torch.float64)
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 3, -2, 1, 1
+    meta = {"volume_affine": affine, "volume_shape": torch.tensor(stored(pred).shape)}
+    order = [*(w for w in range(3) if w != axis), axis]
+    spacing = torch.tensor([*SPACING, 1.0], dtype=torch.float64)[[*order, 3]]
+    indices = [i for i in range(0, GRID[axis], every) if i not in left_out]
+    common = {"volume": name, "subject": name, "slice_axis": axis, "slice_every": every}
+    common |= {"slice_count": len(indices), **more}
+    items = []
+    for i in indices:
+        planes = (
+            MetaTensor(v.select(axis, i)[None], affine=spacing.diag(), meta=dict(meta)) for v in (pred, label)
+        )
+        pair = dict(zip(("pred", "label"), planes, strict=True))
+        items.append(({**common, "id": f"{name}/slice{i:03d}", "slice": i}, pair))
+    return items
+
+
+def measure(folder, items, names=("background", "organ")):
+    """Run the handler over (case, output), one per batch; the evaluator."""
+    outputs = {case["id"]: output for case, output in items}
+    evaluator = Engine(lambda engine, batch: [outputs[case["id"]] for case in batch])
+    CaseMetrics(str(folder), list(names)).attach(evaluator)
+    evaluator.run([[case] for case, _ in items], max_epochs=1)
+    return evaluator
+
+
+def pairs(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randint(0, 2, GRID, generator=generator, dtype=torch.uint8) for _ in range(2))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_of_a_volume_are_measured_as_the_volume(tmp_path, axis) -> None:
+    """In any order, and mixed with those of another volume: the rows are those of the volumes in 3D."""
+    first, second = tuple(pairs(1)), tuple(pairs(2))
+    items = sliced(*first, axis, name="a") + sliced(*second, axis, name="b")
+    evaluator = measure(tmp_path, items[::2] + items[1::2])
+    rows = table(tmp_path / "evaluation.csv")
+    assert {(row["case"], row["subject"]) for row in rows} == {("a", "a"), ("b", "b")}
+    assert len(rows) == 2
+    for row, (pred, label) in zip(sorted(rows, key=lambda r: r["case"]), (first, second), strict=True):
+        expected = case_metrics(pred[None], label[None], 2, SPACING)[1]
+        assert {key: float(row[key]) for key in expected} == pytest.approx(expected, rel=1e-4)
+    assert evaluator.state.metrics["mean_dice"] == pytest.approx(
+        sum(float(r["dice"]) for r in rows) / 2, 1e-4
+    )
+
+
+def test_every_other_slice_is_measured_on_a_grid_of_these_slices(tmp_path) -> None:
+    """Slices 0, 2, 4 of z: voxels (1, 1, 0) and (1, 1, 4) are two slices of 2 * 3 mm apart, Dice 0."""
+    pred, label = torch.zeros(GRID, dtype=torch.uint8), torch.zeros(GRID, dtype=torch.uint8)
+    pred[1, 1, 0] = label[1, 1, 4] = 1
+    label[:, :, 1] = 1  # of a slice that is not taken
+    measure(tmp_path, sliced(pred, label, every=2))
+    (row,) = table(tmp_path / "evaluation.csv")
+    assert (row["dice"], row["hd95_mm"]) == ("0", "12")
+    # slice 2 is air: left out, and as far away as before
+    measure(tmp_path, sliced(pred, label, every=2, left_out=[2]))
+    assert table(tmp_path / "evaluation.csv") == [row]
+
+
+def test_constant_slices_count_as_inference_leaves_them(tmp_path) -> None:
+    """Two voxels, one in a constant slice: the network's own guess there is not used."""
+    pred, label = torch.zeros(GRID, dtype=torch.uint8), torch.zeros(GRID, dtype=torch.uint8)
+    label[1, 1, 2] = pred[1, 1, 2] = label[1, 1, 5] = pred[1, 1, 5] = 1
+    items = sliced(pred, label)
+    items[5][0]["constant"] = True
+    measure(tmp_path, items)
+    assert table(tmp_path / "evaluation.csv")[0]["dice"] == "0.66667"  # 2 * 1 / (1 + 2)
+
+
+def test_a_volume_without_all_its_slices_is_an_error(tmp_path) -> None:
+    items = sliced(*pairs())[:-1]
+    with pytest.raises(
+        UserError, match="found 5 slices of v, and 1 such volumes in all; expected all slices"
+    ):
+        measure(tmp_path, items)
+
+
+def test_means_count_subjects(tmp_path) -> None:
+    """Dice 1, 0.5, 0.5 of anna and 0 of bob, without a distance: (2 / 3 + 0) / 2, not 2 / 4.
+
+    The half: 1 voxel of 3 is found, 2 * 1 / (1 + 3).
+    """
+    empty = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    three, one = box(1, (0, 3), (0, 1), (0, 1)), box(1, (0, 1), (0, 1), (0, 1))
+    cases = {"a1": (three, three), "a2": (one, three), "a3": (one, three), "b1": (empty, one)}
+    items = [
+        (
+            {"id": name, "subject": {"a": "anna", "b": "bob"}[name[0]]},
+            {"pred": MetaTensor(p), "label": MetaTensor(y)},
+        )
+        for name, (p, y) in cases.items()
+    ]
+    evaluator = measure(tmp_path, items)
+    organ, mean = table(tmp_path / "evaluation_summary.csv")
+    for row in (organ, mean):
+        assert (row["dice"], row["cases"], row["subjects"]) == ("0.33333", "4", "2")
+        assert row["dice_std"] == "0.4714"  # |2 / 3 - 0| / sqrt(2)
+    assert organ["no_distance"] == "1"
+    assert evaluator.state.metrics["mean_dice"] == pytest.approx(1 / 3)
+
+
+def test_subjects_of_the_same_name_in_two_data_sets_are_two(tmp_path) -> None:
+    pred, label = CASES["a"]
+    output = {"pred": MetaTensor(pred), "label": MetaTensor(label)}
+    named = {"subject": "p01"}
+    items = [
+        ({"id": "1", "source_name": "heart", **named}, output),
+        ({"id": "2", "source_name": "heads", **named}, output),
+        ({"id": "3", "source_name": "heads", "subject_scope": "", **named}, output),
+    ]
+    measure(tmp_path, items, NAMES)
+    found = {row["case"]: row["subject"] for row in table(tmp_path / "evaluation.csv")}
+    assert found == {"1": "heart/p01", "2": "heads/p01", "3": "p01"}
+
+
 # ------------------------------------------------------------------------------------------- check_classes
 def test_other_classes_than_those_of_the_training_are_refused() -> None:
     record = {"method": "classification", "num_classes": 2, "class_names": ["b", "c"]}

@@ -3,7 +3,8 @@
 A case is a dictionary of plain values: `id` (unique), `image` (a path, or one path per channel), `label` (a
 path, where there is one), and what its datalist states: `fold`, `subject`, `landmark` (x y z in world mm,
 RAS), `landmark_mask` (a path) ... A CSV file or a BIDS name may also give the `subject`. `name` is the id
-within the data set and `source` the folder of that data set; splits depend on these and on `subject`.
+within the data set and `source` the folder of that data set; splits depend on these and on `subject`. With
+several data sets `source_name` is the short name of the folder.
 """
 
 import logging
@@ -106,6 +107,9 @@ def find_cases(
             cache = cache_dir or default_cache_dir()
             found = search_folder(folder, cache, listed is not None, wanted, spatial_dims)
         cases += [{**case, "source": str(folder)} for case in found]
+    short = short_names([case["source"] for case in cases])
+    if len(short) > 1:
+        cases = [{**case, "source_name": short[case["source"]]} for case in cases]
     make_ids_unique(cases)
     if subjects:
         cases = set_subjects(cases, subjects)
@@ -263,6 +267,22 @@ def name_cases(cases: list[Case], root: Path) -> list[Case]:
     for case, path in zip(cases, paths, strict=True):
         case["name"] = Path(path).name if distinct[Path(path).name] == 1 else os.path.relpath(path, root)
     return cases
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """The shortest ends of distinct paths that tell them apart.
+
+    Examples:
+        >>> short_names(["/a/heart", "/a/heads/images", "/b/lungs/images"])
+        {'/a/heart': 'heart', '/a/heads/images': 'heads/images', '/b/lungs/images': 'lungs/images'}
+    """
+    names = {path: Path(path).name for path in paths}
+    for length in range(2, max((len(Path(path).parts) for path in names), default=0) + 1):
+        count = Counter(names.values())
+        for path, name in names.items():
+            if count[name] > 1:
+                names[path] = "/".join(Path(path).parts[-length:])
+    return names
 
 
 def make_ids_unique(cases: Sequence[Case]) -> None:

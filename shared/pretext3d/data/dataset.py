@@ -39,7 +39,10 @@ logger = logging.getLogger(__name__)
 MAX_INLINE_ELEMENTS = 64  # arrays of up to this size are kept in case.json, not in a separate file
 FORMAT = 1  # version of the cached files: a change here recomputes every cached volume
 FILES = ("image", "label", "landmark_mask")  # the keys of a case that name files
-NAMES = ("id", "name", "source", "subject", "subject_scope", "split", "fold")  # no transform reads them
+NAMES = (  # no transform reads them
+    "id", "name", "source", "source_name", "subject", "subject_scope", "split", "fold",
+    "volume", "slice_every", "slice_count", "constant",
+)  # fmt: skip
 
 
 def default_cache_dir() -> str:

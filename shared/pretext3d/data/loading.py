@@ -14,7 +14,7 @@ from monai.transforms import LoadImaged, MapTransform, Orientation, Orientationd
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from pretext3d.data.checks import as_channels
-from pretext3d.data.slices import load_plane, to_stored
+from pretext3d.data.slices import VolumeAssembler, load_plane, to_stored
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 from pretext3d.files import draft_folder
@@ -301,7 +301,7 @@ class SaveCased(SaveImaged):
         self.output_dir, self.output_postfix = Path(output_dir), output_postfix
         self.spatial_dims, self.name_key = spatial_dims, name_key
         self.naming = NameByCased(keys, name_key)
-        self.unfinished: dict[str, tuple[np.ndarray, set[int]]] = {}
+        self.volumes = VolumeAssembler()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case, unchanged; its predictions are on disk, or wait for the rest of their volume."""
@@ -313,25 +313,16 @@ class SaveCased(SaveImaged):
         return d
 
     def _save_plane(self, case: Mapping[Hashable, Any], pred: MetaTensor) -> None:
-        plane = pred.detach().cpu().as_tensor()[0].numpy().astype(np.uint8)
         file = Path(str(pred.meta.get("filename_or_obj", "pred")))
         name = str(case.get(self.name_key) or strip_extension(file.name))
         if "volume_affine" not in pred.meta:
+            plane = pred.detach().cpu().as_tensor()[0].numpy().astype(np.uint8)
             self._write(f"{name}_{self.output_postfix}.png", np.ascontiguousarray(plane.T))
             return
-        affine = torch.as_tensor(pred.meta["volume_affine"]).cpu().numpy()
-        shape = [int(n) for n in pred.meta["volume_shape"]]
-        ras = [0, 0, 0]
-        full = [*shape, *(1,) * (3 - len(shape))]
-        for voxel_axis, world_axis in enumerate(nib.io_orientation(affine)[:, 0].astype(int)):
-            ras[world_axis] = full[voxel_axis]
-        one = 1 in ras
-        axis, index = (ras.index(1), 0) if one else (int(case.get("slice_axis", 2)), int(case["slice"]))
-        volume, found = self.unfinished.setdefault(name, (np.zeros(ras, np.uint8), set()))
-        volume[(slice(None),) * axis + (index,)] = plane
-        found.add(index)
-        if one or len(found) == int(case.get("slice_count", 1)):
-            del self.unfinished[name]
+        volume = self.volumes.add(name, case, pred)
+        if volume is not None:
+            affine = torch.as_tensor(pred.meta["volume_affine"]).cpu().numpy()
+            shape = [int(n) for n in pred.meta["volume_shape"]]
             self._write(f"{name}_{self.output_postfix}.nii.gz", to_stored(volume, affine, shape), affine)
 
     def _write(self, name: str, array: np.ndarray, affine: np.ndarray | None = None) -> None:

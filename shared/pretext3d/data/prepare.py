@@ -189,7 +189,9 @@ def prepare_cases(
         checked.channels,
         "x".join(f"{s:g}" for s in spacing) + " mm" if spacing else "native",
     )
-    train, val, test = (slice_cases(part, taken, used, cache) for part in (train, val, test))
+    train = slice_cases(train, taken, used, cache)
+    measured = purpose == "finetuning"
+    val, test = (slice_cases(part, taken, used, cache, keep_labelled=measured) for part in (val, test))
     return {
         "train": train,
         "val": val,
@@ -245,7 +247,7 @@ def inference_cases(
         )
     logger.info("inference: %d volumes, %d bad", len(checked.good), len(checked.bad))
     bad = [[case["id"], reason] for case, reason in checked.bad]
-    cases = slice_cases(with_result_names(checked.good), taken, used, cache, count=True)
+    cases = slice_cases(with_result_names(checked.good), taken, used, cache)
     return {"cases": cases, "channels": checked.channels, "bad": bad}
 
 

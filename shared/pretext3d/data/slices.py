@@ -29,7 +29,9 @@ from pretext3d.data.volumes import VerdictCache, VolumeFacts, loader
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
 
-__all__ = ["check_slices", "load_plane", "plane_axis", "slice_cases", "to_stored"]
+__all__ = [
+    "VolumeAssembler", "check_slices", "load_plane", "plane_axis", "slice_cases", "to_stored", "volume_of",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -86,20 +88,22 @@ def slice_cases(
     slices: Slices | None,
     channels: Sequence[int] | None = None,
     cache_dir: str = "",
-    count: bool = False,
+    keep_labelled: bool = False,
 ) -> list[Case]:
     """Good 2D cases, each volume replaced by its slices; constant (air-only) slices are left out.
 
-    A slice's case is its volume's with `slice` (index), `slice_axis`, `subject` (the volume's, else its
-    name), and the slice's number in `id` and `name`: volume/slice012. Pictures, single slices and entries
-    that already name a slice do not change. One log line reports the number of slices.
+    A slice's case is its volume's with `slice` (index), `slice_axis`, `slice_every`, `volume` (the volume's
+    id), `slice_count` (the number of slices taken from it), `subject` (the volume's, else its name), and the
+    slice's number in `id` and `name`: volume/slice012. Pictures, single slices and entries that already name
+    a slice do not change. One log line reports the number of slices.
 
     Args:
         cases: Cases that have passed the checks.
         slices: Slices to take; None returns the cases unchanged.
         channels: Channels that are used; a slice is constant if all these channels are. None: all.
         cache_dir: Folder of the verdicts (see `check_cases`).
-        count: Add `slice_count`, the number of slices taken from this volume.
+        keep_labelled: Whether to keep a constant slice whose label is not constant, with `constant`: True. A
+            volume's score then counts what its label has there.
 
     Raises:
         UserError: If no slice is left.
@@ -118,14 +122,16 @@ def slice_cases(
         flat = [channel for one in facts for channel in one.flat[slices.axis]]
         air = set.intersection(*(set(flat[c]) for c in (channels or range(len(flat)))))
         wanted = range(0, facts[0].along_world()[0][slices.axis], slices.every)
-        kept = [index for index in wanted if index not in air]
+        blank = air
+        if keep_labelled and air:
+            blank = air & set(cache.facts(case["label"], "label").flat[slices.axis][0])
+        kept = [index for index in wanted if index not in blank]
         volumes, left_out, taken = volumes + 1, left_out + len(wanted) - len(kept), taken + len(kept)
-        common = {**case, "subject": case.get("subject", case["name"]), "slice_axis": slices.axis}
-        if count:
-            common["slice_count"] = len(kept)
+        common = {**case, "subject": case.get("subject", case["name"]), "volume": case["id"]}
+        common |= {"slice_axis": slices.axis, "slice_every": slices.every, "slice_count": len(kept)}
         for index in kept:
             names = {key: f"{case[key]}/slice{index:03d}" for key in ("id", "name")}
-            found.append({**common, **names, "slice": index})
+            found.append({**common, **names, "slice": index, **({"constant": True} if index in air else {})})
     if volumes:
         logger.info(
             "slices along axis %d: %d of %d volumes; %d constant ones (air) left out",
@@ -137,6 +143,16 @@ def slice_cases(
             f"{volumes} volumes; expected some that are not constant"
         )
     return found
+
+
+def volume_of(case: Mapping[str, Any]) -> str:
+    """The id of the volume that a slice was taken from; of any other case its own id.
+
+    Examples:
+        >>> volume_of({"id": "a/slice012", "volume": "a"}), volume_of({"id": "eye_3"})
+        ('a', 'eye_3')
+    """
+    return str(case.get("volume", case["id"]))
 
 
 class Volume(NamedTuple):
@@ -173,6 +189,46 @@ def to_stored(array: NDArray[Any], affine: NDArray[Any], shape: Sequence[int]) -
     back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
     stored: NDArray[Any] = nib.apply_orientation(array, back)
     return stored.reshape(tuple(shape))
+
+
+class VolumeAssembler:
+    """Volumes put together from planes of class indices that arrive in any order, in one process.
+
+    A volume is in memory, one byte per voxel, from its first plane to its last, the `slice_count`-th.
+
+    Attributes:
+        unfinished: Volumes that lack planes, by name: the voxels, and the indices that have arrived.
+    """
+
+    def __init__(self) -> None:
+        self.unfinished: dict[str, tuple[NDArray[np.uint8], set[int]]] = {}
+
+    def add(self, name: str, case: Mapping[Any, Any], plane: MetaTensor) -> NDArray[np.uint8] | None:
+        """The volume once it is complete, else None.
+
+        Args:
+            name: Name of the volume.
+            case: Case of the slice: `slice` (index), `slice_axis` and `slice_count`; a single slice needs
+                none of them.
+            plane: Class indices (1, i, j) with the meta data that `load_plane` gives.
+
+        Returns:
+            Class indices (x, y, z), axes in RAS order, on the volume's grid; 0 in slices that were not taken.
+        """
+        affine = torch.as_tensor(plane.meta["volume_affine"]).cpu().numpy()
+        shape = [int(n) for n in plane.meta["volume_shape"]]
+        stored, ras = [*shape, *(1,) * (3 - len(shape))], [0, 0, 0]
+        for voxel_axis, world_axis in enumerate(nib.io_orientation(affine)[:, 0].astype(int)):
+            ras[world_axis] = stored[voxel_axis]
+        one = 1 in ras
+        axis, index = (ras.index(1), 0) if one else (int(case.get("slice_axis", 2)), int(case["slice"]))
+        volume, found = self.unfinished.setdefault(name, (np.zeros(ras, np.uint8), set()))
+        volume[(slice(None),) * axis + (index,)] = plane.detach().cpu().as_tensor()[0].numpy()
+        found.add(index)
+        if not one and len(found) < int(case.get("slice_count", 1)):
+            return None
+        del self.unfinished[name]
+        return volume
 
 
 class RecentVolumes:

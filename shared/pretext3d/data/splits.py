@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretext3d.checking import is_whole, number, whole_number
+from pretext3d.data.slices import volume_of
 from pretext3d.data.subjects import by_subject, person_of, subject_of
 from pretext3d.errors import UserError
 
@@ -251,16 +252,17 @@ def _blocks_digest(path: Path, blocks: int) -> bytes:
 
 
 def trained_on(cases: Sequence[Case], record: Mapping[str, Any]) -> list[str]:
-    """The ids of those cases that a checkpoint, by its record, was trained on."""
+    """The ids of those cases that a checkpoint, by its record, was trained on; of slices, their volumes'."""
     return _among(cases, (record.get("data") or {}).get("train"))
 
 
 def _among(cases: Sequence[Case], known: Sequence[str] | None) -> list[str]:
-    """The ids of the cases whose fingerprint is among some."""
+    """The ids of the cases, of slices those of their volumes, whose fingerprint is among some."""
     if not known:
         return []
     listed = set(known)
-    return [case["id"] for case, text in zip(cases, fingerprints(cases), strict=True) if text in listed]
+    pairs = zip(cases, fingerprints(cases), strict=True)
+    return list(dict.fromkeys(volume_of(case) for case, text in pairs if text in listed))
 
 
 def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool = True) -> None:
@@ -286,8 +288,9 @@ def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool 
     for what, ids in faults.items():
         if not ids:
             continue
+        count = len({volume_of(case) for case in cases})
         message = (
-            f"{len(ids)} of {len(cases)} held-out cases {what} ({', '.join(ids[:4])}"
+            f"{len(ids)} of {count} held-out cases {what} ({', '.join(ids[:4])}"
             f"{', ...' if len(ids) > 4 else ''}): give the same val_fraction, test_fraction, split_seed, "
             "fold and subjects as in that training"
         )

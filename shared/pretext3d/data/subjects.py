@@ -14,7 +14,10 @@ from typing import Any
 from pretext3d.data.bids import bids_name
 from pretext3d.data.tables import match_cases, read_column
 
-__all__ = ["by_subject", "set_subjects", "similar_names", "subject_count", "subject_of", "warn_ungrouped"]
+__all__ = [
+    "by_subject", "person_name", "set_subjects", "similar_names", "subject_count", "subject_of",
+    "warn_ungrouped",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,22 @@ def subject_of(case: Case) -> str:
 def person_of(case: Case) -> tuple[str, str]:
     """The scope of the subject's name (its data set, or '' = everywhere) and the subject."""
     return str(case.get("subject_scope", case.get("source", ""))), subject_of(case)
+
+
+def person_name(case: Case) -> str:
+    """The subject's name in tables: distinct for distinct subjects of one run, and without a path.
+
+    With several data sets it begins with the data set's `source_name`, unless a CSV file identifies the
+    subject in all of them.
+
+    Examples:
+        >>> person_name({"id": "a", "subject": "p01", "source_name": "heart", "source": "/scans/heart"})
+        'heart/p01'
+        >>> person_name({"id": "a", "subject": "p01", "source_name": "heart", "subject_scope": ""})
+        'p01'
+    """
+    everywhere = "source_name" not in case or case.get("subject_scope") == ""
+    return subject_of(case) if everywhere else f"{case['source_name']}/{subject_of(case)}"
 
 
 def by_subject(cases: Iterable[Case]) -> dict[tuple[str, str], list[Case]]:

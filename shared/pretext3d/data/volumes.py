@@ -43,7 +43,7 @@ NAN = "NaN"
 INF = "inf"
 EMPTY = "empty"
 
-FORMAT = 1  # version of the verdicts on disk: a change here recomputes every verdict
+FORMAT = 2  # version of the verdicts on disk: a change here recomputes every verdict
 
 
 @dataclass(frozen=True)
@@ -280,8 +280,9 @@ def examine(path: str, kind: str, spatial_dims: int = 3) -> VolumeFacts:
                     return facts
             if kind == "label":
                 values, fault = label_values(array, slope, intercept)
-                return VolumeFacts(**{**asdict(facts), "values": values, "states": [["values", fault]]})
-            read: dict[str, Any] = {"states": channel_states(array, slope, intercept)}
+                read: dict[str, Any] = {"values": values, "states": [["values", fault]]}
+            else:
+                read = {"states": channel_states(array, slope, intercept)}
             if spatial_dims == 2 and 1 not in facts.shape:
                 read["flat"] = flat_slices(array, facts.axes)
             return VolumeFacts(**{**asdict(facts), **read})

@@ -1,7 +1,11 @@
-"""Classification of complete cases: table per case, accuracy, area under the ROC curve, confusion matrix."""
+"""Classification of complete cases: table per case, accuracy, area under the ROC curve, confusion matrix.
+
+A case is a volume, an image or a single slice. The slices of a volume are one case: its probabilities are the
+mean over its slices.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.metrics import compute_roc_auc
 
+from pretext3d.data.slices import volume_of
 from pretext3d.files import replacing
 
 __all__ = ["ClassMetrics", "class_metrics"]
@@ -58,10 +63,14 @@ class ClassMetrics:
     Args:
         output_dir: Folder for the two files.
         class_names: Names of all classes.
+        cases: Cases that are validated, where slices of volumes are among them (see `slices.slice_cases`).
     """
 
-    def __init__(self, output_dir: str, class_names: Sequence[str]) -> None:
+    def __init__(
+        self, output_dir: str, class_names: Sequence[str], cases: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         self.output_dir, self.class_names = Path(output_dir), [str(name) for name in class_names]
+        self.volumes = {str(case["id"]): volume_of(case) for case in cases}
         self.cases: list[str] = []
         self.logits: list[torch.Tensor] = []
         self.labels: list[int] = []
@@ -79,20 +88,24 @@ class ClassMetrics:
     def add_cases(self, engine: Engine) -> None:
         """Add the cases of one batch."""
         for output, case in zip(engine.state.output, engine.state.batch, strict=True):
-            self.cases.append(str(case["id"]))
+            self.cases.append(self.volumes.get(str(case["id"]), str(case["id"])))
             self.logits.append(torch.as_tensor(output["pred"]).detach().cpu().float())
             self.labels.append(int(output["label"]))
 
     def write(self, engine: Engine) -> None:
         """Compute the metrics and write both tables."""
-        probabilities = torch.stack(self.logits).softmax(-1).numpy().astype(np.float64)
-        labels = np.asarray(self.labels)
+        each = pd.DataFrame(torch.stack(self.logits).softmax(-1).numpy().astype(np.float64))
+        means = each.groupby(
+            np.asarray(self.cases, object), sort=False
+        ).mean()  # over the slices of each volume
+        probabilities, cases = means.to_numpy(copy=True), means.index.tolist()
+        labels = np.asarray([dict(zip(self.cases, self.labels, strict=True))[case] for case in cases])
         engine.state.metrics.update(class_metrics(probabilities, labels))
         if idist.get_rank() > 0:
             return
         names = pd.Categorical.from_codes(labels, categories=self.class_names)
         found = pd.Categorical.from_codes(probabilities.argmax(1), categories=self.class_names)
-        table: dict[str, Any] = {"case": self.cases, "class": names, "predicted": found}
+        table: dict[str, Any] = {"case": cases, "class": names, "predicted": found}
         table |= {f"p_{name}": probabilities[:, c] for c, name in enumerate(self.class_names)}
         matrix = pd.crosstab(names, found, rownames=["class"], colnames=["predicted"], dropna=False)
         self.output_dir.mkdir(parents=True, exist_ok=True)
