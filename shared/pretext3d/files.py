@@ -19,6 +19,7 @@ from pathlib import Path
 import filelock
 
 __all__ = [
+    "discard_folder",
     "draft_folder",
     "locked",
     "new_folder",
@@ -38,6 +39,17 @@ MAX_DRAFT_AGE = 86400.0  # seconds after which a draft is taken to be left by a 
 
 def _draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+def _reach_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, have reached the disk; Windows keeps names itself."""
+    if os.name != "posix" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -64,15 +76,10 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
     try:
         yield draft
         if sync:
-            with draft.open("r+b") as file:
-                os.fsync(file.fileno())
+            _reach_disk(draft)
         draft.replace(path)
-        if sync and os.name == "posix":  # the folder stores the name
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        if sync:  # the folder stores the name
+            _reach_disk(path.parent)
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -104,11 +111,16 @@ def draft_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, sync: bool = False) -> Iterator[Path]:
     """A draft of a folder, which takes the name `path` at the end of the block.
 
     For folders whose name determines their content: where another process was first, its folder stays, and
     errors here are ignored.
+
+    Args:
+        path: Target; its parents are created if they do not exist.
+        sync: Wait until the files and their names have reached the disk, so that a power failure does not
+            leave empty files.
 
     Raises:
         OSError: the folder cannot be written, and no other process has written it.
@@ -125,7 +137,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         with draft_folder(path) as draft:
             yield draft
+            for part in [*draft.iterdir(), draft] if sync else []:
+                _reach_disk(part)
             draft.rename(path)
+            if sync:
+                _reach_disk(path.parent)
     except OSError:
         if not path.is_dir():
             raise
@@ -161,6 +177,17 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         with contextlib.suppress(OSError):  # Windows does not remove an open file
             path.unlink(missing_ok=True)
         lock.release()
+
+
+def discard_folder(path: Path) -> None:
+    """Remove a folder that other processes may read or replace meanwhile: its name is free at once.
+
+    Files that another process has mapped into its memory stay readable there.
+    """
+    draft = _draft_of(path)
+    with contextlib.suppress(OSError):  # another process was faster
+        path.rename(draft)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,7 +1,11 @@
 """The cache of volumes and the sampler: same keys same samples, whoever asks."""
 
+import copy
+import functools
 import json
 import os
+import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +14,23 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader
-from monai.transforms import Compose, Lambdad, LoadImaged, RandShiftIntensityd, ScaleIntensityd, Transform
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    Lambdad,
+    LoadImaged,
+    RandShiftIntensityd,
+    ResizeWithPadOrCropd,
+    ScaleIntensityd,
+    SelectItemsd,
+    Spacingd,
+    Transform,
+)
 from pretext3d.data.dataset import CachedVolumes, EpochSampler, UsableVolumes, describe
+from pretext3d.data.loading import LoadCased, PlainOrientationd, ScaleToUnitd, SelectChannelsd
 from pretext3d.errors import UserError
 from pretext3d.files import remove_old_drafts
+from pretext3d.transforms.grids import StretchToGridd
 
 
 @pytest.fixture
@@ -125,6 +142,127 @@ def test_lambda_cannot_be_cached(cases: list[dict], tmp_path: Path) -> None:
 def test_description_is_stable_and_tells_parameters_apart() -> None:
     assert json.dumps(describe(ScaleIntensityd("image"))) == json.dumps(describe(ScaleIntensityd("image")))
     assert describe(ScaleIntensityd("image")) != describe(ScaleIntensityd("image", maxv=3.0))
+
+
+def test_use_of_a_transform_does_not_change_its_description(cases: list[dict], tmp_path: Path) -> None:
+    """MONAI's transforms get a flag per thread at first use."""
+    sample = dict(cases[0])
+    steps = [
+        LoadCased("image"),
+        SelectChannelsd("image", channels=[0]),
+        PlainOrientationd("image", axcodes="RAS"),
+        Spacingd("image", pixdim=[2.0, 2.0, 2.0], mode="bilinear"),
+        ScaleToUnitd("image", normalisation={"percentiles": [1, 99]}),
+        ResizeWithPadOrCropd("image", spatial_size=[6, 6, 6]),
+        CastToTyped("image", dtype=torch.float32),
+        StretchToGridd("image", grid=2, size=[4, 4, 4], gap=2),
+        SelectItemsd(["image"]),
+    ]
+    before = [json.dumps(describe(step)) for step in steps[1:]]
+    for step in copy.deepcopy(steps[:1]) + steps[1:]:
+        sample = step(sample)
+    assert "_tracing" in vars(steps[5].padder.padder)
+    assert [json.dumps(describe(step)) for step in steps[1:]] == before
+
+
+def test_held_out_volumes_are_not_cached_twice(cases: list[dict], tmp_path: Path) -> None:
+    """A training and its validation share their transforms, one of which keeps the names of files it read."""
+    shared = Compose([LoadCased("image"), SelectChannelsd("image", channels=[0])])
+    first = CachedVolumes(cases[:2], shared, str(tmp_path / "cache"))
+    second = CachedVolumes(cases[1:], shared, str(tmp_path / "cache"))
+    assert first.entry(1) == second.entry(0)
+    assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (functools.partial(int, base=2), functools.partial(int, base=3)),
+        (re.compile("a"), re.compile("b")),
+        (b"a", b"b"),
+        (slice(1), slice(2)),
+        (LoadImaged("image", dtype=np.float32), LoadImaged("image", dtype=np.float64)),  # kept in `_loader`
+    ],
+)
+def test_description_holds_what_decides(one: object, other: object) -> None:
+    assert json.dumps(describe(one)) != json.dumps(describe(other))
+
+
+def test_what_cannot_be_pickled_is_described_by_its_class() -> None:
+    assert json.dumps(describe(threading.Lock())) == json.dumps(describe(threading.Lock()))
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-16])
+
+
+def zeros(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def another_array(path: Path) -> None:
+    np.save(path, np.zeros((1, 7, 6, 5), dtype=np.float32))
+
+
+def a_zip(path: Path) -> None:
+    np.savez(path.with_suffix(""), array=np.ones(3))
+    path.with_suffix(".npz").replace(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("image.npy", shorten),  # mmap length is greater than file size
+        ("image.npy", lambda path: path.write_bytes(b"")),  # EOFError
+        ("image.npy", zeros),  # as after a power failure
+        ("image.npy", another_array),
+        ("image.npy", a_zip),
+        ("image.npy", Path.unlink),
+        ("case.json", shorten),
+        ("case.json", lambda path: path.write_bytes(b"")),
+        ("case.json", zeros),
+        ("case.json", lambda path: path.write_text('{"image": []}')),
+        ("case.json", lambda path: path.write_text("{}")),
+        ("case.json", Path.unlink),
+    ],
+)
+def test_damaged_entry_is_made_again(
+    cases: list[dict], tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable
+) -> None:
+    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    expected = data.volume(1)["image"].clone()
+    damage(data.entry(1) / name)
+    again = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+    assert torch.equal(again.volume(1)["image"], expected)
+    assert f"{data.entry(1)} is damaged and read again: " in caplog.text
+    caplog.clear()
+    assert torch.equal(again.volume(1)["image"], expected)
+    assert caplog.text == ""
+    assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 3
+
+
+def test_entries_reach_the_disk_before_they_have_their_name(
+    cases: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("the system does not name open files")
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noted_fsync(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        done.append("renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    entry = CachedVolumes(cases[:1], pipeline(), str(tmp_path / "cache")).entry(0)
+    assert set(done[:2]) == {"image.npy", "case.json"}
+    assert done[2].startswith(f".{entry.name}.")
+    assert done[3:] == ["renamed", "volumes"]
 
 
 def test_sampler_visits_every_case_equally_with_new_draws(cases: list[dict], tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ Every random draw is a function of (seed, key): the key that `EpochSampler` yiel
 draw, so samples do not depend on the number of workers or ranks, nor on whether a run was interrupted.
 """
 
+import copy
+import copyreg
 import hashlib
 import json
 import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
-from multiprocessing.pool import ThreadPool
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,14 @@ from tqdm import tqdm
 import pretext3d
 from pretext3d.data.keyed import KeyedItems
 from pretext3d.errors import UserError
-from pretext3d.files import new_folder, remove_old_drafts
+from pretext3d.files import discard_folder, new_folder, remove_old_drafts
 
 __all__ = ["CachedVolumes", "EpochSampler", "UsableVolumes", "default_cache_dir"]
 
 logger = logging.getLogger(__name__)
 
 MAX_INLINE_ELEMENTS = 64  # arrays of up to this size are kept in case.json, not in a separate file
-FORMAT = 1  # version of the cached files: a change here recomputes every cached volume
+FORMAT = 2  # version of the cached files: a change here recomputes every cached volume
 FILES = ("image", "label", "landmark_mask")  # the keys of a case that name files
 NAMES = (  # no transform reads them
     "id", "name", "source", "source_name", "subject", "subject_scope", "split", "fold",
@@ -53,11 +55,16 @@ def default_cache_dir() -> str:
 def describe(value: Any) -> Any:
     """A description of a transform or a setting that JSON can hold: equal for equal ones, in every process.
 
+    An object is described by what `pickle` would store of it: its class, arguments and state. This leaves out
+    what only its use adds, such as the flag of MONAI's transforms that each thread has for itself.
+
     Raises:
         UserError: For a lambda or a local function, whose meaning cannot be determined from outside.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, Path | torch.dtype | torch.device | np.dtype):
         return str(value)
     if isinstance(value, np.ndarray | torch.Tensor):
@@ -78,7 +85,12 @@ def describe(value: Any) -> Any:
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, np.random.RandomState):
         return None
-    return [f"{type(value).__module__}.{type(value).__qualname__}", describe(getattr(value, "__dict__", {}))]
+    reduce = copyreg.dispatch_table.get(type(value))
+    try:
+        stored = reduce(value) if reduce else value.__reduce_ex__(4)
+    except TypeError:  # a lock, an open file
+        stored = (type(value), getattr(value, "__dict__", {}))
+    return describe(stored)
 
 
 def file_stamp(path: str) -> list[Any]:
@@ -123,13 +135,14 @@ class CachedVolumes(KeyedItems):
             lambda t: isinstance(t, Randomizable) or not isinstance(t, Transform)
         )
         steps = transform.transforms
-        self.deterministic = Compose(steps[:first])
+        # a copy: what use leaves in a transform, such as the names of files in MONAI's readers, is in no key
+        self.deterministic = copy.deepcopy(Compose(steps[:first]))
         random = Compose(steps[first:] if first is not None else [])
         super().__init__(data=data, transform=transform, random=random, seed=seed)
         self.crops_per_volume = crops_per_volume
         self.folder = Path(cache_dir or default_cache_dir()) / "volumes"
         self.recipe = json.dumps(
-            [FORMAT, pretext3d.__version__, monai.__version__, describe(list(self.deterministic.transforms))]
+            [FORMAT, pretext3d.__version__, monai.__version__, describe(list(steps[:first]))]
         )
         self.entries: dict[int, Path] = {}
         if prepare:
@@ -145,10 +158,16 @@ class CachedVolumes(KeyedItems):
 
     def volume(self, case: int) -> dict[str, Any]:
         """The deterministic result of case `case`, memory-mapped; writing to it does not reach the disk."""
-        folder = self.entry(case)
-        if not folder.is_dir():
+        folder, item = self.entry(case), self.data[case]
+        try:
+            result = _read_entry(folder) if folder.is_dir() else {}
+        except Exception as error:  # whatever NumPy, JSON or the drive make of a damaged file
+            logger.warning("%s is damaged and read again: %s", folder, error)
+            discard_folder(folder)
+            result = {}
+        if not result:
             self._fill(case)
-        result, item = _read_entry(folder), self.data[case]
+            result = _read_entry(folder)
         return result | {key: item[key] for key in NAMES if key in item and key in result}
 
     def entry(self, case: int) -> Path:
@@ -173,9 +192,14 @@ class CachedVolumes(KeyedItems):
             remove_old_drafts(self.folder, "*.*")
         if missing:
             logger.info("reading %d of %d volumes into %s", len(missing), len(self.data), self.folder)
-            with ThreadPool(max(1, num_workers)) as pool:
-                done = pool.imap_unordered(self._fill, missing)
-                list(tqdm(done, total=len(missing), desc="reading volumes", unit="volume", disable=rank > 0))
+            pool = ThreadPoolExecutor(max(1, num_workers))
+            try:
+                futures = [pool.submit(self._fill, case) for case in missing]
+                bar = {"total": len(missing), "desc": "reading volumes", "unit": "volume"}
+                for future in tqdm(as_completed(futures), disable=rank > 0, **bar):
+                    future.result()
+            finally:  # a thread that still computes while the interpreter ends would abort it
+                pool.shutdown(cancel_futures=True)
             size = sum(file.stat().st_size for folder in distinct for file in folder.glob("*"))
             logger.info("these volumes take %.0f MB; the folder may be removed at any time", size / 1e6)
         if world > 1:
@@ -237,7 +261,7 @@ class UsableVolumes(CachedVolumes):
 def _write_entry(folder: Path, result: dict[str, Any]) -> None:
     """Write one case; the first writer wins, and a partial case never appears under its final name."""
     try:
-        with new_folder(folder) as draft:
+        with new_folder(folder, sync=True) as draft:
             _write_draft(draft, result)
     except OSError as error:
         raise UserError(f"cache_dir: {folder.parent} cannot be written: {error}") from error
@@ -249,7 +273,7 @@ def _write_draft(draft: Path, result: dict[str, Any]) -> None:
     for key, value in result.items():
         if isinstance(value, torch.Tensor | np.ndarray):
             array = np.asarray(value)
-            entry: dict[str, Any] = {"dtype": str(array.dtype)}
+            entry: dict[str, Any] = {"dtype": str(array.dtype), "shape": list(array.shape)}
             if isinstance(value, MetaTensor):
                 entry["affine"] = value.affine.tolist()
                 entry["file"] = str(value.meta.get("filename_or_obj", ""))
@@ -264,17 +288,24 @@ def _write_draft(draft: Path, result: dict[str, Any]) -> None:
 
 
 def _read_entry(folder: Path) -> dict[str, Any]:
+    """The content of an entry; any error where a file of it is missing, short or damaged."""
+    content = json.loads((folder / "case.json").read_text())
+    if not content:
+        raise ValueError("case.json is empty")
     result: dict[str, Any] = {}
-    for key, stored in json.loads((folder / "case.json").read_text()).items():
+    for key, stored in content.items():
         if "value" in stored:
             result[key] = stored["value"]
             continue
         entry = stored["array"]
         if "values" in entry:
-            array = np.asarray(entry["values"], dtype=entry["dtype"])
+            array = np.asarray(entry["values"], dtype=entry["dtype"]).reshape(entry["shape"])
         else:
             # mode 'c': torch needs a writable array, and what is written stays in this process's memory
-            array = np.load(folder / f"{key}.npy", mmap_mode="c")
+            array = np.lib.format.open_memmap(folder / f"{key}.npy", mode="c")
+            if [str(array.dtype), list(array.shape)] != [entry["dtype"], entry["shape"]]:
+                expected = f"{entry['dtype']} {entry['shape']}"
+                raise ValueError(f"{key}.npy: found {array.dtype} {list(array.shape)}, expected {expected}")
         tensor = torch.from_numpy(array)
         if "affine" in entry:
             meta = {"filename_or_obj": entry["file"]} if entry["file"] else {}

@@ -71,7 +71,8 @@ def _read(path: Path) -> NDArray[Any] | None:
 
 def _write(path: Path, array: NDArray[Any]) -> None:
     remove_old_drafts(path.parent, "*.tmp")
-    with replacing(path) as draft, draft.open("wb") as file:  # an open file: NumPy adds .npz to a name
+    # an open file: NumPy adds .npz to a name
+    with replacing(path, sync=True) as draft, draft.open("wb") as file:
         np.savez_compressed(file, array=array)
 
 
