@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from pretext3d.__main__ import main
-from pretext3d.commands.compare import cells, compare, report
+from pretext3d.commands.compare import cells, compare, plan, report
 from pretext3d.commands.compare.cells import Arm, Cell
 from pretext3d.commands.parser import read_overrides
 from pretext3d.errors import UserError
 
 SCRATCH, RESTART, VP = Arm("scratch"), Arm("restart"), Arm("vp", "runs/vp/checkpoints/best.pt", "d1")
+SHIPPED = Path(__file__).parents[2] / "bundles" / "vectorpose"  # weights of a 3D network
 COMMON = {"dataset_dir": "data", "max_epochs": 10}
 
 
@@ -209,27 +210,27 @@ def test_a_failed_cell_shows_its_log_and_the_others_go_on(
     assert run(FakeRunner(tmp_path / "cells"), tmp_path, todo) == []
 
 
-def test_job_has_the_same_budget_and_subset_for_every_arm(tmp_path: Path) -> None:
-    tuning = {"max_epochs": 10, "encoder": "unet4"}
-    runner = cells.CellRunner(tmp_path, Path("b/configs"), COMMON, tuning, {"dataset_dir": "data"})
-    jobs = {arm.name: runner.job(Cell(arm, 4, 2)) for arm in (SCRATCH, RESTART, VP)}
-    own = {"pretrained", "keep_head", "output_dir"}
-    shared = [{k: v for k, v in job["finetune"].items() if k not in own} for job in jobs.values()]
-    assert shared[0] == shared[1] == shared[2]
-    assert shared[0]["subset_seed"] == shared[0]["seed"] == 2
-    assert shared[0]["val_interval"] > shared[0]["max_epochs"]
-    assert "pretrained" not in jobs["scratch"]["finetune"]
-    assert jobs["vp"]["finetune"]["pretrained"] == VP.pretrained
-    restart = jobs["restart"]["finetune"]
-    assert restart["pretrained"] == str(tmp_path / "scratch_n004_seed2" / "checkpoints" / "final.pt")
-    assert restart["keep_head"] is True
-    assert "keep_head" not in jobs["vp"]["finetune"]
-    assert all(job["evaluate"]["weights"] == "final" for job in jobs.values())
-    # broken off after an epoch: goes on from there
-    (tmp_path / "vp_n004_seed2" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "vp_n004_seed2" / "checkpoints" / "epoch_0001.pt").touch()
-    assert runner.job(Cell(VP, 4, 2))["finetune"]["resume"] is True
-    assert "resume" not in jobs["vp"]["finetune"]
+def test_the_encoder_is_the_profile_s_in_2d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the row laptop_2d, not of laptop; cases are counted as volumes, not as slices."""
+    found = {
+        part: [{"id": f"{part}/slice{i}", "volume": part, "subject": part, "image": part} for i in range(3)]
+        for part in ("train", "val")
+    }
+    found |= {"test": [], "class_names": ["background", "liver"]}
+    started = []
+
+    def resolve(config: Path, given: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+        return {**plan.resolved(config, given, [key for key in keys if key != "cases"]), "cases": found}
+
+    monkeypatch.setattr(compare, "resolved", resolve)
+    monkeypatch.setattr(compare, "run_all", lambda cells, runner, *_: started.append(runner) or [])
+    words = ["--spatial_dims", "2", "--profile", "laptop", "--profiles::laptop_2d::encoder", "resnet10"]
+    words += ["--num_labelled", "1", "--output_dir", str(tmp_path)]
+    assert main(["compare", *words]) == 0
+    assert started[0].tuning["encoder"] == "resnet10"
+    assert started[0].head == ("", "background", "liver")
+    saved = json.loads((tmp_path / "comparison.json").read_text())
+    assert (saved["held_out"]["0"], saved["labelled_pool"]["0"]) == (["val"], ["train"])
 
 
 def test_cells_run_side_by_side() -> None:
@@ -317,6 +318,11 @@ def test_overrides_are_read_as_the_bundle_reads_them() -> None:
     [
         ("--arms scratch nonsense", "expected scratch, restart or NAME=PATH"),
         ("--arms vp=not_there", "--arms vp: pretrained: not_there: not found"),
+        (
+            f"--spatial_dims 2 --arms vp={SHIPPED}",
+            "--arms vp: .* spatial_dims 3, this one has spatial_dims 2",
+        ),
+        ("--spatial_dims 4", "spatial_dims: found 4, expected 2 or 3"),
         ("--arms scratch=somewhere", "expected another NAME"),
         ("--arms scratch scratch", "expected different names"),
         ("--num_labelled 0", "num_labelled: found .0., expected different whole numbers from 1"),
@@ -336,14 +342,6 @@ def test_mistakes_are_one_line(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert re.search(message, error)
-
-
-def test_each_seed_of_a_monte_carlo_comparison_splits_anew(tmp_path: Path) -> None:
-    for monte_carlo in (False, True):
-        runner = cells.CellRunner(tmp_path, tmp_path, {}, {"batch_size": 2}, {}, monte_carlo=monte_carlo)
-        job = runner.job(Cell(SCRATCH, 4, 7))
-        for part in ("finetune", "evaluate"):  # the cases that are held out are the ones that are measured
-            assert job[part].get("split_seed") == (7 if monte_carlo else None)
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

@@ -125,12 +125,12 @@ def check_method(pretrained: Pretrained, method: str) -> None:
         )
 
 
-def check_spatial_dims(pretrained: Pretrained, spatial_dims: int) -> None:
-    """Refuse weights of a 3D network for a 2D one, and the reverse; 0 = any. No tensor is read."""
-    found = (pretrained.record.get("backbone") or {}).get("spatial_dims", spatial_dims)
+def check_spatial_dims(file: Path, record: Mapping[str, Any], spatial_dims: int) -> None:
+    """Refuse weights of a 3D network for a 2D one, and the reverse; 0 = any. Only the record is read."""
+    found = (record.get("backbone") or {}).get("spatial_dims", spatial_dims)
     if spatial_dims and found != spatial_dims:
         raise UserError(
-            f"{pretrained.file}: its network has spatial_dims {found}, this one has spatial_dims "
+            f"{file}: its network has spatial_dims {found}, this one has spatial_dims "
             f"{spatial_dims}; expected weights of a {spatial_dims}D network: choose another checkpoint, or "
             f"--spatial_dims {found}"
         )
@@ -177,7 +177,7 @@ def transfer_weights(
     network = unwrap(network)
     backbone = network.get_submodule("backbone")
     records = record.get("backbone") or {}, getattr(backbone, "record", {})
-    check_spatial_dims(pretrained, records[1].get("spatial_dims", 0))
+    check_spatial_dims(file, record, records[1].get("spatial_dims", 0))
     adapt = Adapter(record, backbone)
     excluded = (*exclude, *(f"backbone.{name}." for name in records[0].get("untrained", ())))
     parts = ("backbone.", "head.") if keep_head else ("backbone.",)
@@ -268,7 +268,7 @@ def load_pretrained(
     if not isinstance(pretrained, Pretrained):
         pretrained = read_pretrained(pretrained)
     file, record = pretrained.file, pretrained.record.get("backbone") or {}
-    check_spatial_dims(pretrained, spatial_dims)
+    check_spatial_dims(file, pretrained.record, spatial_dims)
     check_unseen(held_out, pretrained.record, refuse=False)
     check_window(file, pretrained.record.get("normalisation") or {}, normalisation)
     if "encoder" not in record:
@@ -321,7 +321,7 @@ def _read_finetuned(
         pretrained = read_pretrained(pretrained, weights)
     file, record = pretrained.file, pretrained.record
     check_method(pretrained, task)
-    check_spatial_dims(pretrained, spatial_dims)
+    check_spatial_dims(file, record, spatial_dims)
     logger.info("weights: %s", file)
     if in_channels and in_channels != record["channels"]:
         raise UserError(

@@ -33,11 +33,17 @@ NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training, s
 
 @dataclass(frozen=True)
 class Arm:
-    """The source of the initial weights: scratch, restart (a scratch cell), or a pre-trained checkpoint."""
+    """The source of the initial weights: scratch, restart (a scratch cell), or a pre-trained checkpoint.
+
+    An arm keeps the output layer of its weights where it is that of the comparison's segmentation: the same
+    classes and decoder. So restart keeps it, as does the checkpoint of any such segmentation; pre-training
+    has none to keep.
+    """
 
     name: str
     pretrained: str = ""  # the checkpoint's path; '' for scratch and restart
     digest: str = ""  # sha256 of that file: the arm is the same wherever the file is
+    head: tuple[str, ...] = ()  # of a segmentation's checkpoint: its decoder and its classes
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class CellRunner:
         threads: Number of threads of each process, OMP_NUM_THREADS.
         descriptors: Open files that each process keeps open too (a lock on the comparison's folder).
         monte_carlo: Whether each seed has its own split.
+        head: Decoder and classes of the comparison: an arm with the same ones keeps its output layer.
     """
 
     def __init__(
@@ -121,8 +128,9 @@ class CellRunner:
         threads: int = 1,
         descriptors: Sequence[int] = (),
         monte_carlo: bool = False,
+        head: Sequence[str] = (),
     ) -> None:
-        self.monte_carlo = monte_carlo
+        self.monte_carlo, self.head = monte_carlo, tuple(head)
         self.cells_dir, self.configs = cells_dir, configs
         self.threads, self.descriptors = threads, descriptors
         self.common, self.tuning, self.evaluation = dict(common), dict(tuning), dict(evaluation)
@@ -138,7 +146,12 @@ class CellRunner:
             "num_labelled": cell.num_labelled,
             "seed": cell.seed,
         }
+        own |= {"keep_head": True} if cell.arm.head and self.keeps_head(cell) else {}
         return {**own, "common": self.common}
+
+    def keeps_head(self, cell: Cell) -> bool:
+        """Whether the cell starts from the output layer of its weights, too (see `Arm`)."""
+        return bool(cell.needs) or (cell.arm.head != () and cell.arm.head == self.head)
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the cell is done; refuses one that was done, or started, with other settings."""
@@ -170,7 +183,7 @@ class CellRunner:
         own |= {"split_seed": cell.seed} if self.monte_carlo else {}
         tuning = {**self.tuning, **own, "val_interval": NEVER_VALIDATE}
         tuning |= {"pretrained": first} if first else {}
-        tuning |= {"keep_head": True} if cell.needs else {}
+        tuning |= {"keep_head": True} if self.keeps_head(cell) else {}
         tuning |= {"resume": True} if any((folder / "checkpoints").glob("epoch_*.pt")) else {}
         files = [str(self.configs / name) for name in ("finetune.yaml", "evaluate.yaml")]
         return {

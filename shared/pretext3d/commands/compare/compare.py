@@ -30,9 +30,11 @@ from pretext3d.commands.compare.plan import (
 )
 from pretext3d.commands.compare.report import write_report
 from pretext3d.commands.parser import command_parser, read_overrides
+from pretext3d.data.slices import volume_of
 from pretext3d.data.splits import evaluation_cases
 from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import check_spatial_dims
 
 EXAMPLES = """
 arms
@@ -40,6 +42,8 @@ arms
   restart        trained twice: starts from the finished scratch cell with the same labels and seed
   NAME=PATH      a pre-trained run, bundle or checkpoint; NAME is yours. {num_labelled} and {seed} in PATH
                  stand for the cell's: NAME='runs/roi_n{num_labelled}_seed{seed}', one pre-training per cell
+The backbone of an arm is transferred, and its output layer where it is one of this segmentation (the same
+classes and decoder): that of restart, or of any such fine-tuned run. Pre-training has none; a new one starts.
 
 examples
   pretext3d compare --dataset_dir ../data/hippocampus --arms scratch restart vectorpose=runs/vp \\
@@ -117,9 +121,14 @@ def save_plan(
         "labelled_pool": before.get("labelled_pool", {}),
     }
     for seed, found in cases.items():
-        content["held_out"][str(seed)] = sorted(case["id"] for case in evaluation_cases(found))
-        content["labelled_pool"][str(seed)] = sorted(case["id"] for case in found["train"])
+        content["held_out"][str(seed)] = volumes(evaluation_cases(found))
+        content["labelled_pool"][str(seed)] = volumes(found["train"])
     write_json(file, content)
+
+
+def volumes(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The ids of the cases, sorted; of slices those of their volumes."""
+    return sorted({volume_of(case) for case in cases})
 
 
 def check_earlier(output_dir: Path, common: Mapping[str, Any]) -> None:
@@ -206,7 +215,9 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         raise UserError(
             "--split_seed: found with --monte_carlo, which sets it to each seed; expected one of them"
         )
-    arms = Arms(options.arms, options.num_labelled, options.seeds, options.encoder)
+    spatial_dims = given.get("spatial_dims", finetune.get("spatial_dims", 3))
+    check_spatial_dims(spatial_dims)
+    arms = Arms(options.arms, options.num_labelled, options.seeds, options.encoder, spatial_dims)
     dataset_dir: Any = read_overrides(["--dataset_dir", options.dataset_dir])["dataset_dir"]
     if isinstance(dataset_dir, str) and dataset_dir:
         dataset_dir = str(Path(dataset_dir).resolve())
@@ -215,27 +226,29 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     for seed in options.seeds:
         split = {"split_seed": seed} if options.monte_carlo else {}
         if split or not cases:
-            wanted = [*BUDGET, "profiles", "cases"]
+            wanted = [*BUDGET, "settings", "decoder", "cases"]
             facts = resolved(configs / "finetune.yaml", {**given, **split, "num_labelled": 0}, wanted)
-            cases[seed], profiles = facts.pop("cases"), facts.pop("profiles")
+            cases[seed], settings, decoder = (facts.pop(key) for key in ("cases", "settings", "decoder"))
         cases.setdefault(seed, next(iter(cases.values())))
     measured = {seed: evaluation_cases(found) for seed, found in cases.items()}
-    splits = {tuple(sorted(case["id"] for case in found)) for found in measured.values()}
+    splits = {tuple(volumes(found)) for found in measured.values()}
     if options.monte_carlo and len(splits) < len(cases):
         raise UserError(
             "--monte_carlo: seeds hold out the same cases (the data list or --fold decides); expected a "
             "split by seed"
         )
     most = min(len(by_subject(found["train"])) for found in cases.values())
-    held_out = len(next(iter(measured.values())))
+    held_out = len(volumes(next(iter(measured.values()))))
     if max(options.num_labelled) > most:
         raise UserError(
             f"--num_labelled: found {max(options.num_labelled)}, expected at most {most}: the labelled "
             f"subjects that train, with {held_out} cases held out"
         )
-    encoder = arms.encoder or profiles.get(facts["profile"], {}).get("encoder", "")
+    encoder = arms.encoder or settings["encoder"]
     tuning = {**given, "encoder": encoder}
     facts |= {"split_seed": "each cell's seed"} if options.monte_carlo else {}
+    if spatial_dims == 2 or (isinstance(dataset_dir, list) and len(dataset_dir) > 1):
+        facts["evaluation"] = "per volume, subjects of each data set"  # other than in earlier versions
     # in JSON's form, so that it can be compared with what is on disk
     common = json.loads(json.dumps({**tuning, **facts, "configuration": digest}, default=str))
 
@@ -258,6 +271,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
             threads,
             descriptors,
             options.monte_carlo,
+            (decoder, *next(iter(cases.values()))["class_names"]),
         )
         cells = [
             Cell(arms.at(name, n, seed), n, seed)

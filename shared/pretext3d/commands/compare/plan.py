@@ -65,14 +65,22 @@ class Arms:
         numbers: Numbers of labelled cases.
         seeds: Seeds of the cells.
         encoder: Encoder of all arms; '' = the pre-trained arms'.
+        spatial_dims: Number of spatial axes of the comparison, 3 or 2; 0 = not checked.
 
     Raises:
-        UserError: an arm that cannot be read, names used twice, different encoders.
+        UserError: an arm that cannot be read, names used twice, different encoders, weights of another number
+            of spatial axes.
     """
 
     def __init__(
-        self, words: Sequence[str], numbers: Sequence[int], seeds: Sequence[int], encoder: str = ""
+        self,
+        words: Sequence[str],
+        numbers: Sequence[int],
+        seeds: Sequence[int],
+        encoder: str = "",
+        spatial_dims: int = 0,
     ) -> None:
+        self.spatial_dims = spatial_dims
         paths: dict[str, str] = {}
         for word in words:
             name, equals, path = word.partition("=")
@@ -103,17 +111,21 @@ class Arms:
         self.encoder = next(iter(self.encoders.values()), "")
 
     def _read(self, name: str, path: str, num_labelled: int, seed: int) -> Arm:
-        from pretext3d.training.pretrained import read_record, resolve_pretrained
+        from pretext3d.training.pretrained import check_spatial_dims, read_record, resolve_pretrained
 
         if not path:
             return Arm(name)
         try:
             filled = path.replace("{num_labelled}", str(num_labelled)).replace("{seed}", str(seed))
             file = resolve_pretrained(filled).resolve()
-            self.encoders[name] = (read_record(file).get("backbone") or {}).get("encoder", "unknown")
+            record = read_record(file)
+            check_spatial_dims(file, record, self.spatial_dims)
+            self.encoders[name] = (record.get("backbone") or {}).get("encoder", "unknown")
         except UserError as error:
             raise UserError(f"--arms {name}: {error}") from error
-        return Arm(name, str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16])
+        segments = record.get("method") == "segmentation"
+        head = (str(record.get("decoder", "")), *map(str, record.get("class_names", ()))) if segments else ()
+        return Arm(name, str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16], head)
 
     def at(self, name: str, num_labelled: int, seed: int) -> Arm:
         """An arm with its weights for one cell."""
@@ -149,6 +161,7 @@ def leak(arm: Arm, held_out: Sequence[Mapping[str, Any]]) -> str:
 
     A checkpoint's record has the fingerprints of the cases that it was trained on.
     """
+    from pretext3d.data.slices import volume_of
     from pretext3d.data.splits import trained_on
     from pretext3d.training.pretrained import read_record
 
@@ -158,7 +171,8 @@ def leak(arm: Arm, held_out: Sequence[Mapping[str, Any]]) -> str:
     both = trained_on([dict(case) for case in held_out], record)
     if not both:
         return ""
+    count = len({volume_of(case) for case in held_out})
     return (
-        f"arm {arm.name}: its pre-training saw {len(both)} of the {len(held_out)} held-out cases "
+        f"arm {arm.name}: its pre-training saw {len(both)} of the {count} held-out cases "
         f"({both[0]} ...); pre-train with the val_fraction and split_seed that you compare with"
     )

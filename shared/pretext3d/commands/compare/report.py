@@ -39,7 +39,8 @@ Difference: arm - {baseline}, paired by (seed, case); the 95 % interval is a per
 {draws:,} draws of seeds and of subjects, each with all its cases, with replacement:
 {crossing}.
 With three seeds or fewer it is rough; with one seed it covers the subjects only. *restart* is scratch
-trained twice: what more training gives without any pre-training."""
+trained twice: what more training gives without any pre-training. An arm starts from the output layer of its
+weights where it is one of this segmentation, as that of restart, and from a new one otherwise."""
 
 
 def read_cells(output_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
