@@ -148,8 +148,10 @@ def new_folder(path: Path, sync: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock file `path`, removed at the end; the system releases it if the process dies.
+
+    Gives True; False where the file system has no locks.
 
     On a file system without locks the block runs without one: it has to be correct, if not efficient, when
     two processes run it.
@@ -163,6 +165,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         OSError: the file cannot be opened.
     """
     lock = filelock.FileLock(path, timeout=-1 if wait else RETRY_LOCK, mode=0o666, fallback_to_soft=False)
+    held = True
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -170,9 +173,10 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+        held = False
         logger.debug("no locks in %s", path.parent)
     try:
-        yield
+        yield held
     finally:
         with contextlib.suppress(OSError):  # Windows does not remove an open file
             path.unlink(missing_ok=True)

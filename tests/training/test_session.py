@@ -12,7 +12,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from pretext3d.errors import UserError, find_user_error
-from pretext3d.training import session
+from pretext3d.training import run_folder, session
 from pretext3d.training.processes import check_launched
 from pretext3d.training.session import begin, finish, profile_settings, spatial_size
 
@@ -48,7 +48,6 @@ finalize:
 - _target_: pretext3d.training.session.finish
   output_dir: '@output_dir'
   wrote: [result.txt (the number of epochs), missing.pt]
-  next_command: "$'evaluate ' + @output_dir"
 """
 
 
@@ -63,9 +62,8 @@ def _as_before(monkeypatch):
     monai.utils.misc._seed = seed
     for handler in logging.getLogger().handlers:
         handler.removeFilter(session._shown)
-    for handler in [h for h in logging.getLogger().handlers if isinstance(h, session._RunLog)]:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+    for folder in list(run_folder._open):
+        run_folder.close_folder(folder)
 
 
 @pytest.fixture
@@ -243,11 +241,11 @@ def test_merged_configuration_is_saved_and_runs(config, tmp_path) -> None:
     assert (tmp_path / "again" / "result.txt").read_text() == "4"
 
 
-def test_finish_says_what_was_written_and_what_is_next(config, tmp_path, caplog) -> None:
+def test_finish_says_what_was_written(config, tmp_path, caplog) -> None:
     caplog.set_level(logging.INFO)
     folder = tmp_path / "run"
     run(config, output_dir=str(folder))
-    message = f"done: {folder}\n  result.txt (the number of epochs)\nnext:\n  evaluate {folder}"
+    message = f"done: {folder}\n  result.txt (the number of epochs)"
     assert caplog.messages[-1] == message
     log = (folder / "log.txt").read_text()
     assert log.endswith(f"INFO pretext3d.training.session: {message}\n")
@@ -256,7 +254,7 @@ def test_finish_says_what_was_written_and_what_is_next(config, tmp_path, caplog)
     assert (folder / "log.txt").read_text() == log
 
 
-def test_finish_without_a_next_command(tmp_path, caplog) -> None:
+def test_finish_without_files(tmp_path, caplog) -> None:
     caplog.set_level(logging.INFO)
     finish(str(tmp_path))
     assert caplog.messages == [f"done: {tmp_path}"]

@@ -14,7 +14,7 @@ from pretext3d.checking import closest_hint
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.training.workflow import running_workflow
 
-__all__ = ["check_overrides"]
+__all__ = ["check_overrides", "command_line"]
 
 # Set by `monai.bundle run` itself (experiment tracking), not in any configuration file.
 MONAI_KEYS = {
@@ -36,7 +36,7 @@ def check_overrides() -> None:
     workflow = running_workflow()
     if workflow is None:
         return
-    files, overrides = _command_line()
+    files, overrides = command_line()
     if not files:
         files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
     entries = [entry for file in files for entry in ConfigParser.load_config_file(file).items()]
@@ -104,7 +104,7 @@ def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:
     return f"--{key}: no such key in {', '.join(Path(f).name for f in files)}{hint}"
 
 
-def _command_line() -> tuple[list[str], list[str]]:
+def command_line() -> tuple[list[str], list[str]]:
     """The configuration files and override keys of the `monai.bundle run` in progress, if there is one."""
     frame = inspect.currentframe()
     while frame is not None:

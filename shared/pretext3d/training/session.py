@@ -10,6 +10,7 @@ import random
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from pretext3d.checking import is_whole, number, whole_number
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import refuse_earlier_run
+from pretext3d.training.overrides import command_line
 from pretext3d.training.processes import leave
+from pretext3d.training.run_folder import close_folder, open_folder
 from pretext3d.training.workflow import bundle_root, has_setting, running_workflow, setting
 
 __all__ = ["begin", "finish", "profile_settings", "spatial_size"]
@@ -71,6 +74,8 @@ def begin(
 ) -> None:
     """Check the values, open the log, seed everything, save the merged configuration in `output_dir`.
 
+    A training holds its folders until `finish`, or until its process ends: see `run_folder`.
+
     An argument that is None takes the value of the running configuration's key of that name, if present.
 
     Args:
@@ -87,8 +92,9 @@ def begin(
         training: False for evaluation and inference, which do not check `ckpt_dir`, counts or rates.
 
     Raises:
-        UserError: a value of the wrong type or out of range, an earlier run in `ckpt_dir`, or an `output_dir`
-            that cannot be written. Nothing is written in these cases.
+        UserError: a value of the wrong type or out of range, an earlier run in `ckpt_dir`, another run that
+            is writing there or into `output_dir`, or an `output_dir` that cannot be written. Nothing is
+            written in these cases.
     """
     workflow = running_workflow()
     resumable = workflow is not None and "resume" in workflow.parser.config
@@ -112,25 +118,23 @@ def begin(
     _check_device(device)
     resume = bool(setting("resume", False)) if resume is None else resume
     ckpt_dir = setting("ckpt_dir", "") if ckpt_dir is None else ckpt_dir
-    if ckpt_dir and training and not resume:
-        refuse_earlier_run(ckpt_dir)
+    starts = bool(ckpt_dir) and training and not resume
     rank = idist.get_rank()  # a collective call: every process has to make it
+    if rank > 0 and starts:
+        refuse_earlier_run(ckpt_dir)
     if rank > 0:  # one process reports
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
     if rank == 0:
-        folder = Path(output_dir)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _open_log(folder / "log.txt")
-        except OSError as error:
-            raise UserError(f"output_dir: {folder} cannot be written: {error}") from error
-        if resume and training and (folder / save_config).exists():
+        if resume and training and Path(output_dir, save_config).exists():
             save_config = "config_resume.yaml"
-        if workflow is not None:
-            ConfigParser.export_config_file(
-                _plain(workflow.parser.config), str(folder / save_config), fmt="yaml", sort_keys=False
-            )
+        open_folder(
+            output_dir,
+            held=[ckpt_dir or output_dir, output_dir] if training else [],
+            configuration=", ".join(command_line()[0]),
+            check=partial(refuse_earlier_run, ckpt_dir) if starts else lambda: None,
+            written={} if workflow is None else {save_config: partial(_save_config, workflow.parser.config)},
+        )
     _leave_cores_to_workers(int(counts.get("num_workers", 0)))
     set_determinism(seed=seed)
     random.seed(seed)
@@ -199,29 +203,23 @@ def spatial_size(value: int | Sequence[int], spatial_dims: int = 3, key: str = "
     return tuple(sizes)  # type: ignore[arg-type]
 
 
-def finish(
-    output_dir: str | None = None, wrote: Sequence[str] = (), next_command: str = "", next_step: str = ""
-) -> None:
+def finish(output_dir: str | None = None, wrote: Sequence[str] = (), next_step: str = "") -> None:
     """Report what the run wrote and what to type next; end a distributed run; close the log.
 
     Args:
         output_dir: Folder of the run; None = the running configuration's.
         wrote: File names or patterns in it, each with a remark after a space; those that exist are listed.
-        next_command: Command to suggest.
-        next_step: Step to suggest instead, a key of NEXT: finetune or evaluate.
+        next_step: Step whose command is suggested, a key of NEXT: finetune or evaluate.
     """
     output_dir = setting("output_dir", "") if output_dir is None else output_dir
     if idist.get_rank() == 0:
         lines = [f"done: {output_dir}"]
         lines += [f"  {name}" for name in wrote if any(Path(output_dir).glob(name.split()[0]))]
-        suggested = next_command or (suggestion(next_step) if next_step else "")
-        if suggested:
-            lines += ["next:", f"  {suggested}"]
+        if next_step:
+            lines += ["next:", f"  {suggestion(next_step)}"]
         logger.info("%s", "\n".join(lines))
     leave()
-    for handler in [h for h in logging.getLogger().handlers if isinstance(h, _RunLog)]:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+    close_folder(output_dir)
 
 
 def suggestion(step: str) -> str:
@@ -280,14 +278,8 @@ def _shown(record: logging.LogRecord) -> bool:
     return "is terminating due to exception" not in str(record.msg)
 
 
-class _RunLog(logging.FileHandler):
-    """The log file of one run; its own class distinguishes it from other handlers."""
-
-
-def _open_log(path: Path) -> None:
-    handler = _RunLog(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
+def _save_config(config: Mapping[str, Any], path: Path) -> None:
+    ConfigParser.export_config_file(_plain(config), str(path), fmt="yaml", sort_keys=False)
 
 
 def _plain(value: Any) -> Any:
