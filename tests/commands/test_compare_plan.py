@@ -53,5 +53,10 @@ def test_a_pretraining_that_saw_the_held_out_cases_is_told(
     arm = Arm("vp", "elsewhere/model.pt", "d1")
     assert "saw 1 of the 2 held-out cases (y ...)" in plan.leak(arm, cases[1:])
     assert plan.leak(arm, cases[2:]) == ""
+    assert "with val_fraction 0.2 there, 0.3 here" in plan.leak(arm, cases[1:], {"val_fraction": 0.3})
+    with pytest.raises(UserError, match=r"arm vp: its pre-training saw 1 of the 2 test cases \(y ...\)"):
+        plan.leak(arm, cases[1:], tested=True)
+    slices = [{**cases[1], "id": f"y/slice{n}", "volume": "y"} for n in range(3)]
+    assert "saw 1 of the 1 held-out cases" in plan.leak(arm, slices)  # a volume
     record["data"] = {}
     assert "does not say what it was trained on" in plan.leak(arm, cases)

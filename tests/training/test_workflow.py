@@ -9,7 +9,7 @@ from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
 from pretext3d.training.batches import PrepareTargets
 from pretext3d.training.metrics import ValidationLoss
-from pretext3d.training.record import data_name
+from pretext3d.training.record import data_name, split_settings
 from pretext3d.training.report import RunReport
 from pretext3d.training.workflow import bundle_root, dated_folder, is_not_rank0, setting
 
@@ -132,6 +132,16 @@ def test_record_of_a_pretraining_in_2d(workflow: ConfigWorkflow) -> None:
     }
     assert {key: record[key] for key in expected} == expected  # type: ignore[index]
     assert record["data"] == {"name": "heads", "train": []}  # type: ignore[index]
+
+
+def test_a_pretraining_records_the_split_where_it_is_not_the_default(workflow: ConfigWorkflow) -> None:
+    """test_fraction is 0.1, the other keys have their defaults."""
+    assert split_settings() == {}  # without a configuration
+    assert content(workflow, "pretraining")["split"] == {"test_fraction": 0.1}  # type: ignore[index]
+    workflow.parser["test_fraction"] = 0.0
+    assert "split" not in content(workflow, "pretraining")  # type: ignore[operator]
+    workflow.parser["fold"] = 2
+    assert content(workflow, "pretraining")["split"] == {"fold": 2}  # type: ignore[index]
 
 
 def test_name_of_the_data() -> None:

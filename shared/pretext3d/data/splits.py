@@ -21,14 +21,16 @@ from pretext3d.data.subjects import by_subject, person_of, subject_of
 from pretext3d.errors import UserError
 
 __all__ = [
-    "Split", "check_unseen", "evaluation_cases", "fingerprints", "labelled_subset", "split_cases",
-    "trained_on",
+    "SPLIT", "Split", "check_unseen", "evaluation_cases", "fingerprints", "labelled_subset", "other_split",
+    "split_cases", "trained_on",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
+# the keys that choose who is held out, and their defaults; a record leaves defaults out
+SPLIT: dict[str, Any] = {"val_fraction": 0.2, "test_fraction": 0.0, "fold": None, "split_seed": 0}
 BLOCKS, BLOCK_BYTES = 64, 4096  # blocks of a case's files from which its fingerprint is computed
 
 
@@ -265,13 +267,37 @@ def _among(cases: Sequence[Case], known: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(volume_of(case) for case, text in pairs if text in listed))
 
 
-def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool = True) -> None:
+def other_split(record: Mapping[str, Any], split: Mapping[str, Any]) -> str:
+    """The keys of the split that a checkpoint's training had otherwise, with both values; '' for none.
+
+    Args:
+        record: Record of the checkpoint.
+        split: Values of the keys here; a key that is missing is not compared.
+
+    Examples:
+        >>> other_split({"split": {"test_fraction": 0.2}}, {"test_fraction": 0.0, "split_seed": 0})
+        'test_fraction 0.2 there, 0.0 here'
+    """
+    there = {**SPLIT, **(record.get("split") or {})}
+    differ = [key for key in SPLIT if key in split and split[key] != there[key]]
+    return ", ".join(f"{key} {there[key]} there, {split[key]} here" for key in differ)
+
+
+def check_unseen(
+    cases: Sequence[Case],
+    record: Mapping[str, Any],
+    refuse: bool = True,
+    split: Mapping[str, Any] | None = None,
+    what: str = "held-out",
+) -> None:
     """Make sure that a checkpoint was not trained on the cases that evaluate it.
 
     Args:
         cases: Held-out cases.
         record: Record of the checkpoint; {} = from scratch.
         refuse: Whether to raise an error; False: only warn.
+        split: Values of the keys that hold the cases out, to name those that the training had otherwise.
+        what: Name of the cases in messages.
 
     Raises:
         UserError: With `refuse`, if a held-out case was trained on, or there is no held-out case.
@@ -285,14 +311,15 @@ def check_unseen(cases: Sequence[Case], record: Mapping[str, Any], refuse: bool 
         "were trained on": trained_on(cases, record),
         "chose the weights (best.pt)": _among(cases, (record.get("split") or {}).get("val")),
     }
-    for what, ids in faults.items():
+    differ = other_split(record, split or {})
+    for seen, ids in faults.items():
         if not ids:
             continue
         count = len({volume_of(case) for case in cases})
         message = (
-            f"{len(ids)} of {count} held-out cases {what} ({', '.join(ids[:4])}"
-            f"{', ...' if len(ids) > 4 else ''}): give the same val_fraction, test_fraction, split_seed, "
-            "fold and subjects as in that training"
+            f"{len(ids)} of {count} {what} cases {seen} ({', '.join(ids[:4])}"
+            f"{', ...' if len(ids) > 4 else ''}){f', with {differ}' if differ else ''}: give the same "
+            "val_fraction, test_fraction, split_seed, fold and subjects as in that training"
         )
         if refuse:
             raise UserError(message)

@@ -29,6 +29,7 @@ from pretext3d.networks.factory import build_backbone, rebuild
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import load_checkpoint, unwrap
 from pretext3d.training.checkpointer import epoch_files
+from pretext3d.training.record import split_settings
 from pretext3d.training.transfer import Adapter, Row, TransferReport, mark_transferred
 
 __all__ = [
@@ -229,6 +230,7 @@ def load_pretrained(
     normalisation: Mapping[str, Any] | None = None,
     exclude: Sequence[str] = (),
     spatial_dims: int = 3,
+    tested: Sequence[dict[str, Any]] = (),
 ) -> SegmentationNet | ClassificationNet:
     """A network for a labelled task: its backbone rebuilt from a checkpoint's record alone, or from scratch.
 
@@ -243,14 +245,17 @@ def load_pretrained(
         task: Name of the task, segmentation or classification.
         decoder: Decoder of a segmentation, see `SegmentationNet`.
         keep_head: Whether to transfer the head too, from a segmentation checkpoint with the same classes.
-        held_out: Cases for evaluation: a warning where the checkpoint was trained on one.
+        held_out: Validation cases: a warning where the checkpoint was trained on one. It names the keys of
+            the split that differ between that training and the running configuration.
         normalisation: Scaling of the intensities: a warning where the checkpoint was trained in a window and
             this is none or another one, since the same tissue then looks different.
         exclude: Prefixes of tensor names, see `transfer_weights`.
         spatial_dims: Number of spatial axes, 3 or 2; the checkpoint's must be the same.
+        tested: Cases of the test set: none may have trained the checkpoint, or chosen its weights.
 
     Raises:
-        UserError: no such checkpoint, one of another encoder, or one that does not fit.
+        UserError: no such checkpoint, one of another encoder, one that does not fit, or one that has seen a
+            test case.
     """
 
     def network_of(backbone: Backbone) -> SegmentationNet | ClassificationNet:
@@ -269,7 +274,10 @@ def load_pretrained(
         pretrained = read_pretrained(pretrained)
     file, record = pretrained.file, pretrained.record.get("backbone") or {}
     check_spatial_dims(file, pretrained.record, spatial_dims)
-    check_unseen(held_out, pretrained.record, refuse=False)
+    split = split_settings()
+    check_unseen(held_out, pretrained.record, refuse=False, split=split, what="validation")
+    if tested:
+        check_unseen(tested, pretrained.record, split=split, what="test")
     check_window(file, pretrained.record.get("normalisation") or {}, normalisation)
     if "encoder" not in record:
         raise UserError(f"{file}: its record names no encoder; the network cannot be rebuilt from it")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretext3d.data.splits import fingerprints
+from pretext3d.data.splits import SPLIT, fingerprints
 from pretext3d.training.workflow import bundle_root, has_setting, setting
 
-__all__ = ["labelled_record", "pretraining_record"]
+__all__ = ["labelled_record", "pretraining_record", "split_settings"]
 
 
 def pretraining_record(
@@ -19,7 +19,7 @@ def pretraining_record(
     """What fine-tuning needs to know about a pre-training, from the keys of the running configuration.
 
     They are network_def (with the submodule `backbone`), cases (what `prepare_cases` found), dataset_dir,
-    channels, modalities, slices, normalisation and seed.
+    channels, modalities, slices, normalisation, seed and those that select the held-out cases.
 
     Args:
         method: Name of the method.
@@ -28,12 +28,14 @@ def pretraining_record(
 
     Returns:
         method, backbone (see `Backbone.record`), channels (their number), channel_indices, pixdim (mm),
-        normalisation, seed, modalities and slices where given, `more`, and data: the folder's name, never its
-        path, and a fingerprint of each training case.
+        normalisation, seed, modalities and slices where given, split (val_fraction, test_fraction, fold and
+        split_seed, where they are not the defaults), `more`, and data: the folder's name, never its path, and
+        a fingerprint of each training case.
     """
     trained = list(setting("cases")["train"] if train is None else train)
     data = {"name": data_name(setting("dataset_dir")), "train": distinct(trained)}
-    return {"method": method, **_common(), **more, "data": data}
+    other = {key: value for key, value in split_settings().items() if value != SPLIT[key]}
+    return {"method": method, **_common(), **({"split": other} if other else {}), **more, "data": data}
 
 
 def labelled_record(
@@ -85,6 +87,11 @@ def labelled_record(
         named = str(setting("pretrained") or "") if pretrained is None else pretrained
         record["data"]["pretrained"] = Path(named.rstrip("/")).name
     return record
+
+
+def split_settings() -> dict[str, Any]:
+    """The keys of the running configuration that choose who is held out; {} without one."""
+    return {key: setting(key) for key in SPLIT if has_setting(key)}
 
 
 def _common() -> dict[str, Any]:

@@ -31,7 +31,7 @@ from pretext3d.commands.compare.plan import (
 from pretext3d.commands.compare.report import write_report
 from pretext3d.commands.parser import command_parser, read_overrides
 from pretext3d.data.slices import volume_of
-from pretext3d.data.splits import evaluation_cases
+from pretext3d.data.splits import SPLIT, evaluation_cases
 from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
@@ -283,7 +283,16 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
             runner.is_done(cell)  # refuses other settings, before anything runs
         warnings = {}
         for name, weights in arms.weights().items():
-            texts = [leak(arm, measured[seed]) for arm, seed in weights]
+            split = {key: given.get(key, finetune.get(key, value)) for key, value in SPLIT.items()}
+            texts = [
+                leak(
+                    arm,
+                    measured[seed],
+                    {**split, **({"split_seed": seed} if options.monte_carlo else {})},
+                    tested=bool(cases[seed]["test"]),
+                )
+                for arm, seed in weights
+            ]
             if any(texts):
                 warnings[name] = next(text for text in texts if text)
         for text in warnings.values():

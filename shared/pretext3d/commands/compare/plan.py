@@ -156,13 +156,27 @@ def resolved(config: Path, given: Mapping[str, Any], keys: Sequence[str]) -> dic
         raise mistake from error
 
 
-def leak(arm: Arm, held_out: Sequence[Mapping[str, Any]]) -> str:
+def leak(
+    arm: Arm,
+    held_out: Sequence[Mapping[str, Any]],
+    split: Mapping[str, Any] | None = None,
+    tested: bool = False,
+) -> str:
     """Whether an arm's pre-training saw images that are held out here: a warning, or ''.
 
     A checkpoint's record has the fingerprints of the cases that it was trained on.
+
+    Args:
+        arm: Arm with a checkpoint.
+        held_out: Cases that the comparison measures.
+        split: Values of the keys that hold them out, to name those that differ.
+        tested: Whether they are a test set.
+
+    Raises:
+        UserError: a case of a test set was seen.
     """
     from pretext3d.data.slices import volume_of
-    from pretext3d.data.splits import trained_on
+    from pretext3d.data.splits import other_split, trained_on
     from pretext3d.training.pretrained import read_record
 
     record = read_record(arm.pretrained)
@@ -172,7 +186,12 @@ def leak(arm: Arm, held_out: Sequence[Mapping[str, Any]]) -> str:
     if not both:
         return ""
     count = len({volume_of(case) for case in held_out})
-    return (
-        f"arm {arm.name}: its pre-training saw {len(both)} of the {count} held-out cases "
-        f"({both[0]} ...); pre-train with the val_fraction and split_seed that you compare with"
+    differ = other_split(record, split or {})
+    text = (
+        f"arm {arm.name}: its pre-training saw {len(both)} of the {count} {'test' if tested else 'held-out'} "
+        f"cases ({both[0]} ...){f', with {differ}' if differ else ''}; pre-train with the val_fraction, "
+        "test_fraction, fold and split_seed that you compare with"
     )
+    if tested:
+        raise UserError(text)
+    return text
