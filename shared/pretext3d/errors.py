@@ -5,20 +5,55 @@ import re
 import signal
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-__all__ = ["UserError", "install_excepthook"]
+__all__ = ["UserError", "install_excepthook", "one_line", "printable"]
+
+
+def printable(text: str) -> str:
+    r"""Text without what a terminal acts on: control, format and unassigned characters, lone surrogates.
+
+    Names of files, headers of servers and values of checkpoints can hold escape sequences that move the
+    cursor or rewrite earlier lines. Line feeds and tabs stay, a carriage return becomes a line feed.
+
+    Examples:
+        >>> printable("scan\x1b[2J\x9b1m\u202e.nii\tok")
+        'scan[2J1m.nii\tok'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(c for c in kept if c in "\n\t" or unicodedata.category(c) not in UNPRINTABLE)
+
+
+def one_line(message: BaseException | str) -> str:
+    r"""The message of an exception, or a text, on one line of at most 300 printable characters.
+
+    Examples:
+        >>> one_line(OSError("no space\n  left")), one_line(KeyError())
+        ('no space left', 'KeyError')
+    """
+    text = str(message).strip() or type(message).__name__
+    return " ".join(printable(text[:3000]).split())[:300]
 
 
 class UserError(ValueError):
     """A mistake in a file, key or argument that the user can fix.
 
-    The message names the file or key, what was found and what was expected.
+    The message names the file or key, what was found and what was expected. It is printable, whatever the
+    names and values in it.
     """
 
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
+
+
+# categories of characters that no message shows: control, format, surrogates, private use, unassigned
+UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 # torch raises a worker's exception again in the main process, with the complete traceback as its message
 _IN_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)

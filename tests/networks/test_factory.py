@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from pretext3d.errors import UserError
@@ -88,10 +90,18 @@ def test_a_class_of_ones_own_is_rebuilt_from_its_record():
     name = f"{__name__}.OwnBackbone"
     backbone = build_backbone(name, 1, (4, 4, 4), options={"width": 6})
     assert backbone.record["encoder"] == name
-    again = rebuild(backbone.record, in_channels=2)
+    again = rebuild(backbone.record, in_channels=2, encoder=name)
     assert isinstance(again, OwnBackbone)
     assert again.feature_channels == (6, 12)
-    again.load_state_dict(rebuild(backbone.record, in_channels=2).state_dict())
+    again.load_state_dict(rebuild(backbone.record, in_channels=2, encoder=name).state_dict())
+
+
+@pytest.mark.parametrize("given", ["", "unet", "antigravity.other"])
+def test_a_record_imports_nothing_that_the_user_has_not_named(given):
+    record = {"encoder": "antigravity.x", "in_channels": 1, "spatial_dims": 3, "roi_size": [8, 8, 8]}
+    with pytest.raises(UserError, match=r"encoder: found 'antigravity.x' in a checkpoint's record, expected"):
+        rebuild(record, encoder=given)
+    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.parametrize("name", ["torch.nn.Linear", "os.system", "pretext3d.networks.unet.NoSuch"])

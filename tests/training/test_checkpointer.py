@@ -14,7 +14,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 from pretext3d.errors import UserError
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
-from pretext3d.training.checkpointer import epoch_files
+from pretext3d.training.checkpointer import epoch_files, newest_good
 
 from tests.training.runs import EPOCHS, RECORD, STEPS, Kill, Killed, Run, assert_equal_files, names
 
@@ -201,6 +201,43 @@ def test_weights_that_do_not_fit_are_a_user_error(tmp_path):
     save_checkpoint(path, {**content, "network": {"weight": torch.ones(1)}})
     with pytest.raises(UserError, match=r"epoch_0001\.pt: its network does not fit this run: Error"):
         Run(tmp_path, resume=True)()
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "expected"),
+    [
+        ("optimizer", {"param_groups": "$1"}, "optimizer: found .*, expected an optimizer's state"),
+        ("optimizer", {"param_groups": [3]}, "optimizer: found .*, expected an optimizer's state"),
+        ("optimizer", {"param_groups": [{"lr": "1"}]}, r"param_groups\[0\]\.lr: found '1', expected a value"),
+        ("optimizer", {"state": {0: 1}}, "optimizer: found .*, expected an optimizer's state"),
+        (
+            "optimizer",
+            {"state": {0: {"exp_avg": torch.ones(3)}}},
+            r"optimizer\.state\[0\]\.exp_avg: found shape \[3\], expected \[4, 1, 3, 3, 3\]",
+        ),
+        ("lr_scheduler", {"last_epoch": "$1"}, r"lr_scheduler\.last_epoch: found '\$1', expected a value"),
+        ("rng", {"python": "x"}, "its rng does not fit this run"),
+    ],
+)
+def test_states_of_another_kind_are_refused(tmp_path, part, change, expected):
+    Run(tmp_path, Kill(2))()
+    path = tmp_path / "epoch_0001.pt"
+    content = load_checkpoint(path)
+    save_checkpoint(path, {**content, part: {**content[part], **change}})
+    with pytest.raises(UserError, match=rf"epoch_0001\.pt: .*{expected}"):
+        Run(tmp_path, resume=True)()
+
+
+def test_weights_that_are_not_finite_fall_back_to_the_checkpoint_before(tmp_path, caplog):
+    Run(tmp_path, Kill(3))()
+    path = tmp_path / "epoch_0002.pt"
+    content = load_checkpoint(path)
+    content["network"]["0.bias"][0] = float("nan")
+    save_checkpoint(path, content)
+    assert [path.name for path in epoch_files(tmp_path)] == ["epoch_0001.pt", "epoch_0002.pt"]
+    found, _ = newest_good(epoch_files(tmp_path))
+    assert found.name == "epoch_0001.pt"
+    assert "tensor 0.bias: found 1 of 4 values that are NaN" in caplog.text
 
 
 def test_terminated_in_an_epoch_writes_no_final(tmp_path):

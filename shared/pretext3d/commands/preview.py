@@ -21,6 +21,7 @@ from monai.bundle import ConfigWorkflow
 from pretext3d.checking import closest_hint
 from pretext3d.commands.parser import command_parser, read_overrides
 from pretext3d.errors import UserError
+from pretext3d.networks.factory import check_recorded
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pictures import file_name, predict, render, write_png
 from pretext3d.training.pretrained import resolve_pretrained
@@ -103,10 +104,18 @@ class Checkpoint:
         folders = (self.file.parent, self.file.parent.parent)
         self.run_config = next((p / "config.yaml" for p in folders if (p / "config.yaml").is_file()), None)
 
-    def settings(self) -> dict[str, Any]:
-        """The keys in its record, for a checkpoint without its run."""
+    def settings(self, encoder: str = "") -> dict[str, Any]:
+        """The keys in its record, for a checkpoint without its run.
+
+        Args:
+            encoder: Encoder that the user has named; needed for a class of one's own.
+
+        Raises:
+            UserError: the record names a class that the user has not named.
+        """
         record = self.content["record"]
         backbone = record.get("backbone") or {}
+        check_recorded(backbone.get("encoder", encoder), encoder)
         found = {name: backbone[name] for name in ("encoder", "roi_size", "spatial_dims") if name in backbone}
         found |= {name: record[name] for name in ("modalities", "slices", "normalisation") if name in record}
         found |= {"channels": record["channel_indices"]} if "channel_indices" in record else {}
@@ -188,7 +197,7 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise UserError(f"output_file: found {known.output_file}, expected a name that ends in .png")
     checkpoint = Checkpoint(known.checkpoint) if known.checkpoint else None
     if checkpoint and not checkpoint.run_config:
-        overrides = {**checkpoint.settings(), **overrides}
+        overrides = {**checkpoint.settings(str(overrides.get("encoder", ""))), **overrides}
     workflow = Preview(Path(known.bundle).resolve(), overrides, checkpoint.run_config if checkpoint else None)
     if checkpoint:
         found = checkpoint.content["record"].get("method")

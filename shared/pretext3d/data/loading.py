@@ -14,6 +14,7 @@ from monai.transforms import LoadImaged, MapTransform, Orientation, Orientationd
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from pretext3d.data.checks import as_channels
+from pretext3d.data.normalisation import check_normalisation
 from pretext3d.data.slices import VolumeAssembler, load_plane, to_stored
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
@@ -154,19 +155,7 @@ class ScaleToUnitd(MapTransform):
 
     def __init__(self, keys: Sequence[str] | str, normalisation: Mapping[str, Sequence[int | float]]) -> None:
         super().__init__(keys)
-        expected = "expected {percentiles: [0.5, 99.5]}, {window: [low, high]} or {mean_maximum: [-1, 1]}"
-        if len(normalisation) != 1 or not set(normalisation) <= {"percentiles", "window", "mean_maximum"}:
-            raise UserError(f"normalisation: found {dict(normalisation)}, {expected}")
-        self.kind, limits = next(iter(normalisation.items()))
-        top = 100 if self.kind == "percentiles" else float("inf")
-        if (
-            len(limits) != 2
-            or not limits[0] < limits[1] <= top
-            or (self.kind == "percentiles" and limits[0] < 0)
-            or (self.kind == "mean_maximum" and list(limits) != [-1, 1])
-        ):
-            raise UserError(f"normalisation: found {dict(normalisation)}, {expected}, ascending")
-        self.limits = [float(limits[0]), float(limits[1])]
+        self.kind, *self.limits = check_normalisation(normalisation)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with its volumes scaled, float32."""

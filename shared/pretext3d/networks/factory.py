@@ -13,7 +13,7 @@ from pretext3d.networks.backbone import Backbone, check_sizes
 from pretext3d.networks.resnet import ResNet
 from pretext3d.networks.unet import UNet
 
-__all__ = ["ENCODERS", "build_backbone", "rebuild"]
+__all__ = ["ENCODERS", "build_backbone", "check_recorded", "rebuild"]
 
 ENCODERS: dict[str, Callable[..., Backbone]] = {
     "unet": UNet,
@@ -107,11 +107,33 @@ def build_backbone(
     return backbone
 
 
+def check_recorded(encoder: str, given: str = "") -> None:
+    """Make sure that a checkpoint's record names no code of its own choice.
+
+    Args:
+        encoder: Encoder in the record.
+        given: Encoder that the user has named.
+
+    Raises:
+        UserError: the record names a class that the user has not named, which would be imported.
+
+    Examples:
+        >>> check_recorded("unet")
+        >>> check_recorded("mine.Net", given="mine.Net")
+    """
+    if encoder not in ENCODERS and encoder != given:
+        raise UserError(
+            f"encoder: found {encoder!r} in a checkpoint's record, expected one of {', '.join(ENCODERS)}; a "
+            f"class of your own is imported only if you name it: --encoder {encoder}"
+        )
+
+
 def rebuild(
     record: Mapping[str, Any],
     in_channels: int | None = None,
     roi_size: Sequence[int] | None = None,
     spatial_dims: int | None = None,
+    encoder: str = "",
 ) -> Backbone:
     """The backbone that a record describes, with fresh weights.
 
@@ -120,10 +142,11 @@ def rebuild(
         in_channels: Another number of input channels; the first convolutions then differ in shape.
         roi_size: Another size of the crops; the parameters in `Backbone.position_keys` then differ in shape.
         spatial_dims: Number of spatial axes, 3 or 2, that the run needs; None: that of the record.
+        encoder: Encoder that the user has named; needed for a class that is not in ENCODERS.
 
     Raises:
-        UserError: If the record lacks an entry, or describes a network with another number of spatial axes;
-            see also `build_backbone`.
+        UserError: If the record lacks an entry, names code of its own choice, or describes a network with
+            another number of spatial axes; see also `build_backbone`.
     """
     missing = [key for key in ("encoder", "in_channels", "spatial_dims", "roi_size") if key not in record]
     if missing:
@@ -131,6 +154,7 @@ def rebuild(
             f"backbone record: found {sorted(record)}, expected {', '.join(missing)} as well, to "
             "rebuild the network"
         )
+    check_recorded(record["encoder"], encoder)
     found = record["spatial_dims"]
     if spatial_dims is not None and found != spatial_dims:
         raise UserError(

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import torch
 from torch import nn
 
 from pretext3d.data.checks import check_cases
 from pretext3d.data.prepare import listing
 from pretext3d.data.slices import check_slices
 from pretext3d.data.volumes import strip_extension
-from pretext3d.errors import UserError
+from pretext3d.errors import UserError, one_line
 from pretext3d.publishing.provenance import CARD, MODEL, read_provenance
 from pretext3d.publishing.weights import (
     facts_of,
@@ -27,7 +26,8 @@ from pretext3d.publishing.weights import (
     write_provenance,
     write_weights,
 )
-from pretext3d.training.checkpoint_io import load_checkpoint, one_line
+from pretext3d.training.checkpoint_io import load_checkpoint, read_archive
+from pretext3d.training.record_schema import check_finite, check_tensors
 
 __all__ = [
     "check_annotated",
@@ -59,7 +59,12 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     if not Path(path).is_file():
         raise UserError(f"{path}: not found; expected the weights of this bundle")
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        weights = read_archive(Path(path))
+        if not isinstance(weights, Mapping):
+            raise UserError(f"found a {type(weights).__name__}")
+        check_tensors(weights, "weights")
+        check_finite(weights, "weights")
+        network.load_state_dict(weights)
     except Exception as error:  # whatever zip, pickle or torch raise for a foreign file
         raise UserError(
             f"{path}: {one_line(error)}; expected a state dict of this bundle's network"

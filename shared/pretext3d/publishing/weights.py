@@ -14,10 +14,9 @@ from typing import Any
 import torch
 
 import pretext3d
-from pretext3d.errors import UserError
+from pretext3d.errors import UserError, one_line
 from pretext3d.files import replacing, sha256_of, write_whole
 from pretext3d.publishing.provenance import PROVENANCE
-from pretext3d.training.checkpoint_io import one_line
 
 __all__ = ["facts_of", "metrics_at", "write_model_file", "write_provenance", "write_weights"]
 

@@ -25,13 +25,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretext3d.errors import UserError
+from pretext3d.errors import UserError, one_line
 from pretext3d.files import replacing
+from pretext3d.training.record_schema import check_checkpoint
 
 __all__ = [
     "check_same_run",
     "load_checkpoint",
     "plain",
+    "read_archive",
     "rng_state",
     "save_checkpoint",
     "set_rng_state",
@@ -113,14 +115,15 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this package, tensors on the CPU.
+    """Read a checkpoint of this package, tensors on the CPU; its values are checked by `record_schema`.
 
     Raises:
-        UserError: the file is missing, truncated, damaged or of another origin; reports what was found.
+        UserError: the file is missing, truncated, damaged or of another origin, or one of its values has a
+            type or range that no run writes; reports what was found.
     """
     path = Path(path)
     try:
-        content = _read(path)
+        content = read_archive(path)
         if not isinstance(content, dict) or "format" not in content:
             keys = f" with keys {', '.join(map(str, list(content)[:4]))}" if isinstance(content, dict) else ""
             raise UserError(f"found a {type(content).__name__}{keys} and no key 'format'")
@@ -129,10 +132,19 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # whatever zip, pickle or torch make of a foreign file
         message = f"{path}: {one_line(error)}; expected a checkpoint written by Pretext3D, format {FORMAT!r}"
         raise UserError(message) from error
+    check_checkpoint(content, str(path))
     return content
 
 
-def _read(path: Path) -> Any:
+def read_archive(path: Path) -> Any:
+    """The content of a file of `torch.save`: tensors, on the CPU, and plain containers, nothing else.
+
+    Its members are stored, as torch writes them, and together no larger than the file, so that reading never
+    takes more memory than a few times the file's size.
+
+    Raises:
+        UserError: not such a file; says what was found, without the path.
+    """
     if not path.is_file():
         raise UserError(f"there is {'a folder of this name' if path.is_dir() else 'no such file'}")
     if not zipfile.is_zipfile(path):
@@ -141,6 +153,7 @@ def _read(path: Path) -> Any:
         kind = "a truncated checkpoint" if start in (b"", b"PK\x03\x04") else "another kind of file"
         raise UserError(f"found {kind} ({path.stat().st_size:,} bytes, beginning with {start!r})")
     with zipfile.ZipFile(path) as archive:
+        _check_members(archive.infolist(), path.stat().st_size)
         damaged = archive.testzip()  # torch.load itself does not look at the checksums
     if damaged is not None:
         raise UserError(f"found a damaged file (wrong checksum in {damaged})")
@@ -150,14 +163,17 @@ def _read(path: Path) -> Any:
         raise UserError("found a pickle of Python objects besides tensors and plain containers") from error
 
 
-def one_line(error: BaseException) -> str:
-    r"""The message of an exception on one line.
-
-    Examples:
-        >>> one_line(OSError("no space\n  left")), one_line(KeyError())
-        ('no space left', 'KeyError')
-    """
-    return " ".join((str(error).strip() or type(error).__name__).split())[:300]
+def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
+    """Refuse a zip that unpacks to more than its own size, before any of it is read."""
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise UserError(
+                f"found the compressed member {member.filename!r}, {member.compress_size:,} bytes that are "
+                f"{member.file_size:,}; expected stored ones, as torch.save writes them"
+            )
+    total = sum(member.file_size for member in members)
+    if total > size:
+        raise UserError(f"found members of {total:,} bytes in a file of {size:,}, expected no more than that")
 
 
 def rng_state() -> dict[str, Any]:

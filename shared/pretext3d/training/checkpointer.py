@@ -4,7 +4,7 @@ import logging
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,22 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from pretext3d.errors import UserError
+from pretext3d.errors import UserError, one_line
 from pretext3d.training.checkpoint_io import (
     check_same_run,
     load_checkpoint,
-    one_line,
     plain,
     rng_state,
     save_checkpoint,
     set_rng_state,
     unwrap,
+)
+from pretext3d.training.record_schema import check_finite, check_record
+from pretext3d.training.resume import (
+    check_moments,
+    check_optimizer_settings,
+    check_same_settings,
+    schedule_state,
 )
 
 __all__ = ["RunCheckpointer", "load_checkpoint", "save_checkpoint"]
@@ -32,9 +38,6 @@ logger = logging.getLogger(__name__)
 
 EPOCH_KEYS = {"optimizer", "lr_scheduler", "scaler", "rng", "epoch", "iteration", "best_metric", "best_epoch"}
 EPOCH_FILE = re.compile(r"epoch_(\d+)\.pt")
-BACKBONE_RATE = "backbone_learning_rate"
-# the length of a learning-rate schedule is taken from the current configuration, not from the checkpoint
-HORIZON = ("total_steps", "_schedule_phases", "t_total", "T_max", "total_iters")
 
 
 class RunCheckpointer:
@@ -92,6 +95,7 @@ class RunCheckpointer:
         self.network = network
         self.parts = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "scaler": scaler}
         self.record = plain(record, "record")
+        check_record(self.record, "ckpt_dir")
         self.evaluator = evaluator
         self.key_metric = key_metric or (evaluator.state.key_metric_name if evaluator is not None else "")
         if evaluator is not None and not self.key_metric:
@@ -193,13 +197,16 @@ class RunCheckpointer:
     def _resume(self, engine: Engine, epochs: list[Path]) -> None:
         path, content = newest_good(epochs)
         check_same_run(path, content["record"], self.record)
+        for name, part in self.parts.items():
+            if isinstance(part, torch.optim.Optimizer) and content[name]:
+                check_optimizer_settings(path, content[name], part)
+            elif name == "lr_scheduler" and part is not None and content[name]:
+                content[name] = schedule_state(path, content[name], part.state_dict())
         check_same_settings(path, content, self.parts)
         _load_part(path, "network", unwrap(self.network), content["network"])
         for name, part in self.parts.items():
             stored = content[name]
             if part is not None and stored:
-                current = part.state_dict() if name == "lr_scheduler" else {}
-                stored = stored | {key: current[key] for key in HORIZON if key in current}
                 _load_part(path, name, part, stored)
             elif part is not None or stored:  # a scaler's state is empty where mixed precision is off
                 logger.warning(
@@ -209,7 +216,7 @@ class RunCheckpointer:
                     "not used" if stored else "not stored, starts from its initial state",
                 )
         if idist.get_rank() == 0:
-            set_rng_state(content["rng"])  # rank 0's; the other ranks draw by `seed`
+            _restore(path, "rng", set_rng_state, content["rng"])  # rank 0's; the others draw by `seed`
         self.best_metric, self.best_epoch = content["best_metric"], content["best_epoch"]
         if self.evaluator is not None and self.best_epoch is not None:
             self.evaluator.state.best_metric = self.best_metric
@@ -259,6 +266,7 @@ def newest_good(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
             missing = EPOCH_KEYS - set(content)
             if missing:
                 raise UserError(f"{path}: has no {', '.join(sorted(missing))}; expected an epoch checkpoint")
+            check_finite(content["network"], str(path))
         except UserError as error:
             logger.warning("%s; falling back to the checkpoint before it", error)
             reasons.append(str(error))
@@ -267,43 +275,16 @@ def newest_good(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
     raise UserError("no checkpoint can be resumed from: " + "; ".join(reasons))
 
 
-def check_same_settings(path: Path, content: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """Refuse to resume with another learning rate, weight decay, ...: the run's own would be restored.
-
-    Raises:
-        UserError: listing each difference.
-    """
-    there, here = _settings(content), _settings({n: p and p.state_dict() for n, p in parts.items()})
-    if BACKBONE_RATE in {*there, *here}:  # without its own group the backbone is trained at learning_rate
-        for found in (there, here):
-            found.setdefault(BACKBONE_RATE, found.get("learning_rate"))
-    differ = [f"{k} is {there[k]} there, {here[k]} here" for k in here if k in there and there[k] != here[k]]
-    if differ:
-        raise UserError(f"{path}: a run is resumed with its own settings: {'; '.join(differ)}")
-
-
-def _settings(states: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of an optimizer and of a schedule that no step changes, under the user's key names."""
-    found: dict[str, Any] = {}
-    names = {"initial_lr": "learning_rate", "weight_decay": "weight_decay"}
-    for index, group in enumerate((states.get("optimizer") or {}).get("param_groups", ())):
-        if group.get("name") == "backbone" and "initial_lr" in group:  # see `recipes.parameter_groups`
-            found[BACKBONE_RATE] = group["initial_lr"]
-            continue
-        here = f" of parameter group {index}" if index else ""
-        found |= {name + here: group[key] for key, name in names.items() if key in group}
-    schedule = states.get("lr_scheduler") or {}
-    if "final_lr_factor" in schedule:  # `recipes.warmup_cosine`
-        found["final_lr_factor"] = round(schedule["final_lr_factor"], 9)
-    elif "end_lr" in schedule:
-        found["final_lr_factor"] = round(schedule["end_lr"] / (found.get("learning_rate") or 1.0), 9)
-    return found
-
-
 def _load_part(path: Path, name: str, part: Any, state: Any) -> None:
+    if isinstance(part, torch.optim.Optimizer):
+        check_moments(path, state, part)
+    _restore(path, name, part.load_state_dict, state)
+
+
+def _restore(path: Path, name: str, load: Callable[[Any], object], state: Any) -> None:
     try:
-        part.load_state_dict(state)
-    except (RuntimeError, ValueError, KeyError) as error:
+        load(state)
+    except Exception as error:  # whatever torch and its schedules make of a state that is not theirs
         raise UserError(f"{path}: its {name} does not fit this run: {one_line(error)}") from error
 
 

@@ -13,7 +13,6 @@ the status of each tensor.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,13 @@ from pretext3d.data.splits import check_unseen
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.classification import ClassificationNet
-from pretext3d.networks.factory import build_backbone, rebuild
+from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import load_checkpoint, unwrap
 from pretext3d.training.checkpointer import epoch_files
+from pretext3d.training.rebuilding import Pretrained, backbone_of, filled
 from pretext3d.training.record import split_settings
+from pretext3d.training.record_schema import check_finite, known_entries
 from pretext3d.training.transfer import Adapter, Row, TransferReport, mark_transferred
 
 __all__ = [
@@ -46,21 +47,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MIN_FRACTION = 0.5  # share of the backbone's parameters that must be transferred
-
-
-@dataclass(frozen=True, eq=False)
-class Pretrained:
-    """A checkpoint that has been read and validated.
-
-    Attributes:
-        file: Path of the checkpoint.
-        record: Method, backbone, channels, spacing, ...; see `checkpoint_io`.
-        network: Tensors by name, on the CPU.
-    """
-
-    file: Path
-    record: Mapping[str, Any]
-    network: Mapping[str, Tensor]
 
 
 def resolve_pretrained(path: str | Path, weights: str = "best") -> Path:
@@ -105,7 +91,7 @@ def read_pretrained(path: str | Path, weights: str = "best", method: str = "") -
     """
     file = resolve_pretrained(path, weights)
     content = load_checkpoint(file)
-    pretrained = Pretrained(file, content["record"], content["network"])
+    pretrained = Pretrained(file, known_entries(content["record"], str(file)), content["network"])
     check_method(pretrained, method)
     return pretrained
 
@@ -208,6 +194,7 @@ def transfer_weights(
             f"{file}: its head cannot be kept: it is of method {record.get('method')!r}, {len(unfit)} "
             "of its tensors do not fit; expected a segmentation checkpoint with the same classes"
         )
+    check_finite({name: source[name] for name in values}, str(file))
     network.load_state_dict(values, strict=False)
     mark_transferred(network, values)
     report = TransferReport(str(file), tuple(rows), fraction)
@@ -279,19 +266,21 @@ def load_pretrained(
     if tested:
         check_unseen(tested, pretrained.record, split=split, what="test")
     check_window(file, pretrained.record.get("normalisation") or {}, normalisation)
-    if "encoder" not in record:
-        raise UserError(f"{file}: its record names no encoder; the network cannot be rebuilt from it")
-    if encoder and encoder != record["encoder"]:
+    if encoder and encoder != record.get("encoder", encoder):
         raise UserError(
             f"encoder: found {encoder!r}, expected '' or {record['encoder']!r}, the encoder of {file}"
         )
-    network = network_of(rebuild(record, in_channels=in_channels, roi_size=roi_size))
+    network = network_of(backbone_of(pretrained, encoder, in_channels, roi_size))
     transfer_weights(network, pretrained, exclude=exclude, keep_head=keep_head)
     return network
 
 
 def load_segmentation(
-    pretrained: Pretrained | str | Path, in_channels: int = 0, weights: str = "final", spatial_dims: int = 0
+    pretrained: Pretrained | str | Path,
+    in_channels: int = 0,
+    weights: str = "final",
+    spatial_dims: int = 0,
+    encoder: str = "",
 ) -> SegmentationNet:
     """The complete network of a checkpoint that was fine-tuned to segment.
 
@@ -300,25 +289,30 @@ def load_segmentation(
         in_channels: Number of channels of the images; 0 = not checked.
         weights: Checkpoint to take from a folder: final (the last step) or best (on the held-out cases).
         spatial_dims: Number of spatial axes, 3 or 2; 0 = not checked.
+        encoder: Name of the encoder, needed for a class of your own: a record's is not imported unless you
+            name it.
 
     Raises:
-        UserError: the checkpoint has another task, number of channels or number of spatial axes.
+        UserError: the checkpoint has another task, number of channels or number of spatial axes, or its
+            weights do not fit its record.
     """
     read = _read_finetuned(pretrained, "segmentation", in_channels, weights, spatial_dims)
     record = read.record
-    network = SegmentationNet(rebuild(record["backbone"]), record["num_classes"], record.get("decoder", ""))
-    network.load_state_dict(read.network)
-    return network
+    head = record["num_classes"], record.get("decoder", "")
+    return filled(read, lambda backbone: SegmentationNet(backbone, *head), encoder)
 
 
 def load_classification(
-    pretrained: Pretrained | str | Path, in_channels: int = 0, weights: str = "final", spatial_dims: int = 0
+    pretrained: Pretrained | str | Path,
+    in_channels: int = 0,
+    weights: str = "final",
+    spatial_dims: int = 0,
+    encoder: str = "",
 ) -> ClassificationNet:
     """The complete network of a checkpoint that was fine-tuned to classify; see `load_segmentation`."""
     read = _read_finetuned(pretrained, "classification", in_channels, weights, spatial_dims)
-    network = ClassificationNet(rebuild(read.record["backbone"]), read.record["num_classes"])
-    network.load_state_dict(read.network)
-    return network
+    count = read.record["num_classes"]
+    return filled(read, lambda backbone: ClassificationNet(backbone, count), encoder)
 
 
 def _read_finetuned(

@@ -256,8 +256,8 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     (output_dir / "cells").mkdir(parents=True, exist_ok=True)
     with lock(output_dir) as descriptors:
         check_earlier(output_dir, common)
-        # the evaluation takes network, channels, split, spacing and crop from the checkpoint, not from these
-        replaced = {top_key(key) for key in evaluate} | {"encoder"}
+        # the evaluation takes channels, split, spacing and crop from the checkpoint, not from these
+        replaced = {top_key(key) for key in evaluate}
         evaluation = {key: value for key, value in tuning.items() if top_key(key) not in replaced}
         limit = os.environ.get("OMP_NUM_THREADS", "")
         cores = int(limit) if limit.isdigit() and int(limit) else (os.cpu_count() or 1) // options.jobs

@@ -111,6 +111,7 @@ class Arms:
         self.encoder = next(iter(self.encoders.values()), "")
 
     def _read(self, name: str, path: str, num_labelled: int, seed: int) -> Arm:
+        from pretext3d.networks.factory import check_recorded
         from pretext3d.training.pretrained import check_spatial_dims, read_record, resolve_pretrained
 
         if not path:
@@ -121,6 +122,7 @@ class Arms:
             record = read_record(file)
             check_spatial_dims(file, record, self.spatial_dims)
             self.encoders[name] = (record.get("backbone") or {}).get("encoder", "unknown")
+            check_recorded(self.encoders[name], self.encoders.get("--encoder", ""))
         except UserError as error:
             raise UserError(f"--arms {name}: {error}") from error
         segments = record.get("method") == "segmentation"
