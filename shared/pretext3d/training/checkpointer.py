@@ -95,7 +95,7 @@ class RunCheckpointer:
         self.network = network
         self.parts = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "scaler": scaler}
         self.record = plain(record, "record")
-        check_record(self.record, "ckpt_dir")
+        check_record(self.record, "this run")
         self.evaluator = evaluator
         self.key_metric = key_metric or (evaluator.state.key_metric_name if evaluator is not None else "")
         if evaluator is not None and not self.key_metric:
