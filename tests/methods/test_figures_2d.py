@@ -9,7 +9,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from monai.data import MetaTensor
-from pretext3d.methods.drawing import View, pixels
 from pretext3d.methods.rubiks_cube import figure as rubiks_figure
 from pretext3d.methods.rubiks_cube.pretext import RandRubiksCubed
 from pretext3d.methods.supervoxel_inpainting import figure as inpainting_figure
@@ -18,6 +17,7 @@ from pretext3d.methods.vectorpose import figure as vectorpose_figure
 from pretext3d.methods.vectorpose.vectors import landmark_vectors, to_spherical
 from pretext3d.ops.permutations import far_permutations
 from pretext3d.ops.rotations import flip_matrix, reorient, rotation_matrix
+from pretext3d.training.drawing import View, pixels
 from pretext3d.training.pictures import render
 from pretext3d.transforms.crops import crop_resize
 

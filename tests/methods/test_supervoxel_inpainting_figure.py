@@ -9,9 +9,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from monai.data import MetaTensor
 from pretext3d.errors import UserError
-from pretext3d.methods.drawing import times
 from pretext3d.methods.supervoxel_inpainting.figure import Place, as_in_volume, borders, draw, tinted
 from pretext3d.methods.supervoxel_inpainting.regions import RandHideRegiond, Regionsd
+from pretext3d.training.drawing import times
 from pretext3d.training.pictures import render
 
 AFFINE = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0], dtype=torch.float64))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
-from pretext3d.methods.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
 from pretext3d.methods.rubiks_cube.pretext import check_axes, solve, turn_probabilities
 from pretext3d.ops.grids import check_grid
+from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
 
 __all__ = ["draw"]
 

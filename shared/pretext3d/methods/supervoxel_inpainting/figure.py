@@ -11,8 +11,8 @@ import torch
 
 from pretext3d.annotations import Float, Int, Shaped, Tensor
 from pretext3d.errors import UserError
-from pretext3d.methods.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
 from pretext3d.methods.supervoxel_inpainting import pretext as inpainting
+from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
 
 __all__ = ["draw"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Float, Shaped, Tensor
-from pretext3d.methods.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
 from pretext3d.methods.vectorpose import pretext as vectorpose
 from pretext3d.methods.vectorpose.vectors import ORIGINS
+from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
 
 __all__ = ["draw"]
 

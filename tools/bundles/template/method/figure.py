@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pretext3d.annotations import Tensor
-from pretext3d.methods.drawing import BACK, TEXT, numpy
+from pretext3d.training.drawing import BACK, TEXT, numpy
 
 __all__ = ["draw"]
 
