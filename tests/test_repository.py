@@ -160,6 +160,11 @@ def test_every_key_of_the_readme_is_in_the_configurations(bundle: Path) -> None:
     assert len(finetuning) == 9
     assert general <= config_keys(bundle / "configs" / "train.yaml")
     assert general | finetuning <= config_keys(bundle / "configs" / "finetune.yaml")
+    assert readme_keys("In some files only") == {"pictures", "class_file", "weights", "tracking"}
+    files = {"pictures": ("train",), "class_file": ("finetune_classification",)}
+    files["weights"] = ("evaluate", "evaluate_classification", "inference")
+    for key, names in files.items():
+        assert all(key in config_keys(bundle / "configs" / f"{name}.yaml") for name in names)
 
 
 def test_readme_names_the_encoders_and_bundles_that_exist() -> None:

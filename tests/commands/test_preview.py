@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -126,9 +127,24 @@ def test_any_bundle(mini: Path, scans: Path, tmp_path: Path, capsys: pytest.Capt
     assert all(f"wrote {folder / name}" in said for name in names)
     assert [title.split("(")[1] for *_, title in seen] == ["training)"] * 4 + ["held out)"]
     assert all(0 < abs(change) <= 0.1 and pred is None for _, change, pred, _ in seen)
-    assert "5 good volumes: 4 to train on, 1 held out; 1 channel(s), spacing native" in said
+    assert "5 subjects: 4 to train on, 1 held out; 1 channel(s), spacing native" in said
     assert "1 volumes rejected for training:\n  scan 5: NaN: 1 of 10560 voxels" in said
     assert imread(folder / names[0]).shape[:2] == (10, 20)
+
+
+def test_subjects_are_counted_and_slices_are_volumes(capsys: pytest.CaptureFixture[str]) -> None:
+    """anna's two volumes of three slices each train, ben's one is held out."""
+
+    def slices(volume: str, subject: str) -> list[dict[str, str]]:
+        return [{"id": f"{volume}/slice{n}", "volume": volume, "subject": subject} for n in range(3)]
+
+    parts = [*slices("a1", "anna"), *slices("a2", "anna")], slices("b", "ben")
+    datasets = {
+        part: SimpleNamespace(data=data) for part, data in zip(("train", "validate"), parts, strict=True)
+    }
+    preview.report({"pixdim": [], "channels": 1, "bad": []}, datasets)
+    said = capsys.readouterr().out
+    assert said == "2 subjects (3 volumes): 1 (2) to train on, 1 held out; 1 channel(s), spacing native\n"
 
 
 def test_only_what_is_drawn_is_read(mini: Path, scans: Path, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ def test_subjects_of_a_csv(tmp_path):
     )
     assert [case["subject"] for case in listed] == ["x", "x", "s2_ed"]  # a case without a line keeps its own
     assert subject_count(listed) == "2 (3)"
+    slices = [{**case, "id": f"{case['id']}/{n}", "volume": case["id"]} for case in listed for n in range(4)]
+    assert subject_count(slices, unit=True) == "2 subjects (3 volumes)"
 
 
 @pytest.mark.parametrize(

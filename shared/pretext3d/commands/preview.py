@@ -20,6 +20,7 @@ from monai.bundle import ConfigWorkflow
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.parser import command_parser, read_overrides
+from pretext3d.data.subjects import subject_count
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import check_recorded
 from pretext3d.training.checkpoint_io import load_checkpoint
@@ -231,9 +232,10 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:
     """Report what a training would use, and what it would reject."""
     spacing = "x".join(f"{edge:g}" for edge in cases["pixdim"]) + " mm" if cases["pixdim"] else "native"
-    counts = [len(dataset.data) for dataset in datasets.values()]
+    train, held_out = (list(dataset.data) for dataset in datasets.values())
     print(
-        f"{sum(counts)} good volumes: {counts[0]} to train on, {counts[1]} held out; "
+        f"{subject_count([*train, *held_out], unit=True)}: {subject_count(train)} to train on, "
+        f"{subject_count(held_out)} held out; "
         f"{cases['channels']} channel(s), spacing {spacing}"
     )
     if cases["bad"]:

@@ -30,7 +30,7 @@ from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
 
 __all__ = [
-    "VolumeAssembler", "check_slices", "load_plane", "plane_axis", "slice_cases", "to_stored", "volume_of",
+    "VolumeAssembler", "check_slices", "load_plane", "plane_axis", "slice_cases", "to_stored",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -143,16 +143,6 @@ def slice_cases(
             f"{volumes} volumes; expected some that are not constant"
         )
     return found
-
-
-def volume_of(case: Mapping[str, Any]) -> str:
-    """The id of the volume that a slice was taken from; of any other case its own id.
-
-    Examples:
-        >>> volume_of({"id": "a/slice012", "volume": "a"}), volume_of({"id": "eye_3"})
-        ('a', 'eye_3')
-    """
-    return str(case.get("volume", case["id"]))
 
 
 class Volume(NamedTuple):

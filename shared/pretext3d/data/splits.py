@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretext3d.checking import is_whole, number, whole_number
-from pretext3d.data.slices import volume_of
-from pretext3d.data.subjects import by_subject, person_of, subject_of
+from pretext3d.data.subjects import by_subject, person_of, subject_of, volume_of
 from pretext3d.errors import UserError
 
 __all__ = [

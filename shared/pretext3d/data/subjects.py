@@ -8,7 +8,7 @@ identifies them: its subjects are the same in all data sets (`subject_scope` '')
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pretext3d.data.bids import bids_name
@@ -16,7 +16,7 @@ from pretext3d.data.tables import match_cases, read_column
 
 __all__ = [
     "by_subject", "person_name", "set_subjects", "similar_names", "subject_count", "subject_of",
-    "warn_ungrouped",
+    "volume_of", "warn_ungrouped",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,16 @@ def subject_of(case: Case) -> str:
         'x'
     """
     return str(case.get("subject", case.get("name", case["id"])))
+
+
+def volume_of(case: Mapping[str, Any]) -> str:
+    """The id of the volume that a slice was taken from; of any other case its own id.
+
+    Examples:
+        >>> volume_of({"id": "a/slice012", "volume": "a"}), volume_of({"id": "eye_3"})
+        ('a', 'eye_3')
+    """
+    return str(case.get("volume", case["id"]))
 
 
 def person_of(case: Case) -> tuple[str, str]:
@@ -77,7 +87,7 @@ def subject_count(cases: Sequence[Case], unit: bool = False) -> str:
     """Number of subjects, and of volumes where that differs.
 
     Args:
-        cases: Cases.
+        cases: Cases; the slices of a volume count as one.
         unit: Whether to name the unit that is counted.
 
     Examples:
@@ -85,7 +95,7 @@ def subject_count(cases: Sequence[Case], unit: bool = False) -> str:
         >>> subject_count(heart), subject_count(heart, unit=True), subject_count([{"id": "a"}], unit=True)
         ('4 (8)', '4 subjects (8 volumes)', '1 subject')
     """
-    people, volumes = len(by_subject(cases)), len(cases)
+    people, volumes = len(by_subject(cases)), len({volume_of(case) for case in cases})
     words = (f" subject{'s' * (people != 1)}", f" volume{'s' * (volumes != 1)}") if unit else ("", "")
     return f"{people}{words[0]}" + (f" ({volumes}{words[1]})" if volumes != people else "")
 

@@ -16,7 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.metrics import compute_roc_auc
 
-from pretext3d.data.slices import volume_of
+from pretext3d.data.subjects import volume_of
 from pretext3d.files import replacing
 
 __all__ = ["ClassMetrics", "class_metrics"]

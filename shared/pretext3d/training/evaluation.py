@@ -24,8 +24,8 @@ from monai.metrics import (
 from monai.networks.utils import one_hot
 
 from pretext3d.annotations import Shaped, Tensor
-from pretext3d.data.slices import VolumeAssembler, volume_of
-from pretext3d.data.subjects import person_name
+from pretext3d.data.slices import VolumeAssembler
+from pretext3d.data.subjects import person_name, volume_of
 from pretext3d.errors import UserError
 from pretext3d.files import replacing
 

@@ -30,9 +30,8 @@ from pretext3d.commands.compare.plan import (
 )
 from pretext3d.commands.compare.report import write_report
 from pretext3d.commands.parser import command_parser, read_overrides
-from pretext3d.data.slices import volume_of
 from pretext3d.data.splits import SPLIT, evaluation_cases
-from pretext3d.data.subjects import by_subject
+from pretext3d.data.subjects import by_subject, volume_of
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
 

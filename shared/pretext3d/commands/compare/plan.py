@@ -177,8 +177,8 @@ def leak(
     Raises:
         UserError: a case of a test set was seen.
     """
-    from pretext3d.data.slices import volume_of
     from pretext3d.data.splits import other_split, trained_on
+    from pretext3d.data.subjects import volume_of
     from pretext3d.training.pretrained import read_record
 
     record = read_record(arm.pretrained)
