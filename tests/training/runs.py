@@ -20,6 +20,7 @@ from monai.handlers import LrScheduleHandler, ValidationHandler, from_engine
 from monai.optimizers import WarmupCosineSchedule
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.checkpointer import RunCheckpointer
+from pretext3d.training.length import RunLength
 from pretext3d.training.recipes import warmup_cosine
 from torch import nn
 from torch.utils.data import DataLoader
@@ -80,8 +81,20 @@ def schedule(name, optimizer, epochs):
 class Run:
     """A complete run; everything is made again from fixed seeds, as by a new process."""
 
-    def __init__(self, folder, *more, epochs=EPOCHS, scheduler="onecycle", place=0, workers=0, **options):
+    def __init__(
+        self,
+        folder,
+        *more,
+        epochs=EPOCHS,
+        max_steps=None,
+        scheduler="onecycle",
+        place=0,
+        workers=0,
+        **options,
+    ):
         torch.manual_seed(0)
+        length = RunLength(epochs, max_steps, STEPS)
+        epochs = length.epochs
         data = self.make_data()
         self.network = self.make_network()
         self.optimizer = optimizer = self.make_optimizer()
@@ -97,7 +110,7 @@ class Run:
         )
         self.losses = Losses()
         arguments = {"record": RECORD, "lr_scheduler": lr_scheduler, "evaluator": self.evaluator}
-        arguments |= {"negative_key_metric": True, **options}
+        arguments |= {"negative_key_metric": True, "length": length, **options}
         self.checkpointer = RunCheckpointer(str(folder), self.network, optimizer, **arguments)
         handlers = [ValidationHandler(1, self.evaluator), LrScheduleHandler(lr_scheduler, False, None, False)]
         handlers.insert(place, self.checkpointer)

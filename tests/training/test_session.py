@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from pretext3d.errors import UserError, find_user_error
 from pretext3d.training import run_folder, session
 from pretext3d.training.processes import check_launched
-from pretext3d.training.session import begin, finish, profile_settings, spatial_size
+from pretext3d.training.session import begin, finish, spatial_size
 
 # MONAI says at each run that a configuration is code
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -307,40 +307,13 @@ def test_three_sizes_are_refused_in_2d() -> None:
         spatial_size([8, 8, 8], spatial_dims=2)
 
 
-# ------------------------------------------------------------------------------------ profiles in 2D and 3D
-TABLE = {
-    "small": {"roi_size": [8, 8, 8], "rate": 1.0},
-    "small_2d": {"roi_size": [16, 16]},
-    "large": {"rate": 2.0},
-}
-
-
-def test_profile_in_2d_is_the_row_and_what_differs() -> None:
-    assert profile_settings("small", TABLE) == {"roi_size": [8, 8, 8], "rate": 1.0}
-    assert profile_settings("small", TABLE, spatial_dims=2) == {"roi_size": [16, 16], "rate": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("profile", "dims", "message"),
-    [
-        ("small_2d", 3, "profile: found 'small_2d', expected one of small, large"),
-        ("large", 2, "spatial_dims: found 2, expected 3: the table `profiles` has no row large_2d"),
-        ("small", 4, "spatial_dims: found 4, expected 2 or 3"),
-        ("small", True, "spatial_dims: found True, expected 2 or 3"),
-    ],
-)
-def test_profiles_that_are_not_there(profile, dims, message) -> None:
-    with pytest.raises(UserError) as caught:
-        profile_settings(profile, TABLE, dims)
-    assert str(caught.value) == message
-
-
 # -------------------------------------------------------------------------- what is read from the workflow
 READING = """
 output_dir: somewhere
 dataset_dir: ''
 seed: 7
 max_epochs: 3
+max_steps: null
 learning_rate: 0.1
 device: cpu
 profile: small
@@ -360,7 +333,8 @@ finalize:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("max_epochs", 0, "max_epochs: found 0, expected a whole number from 1"),
+        ("max_epochs", 0, "max_epochs: found 0, expected a whole number from 1, or null"),
+        ("max_steps", 0, "max_steps: found 0, expected a whole number from 1, or null"),
         ("learning_rate", -1, "learning_rate: found -1, expected a number above 0"),
         ("device", "gpu", "device: found 'gpu', expected cpu, cuda or cuda:0"),
         ("profile", "large", "profile: found 'large', expected one of small"),
@@ -370,6 +344,12 @@ finalize:
 def test_begin_checks_the_keys_of_its_configuration(config, key, value, message) -> None:
     config.write_text(READING)
     assert refusal(config, **{key: value}) == message
+
+
+def test_a_run_needs_a_length(config) -> None:
+    config.write_text(READING.replace("max_epochs: 3", "max_epochs: null"))
+    message = "max_epochs, max_steps: found null for both, expected a number for one of them"
+    assert refusal(config) == message
 
 
 def test_begin_and_finish_read_the_configuration(config, tmp_path, caplog) -> None:

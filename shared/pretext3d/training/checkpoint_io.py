@@ -7,6 +7,7 @@ that it loads with `weights_only=True`:
     network     state dict, never wrapped     optimizer, lr_scheduler, scaler   state dicts or None
     rng         see `rng_state`               epoch, iteration                  numbers completed
     best_metric, best_epoch                   of the validation, None before the first one
+    ended_early True in an epoch that `RunLength` ended before its last step, elsewhere missing
 
 `best.pt` and `final.pt` hold format, record, network, epoch and the metric only.
 """

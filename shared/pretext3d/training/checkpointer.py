@@ -24,6 +24,7 @@ from pretext3d.training.checkpoint_io import (
     set_rng_state,
     unwrap,
 )
+from pretext3d.training.length import RunLength
 from pretext3d.training.record_schema import check_finite, check_record
 from pretext3d.training.resume import (
     check_moments,
@@ -51,6 +52,7 @@ class RunCheckpointer:
     rank): dropout and the like are a function of the epoch. A run killed at any point and resumed then
     gives, on CPU, the same losses and weights bit for bit, if the order of the data is a function of the
     epoch (`EpochSampler`) and an epoch is one pass of the data loader. All ranks read; only rank 0 writes.
+    An epoch that `RunLength` ended early is trained again where the run is resumed with another length.
 
     Args:
         ckpt_dir: Folder of epoch_0001.pt ..., best.pt, final.pt.
@@ -67,6 +69,7 @@ class RunCheckpointer:
         resume: True = continue from the newest intact checkpoint, from the beginning where there is none;
             False = an error where ckpt_dir already holds a run.
         seed: Seed of the run; None = the generators are not seeded (only restored on resume).
+        length: Length of the run, which may end within an epoch; attached here, after the resume.
 
     Raises:
         UserError: from the constructor for a bad argument; from the run where it cannot be resumed.
@@ -86,6 +89,7 @@ class RunCheckpointer:
         keep: int = 2,
         resume: bool = False,
         seed: int | None = 0,
+        length: RunLength | None = None,
     ) -> None:
         if keep < 1:
             raise UserError(f"keep: found {keep}, expected 1 checkpoint or more")
@@ -104,6 +108,7 @@ class RunCheckpointer:
         self.keep = keep
         self.resume = resume
         self.seed = seed
+        self.length = length
         self.best_metric: float | None = None
         self.best_epoch: int | None = None
         self.done_epoch = -1  # the last epoch that the weights have completed
@@ -113,6 +118,8 @@ class RunCheckpointer:
         engine.add_event_handler(Events.STARTED, self.start_run)
         engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
         engine.add_event_handler(Events.COMPLETED, self.end_run)
+        if self.length is not None:
+            self.length.attach(engine)
 
     def start_run(self, engine: Engine) -> None:
         """Resume, or make sure that nothing is overwritten; a trainer that runs a second time continues."""
@@ -160,6 +167,8 @@ class RunCheckpointer:
             self._write("best.pt", state.epoch)
         parts = {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
         more = {**parts, "rng": rng_state(), "iteration": state.iteration}
+        if state.epoch_length and state.iteration < state.epoch * state.epoch_length:
+            more["ended_early"] = True
         # after best.pt: a run killed between the two repeats this epoch and writes the same best.pt
         self._write(f"epoch_{state.epoch:04d}.pt", state.epoch, **more)
         if idist.get_rank() == 0:
@@ -195,7 +204,18 @@ class RunCheckpointer:
         return value < self.best_metric if self.negative_key_metric else value > self.best_metric
 
     def _resume(self, engine: Engine, epochs: list[Path]) -> None:
-        path, content = newest_good(epochs)
+        path, content = newest = newest_good(epochs)
+        if self._goes_on(content):
+            earlier = [p for p in epochs if _epoch_of(p) < content["epoch"]]
+            if not earlier and content["epoch"] == 1:
+                logger.warning("%s: its only epoch was ended early, starting from the beginning", path)
+                return
+            if not earlier:
+                raise UserError(
+                    f"{path}: its epoch was ended early, after {content['iteration']} steps, and no earlier "
+                    f"checkpoint is left; expected --max_steps {content['iteration']}"
+                )
+            path, content = newest_good(earlier)
         check_same_run(path, content["record"], self.record)
         for name, part in self.parts.items():
             if isinstance(part, torch.optim.Optimizer) and content[name]:
@@ -217,22 +237,28 @@ class RunCheckpointer:
                 )
         if idist.get_rank() == 0:
             _restore(path, "rng", set_rng_state, content["rng"])  # rank 0's; the others draw by `seed`
-        self.best_metric, self.best_epoch = content["best_metric"], content["best_epoch"]
+        self.best_metric, self.best_epoch = newest[1]["best_metric"], newest[1]["best_epoch"]  # of best.pt
         if self.evaluator is not None and self.best_epoch is not None:
             self.evaluator.state.best_metric = self.best_metric
             self.evaluator.state.best_metric_epoch = self.best_epoch
         state, epoch = engine.state, content["epoch"]
         self.done_epoch = state.epoch = epoch
         state.iteration = content["iteration"]
-        if state.epoch_length is not None and state.iteration != epoch * state.epoch_length:
+        expected = epoch * (state.epoch_length or 0)
+        if state.epoch_length and state.iteration != expected and "ended_early" not in content:
             logger.warning("%s: an epoch had another number of iterations than now", path)
-            state.iteration = epoch * state.epoch_length
+            state.iteration = expected
         if epoch >= state.max_epochs:
             logger.warning(
                 "%s: %d of %d epochs are done, nothing is left to do", path, epoch, state.max_epochs
             )
         else:
             logger.info("resumed from %s: continuing with epoch %d of %d", path, epoch + 1, state.max_epochs)
+
+    def _goes_on(self, content: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint is of an epoch that was ended early, and this run does not end there."""
+        ended = self.length is not None and self.length.reached(content["iteration"])
+        return "ended_early" in content and not ended
 
 
 def epoch_files(folder: Path) -> list[Path]:

@@ -180,6 +180,7 @@ CHECKPOINT: Table = {
     "network": Entry("tensors by name", lambda v: isinstance(v, dict)),
     "epoch": whole(),
     "iteration": whole(),
+    "ended_early": Entry("True", lambda v: v is True),
     "best_metric": either(Entry("a finite number", lambda v: is_number(v) and abs(v) < 2**63), null=True),
     "best_epoch": either(whole(), null=True),
     "optimizer": STATE,

@@ -16,7 +16,7 @@ from pretext3d.training.workflow import setting
 
 __all__ = ["RunReport"]
 
-PARAMETERS = ("profile", "roi_size", "batch_size", "max_epochs", "learning_rate")
+PARAMETERS = ("profile", "roi_size", "batch_size", "max_epochs", "max_steps", "learning_rate")
 
 
 class RunReport:

@@ -25,6 +25,7 @@ from pretext3d.checking import is_whole, number, whole_number
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import refuse_earlier_run
+from pretext3d.training.length import check_length
 from pretext3d.training.overrides import command_line
 from pretext3d.training.processes import leave
 from pretext3d.training.run_folder import close_folder, open_folder
@@ -38,9 +39,11 @@ STOPPED = "stopped; the same command with --resume True continues from the last 
 
 # Keys of a training that are whole numbers, and the smallest value of each.
 COUNTS = {
-    "batch_size": 1, "max_epochs": 1, "num_workers": 0, "steps_per_epoch": 1, "val_interval": 1,
-    "val_crops": 1,
+    "batch_size": 1, "max_epochs": 1, "max_steps": 1, "num_workers": 0, "steps_per_epoch": 1,
+    "val_interval": 1, "val_crops": 1,
 }  # fmt: skip
+LENGTHS = ("max_epochs", "max_steps")  # of a run: a profile gives one of them
+OPTIONAL = (*LENGTHS, "steps_per_epoch", "val_interval")  # counts that may be null
 RATES = ("learning_rate",)  # keys of a training that are numbers above 0
 
 # What finish suggests to run next: the configuration files, and the key that takes this run's folder.
@@ -83,7 +86,8 @@ def begin(
         seed: Seed of the network's initial weights and, with the rank added, of everything drawn later.
         profile: Name of the profile, shown in the log; '' for a configuration without profiles.
         save_config: File name of the merged configuration.
-        counts: Keys whose value must be a whole number from 1; num_workers may be 0, steps_per_epoch None.
+        counts: Keys whose value must be a whole number from 1; num_workers may be 0; steps_per_epoch,
+            val_interval and one of max_epochs and max_steps may be None.
         device: Device of the run, which must exist.
         ckpt_dir: Folder of a training's checkpoints, without a run unless `resume` is set; '' = not checked.
         resume: Whether the run continues: the earlier configuration is kept, this one is written to
@@ -156,26 +160,34 @@ def check_profile(profile: str, profiles: Mapping[str, Any]) -> None:
 def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: int = 3) -> dict[str, Any]:
     """The settings of a profile: its row of the table, in 2D with those of the row `<profile>_2d` over it.
 
+    A row gives the length of a training as max_epochs or as max_steps; the other one is None.
+
     Args:
         profile: Name of a row.
         profiles: Table of the configuration.
         spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
-        UserError: no such profile; spatial_dims other than 2 or 3; 2D in a table without a row for it.
+        UserError: no such profile; spatial_dims other than 2 or 3; 2D in a table without a row for it; a row
+            with both lengths.
 
     Examples:
-        >>> table = {"laptop": {"batch_size": 4, "roi_size": 32}, "laptop_2d": {"roi_size": 64}}
+        >>> table = {"laptop": {"max_steps": 400, "roi_size": 32}, "laptop_2d": {"roi_size": 64}}
         >>> profile_settings("laptop", table, spatial_dims=2)
-        {'batch_size': 4, 'roi_size': 64}
+        {'max_epochs': None, 'max_steps': 400, 'roi_size': 64}
     """
     check_profile(profile, profiles)
     check_spatial_dims(spatial_dims)
-    if spatial_dims == 3:
-        return dict(profiles[profile])
-    if f"{profile}_2d" not in profiles:
+    if spatial_dims == 2 and f"{profile}_2d" not in profiles:
         raise UserError(f"spatial_dims: found 2, expected 3: the table `profiles` has no row {profile}_2d")
-    return {**profiles[profile], **profiles[f"{profile}_2d"]}
+    settings: dict[str, Any] = {}
+    for name in [profile] if spatial_dims == 3 else [profile, f"{profile}_2d"]:
+        row = dict(profiles[name])
+        given = [key for key in LENGTHS if row.get(key) is not None]
+        if len(given) > 1:
+            raise UserError(f"profiles: {name} has max_epochs and max_steps, expected one of them")
+        settings |= dict.fromkeys(LENGTHS if given else ()) | row
+    return settings
 
 
 def spatial_size(value: int | Sequence[int], spatial_dims: int = 3, key: str = "roi_size") -> tuple[int, ...]:
@@ -266,9 +278,11 @@ def _check_device(device: torch.device | str) -> None:
 
 
 def _check_counts(counts: Mapping[str, Any]) -> None:
+    if any(key in counts for key in LENGTHS):
+        check_length(counts.get("max_epochs"), counts.get("max_steps"))
     for key, value in counts.items():
         minimum = COUNTS.get(key, 1)
-        if value is None and key == "steps_per_epoch":
+        if value is None and key in OPTIONAL:
             continue
         whole_number(key, value, minimum, expected=f"a whole number from {minimum}")
 

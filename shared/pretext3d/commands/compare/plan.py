@@ -19,7 +19,10 @@ RESERVED = {
 }  # fmt: skip
 OPTIONS = ("arms", "seeds", "monte_carlo", "jobs", "threads", "bundle", "report_only")
 # the budget in the summary, as finetune.yaml resolves it
-BUDGET = ("profile", "max_epochs", "steps_per_epoch", "batch_size", "roi_size", "val_fraction", "split_seed")
+BUDGET = (
+    "profile", "max_epochs", "max_steps", "steps_per_epoch", "batch_size", "roi_size", "val_fraction",
+    "split_seed",
+)  # fmt: skip
 
 
 def top_key(key: str) -> str:
