@@ -121,6 +121,36 @@ def test_too_small_a_memory_is_one_line(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("raised", "line"),
+    [
+        (
+            "OSError(errno.ENOSPC, 'No space left on device', 'metrics.csv')",
+            "error: metrics.csv cannot be written: No space left on device; stopped",
+        ),
+        (
+            "OSError(errno.EFBIG, 'File too large')",
+            "error: a file cannot be written: File too large; stopped",
+        ),
+        (
+            "UserError('x.pt: no space left on device')",  # it names the file better
+            "error: x.pt: no space left on device; stopped",
+        ),
+    ],
+)
+def test_a_full_disk_is_one_line(tmp_path: Path, raised: str, line: str) -> None:
+    code, shown = end_of_program(
+        tmp_path,
+        "import errno",
+        "try:",
+        f"    raise {raised} from OSError(errno.ENOSPC, 'No space left on device')",
+        "except Exception as error:",
+        "    raise RuntimeError('Failed to evaluate') from error",
+    )
+    assert code == 1
+    assert shown.strip() == line
+
+
+@pytest.mark.parametrize(
     "text", ["gloo: Address already in use", "NCCL: Duplicate GPU detected", "timed out"]
 )
 def test_other_errors_of_the_network_keep_their_cause(text: str) -> None:

@@ -1,5 +1,6 @@
 """Tests of files and folders that are complete or not there."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ import filelock
 import pytest
 from pretext3d.files import (
     MAX_DRAFT_AGE,
+    discard_folder,
     draft_folder,
     locked,
     new_folder,
@@ -78,6 +80,24 @@ def test_bytes_and_text_as_utf_8(tmp_path: Path, content: bytes | str) -> None:
 def test_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_whole(tmp_path / "none" / "a", b"")
+
+
+def test_a_full_disk_is_named_by_the_target(tmp_path: Path) -> None:
+    """A failed write has no name of its own, and the draft's would say nothing."""
+    for error in (OSError(errno.ENOSPC, "full"), OSError(errno.ENOSPC, "full", "other")):
+        with pytest.raises(OSError, match="full") as caught, replacing(tmp_path / "a"):
+            raise error
+        assert caught.value.filename == (error.filename if error.filename == "other" else str(tmp_path / "a"))
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "none" / "a") as draft:
+        draft.touch()
+    assert caught.value.filename == str(tmp_path / "none" / "a")
+
+
+def test_a_folder_in_use_is_discarded(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    discard_folder(tmp_path / "a")
+    assert names(tmp_path) == []
+    discard_folder(tmp_path / "a")  # another process was faster
 
 
 def test_draft_folder_is_gone_unless_renamed(tmp_path: Path) -> None:

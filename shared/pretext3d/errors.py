@@ -1,5 +1,6 @@
 """The one exception for a user's mistake, and how a run shows it: one message, no stack trace."""
 
+import errno
 import os
 import re
 import signal
@@ -92,6 +93,11 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
+def interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an exception."""
+    return any(isinstance(each, KeyboardInterrupt) for each in _chain(error))
+
+
 def peer_lost(error: BaseException | None) -> bool:
     """Whether a distributed run ends here because another of its processes has ended."""
     return any(_PEER_LOST.search(str(each)) for each in _chain(error))
@@ -103,6 +109,14 @@ def memory_short(error: BaseException | None) -> bool:
     return any(type(each).__name__ in kinds or "can't allocate memory" in str(each) for each in _chain(error))
 
 
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def disk_full(error: BaseException | None) -> OSError | None:
+    """The error of a full disk, a used-up quota or a limit of a file's size, where that is the cause."""
+    return next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in DISK_FULL), None)
+
+
 class _Hook:
     """A `sys.excepthook`: a user's mistake is one message, an interruption or a lost process one line."""
 
@@ -112,13 +126,16 @@ class _Hook:
         self.exit_code = 0  # exit code of a program that a signal is ending
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        mistake = find_user_error(error)
+        mistake, full = find_user_error(error), disk_full(error)
         sys.stdout.flush()
         if self.exit_code:  # further errors during the exit are ignored: the workers received the signal too
             sys.stderr.flush()
             os._exit(self.exit_code)
         if isinstance(error, KeyboardInterrupt):
             sys.stderr.write(f"\n{self.interrupted}\n")
+        elif full is not None:
+            what = mistake or f"{full.filename or 'a file'} cannot be written: {full.strerror}"
+            sys.stderr.write(f"\nerror: {what}; {self.interrupted}\n")
         elif mistake is not None:
             sys.stderr.write(f"\nerror: {mistake}\n")
         elif memory_short(error):

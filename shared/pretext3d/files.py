@@ -62,7 +62,7 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
             leave an empty file.
 
     Raises:
-        OSError: the draft cannot be renamed, or what the block raises.
+        OSError: the draft cannot be written or renamed; names `path`.
 
     Examples:
         >>> from tempfile import mkdtemp
@@ -80,6 +80,10 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
         draft.replace(path)
         if sync:  # the folder stores the name
             _reach_disk(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(draft)):  # that of a write has no name
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)

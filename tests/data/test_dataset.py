@@ -371,6 +371,17 @@ def test_full_disk_is_one_line(cases: list[dict], tmp_path: Path) -> None:
         CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
 
 
+def test_numpy_s_words_for_a_full_disk(
+    cases: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(path: Path, array: np.ndarray) -> None:
+        raise OSError("1024 requested and 128 written")
+
+    monkeypatch.setattr(np, "save", short)
+    with pytest.raises(UserError, match=r"cache_dir: .*volumes cannot be written: .*No space left on device"):
+        CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
+
+
 def test_what_killed_processes_left_is_removed_in_time(cases: list[dict], tmp_path: Path) -> None:
     data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
     kept = set(data.folder.iterdir())

@@ -96,6 +96,70 @@ def test_sigkill(whole, tmp_path, moment):
         assert_equal_files(tmp_path / name, whole[1] / name)
 
 
+# A run that meets a full disk, or Ctrl-C, while torch.save writes its third checkpoint.
+STOPPED = """
+import resource, signal, sys
+sys.path.insert(0, {root!r})
+import torch
+from pretext3d.errors import install_excepthook
+from pretext3d.training import checkpoint_io
+from tests.training.runs import Run
+
+torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+install_excepthook("stopped; --resume True goes on")
+
+class File:
+    def __init__(self, file):
+        self.file, self.writes = file, 0
+    def write(self, data):
+        self.writes += 1
+        if "epoch_0003" in self.file.name and self.writes == 9:
+            if sys.argv[2] == "interrupted":
+                signal.raise_signal(signal.SIGINT)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+        self.file.write(data)
+        self.file.flush()
+
+class Sink(checkpoint_io._Sink):
+    def __init__(self, file):
+        super().__init__(File(file))
+
+checkpoint_io._Sink = Sink
+Run(sys.argv[1])()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "code", "line"),
+    [
+        ("interrupted", -signal.SIGINT, "stopped; --resume True goes on"),
+        (
+            "full",
+            1,
+            "error: {file}: the checkpoint cannot be written: File too large; stopped; --resume True goes on",
+        ),
+    ],
+)
+def test_stopped_while_torch_saves(whole, tmp_path, moment, code, line):
+    """One line, exit code 1 or 130, no draft, and a resumed run goes on as if nothing had been."""
+    root, folder = Path(__file__).parents[2], tmp_path / "run"
+    command = [sys.executable, "-c", STOPPED.format(root=str(root)), str(folder), moment]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    left = names(folder)
+    assert not [name for name in left if name.endswith(".tmp")]
+    assert "epoch_0002.pt" in left
+    assert "epoch_0003.pt" not in left
+    expected = line.format(file=folder / "epoch_0003.pt")
+    assert [text for text in done.stderr.splitlines() if text] == [expected]
+    assert Run(folder, resume=True)().losses.values == whole[0].losses.values[2 * STEPS :]
+    assert names(folder) == names(whole[1])
+    for name in names(folder):
+        assert_equal_files(folder / name, whole[1] / name)
+
+
 def test_killed_between_best_and_first_epoch_checkpoint(whole, tmp_path):
     """best.pt is there and no epoch checkpoint: the resumed run begins anew."""
     Run(tmp_path, Kill(2))()

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from pretext3d.checking import is_whole
 from pretext3d.data.slices import Slices, plane_axis
 from pretext3d.data.volumes import (
@@ -23,6 +21,7 @@ from pretext3d.data.volumes import (
     VolumeFacts,
 )
 from pretext3d.errors import UserError
+from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
 
 __all__ = ["CheckResult", "as_channels", "check_cases"]
@@ -126,7 +125,7 @@ def check_cases(
     hidden = not progress or not is_first()
     reasons: dict[str, str] = {}
     headers: dict[str, VolumeFacts] = {}
-    for case in tqdm(cases, desc="reading headers", disable=hidden, delay=2, leave=False):
+    for case in Bar(cases, desc="reading headers", disable=hidden, delay=2, leave=False):
         reason, facts = header_fault(case, cache)
         reasons[case["id"]] = reason or (plane_fault(case, facts, slices) if spatial_dims == 2 else "")
         headers[case["id"]] = facts
@@ -139,7 +138,7 @@ def check_cases(
             f"from 0 to {max(counts) - 1}, or null for all channels"
         )
     values: dict[str, list[int]] = {}
-    for case in tqdm(cases, desc="checking volumes", disable=hidden, delay=2, leave=False):
+    for case in Bar(cases, desc="checking volumes", disable=hidden, delay=2, leave=False):
         name = case["id"]
         found = headers[name].channels
         if not reasons[name] and (found < needed if used else found != needed):

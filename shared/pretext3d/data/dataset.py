@@ -10,6 +10,7 @@ draw, so samples do not depend on the number of workers or ranks, nor on whether
 
 import copy
 import copyreg
+import errno
 import hashlib
 import json
 import logging
@@ -27,12 +28,12 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data.distributed import DistributedSampler
-from tqdm import tqdm
 
 import pretext3d
 from pretext3d.data.keyed import KeyedItems
 from pretext3d.errors import UserError
 from pretext3d.files import discard_folder, new_folder, remove_old_drafts
+from pretext3d.progress import Bar
 
 __all__ = ["CachedVolumes", "EpochSampler", "UsableVolumes", "default_cache_dir"]
 
@@ -196,7 +197,7 @@ class CachedVolumes(KeyedItems):
             try:
                 futures = [pool.submit(self._fill, case) for case in missing]
                 bar = {"total": len(missing), "desc": "reading volumes", "unit": "volume"}
-                for future in tqdm(as_completed(futures), disable=rank > 0, **bar):
+                for future in Bar(as_completed(futures), disable=rank > 0, **bar):
                     future.result()
             finally:  # a thread that still computes while the interpreter ends would abort it
                 pool.shutdown(cancel_futures=True)
@@ -280,11 +281,21 @@ def _write_draft(draft: Path, result: dict[str, Any]) -> None:
             if array.size <= MAX_INLINE_ELEMENTS:
                 entry["values"] = array.tolist()
             else:
-                np.save(draft / f"{key}.npy", np.ascontiguousarray(array))
+                _save_array(draft / f"{key}.npy", array)
             plain[key] = {"array": entry}
         else:
             plain[key] = {"value": value}
     (draft / "case.json").write_text(json.dumps(plain))
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    try:
+        np.save(path, np.ascontiguousarray(array))
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # NumPy says "1024 requested and 128 written"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def _read_entry(folder: Path) -> dict[str, Any]:

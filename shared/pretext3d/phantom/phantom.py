@@ -25,6 +25,7 @@ from pretext3d.errors import UserError
 from pretext3d.files import draft_folder, sha256_of
 from pretext3d.phantom.anatomy import LABELS, paint_torso
 from pretext3d.phantom.canvas import FIELD_OF_VIEW, Array, Canvas, smooth_field
+from pretext3d.progress import Bar
 
 __all__ = ["phantom_affine", "phantom_volume", "write_phantom"]
 
@@ -125,7 +126,7 @@ def write_phantom(
         with draft_folder(folder) as draft:
             for part in ("imagesTr", "labelsTr"):
                 (draft / part).mkdir()
-            for index in track(num_cases, progress):
+            for index in Bar(range(num_cases), desc="making the phantom", unit="case", disable=not progress):
                 write_case(draft, seed, index, size, mm)
             (draft / "dataset.json").write_text(
                 json.dumps(describe(num_cases, seed, size, mm), indent=2) + "\n", "utf-8"
@@ -225,15 +226,6 @@ def describe(num_cases: int, seed: int, size: Sequence[int], mm: Sequence[float]
         "test": [],
         "phantom": {"version": VERSION, "seed": seed, "size": list(size), "spacing": list(mm)},
     }
-
-
-def track(count: int, progress: bool) -> Any:
-    """The numbers below `count`, with a progress bar where tqdm is installed."""
-    try:
-        from tqdm import trange
-    except ImportError:
-        return range(count)
-    return trange(count, desc="making the phantom", unit="case", disable=not progress)
 
 
 def is_complete(folder: Path, files: int) -> bool:

@@ -104,9 +104,7 @@ def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
         UserError: the server has no such file or one of another size; five consecutive attempts without
             progress; `part` is a link.
     """
-    from tqdm import tqdm
-
-    with _part(part) as file, _bar(tqdm, size, progress, source) as bar:
+    with _part(part) as file, _bar(size, progress, source) as bar:
         if file.seek(0, os.SEEK_END) > size:
             file.truncate(0)
         furthest, failures, reason = file.seek(0, os.SEEK_END), 0, ""
@@ -136,8 +134,10 @@ def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
         )
 
 
-def _bar(tqdm: Any, size: int, progress: bool, source: str) -> Any:
-    return tqdm(total=size, unit="B", unit_scale=True, disable=not progress, desc=Path(source).name)
+def _bar(size: int, progress: bool, source: str) -> Any:
+    from pretext3d.progress import Bar
+
+    return Bar(total=size, unit="B", unit_scale=True, disable=not progress, desc=Path(source).name)
 
 
 def _part(path: Path) -> BinaryIO:

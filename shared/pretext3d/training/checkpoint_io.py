@@ -20,13 +20,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from pretext3d.errors import UserError, one_line
+from pretext3d.errors import UserError, interrupted, one_line
 from pretext3d.files import replacing
 from pretext3d.training.record_schema import check_checkpoint
 
@@ -110,9 +110,45 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, sync=True) as draft, draft.open("wb") as file:
-            torch.save(complete, file)
-    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
-        raise UserError(f"{path}: the checkpoint cannot be written: {one_line(error)}") from error
+            _Sink(file).save(complete)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise UserError(f"{path}: the checkpoint cannot be written: {reason}") from error
+
+
+class _Sink:
+    """A file for `torch.save` whose errors are its own, also Ctrl-C.
+
+    torch's writer, which is not Python, fails in its own way after an error in `write`, and its message hides
+    the cause. So the error is kept until torch has finished.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        """Write, unless a write has failed."""
+        if self.error is None:
+            try:
+                self.file.write(data)
+            except BaseException as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: the file is closed afterwards."""
+
+    def save(self, content: Any) -> None:
+        """`torch.save` into the file."""
+        try:
+            torch.save(content, cast(IO[bytes], self))
+        except RuntimeError as error:
+            if self.error is None and interrupted(error):
+                raise KeyboardInterrupt from None
+            raise (self.error or error) from None
+        if self.error is not None:
+            raise self.error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

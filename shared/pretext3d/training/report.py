@@ -8,15 +8,33 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar
 
+from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
 from pretext3d.training.history import History
 from pretext3d.training.pictures import Pictures
 from pretext3d.training.tracking import MLflowDetails
 from pretext3d.training.workflow import setting
 
-__all__ = ["RunReport"]
+__all__ = ["Progress", "RunReport"]
 
 PARAMETERS = ("profile", "roi_size", "batch_size", "max_epochs", "max_steps", "learning_rate")
+
+
+class Progress(ProgressBar):
+    """Handler of any engine: a progress bar per epoch, of the first process; see `progress.Bar`.
+
+    Args:
+        desc: Text before the bar.
+    """
+
+    def __init__(self, desc: str) -> None:
+        super().__init__(persist=False, desc=desc)
+        self.pbar_cls = Bar
+
+    def attach(self, engine: Engine, *args: Any, **kwargs: Any) -> None:
+        """Register with the engine."""
+        if is_first():
+            super().attach(engine, *args, **kwargs)
 
 
 class RunReport:
@@ -43,9 +61,8 @@ class RunReport:
         pictures: Pictures | None = None,
     ) -> None:
         parameters = {key: setting(key) for key in PARAMETERS} | {"record": record}
-        bar = [ProgressBar(persist=False, desc=title)] if is_first() else []
-        self.handlers = [
-            *bar,
+        self.handlers: list[Any] = [
+            Progress(title),
             History(str(Path(output_dir) / "metrics.csv"), optimizer, evaluator),
             MLflowDetails(parameters, output_dir),
             *([pictures] if pictures is not None else []),
