@@ -16,14 +16,12 @@ from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pretrained import Pretrained, transfer_weights
 from skimage.metrics import structural_similarity
 
+from tests.methods.inpainting import output
+
 ARMS = {
     "roi-supervoxel": {"task": "inpainting", "regions": "supervoxels", "roi": True},
     "vanilla-unet": {"task": "inpainting", "regions": "cuboids", "roi": False, "untrained": True},
 }
-
-
-def output(pred: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> dict[str, Any]:
-    return {"pred": pred, "label": {"clean": clean, "mask": mask, "inside": torch.ones_like(mask)}}
 
 
 def by_hand() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Supervoxel in-painting in 2D: superpixels, rectangles, tiles by hand on 5 x 6 pixels; errors."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,30 +19,14 @@ from pretext3d.networks.factory import build_backbone
 from pretext3d.transforms.supervoxels import Supervoxelsd
 from skimage.metrics import structural_similarity
 
+from tests.methods import inpainting
+from tests.methods.inpainting import AFFINE, output
+
 SHAPE = (5, 6)
-AFFINE = torch.diag(torch.tensor([1.0, 2.0, 4.0, 1.0], dtype=torch.float64))
-
-
-def stripes() -> torch.Tensor:
-    """Three superpixels: columns j = 0, 1, 2, then 3, 4, then 5; 5 pixels per column, so 15, 10 and 5."""
-    return torch.tensor([1, 1, 1, 2, 2, 3], dtype=torch.int32).expand(1, *SHAPE).contiguous()
-
-
-def foreground() -> torch.Tensor:
-    """The pixels with i = 0, 1: 6, 4 and 2 of the three superpixels."""
-    roi = torch.zeros(1, *SHAPE, dtype=torch.bool)
-    roi[:, :2] = True
-    return roi
-
-
-def case(channels: int = 2, **extra: Any) -> dict[str, Any]:
-    image = torch.rand(channels, *SHAPE, generator=torch.Generator().manual_seed(0)) + 0.1
-    return {"id": "eye_7", "image": MetaTensor(image, affine=AFFINE), "supervoxels": stripes(), **extra}
-
-
-def prepared(channels: int = 2, **settings: Any) -> dict[str, Any]:
-    label = foreground().to(torch.uint8)
-    return Regionsd(**{"min_region_voxels": 1, **settings})(case(channels, label=label))
+# three superpixels: columns j = 0, 1, 2, then 3, 4, then 5; 5 pixels per column, so 15, 10 and 5; those with
+# i = 0, 1 are the foreground: 6, 4 and 2 of the three
+case, prepared = partial(inpainting.case, SHAPE), partial(inpainting.prepared, SHAPE)
+foreground, stripes = partial(inpainting.foreground, SHAPE), partial(inpainting.layers, SHAPE)
 
 
 # ---------------------------------------------------------------------------------------------------- regions
@@ -86,7 +71,7 @@ def test_superpixels_and_supervoxels_of_both_backends(
     """Without a mask, of two channels: every voxel belongs to one, and regions can be hidden."""
     image = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     image[:, : shape[0] // 2] += 1
-    spacing = [1.0, 2.0, 4.0][: len(shape)]
+    spacing = [1.0, 2.0, 3.0][: len(shape)]
     given_case = {"image": MetaTensor(image, affine=AFFINE)}
     found = Supervoxelsd(n_segments=12, backend=backend, cache_dir=str(tmp_path))(given_case)
     labels = found["supervoxels"]
@@ -161,10 +146,6 @@ def test_a_tile_has_as_many_sizes_as_its_image() -> None:
 
 
 # ----------------------------------------------------------------------------------------- network and errors
-def output(pred: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> dict[str, Any]:
-    return {"pred": pred, "label": {"clean": clean, "mask": mask, "inside": torch.ones_like(mask)}}
-
-
 def test_errors_by_hand() -> None:
     """One tile of 5 x 6 pixels, 0.5 but for two hidden pixels of 0.7 and 0.1; the prediction is 0.5."""
     clean, mask = torch.full((1, 1, *SHAPE), 0.5), torch.zeros(1, 1, *SHAPE, dtype=torch.bool)

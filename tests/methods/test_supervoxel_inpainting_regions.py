@@ -1,5 +1,6 @@
 """Regions to hide, cuboids and tiles: worked out by hand on a volume of 5 x 6 x 7 voxels of 1 x 2 x 3 mm."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from monai.data import MetaTensor
 from pretext3d.errors import UserError
 from pretext3d.methods.supervoxel_inpainting.regions import (
     RandHideRegiond,
@@ -16,31 +16,13 @@ from pretext3d.methods.supervoxel_inpainting.regions import (
     window_starts,
 )
 
+from tests.methods import inpainting
+
 SHAPE = (5, 6, 7)
-AFFINE = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0], dtype=torch.float64))
-
-
-def layers() -> torch.Tensor:
-    """Three supervoxels: planes k = 0, 1, 2, then 3, 4, then 5, 6; 30 voxels a plane, so 90, 60 and 60."""
-    labels = torch.tensor([1, 1, 1, 2, 2, 3, 3], dtype=torch.int32)
-    return labels.expand(1, *SHAPE).contiguous()
-
-
-def foreground() -> torch.Tensor:
-    """The voxels with i = 0, 1: 12 of each plane, so 36, 24 and 24 of the three supervoxels."""
-    roi = torch.zeros(1, *SHAPE, dtype=torch.bool)
-    roi[:, :2] = True
-    return roi
-
-
-def case(channels: int = 2, **extra: Any) -> dict[str, Any]:
-    image = torch.rand(channels, *SHAPE, generator=torch.Generator().manual_seed(0)) + 0.1
-    return {"id": "case_7", "image": MetaTensor(image, affine=AFFINE), "supervoxels": layers(), **extra}
-
-
-def prepared(**settings: Any) -> dict[str, Any]:
-    label = foreground().to(torch.uint8)
-    return Regionsd(**{"min_region_voxels": 1, **settings})(case(label=label))
+# three supervoxels: planes k = 0, 1, 2, then 3, 4, then 5, 6; 30 voxels a plane, so 90, 60 and 60; those with
+# i = 0, 1 are the foreground: 12 of each plane, so 36, 24 and 24 of the three
+case, prepared = partial(inpainting.case, SHAPE), partial(inpainting.prepared, SHAPE)
+foreground, layers = partial(inpainting.foreground, SHAPE), partial(inpainting.layers, SHAPE)
 
 
 # ---------------------------------------------------------------------------------------------------- regions

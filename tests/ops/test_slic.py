@@ -124,27 +124,27 @@ def test_a_thin_island_has_centres_of_its_own():
 
 
 # ----------------------------------------------------------------------------------------------------- laws
+@pytest.mark.parametrize(("dims", "longest"), [(3, 9), (2, 20)])
 @given(
-    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    data=st.data(),
     channels=st.integers(1, 3),
     n_segments=st.integers(1, 60),
     compactness=st.sampled_from([0.001, 0.15, 10.0]),
     masked=st.booleans(),
     seed=st.integers(0, 100),
 )
-def test_laws(shape, channels, n_segments, compactness, masked, seed):
+def test_laws_of_volumes_and_images(dims, longest, data, channels, n_segments, compactness, masked, seed):
+    shape = data.draw(st.tuples(*[st.integers(1, longest)] * dims), "shape")
     image = noise(channels, *shape, seed=seed)
     mask = noise(*shape, seed=seed + 1) < 0.7 if masked else None
     if masked and not mask.any():
-        mask[0, 0, 0] = True
-    before = image.clone()
-    labels = slic(image, n_segments, compactness, (1.0, 2.0, 0.5), mask)
+        mask.view(-1)[0] = True
+    before, spacing = image.clone(), (1.0, 2.0, 0.5)[: len(shape)]
+    labels = slic(image, n_segments, compactness, spacing, mask)
     check_labels(labels, mask)
     assert torch.equal(image, before)
-    assert torch.equal(labels, slic(image, n_segments, compactness, (1.0, 2.0, 0.5), mask))
-    assert torch.equal(
-        labels, slic(4 * image, n_segments, compactness, (1.0, 2.0, 0.5), mask)
-    )  # exact in floats
+    assert torch.equal(labels, slic(image, n_segments, compactness, spacing, mask))
+    assert torch.equal(labels, slic(4 * image, n_segments, compactness, spacing, mask))  # exact in floats
     loose = slic(image, n_segments, compactness, mask=mask, enforce_connectivity=False)
     assert loose[loose > 0].unique().tolist() == list(range(1, int(loose.max()) + 1))
 
@@ -184,16 +184,20 @@ def anatomy() -> tuple[torch.Tensor, np.ndarray]:
     return torch.from_numpy(np.stack([first, second]).astype(np.float32)), truth
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_quality_is_that_of_scikit_image(anatomy, masked):
-    image, truth = anatomy
+def check_quality(image: torch.Tensor, truth: np.ndarray, n_segments: int, masked: bool) -> None:
+    """As many segments as scikit-image's, to a quarter, and of its quality."""
     mask = torch.from_numpy(truth > 0) if masked else None
-    ours = slic(image, 300, mask=mask)
-    theirs = plain_slic(image, 300, 0.15, (1, 1, 1), mask)
+    ours = slic(image, n_segments, mask=mask)
+    theirs = plain_slic(image, n_segments, 0.15, (1,) * truth.ndim, mask)
     check_labels(ours, mask)
     assert 0.8 < ours.max() / theirs.max() < 1.25
     assert under_segmentation_error(ours.numpy(), truth) < 1.05 * under_segmentation_error(theirs, truth)
     assert boundary_recall(ours.numpy(), truth, 1) > boundary_recall(theirs, truth, 1) - 0.02
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_quality_is_that_of_scikit_image(anatomy, masked):
+    check_quality(*anatomy, 300, masked)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -237,26 +241,6 @@ def test_bad_values_are_counted(value):
 
 
 # -------------------------------------------------------------------------------------------------------- 2D
-@given(
-    shape=st.tuples(*[st.integers(1, 20)] * 2),
-    channels=st.integers(1, 3),
-    n_segments=st.integers(1, 60),
-    compactness=st.sampled_from([0.001, 0.15, 10.0]),
-    masked=st.booleans(),
-    seed=st.integers(0, 100),
-)
-def test_laws_of_images(shape, channels, n_segments, compactness, masked, seed):
-    image = noise(channels, *shape, seed=seed)
-    mask = noise(*shape, seed=seed + 1) < 0.7 if masked else None
-    if masked and not mask.any():
-        mask[0, 0] = True
-    before = image.clone()
-    labels = slic(image, n_segments, compactness, (1.0, 2.0), mask)
-    check_labels(labels, mask)
-    assert torch.equal(image, before)
-    assert torch.equal(labels, slic(4 * image, n_segments, compactness, (1.0, 2.0), mask))
-
-
 def test_constant_image_is_a_grid():
     # 30 / 4 = 7.5 pixels, edge 3, two cells along each axis, at 5 // 2 and 6 // 2
     i, j = np.indices((5, 6))
@@ -283,13 +267,7 @@ def test_image_and_volume_of_one_slice_are_cut_alike():
 def test_quality_of_superpixels_is_that_of_scikit_image(anatomy, masked):
     image = torch.nn.functional.interpolate(anatomy[0][None, ..., 30], scale_factor=4, mode="bilinear")[0]
     truth = anatomy[1][..., 30].repeat(4, axis=0).repeat(4, axis=1)
-    mask = torch.from_numpy(truth > 0) if masked else None
-    ours = slic(image, 100, mask=mask)
-    theirs = plain_slic(image, 100, 0.15, (1, 1), mask)
-    check_labels(ours, mask)
-    assert 0.8 < ours.max() / theirs.max() < 1.25
-    assert under_segmentation_error(ours.numpy(), truth) < 1.05 * under_segmentation_error(theirs, truth)
-    assert boundary_recall(ours.numpy(), truth, 1) > boundary_recall(theirs, truth, 1) - 0.02
+    check_quality(image, truth, 100, masked)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 0.0)])

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
@@ -67,29 +69,26 @@ def test_network_runs_in_the_precision(precision, dtype) -> None:
 
 
 class Convolution(nn.Module):
-    """One 3x3x3 convolution, and what came out of it before it was made float32."""
+    """One convolution, as a module and as a function; what came out before it was made float32."""
 
-    def __init__(self):
+    def __init__(self, dims, kernel=3, stride=1, channels=8):
         super().__init__()
-        self.conv = nn.Conv3d(8, 8, 3, padding=1)
+        sizes = (kernel,) * dims if isinstance(kernel, int) else kernel
+        settings = {"stride": stride, "padding": tuple(size // 2 for size in sizes)}
+        self.conv = getattr(nn, f"Conv{dims}d")(8, channels, sizes, **settings)
+        self.function = partial(getattr(nn.functional, f"conv{dims}d"), **settings)
 
     def forward(self, x):
+        self.seen = x
         result = self.conv(x)
         self.computed = result.dtype
-        named = nn.functional.conv3d(x, weight=self.conv.weight, bias=self.conv.bias, padding=1)
+        named = self.function(x, weight=self.conv.weight, bias=self.conv.bias)
         assert named.dtype == self.computed
         return result
 
 
-@pytest.mark.parametrize(
-    ("shape", "dtype"),
-    [((2, 5, 5), torch.float32), ((1, 1, 1), torch.float32), ((3, 2, 1), torch.bfloat16)],
-)
-def test_kernels_deeper_than_their_map_are_computed_in_float32(shape, dtype) -> None:
-    """In bfloat16 their weight gradients depend on memory that nothing has written."""
-    torch.manual_seed(0)
-    network = Convolution()
-    image = torch.randn(2, 8, *shape)
+def check_gradients(network, image, dtype):
+    """Computed in `dtype`; the same in every run, whatever was in the memory, and those of float32."""
     gradients = []
     for _ in range(6):
         freed = [torch.full((size,), float("nan")) for size in (10**3, 10**4, 10**5)]
@@ -99,9 +98,19 @@ def test_kernels_deeper_than_their_map_are_computed_in_float32(shape, dtype) -> 
         gradients.append(network.conv.weight.grad.clone())
     assert network.computed == dtype
     assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
-    expected = torch.autograd.grad(network.conv(image).square().mean(), network.conv.weight)[0]
+    expected = torch.autograd.grad(network(image).square().mean(), network.conv.weight)[0]
     error = (gradients[0] - expected).norm() / expected.norm()
     assert error < (1e-5 if dtype == torch.float32 else 0.02)  # bfloat16 has 8 significant bits
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((2, 5, 5), torch.float32), ((1, 1, 1), torch.float32), ((3, 2, 1), torch.bfloat16)],
+)
+def test_kernels_deeper_than_their_map_are_computed_in_float32(shape, dtype) -> None:
+    """In bfloat16 their weight gradients depend on memory that nothing has written."""
+    torch.manual_seed(0)
+    check_gradients(Convolution(3), torch.randn(2, 8, *shape), dtype)
 
 
 def test_runs_the_inferer_it_is_given() -> None:
@@ -114,52 +123,13 @@ def test_runs_the_inferer_it_is_given() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- 2D
-class Images(nn.Module):
-    """A 2D convolution that keeps what it was called with; of sets of patches, of each patch."""
-
-    def __init__(self, kernel=3):
-        super().__init__()
-        self.conv = nn.Conv2d(8, 8, kernel, padding=kernel // 2)
-
-    def forward(self, x):
-        self.seen = x
-        result = self.conv(x.flatten(0, -4))
-        self.computed = result.dtype
-        return result
-
-
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 5), (5, 1), (1, 4), (2, 2), (8, 8)])
 def test_kernels_larger_than_an_image_are_right_in_bfloat16(shape, kernel):
     """At stride 1, what is wrong with 3D convolutions is not with 2D ones: every run gives the right one."""
     torch.manual_seed(0)
-    network = to_device(Images(kernel), "cpu")
-    image = torch.randn(2, 8, *shape)
-    gradients = []
-    for _ in range(6):
-        freed = [torch.full((size,), float("nan")) for size in (10**3, 10**4, 10**5)]
-        del freed
-        network.zero_grad()
-        AutocastInferer("bf16", CPU)(image, network).square().mean().backward()
-        gradients.append(network.conv.weight.grad.clone())
-    assert network.computed == torch.bfloat16
-    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
-    expected = torch.autograd.grad(network(image).square().mean(), network.conv.weight)[0]
-    assert (gradients[0] - expected).norm() / expected.norm() < 0.02  # bfloat16 has 8 significant bits
-
-
-class Strided(nn.Module):
-    """One convolution with a stride."""
-
-    def __init__(self, dims, kernel, stride):
-        super().__init__()
-        padding = tuple(k // 2 for k in kernel)
-        self.conv = getattr(nn, f"Conv{dims}d")(8, 64, kernel, stride, padding)
-
-    def forward(self, x):
-        result = self.conv(x)
-        self.computed = result.dtype
-        return result
+    network = to_device(Convolution(2, kernel), "cpu")
+    check_gradients(network, torch.randn(2, 8, *shape), torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -178,24 +148,21 @@ class Strided(nn.Module):
 )
 def test_strides_larger_than_the_map_are_computed_in_float32(shape, kernel, stride, dtype) -> None:
     torch.manual_seed(0)
-    network = to_device(Strided(len(shape), kernel, stride), CPU)
-    image = torch.randn(2, 8, *shape)
-    gradients = []
-    for _ in range(6):
-        freed = [torch.full((size,), float("nan")) for size in (10**3, 10**4, 10**5)]
-        del freed
-        network.zero_grad()
-        AutocastInferer("bf16", CPU)(image, network).square().mean().backward()
-        gradients.append(network.conv.weight.grad.clone())
-    assert network.computed == dtype
-    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
-    expected = torch.autograd.grad(network(image).square().mean(), network.conv.weight)[0]
-    error = (gradients[0] - expected).norm() / expected.norm()
-    assert error < (1e-5 if dtype == torch.float32 else 0.02)
+    network = to_device(Convolution(len(shape), kernel, stride, channels=64), CPU)
+    check_gradients(network, torch.randn(2, 8, *shape), dtype)
+
+
+class Tiles(Convolution):
+    """A convolution of each tile in sets of them."""
+
+    def forward(self, x):
+        result = super().forward(x.flatten(0, -4))
+        self.seen = x
+        return result
 
 
 def test_images_are_laid_out_and_sets_of_tiles_are_left() -> None:
-    network, inferer = Images(), AutocastInferer("fp32", CPU)
+    network, inferer = Tiles(2), AutocastInferer("fp32", CPU)
     inferer(torch.rand(2, 8, 5, 6), network)
     assert network.seen.is_contiguous(memory_format=torch.channels_last)
     tiles = torch.rand(2, 4, 8, 5, 6)  # five axes, and yet no volume
