@@ -182,7 +182,7 @@ def test_wrong_folders(tmp_path, volume):
         find_cases(volume("a/a.nii.gz"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        UserError, match=r"no volumes found in .*\.nii\.gz \.nii \.nrrd \.mha \.mhd and DICOM"
+        UserError, match=r"no volumes found in .*\.nii\.gz \.nii \.nrrd \.nhdr \.mha \.mhd and DICOM"
     ):
         find_cases(str(tmp_path / "empty"))
     with pytest.raises(UserError, match=r"datalist: gone\.json not found"):

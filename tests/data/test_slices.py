@@ -199,8 +199,8 @@ def test_checks_in_2d(volume, label, tmp_path):
 def test_a_volume_is_read_once(volume, monkeypatch):
     paths = [volume(f"{n}.nii.gz") for n in range(3)]
     reads = []
-    original = module.read_volume
-    monkeypatch.setattr(module, "read_volume", lambda path: reads.append(path) or original(path))
+    original = module.read_ras
+    monkeypatch.setattr(module, "read_ras", lambda path, frames: reads.append(path) or original(path, frames))
     recent = RecentVolumes()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(recent, [path for path in paths for _ in range(20)]))

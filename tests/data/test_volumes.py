@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from pretext3d.data import volumes
+from pretext3d.data import reader, volumes
 from pretext3d.data.volumes import VerdictCache, examine, strip_extension
 
 from .conftest import voxels
@@ -178,10 +178,10 @@ def test_mha(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "needs"), [("a.nrrd", "pynrrd or itk"), ("a.mha", "itk"), ("series", "pydicom or itk")]
+    ("name", "needs"), [("a.nrrd", "pynrrd"), ("a.nhdr", "pynrrd"), ("series", "pydicom or itk")]
 )
 def test_missing_packages(tmp_path, monkeypatch, name, needs):
-    monkeypatch.setattr(volumes.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(reader.importlib.util, "find_spec", lambda name: None)
     (tmp_path / name).write_bytes(b"")
     facts = VerdictCache(str(tmp_path / "cache")).facts(str(tmp_path / name), "image")
     assert facts.detail == f"needs the package {needs}, which is not installed"

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretext3d.data.volumes import EXTENSIONS, strip_extension
+from pretext3d.data.reader import EXTENSIONS
+from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 
 __all__ = ["BidsName", "attach_labels", "bids_name", "check_modalities", "is_aside", "join_modalities"]

@@ -52,7 +52,7 @@ def find_cases(
       `dataset_dir`);
     - nnU-Net v2 raw: imagesTr/x_0000.nii.gz, x_0001 ..., one file per channel; labelsTr/x.nii.gz;
     - imagesTr and labelsTr, or images and labels, with the same file names in both;
-    - any folder, searched recursively for .nii .nii.gz .nrrd .mha .mhd and DICOM series. Hidden files,
+    - any folder, searched recursively for .nii .nii.gz .nrrd .nhdr .mha .mhd and DICOM series. Hidden files,
       folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are not
       images. BIDS names (sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz) give the `subject`; the folders
       derivatives and sourcedata of a BIDS data set hold no images, but a file ..._dseg there is the label of

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretext3d.checking import is_whole
-from pretext3d.data.slices import Slices, plane_axis
-from pretext3d.data.volumes import (
+from pretext3d.data.faults import (
     EMPTY,
     GEOMETRY,
     INF,
@@ -17,9 +16,10 @@ from pretext3d.data.volumes import (
     SINGLE_ROW,
     SINGLE_SLICE,
     UNREADABLE,
-    VerdictCache,
-    VolumeFacts,
 )
+from pretext3d.data.reader import Frames
+from pretext3d.data.slices import Slices, plane_axis
+from pretext3d.data.volumes import VerdictCache, VolumeFacts
 from pretext3d.errors import UserError
 from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
@@ -93,6 +93,7 @@ def check_cases(
     progress: bool = True,
     spatial_dims: int = 3,
     slices: Slices | None = None,
+    frames: Frames = None,
 ) -> CheckResult:
     """Sort cases into good and bad ones: by their headers first, then by the voxels of the rest.
 
@@ -116,12 +117,13 @@ def check_cases(
         progress: Show a progress bar when the checks take long (on rank 0 only).
         spatial_dims: Number of spatial axes: 3, or 2 for pictures, single slices and slices of volumes.
         slices: Slices taken from volumes in 2D; None: a volume is a bad case.
+        frames: Use of a fourth axis of images, see `reader.select_frames`.
 
     Raises:
         UserError: If `channels` is invalid, or no case has these channels.
     """
     used = as_channels(channels)
-    cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims)
+    cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims, frames)
     hidden = not progress or not is_first()
     reasons: dict[str, str] = {}
     headers: dict[str, VolumeFacts] = {}

@@ -31,6 +31,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 import pretext3d
 from pretext3d.data.keyed import KeyedItems
+from pretext3d.data.reader import files_of_volume
 from pretext3d.errors import UserError
 from pretext3d.files import discard_folder, new_folder, remove_old_drafts
 from pretext3d.progress import Bar
@@ -40,7 +41,7 @@ __all__ = ["CachedVolumes", "EpochSampler", "UsableVolumes", "default_cache_dir"
 logger = logging.getLogger(__name__)
 
 MAX_INLINE_ELEMENTS = 64  # arrays of up to this size are kept in case.json, not in a separate file
-FORMAT = 2  # version of the cached files: a change here recomputes every cached volume
+FORMAT = 3  # version of the cached files: a change here recomputes every cached volume
 FILES = ("image", "label", "landmark_mask")  # the keys of a case that name files
 NAMES = (  # no transform reads them
     "id", "name", "source", "source_name", "subject", "subject_scope", "split", "fold",
@@ -95,10 +96,24 @@ def describe(value: Any) -> Any:
 
 
 def file_stamp(path: str) -> list[Any]:
-    """Paths, sizes and times of change, which identify the version of a file or a folder of DICOM slices."""
-    found = Path(path)
-    parts = sorted(found.iterdir()) if found.is_dir() else [found]
-    return [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
+    """Paths, sizes and times of change, which identify the version of all files of a volume.
+
+    A data file that a header names and that is not there counts as empty.
+    """
+    stamps: list[Any] = []
+    for number, file in enumerate(files_of_volume(path)):
+        try:
+            stamps.append(_stamp(file))
+        except FileNotFoundError:
+            if number == 0:
+                raise
+            stamps.append([os.path.realpath(file), 0, 0])
+    return stamps
+
+
+def _stamp(path: str) -> list[Any]:
+    found = Path(path).stat()
+    return [os.path.realpath(path), found.st_size, found.st_mtime_ns]
 
 
 class CachedVolumes(KeyedItems):

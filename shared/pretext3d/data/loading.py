@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from pretext3d.data.checks import as_channels
 from pretext3d.data.normalisation import check_normalisation
+from pretext3d.data.reader import check_frames, load_volume
 from pretext3d.data.slices import VolumeAssembler, load_plane, to_stored
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
@@ -38,41 +40,61 @@ LABELS = ("label", "landmark_mask")  # keys whose pictures hold class numbers
 
 
 class LoadCased(LoadImaged):
-    """Read the files of a case, channels first, float32.
+    """Read the files of a case, channels first, float32, by `reader.read_volume`.
 
-    In 3D this is MONAI's `LoadImaged(keys, ensure_channel_first=True)`. In 2D a file is a picture, a single
-    slice, or a volume of which the case names a slice (`slice`, `slice_axis`): see `slices.load_plane`. In 2D
-    the case also gets `oriented`: True for slices, whose axes are the patient's, False for pictures; and a
-    `landmark` (x, y, z) is reordered to the plane's axes, followed by the normal.
+    A `LoadImaged`, because MONAI Label finds the transform that loads by this type; none of MONAI's readers
+    is used. In 3D a file is a volume (c, i, j, k). In 2D it is a picture, a single slice, or a volume of
+    which the case names a slice (`slice`, `slice_axis`): see `slices.load_plane`. In 2D the case also gets
+    `oriented`: True for slices, whose axes are the patient's, False for pictures; for a single slice
+    `slice_axis`, the world axis across it; and a `landmark` (x, y, z) is reordered to the plane's axes,
+    followed by the normal.
 
     Args:
         keys: Keys of files, or of lists of one file per channel.
         spatial_dims: Number of spatial axes, 3 or 2.
         allow_missing_keys: Skip keys that a case lacks.
+        frames: Use of a fourth axis of images, see `reader.select_frames`.
+
+    Raises:
+        UserError: For a file that cannot be used, or files of one case with different shapes.
     """
 
     def __init__(
-        self, keys: Sequence[str] | str, spatial_dims: int = 3, allow_missing_keys: bool = False
+        self,
+        keys: Sequence[str] | str,
+        spatial_dims: int = 3,
+        allow_missing_keys: bool = False,
+        frames: str | int | Sequence[int] | None = None,
     ) -> None:
-        super().__init__(keys, ensure_channel_first=True, allow_missing_keys=allow_missing_keys)
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self._loader = SimpleNamespace(
+            image_only=True
+        )  # MONAI Label sets it, and then expects image_meta_dict
         check_spatial_dims(spatial_dims)
-        self.spatial_dims = spatial_dims
+        self.spatial_dims, self.frames = spatial_dims, check_frames(frames)
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """The case with its images in place of the file names."""
-        if self.spatial_dims == 3:
-            return super().__call__(data, reader)
         d = dict(data)
         for number, key in enumerate(self.key_iterator(d)):
-            plane = d.get("slice"), d.get("slice_axis", 2)
-            d[key], axis = load_plane(d[key], *plane, is_label=key in LABELS)
-            if number == 0:
-                d["oriented"] = "volume_affine" in d[key].meta
-                if "landmark" in d:
-                    d["landmark"] = [
-                        *(x for w, x in enumerate(d["landmark"]) if w != axis),
-                        d["landmark"][axis],
-                    ]
+            frames = None if key in LABELS else self.frames
+            if self.spatial_dims == 3:
+                d[key] = load_volume(d[key], frames)
+            else:
+                single = "slice" not in d
+                plane = d.get("slice"), d.get("slice_axis", 2)
+                d[key], axis = load_plane(d[key], *plane, is_label=key in LABELS, frames=frames)
+                if number == 0:
+                    d["oriented"] = "volume_affine" in d[key].meta
+                    if d["oriented"] and single:
+                        d["slice_axis"] = axis
+                    if "landmark" in d:
+                        d["landmark"] = [
+                            *(x for w, x in enumerate(d["landmark"]) if w != axis),
+                            d["landmark"][axis],
+                        ]
+            if not self._loader.image_only:
+                d[f"{key}_meta_dict"] = dict(d[key].meta)
         return d
 
 

@@ -19,13 +19,14 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import to_affine_nd
 from numpy.typing import NDArray
 
 from pretext3d.checking import is_whole
+from pretext3d.data import reader
 from pretext3d.data.dataset import file_stamp
-from pretext3d.data.images import is_picture, read_label_picture, read_picture
-from pretext3d.data.volumes import VerdictCache, VolumeFacts, loader
+from pretext3d.data.images import is_picture
+from pretext3d.data.reader import PICTURE_AFFINE, Frames
+from pretext3d.data.volumes import VerdictCache, VolumeFacts
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
 
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
-PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns to the patient's left, rows to the back, 1 mm
 KEPT_FILES, KEPT_BYTES = 4, 2**29  # volumes kept in memory: this many, and more up to this many bytes
 
 
@@ -161,16 +161,14 @@ class Volume(NamedTuple):
     stored_shape: tuple[int, ...]
 
 
-def read_volume(path: str) -> Volume:
+def read_ras(path: str, frames: Frames = None) -> Volume:
     """A volume or single slice, with its axes in RAS order."""
-    image = loader()(path)
-    stored_shape = tuple(int(n) for n in image.shape[1:])
-    affine = to_affine_nd(3, np.asarray(image.affine, dtype=float))
-    array = np.moveaxis(image.numpy(), 0, -1).reshape(*stored_shape, *(1,) * (3 - len(stored_shape)), -1)
-    axes = nib.io_orientation(affine)
-    ordered = nib.apply_orientation(array, axes)
-    ras = affine @ nib.orientations.inv_ornt_aff(axes, array.shape[:3])
-    return Volume(ordered, ras, affine, stored_shape)
+    found = reader.read_volume(path, frames, spatial_dims=2)
+    axes = nib.io_orientation(found.affine)
+    ordered = nib.apply_orientation(found.array, axes)
+    shape = found.array.shape[:3]
+    ras = found.affine @ nib.orientations.inv_ornt_aff(axes, shape)
+    return Volume(ordered, ras, found.affine, shape[: found.header.stored_dims])
 
 
 def to_stored(array: NDArray[Any], affine: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
@@ -235,19 +233,19 @@ class RecentVolumes:
         self.locks: dict[str, threading.Lock] = {}  # one per file: threads wait for the one that reads it
         self.volumes: OrderedDict[str, tuple[Any, Volume]] = OrderedDict()
 
-    def __call__(self, path: str) -> Volume:
+    def __call__(self, path: str, frames: Frames = None) -> Volume:
         """The volume in the file (or folder of DICOM slices) `path`."""
-        stamp = file_stamp(path)
+        version = [file_stamp(path), frames]
         with self.lock:
             waiting = self.locks.setdefault(path, threading.Lock())
         with waiting:
             with self.lock:
-                if path in self.volumes and self.volumes[path][0] == stamp:
+                if path in self.volumes and self.volumes[path][0] == version:
                     self.volumes.move_to_end(path)
                     return self.volumes[path][1]
-            volume = read_volume(path)
+            volume = read_ras(path, frames)
             with self.lock:
-                self.volumes[path] = (stamp, volume)
+                self.volumes[path] = (version, volume)
                 self.volumes.move_to_end(path)
                 self._shrink()
         return volume
@@ -264,7 +262,11 @@ recent_volumes = RecentVolumes()
 
 
 def load_plane(
-    paths: str | Sequence[str], index: int | None = None, axis: int = 2, is_label: bool = False
+    paths: str | Sequence[str],
+    index: int | None = None,
+    axis: int = 2,
+    is_label: bool = False,
+    frames: Frames = None,
 ) -> tuple[MetaTensor, int]:
     """A picture, a single slice, or one slice of a volume, and the world axis across it.
 
@@ -273,6 +275,7 @@ def load_plane(
         index: Index of the slice of a volume, in RAS order; None for pictures and single slices.
         axis: Axis of the volume that `index` counts along.
         is_label: Read pictures as class numbers.
+        frames: Use of a fourth axis, see `reader.select_frames`.
 
     Returns:
         (c, i, j), float32. Its meta data have the plane's affine (4, 4), `filename_or_obj`, and for slices
@@ -284,10 +287,10 @@ def load_plane(
     files = [paths] if isinstance(paths, str) else list(paths)
     meta: dict[str, Any] = {"filename_or_obj": files[0], "space": "RAS"}
     if is_picture(files[0]):
-        arrays = [read_label_picture(path) if is_label else read_picture(path) for path in files]
-        stack = np.moveaxis(np.concatenate(arrays, axis=-1), -1, 0).astype(np.float32)
+        pictures = [reader.read_volume(path, None, is_label).array[:, :, 0] for path in files]
+        stack = np.ascontiguousarray(np.moveaxis(np.concatenate(pictures, axis=-1), -1, 0))
         return MetaTensor(torch.from_numpy(stack), affine=torch.from_numpy(PICTURE_AFFINE), meta=meta), 2
-    volumes = [recent_volumes(path) for path in files]
+    volumes = [recent_volumes(path, frames) for path in files]
     first = volumes[0]
     thin = [world for world, length in enumerate(first.array.shape[:3]) if length == 1]
     if thin:

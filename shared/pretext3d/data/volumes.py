@@ -1,49 +1,46 @@
-"""Facts about one volume file, found without training on it: geometry from its header, faults from voxels.
+"""Facts about one image file, found without training on it: geometry from its header, faults from voxels.
 
-NIfTI files are read by nibabel, header first; other formats are read completely, by the readers that MONAI's
-`LoadImage` chooses, so that a verdict is about the data that a pipeline will see. Verdicts are kept on disk,
-one small JSON per file, under a name made of the file's path, size and time of change, and written
-atomically: concurrent runs may share them.
+Everything is read by `reader`, so that a verdict is about the data that a pipeline will see. Verdicts are
+kept on disk, one small JSON per file, under a name made of the paths, sizes and times of change of all files
+of the volume, and written atomically: concurrent runs may share them. An error of the machine is no verdict.
 
 In 2D a file is a picture (see `images`), a single slice, or a volume of which slices are taken. Their facts
 always have three axes, so that one comparison of shapes and geometry serves all: a picture has the shape
 [columns, rows, 1] and the axes LPS.
 """
 
+import errno
 import hashlib
-import importlib.util
 import json
+import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.data.utils import correct_nifti_header_if_necessary, to_affine_nd
-from monai.transforms import LoadImage
 
 from pretext3d.data.dataset import file_stamp
-from pretext3d.data.images import JPEG, PICTURES, is_picture, picture_header, read_label_picture, read_picture
+from pretext3d.data.faults import (
+    EMPTY,
+    INF,
+    MISSING,
+    NAN,
+    SINGLE_ROW,
+    SINGLE_SLICE,
+    UNREADABLE,
+    BadFileError,
+)
+from pretext3d.data.images import JPEG, PICTURES, is_picture
+from pretext3d.data.reader import EXTENSIONS, Frames, is_dicom_path, needs_package, open_scan, select_frames
+from pretext3d.data.scan import Header
+from pretext3d.data.streams import pointer
 from pretext3d.files import write_whole
 
-__all__ = ["EXTENSIONS", "VerdictCache", "VolumeFacts", "examine", "strip_extension"]
+__all__ = ["VerdictCache", "VolumeFacts", "examine", "strip_extension"]
 
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")  # single-file volumes; DICOM series are folders
-
-MISSING = "missing file"
-UNREADABLE = "unreadable"
-DIMENSIONS = "wrong number of dimensions"
-SINGLE_SLICE = "single slice"
-SINGLE_ROW = "single row"
-GEOMETRY = "bad geometry"
-NAN = "NaN"
-INF = "inf"
-EMPTY = "empty"
-
-FORMAT = 2  # version of the verdicts on disk: a change here recomputes every verdict
+FORMAT = 3  # version of the verdicts on disk: a change here recomputes every verdict
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,10 @@ class VolumeFacts:
         values: Values in a label, ascending.
         flat: Indices (in RAS order) of the constant slices of a volume in 2D, for each world axis x y z and
             each channel.
+        affine: Affine (4, 4), voxel indices to world mm, RAS.
+        note: Choice that the reader made between contradicting statements of the header; ''.
+        names: Pairs [value, name] of a label whose file names its values.
+        passing: The problem is one of the machine, such as a lack of memory, and may be gone next time.
     """
 
     problem: str = ""
@@ -72,6 +73,10 @@ class VolumeFacts:
     states: list[list[str]] = field(default_factory=list)
     values: list[int] = field(default_factory=list)
     flat: list[list[list[int]]] = field(default_factory=list)
+    affine: list[list[float]] = field(default_factory=list)
+    note: str = ""
+    names: list[list[Any]] = field(default_factory=list)
+    passing: bool = False
 
     def along_world(self) -> tuple[list[int], list[float]]:
         """Shape (voxels) and spacing (mm) along the world axes x y z, as after reorientation to RAS."""
@@ -105,100 +110,22 @@ def extensions(spatial_dims: int) -> tuple[str, ...]:
     return EXTENSIONS if spatial_dims == 3 else (*EXTENSIONS, *PICTURES)
 
 
-def is_nifti(path: str) -> bool:
-    """True for a NIfTI file, by its name."""
-    return path.lower().endswith((".nii", ".nii.gz"))
-
-
-def missing_package(path: str) -> str:
-    """The names of packages one of which the file needs; '' where one is installed."""
-    if is_nifti(path):
-        return ""
-    if is_picture(path):
-        return "" if importlib.util.find_spec("PIL") else "pillow"
-    lower = path.lower()
-    needs = {"nrrd": "pynrrd", "itk": "itk"} if lower.endswith(".nrrd") else {"itk": "itk"}
-    if not lower.endswith(EXTENSIONS):
-        needs = {"pydicom": "pydicom", "itk": "itk"}
-    return "" if any(importlib.util.find_spec(name) for name in needs) else " or ".join(needs.values())
-
-
-def geometry_facts(
-    array_shape: Sequence[int], affine: np.ndarray, channels: int, spatial_dims: int = 3
-) -> VolumeFacts:
-    """The facts of a spatial shape (i j k; in 2D also i j) and an affine (4x4, mm)."""
-    shape = [int(n) for n in array_shape]
-    if spatial_dims == 2:
-        shape += [1] * (3 - len(shape))
-    if len(shape) < 3 or shape.count(1) > 3 - spatial_dims:
+def header_facts(header: Header, spatial_dims: int = 3) -> VolumeFacts:
+    """The facts of a file's header."""
+    shape = list(header.shape)
+    if shape.count(1) > 3 - spatial_dims:
         problem = SINGLE_SLICE if spatial_dims == 3 else SINGLE_ROW
-        return VolumeFacts(problem, f"shape {'x'.join(map(str, shape))}", shape, channels=channels)
-    if 0 in shape:
-        return VolumeFacts(UNREADABLE, f"no voxels, shape {'x'.join(map(str, shape))}", shape)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    regular = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9
-    if not regular:
-        return VolumeFacts(
-            GEOMETRY, f"spacing {spacing} mm, or axes that are not a basis", shape, channels=channels
-        )
-    axes = "".join(str(code) for code in nib.aff2axcodes(affine))
-    return VolumeFacts("", "", shape, spacing, axes, channels)
-
-
-def open_nifti(path: str, spatial_dims: int = 3) -> tuple[Any, VolumeFacts]:
-    """A NIfTI image with its voxels unread, and its header's facts."""
-    image = correct_nifti_header_if_necessary(nib.load(path))
-    dtype = image.get_data_dtype()
-    if dtype.fields or dtype.kind == "c":
-        return image, VolumeFacts(UNREADABLE, f"voxels of type {dtype}, expected one real number per voxel")
-    shape = image.shape
-    if len(shape) > 4 or len(shape) < 1:
-        return image, VolumeFacts(DIMENSIONS, f"{len(shape)}D, expected 3D, or 4D with channels last")
-    channels = int(shape[3]) if len(shape) == 4 else 1
-    return image, geometry_facts(shape[:3], image.affine, channels, spatial_dims)
-
-
-@lru_cache(maxsize=1)
-def loader() -> LoadImage:
-    """MONAI's loader with the reader chosen by the file, channels first."""
-    return LoadImage(image_only=True, ensure_channel_first=True)
-
-
-def open_picture(path: str, kind: str) -> tuple[np.ndarray, VolumeFacts]:
-    """A picture (i j 1 c), not decoded if `kind` is header, and its facts."""
-    header = picture_header(path)
-    facts = VolumeFacts("", "", [header.width, header.height, 1], [1.0] * 3, "LPS", header.channels)
-    if header.pages > 1:
-        return np.empty(0), VolumeFacts(DIMENSIONS, f"{header.pages} pages, expected one picture per file")
-    if min(facts.shape[:2]) < 2:
-        return np.empty(0), VolumeFacts(SINGLE_ROW, f"shape {header.width}x{header.height}", facts.shape)
-    if kind == "label" and path.lower().endswith(JPEG):
-        fault = "a JPEG, which changes them; expected PNG, TIFF or NIfTI"
-        return np.empty(0), VolumeFacts(**{**asdict(facts), "channels": 1, "states": [["values", fault]]})
-    if kind == "header":
-        return np.empty(0), facts
-    array = read_label_picture(path) if kind == "label" else read_picture(path)
-    return array[:, :, None], VolumeFacts(**{**asdict(facts), "channels": array.shape[-1]})
-
-
-def open_other(path: str, spatial_dims: int = 3) -> tuple[np.ndarray, VolumeFacts]:
-    """The voxels (i j k, or i j k c) of any other volume, and its geometry's facts."""
-    image = loader()(path)
-    affine = np.asarray(image.affine, dtype=float)
-    array = np.moveaxis(image.numpy(), 0, -1)
-    if spatial_dims == 2 and array.ndim == 3:
-        array, affine = array[:, :, None], to_affine_nd(3, affine)
-    if array.ndim > 4:
-        return array, VolumeFacts(DIMENSIONS, f"{array.ndim - 1}D, expected 3D, or 4D with channels")
-    if affine.shape != (4, 4) and array.ndim == 4:
-        return array, VolumeFacts(GEOMETRY, f"affine of shape {affine.shape}")
-    return array, geometry_facts(array.shape[:-1], affine, int(array.shape[-1]), spatial_dims)
-
-
-def raw_voxels(image: Any) -> tuple[np.ndarray, float, float]:
-    """Voxels of a NIfTI image as stored, slope and intercept: value = stored * slope + intercept."""
-    proxy = image.dataobj
-    return np.asanyarray(proxy.get_unscaled()), float(proxy.slope), float(proxy.inter)
+        size = "x".join(map(str, shape[: max(header.stored_dims, 2)]))
+        return VolumeFacts(problem, f"shape {size}", shape, channels=header.channels)
+    return VolumeFacts(
+        shape=shape,
+        spacing=np.linalg.norm(header.affine[:3, :3], axis=0).tolist(),
+        axes="".join(str(code) for code in nib.aff2axcodes(header.affine)),
+        channels=header.channels,
+        affine=header.affine.tolist(),
+        note=header.note,
+        names=[[value, name] for value, name in header.names.items()],
+    )
 
 
 def channel_states(array: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> list[list[str]]:
@@ -257,38 +184,64 @@ def label_values(array: np.ndarray, slope: float, intercept: float) -> tuple[lis
     return found, ""
 
 
-def examine(path: str, kind: str, spatial_dims: int = 3) -> VolumeFacts:
-    """The facts of one file: `kind` is header (voxels are not read if the format allows), image or label."""
+def examine(path: str, kind: str, spatial_dims: int = 3, frames: Frames = None) -> VolumeFacts:
+    """The facts of one file.
+
+    Args:
+        path: Path of a file, or of a folder of DICOM slices.
+        kind: One of header (voxels are not read if the format allows), image and label.
+        spatial_dims: Number of spatial axes, 3 or 2.
+        frames: Use of a fourth axis of an image, see `reader.select_frames`.
+    """
     if is_picture(path) and spatial_dims == 3:
         return VolumeFacts(SINGLE_SLICE, "a picture, which spatial_dims: 2 reads")
-    needs = missing_package(path)
+    needs = needs_package(path)
     if needs:
-        return VolumeFacts(UNREADABLE, f"needs the package {needs}, which is not installed")
+        return VolumeFacts(UNREADABLE, f"needs the package {needs}, which is not installed", passing=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            slope, intercept = 1.0, 0.0
-            if is_nifti(path):
-                opened, facts = open_nifti(path, spatial_dims)
-                if facts.problem or kind == "header":
-                    return facts
-                array, slope, intercept = raw_voxels(opened)
-            else:
-                other = is_picture(path)
-                array, facts = open_picture(path, kind) if other else open_other(path, spatial_dims)
-                if facts.problem or not array.size:
-                    return facts
-            if kind == "label":
-                values, fault = label_values(array, slope, intercept)
-                read: dict[str, Any] = {"values": values, "states": [["values", fault]]}
-            else:
-                read = {"states": channel_states(array, slope, intercept)}
-            if spatial_dims == 2 and 1 not in facts.shape:
-                read["flat"] = flat_slices(array, facts.axes)
-            return VolumeFacts(**{**asdict(facts), **read})
-    except Exception as error:  # a broken file may raise anything: here it becomes a verdict
-        text = " ".join(str(error).split())
-        return VolumeFacts(UNREADABLE, f"{type(error).__name__}: {text[:160]}")
+            return _examined(path, kind, spatial_dims, frames)
+    except BadFileError as error:
+        return VolumeFacts(error.problem, error.detail)
+    except MemoryError:
+        return VolumeFacts(UNREADABLE, "not enough memory", passing=True)
+    except OSError as error:
+        return VolumeFacts(UNREADABLE, str(error.strerror or error), passing=True)
+
+
+def _examined(path: str, kind: str, spatial_dims: int, frames: Frames) -> VolumeFacts:
+    """As `examine`.
+
+    Raises:
+        BadFileError: If the file's content cannot be used.
+        OSError: If the file cannot be read now.
+    """
+    if kind == "label" and path.lower().endswith(JPEG):
+        facts = header_facts(
+            open_scan(path, spatial_dims=spatial_dims).header, spatial_dims
+        )  # a label that JPEG has changed
+        fault = "a JPEG, which changes them; expected PNG, TIFF or NIfTI"
+        return facts if facts.problem else replace(facts, channels=1, states=[["values", fault]])
+    scan = open_scan(path, kind == "label", spatial_dims)
+    facts = header_facts(scan.header, spatial_dims)
+    if facts.problem:
+        return facts
+    if kind != "label":
+        scan = select_frames(scan, frames)
+        facts = replace(facts, channels=scan.header.channels)
+    if kind == "header":
+        return facts
+    array = scan.voxels()
+    facts = replace(facts, channels=int(array.shape[3]))
+    if kind == "label":
+        values, fault = label_values(array, scan.slope, scan.intercept)
+        read: dict[str, Any] = {"values": values, "states": [["values", fault]]}
+    else:
+        read = {"states": channel_states(array, scan.slope, scan.intercept)}
+    if spatial_dims == 2 and 1 not in facts.shape:
+        read["flat"] = flat_slices(array, facts.axes)
+    return replace(facts, **read)
 
 
 class VerdictCache:
@@ -298,11 +251,12 @@ class VerdictCache:
         folder: Folder for the verdicts on disk; '' = in memory only.
         spatial_dims: Number of spatial axes: 3 for volumes; 2 for pictures, single slices and volumes of
             which slices are taken.
+        frames: Use of a fourth axis of images, see `reader.select_frames`.
     """
 
-    def __init__(self, folder: str = "", spatial_dims: int = 3) -> None:
+    def __init__(self, folder: str = "", spatial_dims: int = 3, frames: Frames = None) -> None:
         self.folder = Path(folder) if folder else None
-        self.spatial_dims = spatial_dims
+        self.spatial_dims, self.frames = spatial_dims, frames
         self.seen: dict[tuple[str, str], VolumeFacts] = {}
 
     def facts(self, path: str, kind: str) -> VolumeFacts:
@@ -313,26 +267,49 @@ class VerdictCache:
         return self.seen[key]
 
     def _facts(self, path: str, kind: str) -> VolumeFacts:
+        fault = odd_name(path)
+        if fault:
+            return VolumeFacts(UNREADABLE, fault)
         try:
             stamp = file_stamp(path)
         except FileNotFoundError:
-            return VolumeFacts(MISSING, path)
+            hint = pointer(path)
+            return VolumeFacts(UNREADABLE, hint) if hint else VolumeFacts(MISSING, path)
         except OSError as error:
             return VolumeFacts(UNREADABLE, f"{error.strerror}: {path}")
-        needs_voxels = kind != "header" or not (is_nifti(path) or is_picture(path))
-        if self.folder is None or not needs_voxels:  # reading such a header is faster than reading a verdict
-            return examine(path, kind, self.spatial_dims)
+        if self.folder is None or (kind == "header" and not is_dicom_path(path)):
+            return examine(path, kind, self.spatial_dims, self.frames)  # a header is as fast as a verdict
         kind = "image" if kind == "header" else kind
-        key = [FORMAT, kind, stamp] if self.spatial_dims == 3 else [FORMAT, kind, stamp, self.spatial_dims]
+        key = [FORMAT, kind, stamp, self.spatial_dims, self.frames]
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         verdict = self.folder / name[:2] / f"{name}.json"
         try:
             return VolumeFacts(**json.loads(verdict.read_text()))
         except (OSError, ValueError, TypeError):
-            facts = examine(path, kind, self.spatial_dims)
-        if "needs the package" not in facts.detail:
+            facts = examine(path, kind, self.spatial_dims, self.frames)
+        if not facts.passing:
             write_atomically(verdict, json.dumps(asdict(facts)))
         return facts
+
+
+def odd_name(path: str) -> str:
+    r"""Why a path cannot be that of a case: not UTF-8, a NUL in it, or a link that leads to itself; ''.
+
+    Examples:
+        >>> odd_name("caf\udce9.nii"), odd_name("scan.nii")
+        ('its name is not UTF-8; expected another name', '')
+    """
+    if "\0" in path:
+        return "a NUL in its name; expected another name"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; expected another name"
+    try:
+        os.stat(path)  # noqa: PTH116  of a link, what it leads to
+    except OSError as error:
+        return "a link that leads to itself" if error.errno == errno.ELOOP else ""
+    return ""
 
 
 def write_atomically(target: Path, text: str) -> None:
