@@ -255,14 +255,14 @@ def require(files: Sequence[str]) -> list[str]:
 
 
 def pointer(path: str) -> str:
-    r"""What to do where a file only points to its content, in git-annex or Git LFS; '' for any other file.
+    """What to do where a file only points to its content, in git-annex or Git LFS; '' for any other file.
 
     Examples:
         >>> from tempfile import mkdtemp
         >>> path = Path(mkdtemp()) / "a.nii.gz"
-        >>> _ = path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")
+        >>> _ = path.write_text("/annex/objects/MD5E-s9--0.nii.gz")
         >>> pointer(str(path))
-        'a pointer of Git LFS, not the content; git lfs pull downloads it'
+        'a pointer of git-annex, not the content; git annex get downloads it'
     """
     annex = "a pointer of git-annex, not the content; git annex get downloads it"
     try:
@@ -273,6 +273,6 @@ def pointer(path: str) -> str:
             start = file.read(64)
     except (OSError, ValueError):
         return ""
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(b"version ") and b"git-lfs" in start:
         return "a pointer of Git LFS, not the content; git lfs pull downloads it"
     return annex if start.startswith((b"/annex/objects/", b"../.git/annex/objects/")) else ""
