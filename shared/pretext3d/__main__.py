@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pretext3d.checking import closest_hint
 from pretext3d.errors import find_user_error, install_excepthook
+from pretext3d.training.arguments import at_home
 from pretext3d.version import __version__
 
 __all__ = ["COMMANDS", "main"]
@@ -34,6 +35,7 @@ class Command:
 
 
 COMMANDS = {
+    "run": Command("run", "pre-train, fine-tune, evaluate, segment: MONAI's run, a mistake is one line"),
     "preview": Command("preview", "pictures of what a bundle's network sees of your scans and must predict"),
     "compare": Command(
         "compare.compare",
@@ -65,7 +67,7 @@ def usage() -> str:
             "pretext3d COMMAND --help      options and examples of a command",
             "pretext3d --version           version of the package",
             "",
-            "Training itself is MONAI's: python -m monai.bundle run --config_file .../configs/train.yaml",
+            "pretext3d run takes the words of: python -m monai.bundle run --config_file .../train.yaml",
         ]
     )
 
@@ -79,7 +81,7 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, that of the command, or 2 for an unknown command.
     """
-    name, *rest = list(sys.argv[1:] if words is None else words) or ["--help"]
+    name, *rest = map(at_home, (sys.argv[1:] if words is None else words) or ["--help"])
     if name in ("-h", "--help"):
         print(usage())
         return 0

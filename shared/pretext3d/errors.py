@@ -67,7 +67,7 @@ _PEER_LOST = re.compile(
 )
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
     """An exception, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -82,7 +82,7 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     MONAI's parser and transforms wrap each error in a chain of `RuntimeError`; the user's mistake is
     inside. One from a `DataLoader`'s worker is returned with its own message only.
     """
-    for each in _chain(error):
+    for each in chain(error):
         text = str(each)
         in_worker = text.startswith("Caught ") and "\nOriginal Traceback" in text
         mistake = _IN_WORKER.search(text) if in_worker else None
@@ -95,18 +95,18 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 
 def interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C is behind an exception."""
-    return any(isinstance(each, KeyboardInterrupt) for each in _chain(error))
+    return any(isinstance(each, KeyboardInterrupt) for each in chain(error))
 
 
 def peer_lost(error: BaseException | None) -> bool:
     """Whether a distributed run ends here because another of its processes has ended."""
-    return any(_PEER_LOST.search(str(each)) for each in _chain(error))
+    return any(_PEER_LOST.search(str(each)) for each in chain(error))
 
 
 def memory_short(error: BaseException | None) -> bool:
     """Whether a GPU's memory, or the machine's, was too small."""
     kinds = ("OutOfMemoryError", "MemoryError")
-    return any(type(each).__name__ in kinds or "can't allocate memory" in str(each) for each in _chain(error))
+    return any(type(each).__name__ in kinds or "can't allocate memory" in str(each) for each in chain(error))
 
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -114,7 +114,7 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def disk_full(error: BaseException | None) -> OSError | None:
     """The error of a full disk, a used-up quota or a limit of a file's size, where that is the cause."""
-    return next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in DISK_FULL), None)
+    return next((e for e in chain(error) if isinstance(e, OSError) and e.errno in DISK_FULL), None)
 
 
 class _Hook:
@@ -169,6 +169,12 @@ def install_excepthook(interrupted: str = "stopped") -> None:
         signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
 
 
+def is_monai_command() -> bool:
+    """Whether this program is `python -m monai.bundle`, whichever of its verbs runs."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return getattr(spec, "name", "") == "monai.bundle.__main__"
+
+
 def _terminate(owner: int, signum: int, frame: Any) -> None:
     """End with the exit code of SIGTERM; the data loader's workers, which inherit this, print nothing."""
     if os.getpid() != owner:
@@ -180,3 +186,8 @@ def _terminate(owner: int, signum: int, frame: Any) -> None:
         sys.excepthook.exit_code = 128 + signum
         sys.unraisablehook = lambda _: None
     raise SystemExit(128 + signum)
+
+
+# Its verbs build components of a bundle without a workflow, and without the checks at the start of a run.
+if is_monai_command():
+    install_excepthook()

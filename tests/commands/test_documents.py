@@ -29,7 +29,7 @@ def check_command(words: list[str]) -> None:
     name, given = words[0], {word.partition("=")[0] for word in words if word.startswith("--")}
     module = importlib.import_module(f"pretext3d.commands.{COMMANDS[name].module}")
     unknown = given - set(module.make_parser()._option_string_actions)
-    file = {"preview": "train.yaml", "compare": "finetune.yaml"}.get(name)
+    file = {"run": "train.yaml", "preview": "train.yaml", "compare": "finetune.yaml"}.get(name)
     if file and unknown:
         bundle = words[words.index("--bundle") + 1] if "--bundle" in words else "bundles/vectorpose"
         keys = yaml.safe_load((ROOT / bundle / "configs" / file).read_text())

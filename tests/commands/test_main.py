@@ -20,7 +20,14 @@ def test_help_has_a_line_per_command(words: list[str], capsys: pytest.CaptureFix
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     listed = lines[lines.index("commands:") + 1 :][: len(COMMANDS)]
-    assert [line.split()[0] for line in listed] == ["preview", "compare", "curves", "promote", "download"]
+    assert [line.split()[0] for line in listed] == [
+        "run",
+        "preview",
+        "compare",
+        "curves",
+        "promote",
+        "download",
+    ]
     assert all(len(line) <= 100 for line in lines)
 
 
@@ -60,7 +67,7 @@ def test_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     for word, hint in (("comapre", "; did you mean compare?\n"), ("zzz", "promote, download\n")):
         assert main([word, "--help"]) == 2
         said = capsys.readouterr().err
-        assert said.startswith(f"error: {word}: no such command, expected one of preview, compare, ")
+        assert said.startswith(f"error: {word}: no such command, expected one of run, preview, compare, ")
         assert said.endswith(hint)
         assert said.count("\n") == 1
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pretext3d.errors import UserError
+from pretext3d.training.arguments import read_value
 
 __all__ = ["command_parser", "read_overrides"]
 
@@ -27,7 +28,7 @@ def command_parser(name: str, description: str | None, examples: str) -> argpars
 
 
 def read_overrides(words: Sequence[str], flags: bool = False) -> dict[str, Any]:
-    """`--key value` and `--key=value` as the command line of `monai.bundle run` reads them.
+    """`--key value` and `--key=value` as a run of a bundle reads them; text keys stay as typed.
 
     Args:
         words: Remaining words of a command line.
@@ -37,11 +38,9 @@ def read_overrides(words: Sequence[str], flags: bool = False) -> dict[str, Any]:
         UserError: A word that belongs to no key, or a key without a value where `flags` is False.
 
     Examples:
-        >>> read_overrides(["--max_epochs", "3", "--roi_size=[32,32,16]"])
-        {'max_epochs': 3, 'roi_size': [32, 32, 16]}
+        >>> read_overrides(["--max_epochs", "3", "--roi_size=[32,32,16]", "--cache_dir", "2024"])
+        {'max_epochs': 3, 'roi_size': [32, 32, 16], 'cache_dir': '2024'}
     """
-    from fire.parser import DefaultParseValue
-
     found: dict[str, Any] = {}
     rest = list(words)
     while rest:
@@ -54,5 +53,5 @@ def read_overrides(words: Sequence[str], flags: bool = False) -> dict[str, Any]:
             raise UserError(f"--{key}: has no value; booleans are typed --{key} True")
         if not equals:
             value = "True" if bare else rest.pop(0)
-        found[key] = DefaultParseValue(value)
+        found[key] = read_value(key, value)
     return found

@@ -23,6 +23,7 @@ from pretext3d.commands.parser import command_parser, read_overrides
 from pretext3d.data.subjects import subject_count
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import check_recorded
+from pretext3d.training.arguments import as_configuration
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pictures import file_name, predict, render, write_png
 from pretext3d.training.pretrained import resolve_pretrained
@@ -59,7 +60,7 @@ class Preview(ConfigWorkflow):
         missing = [name for name in NEEDED if name not in self.parser.config]
         if missing:
             raise UserError(f"{files[0]}: has no {', '.join(missing)}; a preview needs {', '.join(NEEDED)}")
-        for key, value in overrides.items():
+        for key, value in as_configuration(overrides).items():
             self.check(key, files[0])
             self.parser[key] = value
         profile, profiles = self.parser.config.get("profile"), self.parser.config.get("profiles", {})

@@ -1,33 +1,51 @@
-"""Overrides as a user types them (`--key value`), checked against the configuration files of the run."""
+"""The merged configuration of a run, checked before anything is built: keys, types, references, targets."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
 from types import ModuleType
 from typing import Any
 
-from monai.bundle import ComponentLocator, ConfigParser
+from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.utils import merge_kv
 
 from pretext3d.checking import closest_hint
 from pretext3d.errors import UserError, install_excepthook
+from pretext3d.training.arguments import (
+    MONAI_ARGUMENTS,
+    NOTHING,
+    forgotten_value,
+    restore_typed,
+    typed_words,
+)
 from pretext3d.training.workflow import running_workflow
 
-__all__ = ["check_overrides", "command_line"]
+__all__ = ["as_files", "check_nested", "check_overrides", "command_line", "overlay_hint", "walk"]
 
 # Set by `monai.bundle run` itself (experiment tracking), not in any configuration file.
 MONAI_KEYS = {
     "_meta_", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"
 }  # fmt: skip
+# Files that change another one, which has to come before them; in a promoted bundle that is train.yaml.
+OVERLAYS = {
+    "evaluate.yaml": ("finetune.yaml", "train.yaml"),
+    "evaluate_classification.yaml": ("finetune_classification.yaml",),
+    "multi_gpu_train.yaml": ("train.yaml",),
+}
 
 
 def check_overrides() -> None:
-    """Refuse an override of a key that no configuration file has, or of another type than the file's value.
+    """Check the merged configuration; give back to text keys what was typed for them.
 
-    The merged configuration's keys are compared with those of the files. Under `monai.bundle run` the files
-    and the overrides are known (they are in its frame) and nested keys are checked too; elsewhere every
-    configuration file next to the first one may have contributed.
+    Every bundle calls it first of all, so that none of these mistakes ends in MONAI's trace: an override of a
+    key that no configuration file has, or of another type than the file's value; an overlay without the file
+    that it changes, or before it; a reference to a key, a component or a step to run that does not exist.
+
+    Under `monai.bundle run` the files and the overrides are known (they are in its frame) and nested keys are
+    checked, too; elsewhere every configuration file next to the first one may have contributed.
 
     Raises:
         UserError: names the key and the closest existing one.
@@ -36,16 +54,97 @@ def check_overrides() -> None:
     workflow = running_workflow()
     if workflow is None:
         return
+    typed = restore_typed(workflow.parser, typed_words())
     files, overrides = command_line()
     if not files:
         files = [str(p) for p in sorted(Path(workflow.config_root_path).glob("*.yaml"))]
     entries = [entry for file in files for entry in ConfigParser.load_config_file(file).items()]
+    if overrides is not None:
+        _check_order(files)
     _check_top_keys(workflow.parser.config, entries, files)
     known = ConfigParser(config={})
-    for key, value in entries if overrides else []:
-        merge_kv(known, key, value)
-    for key in overrides:
-        _check_nested(key, known.config, files)
+    with warnings.catch_warnings():  # MONAI's, at a block that is not there; it has said so before
+        warnings.simplefilter("ignore")
+        for key, value in entries if overrides else []:
+            merge_kv(known, key, value)
+    for key in dict.fromkeys([*(overrides or ()), *typed]):
+        check_nested(key, known.config, files)
+    _check_steps(workflow)
+    _check_references(workflow.parser, files)
+    _check_targets(workflow.parser)
+
+
+def _check_order(files: Sequence[str]) -> None:
+    """Refuse a file that changes another one and comes before it."""
+    names = [Path(file).name for file in files]
+    for index, name in enumerate(names):
+        for base in set(OVERLAYS.get(name, ())) & set(names[index + 1 :]):
+            raise UserError(f"config_file: found {name} before {base}, expected it after the file it changes")
+
+
+def overlay_hint(files: Sequence[str]) -> str:
+    """What to give where a file was run without the one that it changes; '' where that is not so.
+
+    Args:
+        files: Paths of the configuration files.
+    """
+    for file in map(Path, files):
+        bases = OVERLAYS.get(file.name, ())
+        if bases and not any(Path(other).name in bases for other in files):
+            found = [file.with_name(base) for base in bases if file.with_name(base).is_file()]
+            base = found[0] if found else file.with_name(bases[0])
+            listed = "','".join(map(str, [base, *files]))
+            return f"; {file.name} changes {base.name}, expected --config_file \"['{listed}']\""
+    return ""
+
+
+def _check_steps(workflow: ConfigWorkflow) -> None:
+    """Refuse a step that does not exist: the second word of a value with spaces becomes one."""
+    if workflow.run_id not in workflow.parser:
+        raise UserError(
+            f"run_id: found {workflow.run_id!r}, expected a key of the configuration, as run; a value with "
+            "spaces needs quotes"
+        )
+
+
+def walk(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every entry of a configuration with its id, without MONAI's metadata.
+
+    Args:
+        config: Configuration, or a part of one.
+        path: Id of that part.
+
+    Examples:
+        >>> list(walk({"a": [7]}))
+        [('', {'a': [7]}), ('a', [7]), ('a::0', 7)]
+    """
+    yield path, config
+    if isinstance(config, Mapping | list):
+        for _, inner, value in ReferenceResolver.iter_subconfigs(path, config):
+            if inner != ConfigParser.meta_key:
+                yield from walk(value, inner)
+
+
+def _check_references(parser: ConfigParser, files: Sequence[str]) -> None:
+    """Refuse `@key` where there is no such key."""
+    if ReferenceResolver.allow_missing_reference:
+        return
+    for path, value in walk(parser.config):
+        for name in ReferenceResolver.match_refs_pattern(value) if isinstance(value, str) else ():
+            if name not in parser:
+                hint = overlay_hint(files) or closest_hint(name, parser.config, "; did you mean @{}?")
+                listed = ", ".join(Path(file).name for file in files)
+                raise UserError(f"{path}: found @{name}, but {listed} has no key {name}{hint}")
+
+
+def _check_targets(parser: ConfigParser) -> None:
+    """Refuse a component whose class or function does not exist."""
+    for path, value in walk(parser.config):
+        target = value.get("_target_") if isinstance(value, Mapping) else None
+        if not isinstance(target, str) or value.get("_disabled_") is True or target.startswith(("$", "@")):
+            continue
+        if parser.locator.get_component_module_name(target) is None and locate(target) is None:
+            raise UserError(f"{path}: found _target_ {target}, expected the name of a class or function")
 
 
 def _check_top_keys(
@@ -58,15 +157,25 @@ def _check_top_keys(
     for key, value in config.items():
         if key not in names:
             raise UserError(_unknown(key, names, files))
-        expression = isinstance(value, str) and value.startswith(("$", "@"))
+        expression = isinstance(value, str) and value.startswith(("$", "@")) and value != NOTHING
         if key in texts and isinstance(value, bool):
-            raise UserError(f"{key}: found {value}, expected text: was a value forgotten behind --{key}?")
+            raise UserError(forgotten_value(key, value))
         if key in booleans and not isinstance(value, bool) and not expression:
-            raise UserError(f"{key}: found {value!r}, expected True or False")
+            found = None if value == NOTHING else value
+            raise UserError(f"{key}: found {found!r}, expected True or False")
 
 
-def _check_nested(key: str, config: Any, files: Sequence[str]) -> None:
-    """Follow an override, such as optimizer::lr, into the configuration of the files."""
+def check_nested(key: str, config: Any, files: Sequence[str]) -> None:
+    """Follow an override, such as optimizer::lr, into the configuration of the files.
+
+    Args:
+        key: Key as typed.
+        config: Merged configuration of the files.
+        files: Their paths, for messages.
+
+    Raises:
+        UserError: a part of the key does not exist; names the closest one.
+    """
     parts = key.lstrip("+").replace("#", "::").split("::")
     node = config
     for depth, part in enumerate(parts):
@@ -104,14 +213,28 @@ def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:
     return f"--{key}: no such key in {', '.join(Path(f).name for f in files)}{hint}"
 
 
-def command_line() -> tuple[list[str], list[str]]:
-    """The configuration files and override keys of the `monai.bundle run` in progress, if there is one."""
+def command_line() -> tuple[list[str], list[str] | None]:
+    """The files and override keys of the `monai.bundle run` in progress; None for the keys without one."""
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_code.co_name == "run" and frame.f_globals.get("__name__") == "monai.bundle.scripts":
+        if (
+            frame.f_code.co_name == "create_workflow"
+            and frame.f_globals["__name__"] == "monai.bundle.scripts"
+        ):
             files = frame.f_locals.get("config_file") or []
-            return [files] if isinstance(files, str) else list(files), list(
-                frame.f_locals.get("override", {})
-            )
+            given = frame.f_locals.get("_args") or {}
+            return as_files(files), [key for key in given if key not in (*MONAI_ARGUMENTS, "workflow_name")]
         frame = frame.f_back
-    return [], []
+    return [], None
+
+
+def as_files(value: str | Sequence[str]) -> list[str]:
+    """The paths in the value of `config_file`: one, several with commas, or a list.
+
+    Examples:
+        >>> as_files("finetune.yaml,evaluate.yaml"), as_files(("train.yaml",))
+        (['finetune.yaml', 'evaluate.yaml'], ['train.yaml'])
+    """
+    if not isinstance(value, str):
+        return [str(file) for file in value]
+    return re.split(",", value) if "," in value and not Path(value).is_file() else [value]

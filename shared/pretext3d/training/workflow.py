@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.utils import ensure_tuple
 
 from pretext3d.ranks import is_first
 
@@ -63,9 +64,21 @@ def has_setting(key: str) -> bool:
 
 
 def bundle_root() -> str:
-    """The folder of the bundle whose configuration is run; `.` without a workflow."""
+    """The folder of the bundle whose configuration is read.
+
+    It is that of the workflow; or, in the verbs of `monai.bundle` that have none (`ckpt_export`,
+    `verify_net_in_out`, ...), that of their first configuration file; otherwise `.`.
+    """
     workflow = running_workflow()
-    return "." if workflow is None else str(workflow.config_root_path.resolve().parent)
+    if workflow is not None:
+        return str(workflow.config_root_path.resolve().parent)
+    frame = inspect.currentframe()
+    while frame is not None:
+        file = frame.f_locals.get("config_file_", frame.f_locals.get("config_file"))
+        if frame.f_globals.get("__name__") == "monai.bundle.scripts" and file:
+            return str(Path(ensure_tuple(file)[0]).resolve().parents[1])
+        frame = frame.f_back
+    return "."
 
 
 def dated_folder() -> str:

@@ -353,10 +353,12 @@ def run_one(folder: Path) -> None:
     jobs = read_json(folder / "settings.json")
     from monai.bundle import run
 
+    from pretext3d.training.arguments import as_configuration
+
     for name in ("finetune", "evaluate"):
         print(f"$ {command_line(jobs[name])}", flush=True)
         if name == "evaluate" or not (folder / "checkpoints" / "final.pt").exists():
-            run(**jobs[name])
+            run(**as_configuration(jobs[name]))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from pretext3d.data.splits import SPLIT, evaluation_cases
 from pretext3d.data.subjects import by_subject, volume_of
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
+from pretext3d.training.arguments import read_value
 
 EXAMPLES = """
 arms
@@ -217,10 +218,8 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     spatial_dims = given.get("spatial_dims", finetune.get("spatial_dims", 3))
     check_spatial_dims(spatial_dims)
     arms = Arms(options.arms, options.num_labelled, options.seeds, options.encoder, spatial_dims)
-    dataset_dir: Any = read_overrides(["--dataset_dir", options.dataset_dir])["dataset_dir"]
-    if isinstance(dataset_dir, str) and dataset_dir:
-        dataset_dir = str(Path(dataset_dir).resolve())
-    given = {"dataset_dir": dataset_dir, **given}
+    dataset_dir = read_value("dataset_dir", options.dataset_dir)
+    given = {"dataset_dir": str(Path(dataset_dir).resolve()) if dataset_dir else "", **given}
     cases: dict[int, Any] = {}
     for seed in options.seeds:
         split = {"split_seed": seed} if options.monte_carlo else {}

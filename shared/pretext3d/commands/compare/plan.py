@@ -149,9 +149,11 @@ def resolved(config: Path, given: Mapping[str, Any], keys: Sequence[str]) -> dic
     """Entries of a configuration file under overrides, as a run would see them."""
     from monai.bundle import ConfigParser
 
+    from pretext3d.training.arguments import as_configuration
+
     parser = ConfigParser()
     parser.read_config(str(config))
-    parser.update(dict(given))
+    parser.update(as_configuration(given))
     try:
         return {key: parser.get_parsed_content(key) for key in keys}
     except Exception as error:  # MONAI wraps all errors

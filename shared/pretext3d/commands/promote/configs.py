@@ -208,6 +208,7 @@ def evaluate_yaml(file: Path, name: str) -> str:
     trained = {"method": "segmentation", "num_classes": "@num_classes", "class_names": "@class_names"}
     document.step("initialize", "check_unseen")["record"] = seen
     document.step("initialize", "check_classes")["record"] = trained
+    document.set("+validate", {}, "that of train.yaml; without that file the run ends in one line")
     document.step("validate::preprocessing", "ScaleToUnitd")["normalisation"] = "@normalisation"
     document.step("validate::handlers", "CaseMetrics")["class_names"] = "@class_names"
     document["initialize"].append(dict(LOAD_WEIGHTS))

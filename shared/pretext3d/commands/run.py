@@ -1,0 +1,212 @@
+"""Run a bundle as `python -m monai.bundle run` does; each mistake ends in one line.
+
+All words are those of MONAI's command: --config_file, and --key value for any key of the configuration.
+MONAI reads the configuration files and the overrides before any code of a bundle runs, so that its own
+command ends in a trace where a file is missing, is not YAML, or has no entry to override. Here they are
+checked first.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser
+from monai.bundle.scripts import create_workflow
+from monai.bundle.utils import ID_SEP_KEY, MACRO_KEY, merge_kv
+
+from pretext3d.checking import closest_hint
+from pretext3d.commands.parser import command_parser
+from pretext3d.errors import UserError, chain, find_user_error
+from pretext3d.training.arguments import MONAI_ARGUMENTS, as_configuration, read_value, typed_values
+from pretext3d.training.overrides import as_files, check_nested, overlay_hint, walk
+
+EXAMPLES = """examples:
+  pretext3d run --config_file bundles/vectorpose/configs/train.yaml --dataset_dir ../data/heads
+  pretext3d run --config_file bundles/vectorpose/configs/finetune.yaml --dataset_dir 2024 --seed 3
+  torchrun --nproc_per_node 2 -m pretext3d run \\
+      --config_file "['configs/train.yaml','configs/multi_gpu_train.yaml']"      in a bundle's folder
+"""
+FILES = ("config_file", "meta_file", "logging_file", "args_file")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's help; its words are read as MONAI reads them, see `typed_values`."""
+    parser = command_parser("run", __doc__, EXAMPLES)
+    add = parser.add_argument
+    add("run_id", nargs="?", help="key of the configuration to run; default: run")
+    add(
+        "--config_file", required=True, help="a YAML or JSON file, or a list of them, later ones over earlier"
+    )
+    add("--meta_file", help="default: metadata.json next to the first configuration file")
+    add("--logging_file", help="default: logging.conf next to the first configuration file; False = none")
+    add("--tracking", help="mlflow, or a file of settings for experiment tracking")
+    add("--args_file", help="a YAML or JSON file with values of these options and of keys")
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    """The command: check, then run the workflow that `monai.bundle run` makes."""
+    if words in (["-h"], ["--help"], []):
+        make_parser().parse_args(["--help"])
+    given = typed_values(words)
+    values = {key: text if _is_file(key, text) else read_value(key, text) for key, text in given.items()}
+    for key in FILES[1:]:
+        for file in as_files(values.get(key) or []):
+            load(file, key) if not file.endswith(".conf") else check_file(file, key)
+    if values.get("config_file"):
+        check_files(as_files(values["config_file"]), values)
+    elif not values.get("args_file"):
+        raise UserError(
+            "--config_file: found none, expected a bundle's configuration, as "
+            "bundles/vectorpose/configs/train.yaml"
+        )
+    try:
+        workflow = create_workflow(**as_configuration(values))
+    except Exception as error:
+        if find_user_error(error) is not None or not _is_of_the_configuration(error):
+            raise
+        raise UserError(_cause(error)) from error
+    workflow.run()
+    workflow.finalize()
+    return 0
+
+
+def _is_file(key: str, text: str) -> bool:
+    """Whether a value is the name of an existing file, and so not a list of names."""
+    return key in FILES and Path(text).is_file()
+
+
+def check_file(file: str, key: str) -> None:
+    """Refuse a file that does not exist.
+
+    Args:
+        file: Path.
+        key: Argument that named it, for messages.
+
+    Raises:
+        UserError: names the closest path.
+    """
+    if Path(file).is_file():
+        return
+    there, missing = Path(file), ""
+    while not there.exists() and there != there.parent:
+        there, missing = there.parent, there.name
+    names = [str(path) for path in there.iterdir()] if there.is_dir() else []
+    hint = closest_hint(str(there / missing), names, "; did you mean {}?")
+    raise UserError(f"--{key}: found {file}, which is no file{hint}")
+
+
+def load(file: str, key: str = "config_file") -> dict[str, Any]:
+    """The content of a YAML or JSON file.
+
+    Args:
+        file: Path.
+        key: Argument that named it, for messages.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read; names the line.
+    """
+    check_file(file, key)
+    try:
+        content = ConfigParser.load_config_file(file)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UserError(f"{file}: {at}{error.problem or error.context}, expected YAML") from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{file}: line {error.lineno}, column {error.colno}: {error.msg}, expected JSON"
+        ) from error
+    except (OSError, ValueError, yaml.YAMLError) as error:  # another suffix, no text, a key twice
+        raise UserError(f"--{key}: {file}: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: found {type(content).__name__}, expected keys and values")
+    return content
+
+
+def check_files(files: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Merge the files and the overrides as MONAI does, and refuse what cannot be merged.
+
+    Args:
+        files: Paths of the configuration files.
+        values: Overrides by key; arguments of MONAI's run among them are passed over.
+
+    Raises:
+        UserError: names the file or the key.
+    """
+    parser = ConfigParser(config={})
+    for number, file in enumerate(files):
+        for key, value in load(file).items():
+            try:
+                merge_kv(parser, key, value)
+            except (LookupError, ValueError, TypeError) as error:
+                before = ", ".join(Path(other).name for other in files[:number])
+                block, hint = re.split("::|#", key)[0], overlay_hint(files)
+                where = f" in {before}" if before else ""
+                raise UserError(
+                    f"{file}: found {key}, but no entry {block} to change{where}{hint}"
+                ) from error
+    for key, value in values.items():
+        if key not in MONAI_ARGUMENTS:
+            check_nested(key, parser.config, files)
+            outer = re.split("::|#", key)[0]
+            if outer != key and outer not in parser:
+                names = [Path(file).name for file in files]
+                hint = closest_hint(outer, parser.config, "; did you mean --{}?")
+                raise UserError(f"--{key}: found no key {outer} in {', '.join(names)}{hint}")
+            parser[key] = as_configuration({key: value})[key]
+    for path, value in walk(parser.config):
+        if isinstance(value, str) and value.startswith(MACRO_KEY):
+            _check_macro(path, value, parser)
+
+
+def _check_macro(path: str, value: str, parser: ConfigParser) -> None:
+    """Refuse `%file::key` and `%key` where there is no such file or key."""
+    file, key = ConfigParser.split_path_id(value[len(MACRO_KEY) :])
+    if key.startswith(ID_SEP_KEY):  # relative to the entry
+        return
+    if file:
+        check_file(file, path)
+    if key and key not in (ConfigParser(load(file, path)) if file else parser):
+        raise UserError(
+            f"{path}: found {value}, which MONAI replaces by the entry {key} of "
+            f"{file or 'the configuration'}; expected one that exists, or text that does not begin with %"
+        )
+
+
+def _is_of_the_configuration(error: BaseException) -> bool:
+    """Whether MONAI reports on a configuration, and no code of ours was running."""
+    own = ("pretext3d.__main__", __name__)
+    names = {
+        str(frame.f_globals.get("__name__")) for each in chain(error) for frame in _frames(each.__traceback__)
+    }
+    return not any(name.startswith("pretext3d.") and name not in own for name in names)
+
+
+def _frames(trace: TracebackType | None) -> list[Any]:
+    frames = []
+    while trace is not None:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    return frames
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost error of MONAI's chain, with the entry that it was in."""
+    errors = list(chain(error))
+    where = next((_one_line(e) for e in reversed(errors[:-1]) if str(e).startswith("Failed to ")), "")
+    return (
+        f"{where}: {_one_line(errors[-1])}"
+        if where
+        else f"{type(errors[-1]).__name__}: {_one_line(errors[-1])}"
+    )
+
+
+def _one_line(error: BaseException, limit: int = 300) -> str:
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    return text if len(text) <= limit else text[:limit] + " ..."

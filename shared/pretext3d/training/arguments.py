@@ -1,0 +1,194 @@
+"""What the user typed for a run: text stays the text that was typed.
+
+Two readers see a value before a component does. Fire reads `2024` as a number, `a,b` as a pair and `None` as
+None, which MONAI drops. MONAI's parser then reads `$HOME` as an expression, `@data` as a reference, `%x` as
+the content of another key, and `#` as its separator `::`. That is right for settings and wrong for the names
+of folders and files.
+"""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretext3d.errors import UserError, is_monai_command
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+__all__ = [
+    "FOLDER_KEYS",
+    "MONAI_ARGUMENTS",
+    "TEXT_KEYS",
+    "as_configuration",
+    "at_home",
+    "literal",
+    "read_value",
+    "restore_typed",
+    "typed_values",
+    "typed_words",
+]
+
+# Keys of all bundles that name a folder or a file: `~` is the home folder.
+FOLDER_KEYS = frozenset(
+    {
+        "bundle_root", "cache_dir", "ckpt_dir", "class_file", "datalist", "dataset_dir", "output_dir",
+        "pretrained", "subjects",
+    }
+)  # fmt: skip
+# Keys whose value is text; the last three are those of MONAI's experiment tracking.
+TEXT_KEYS = FOLDER_KEYS | {
+    "decoder", "encoder", "precision", "profile", "weights",
+    "experiment_name", "run_name", "tracking_uri",
+}  # fmt: skip
+# Arguments of `monai.bundle run` itself; all others are keys of the configuration.
+MONAI_ARGUMENTS = (
+    "run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file",
+)  # fmt: skip
+NOTHING = "$None"  # MONAI drops an override that is None
+
+
+def literal(text: str) -> str:
+    r"""An entry of a configuration that MONAI's parser resolves to this text, whatever the text is.
+
+    Text without special characters is its own entry; otherwise the entry is an expression, a quoted string
+    without `@`, `%` and `#`, which MONAI replaces inside strings, too.
+
+    Args:
+        text: Text, as the name of a folder.
+
+    Examples:
+        >>> literal("scans/2024"), literal("$HOME"), literal("scan #3")
+        ('scans/2024', "$'$HOME'", "$'scan \\x233'")
+    """
+    if not re.search(r"^[$@%]|#|[@%]::", text):
+        return text
+    return "$" + re.sub(r"[@%#]", lambda found: f"\\x{ord(found[0]):02x}", repr(text))
+
+
+def at_home(text: str) -> str:
+    """A path with the home folder for a leading `~`, which the shell leaves alone in quotes and after `=`.
+
+    Args:
+        text: Path, or `NAME=path`.
+
+    Examples:
+        >>> at_home("scans~1"), at_home("./~")
+        ('scans~1', './~')
+    """
+    found = re.fullmatch(r"((?:--)?[\w.+-]+=)?(~(?:/.*)?)", text, re.DOTALL)
+    return f"{found[1] or ''}{Path(found[2]).expanduser()}" if found else text
+
+
+def read_value(key: str, text: str) -> Any:
+    """The value that a user means by a typed text: the text itself for a text key, else what Fire reads.
+
+    Args:
+        key: Key of the configuration.
+        text: Text as typed.
+
+    Examples:
+        >>> read_value("dataset_dir", "2024"), read_value("seed", "2024")
+        ('2024', 2024)
+    """
+    if key not in TEXT_KEYS:
+        from fire.parser import DefaultParseValue
+
+        return DefaultParseValue(text)
+    return at_home(text) if key in FOLDER_KEYS else text
+
+
+def as_configuration(values: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Values as overrides that MONAI neither drops nor evaluates: for `monai.bundle.run(**overrides)`.
+
+    Args:
+        values: Values by key, see `read_value`.
+
+    Examples:
+        >>> as_configuration({"dataset_dir": "@data", "fold": None, "seed": "$@fold"})
+        {'dataset_dir': "$'\\x40data'", 'fold': '$None', 'seed': '$@fold'}
+    """
+    return {
+        key: literal(value) if key in TEXT_KEYS and isinstance(value, str) else value
+        for key, value in values.items()
+    } | {key: NOTHING for key, value in values.items() if value is None}
+
+
+def typed_values(words: Sequence[str]) -> dict[str, str]:
+    """Keys and their values as typed, from the words of a command line after `run`.
+
+    Fire itself splits the words, so that `--key value`, `--key=value` and words without a key (the first is
+    run_id) mean the same as to MONAI.
+
+    Args:
+        words: Words of the command line.
+
+    Examples:
+        >>> typed_values(["--dataset_dir", "[x]", "--seed=3"])
+        {'dataset_dir': '[x]', 'seed': '3'}
+    """
+    import fire
+    from fire.decorators import SetParseFn
+
+    found: dict[str, str] = {}
+
+    @SetParseFn(str)
+    def run(  # the arguments of monai.bundle.run
+        run_id: str | None = None,
+        init_id: str | None = None,
+        final_id: str | None = None,
+        meta_file: str | None = None,
+        config_file: str | None = None,
+        logging_file: str | None = None,
+        tracking: str | None = None,
+        args_file: str | None = None,
+        **override: str,
+    ) -> None:
+        given = (run_id, init_id, final_id, meta_file, config_file, logging_file, tracking, args_file)
+        own = dict(zip(MONAI_ARGUMENTS, given, strict=True))
+        found.update({key: value for key, value in (own | override).items() if value is not None})
+
+    fire.Fire(run, command=list(words), name="run")
+    return found
+
+
+def typed_words() -> list[str]:
+    """The words after `python -m monai.bundle run` in this process; none in any other program."""
+    verb = sys.argv[1:2] in (["run"], ["run_workflow"])
+    return sys.argv[2:] if verb and is_monai_command() else []
+
+
+def restore_typed(parser: "ConfigParser", words: Sequence[str]) -> list[str]:
+    """Give text keys the text that was typed for them, and the keys that were typed as None that value.
+
+    Args:
+        parser: Parser with the overrides as MONAI has merged them.
+        words: Words of the command line after `run`; see `typed_words`.
+
+    Returns:
+        The keys that were restored.
+
+    Raises:
+        UserError: True or False for a text key, which is also what a forgotten value looks like.
+    """
+    from monai.bundle import ReferenceResolver
+
+    restored = []
+    for key, text in typed_values(words).items() if words else ():
+        value = read_value(key, text)
+        if key in MONAI_ARGUMENTS or not (key in TEXT_KEYS or value is None):
+            continue
+        if text in ("True", "False"):
+            raise UserError(forgotten_value(key, text))
+        outer = ReferenceResolver.split_id(key, last=True)[0]
+        if not outer or outer in parser:
+            parser[key] = as_configuration({key: value})[key]
+        restored.append(key)
+    return restored
+
+
+def forgotten_value(key: str, value: object) -> str:
+    """The message for a text key without a value, which Fire reads as True."""
+    folder = f" A folder of that name is typed ./{value}" if key in FOLDER_KEYS else ""
+    return f"{key}: found {value}, expected text: was a value forgotten behind --{key}?{folder}"
