@@ -178,7 +178,7 @@ def test_mha(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "needs"), [("a.nrrd", "pynrrd"), ("a.nhdr", "pynrrd"), ("series", "pydicom or itk")]
+    ("name", "needs"), [("a.nrrd", "pynrrd"), ("a.nhdr", "pynrrd"), ("series", "pydicom")]
 )
 def test_missing_packages(tmp_path, monkeypatch, name, needs):
     monkeypatch.setattr(reader.importlib.util, "find_spec", lambda name: None)

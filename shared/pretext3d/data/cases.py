@@ -4,7 +4,8 @@ A case is a dictionary of plain values: `id` (unique), `image` (a path, or one p
 path, where there is one), and what its datalist states: `fold`, `subject`, `landmark` (x y z in world mm,
 RAS), `landmark_mask` (a path) ... A CSV file or a BIDS name may also give the `subject`. `name` is the id
 within the data set and `source` the folder of that data set; splits depend on these and on `subject`. With
-several data sets `source_name` is the short name of the folder.
+several data sets `source_name` is the short name of the folder. `fault` is the reason why what a search has
+found cannot be used.
 """
 
 import logging
@@ -18,8 +19,8 @@ from typing import Any
 from pretext3d.data.bids import attach_labels, bids_name, check_modalities, is_aside, join_modalities
 from pretext3d.data.datalists import existing_folder, find_datalist, listed_cases, paths_of, read_json
 from pretext3d.data.dataset import default_cache_dir
+from pretext3d.data.dicom import find_stacks, is_dicom
 from pretext3d.data.images import PICTURES, is_picture
-from pretext3d.data.series import find_projections, find_series, is_dicom
 from pretext3d.data.subjects import set_subjects
 from pretext3d.data.volumes import extensions, strip_extension
 from pretext3d.errors import UserError
@@ -191,10 +192,9 @@ def search_folder(
         logger.info(
             "%s: %d files named like labels (..._seg, ..._mask) are not used as images", folder, labels_left
         )
-    views = find_projections(slices) if spatial_dims == 2 else {}
-    cases += [{"image": str(p), "path": str(p), "subject": series} for p, series in views.items()]
-    slices = [p for p in slices if p not in views]
-    cases += [{"image": read, "path": str(path)} for path, read in find_series(slices, cache_dir)]
+    for stack in find_stacks(slices, cache_dir, spatial_dims):
+        known = {"subject": stack.subject, "fault": stack.reason}
+        cases.append({"image": stack.read, "path": str(stack.path)} | {k: v for k, v in known.items() if v})
     if not cases:
         hint = f"; spatial_dims: 2 reads its {pictures} pictures ({' '.join(PICTURES)})" if pictures else ""
         what = "volumes" if spatial_dims == 3 else "pictures or volumes"

@@ -181,6 +181,8 @@ def named(facts: VolumeFacts, path: str = "") -> str:
 
 def header_fault(case: Case, cache: VerdictCache) -> tuple[str, VolumeFacts]:
     """What the headers of a case's images show: '' or the reason, and the facts of all its files as one."""
+    if case.get("fault"):
+        return case["fault"], VolumeFacts()
     files = files_of(case)
     facts = [cache.facts(path, "header") for path in files]
     if case.get("missing"):

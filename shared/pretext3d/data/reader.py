@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from pretext3d.checking import is_whole
 from pretext3d.data import metaimage, nrrd
+from pretext3d.data.dicom import is_dicom, open_stack
+from pretext3d.data.dicom_pixels import read_voxels
 from pretext3d.data.faults import DIMENSIONS, MISSING, SINGLE_ROW, TIME, UNREADABLE, BadFileError
 from pretext3d.data.images import PICTURES, is_picture, picture_header, read_label_picture, read_picture
 from pretext3d.data.nifti import nifti_pair, open_nifti
 from pretext3d.data.scan import Header, Scan
-from pretext3d.data.series import is_dicom
 from pretext3d.data.streams import pointer
 from pretext3d.errors import UserError
 
@@ -33,7 +34,7 @@ __all__ = [
     "load_volume", "needs_package", "open_scan", "read_volume", "select_frames",
 ]  # fmt: skip
 
-# extensions of files that hold a volume; DICOM series are folders
+# extensions of files that hold a volume; a DICOM stack may be a folder
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 PAIRS = (".hdr", ".img", ".hdr.gz", ".img.gz")  # NIfTI in two files, where a datalist names one
 PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns to the patient's left, rows to the back, 1 mm
@@ -206,22 +207,11 @@ def open_dicom(path: str, spatial_dims: int = 3) -> Scan:
     Raises:
         BadFileError: If it cannot be read.
     """
-    from monai.data.utils import to_affine_nd
-    from monai.transforms import LoadImage
-
     if not Path(path).is_dir() and not is_dicom(Path(path)):
         known = " ".join((*EXTENSIONS, *PICTURES))
         raise BadFileError(UNREADABLE, f"no format that is read; expected {known}, or DICOM")
-    name = "itkreader" if importlib.util.find_spec("itk") else "pydicomreader"
-    image = LoadImage(name, image_only=True, ensure_channel_first=True)(path)
-    affine = np.asarray(image.affine, dtype=float)
-    array = np.moveaxis(image.numpy(), 0, -1)
-    if array.ndim > 4:
-        raise BadFileError(DIMENSIONS, f"{array.ndim - 1}D, expected 3D, or 4D with channels")
-    dims = array.ndim - 1
-    array = array.reshape((*array.shape[:-1], *(1,) * (3 - dims), array.shape[-1]))
-    header = Header(array.shape[:3], array.shape[3], to_affine_nd(3, affine), dims)
-    return Scan(header, lambda: array)
+    stack = open_stack(path, spatial_dims)
+    return Scan(Header(stack.shape, stack.channels, stack.affine), lambda: read_voxels(stack.frames))
 
 
 def _scaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
@@ -323,5 +313,5 @@ def needs_package(path: str) -> str:
     elif lower.endswith((".nrrd", ".nhdr")):
         needs = {"nrrd": "pynrrd"}
     else:
-        needs = {"pydicom": "pydicom", "itk": "itk"}
+        needs = {"pydicom": "pydicom"}
     return "" if any(importlib.util.find_spec(name) for name in needs) else " or ".join(needs.values())
