@@ -20,6 +20,7 @@ from monai.bundle import ConfigWorkflow
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.parser import command_parser, read_overrides
+from pretext3d.commands.saved_config import as_saved, encoders_in, read_config, settings_of
 from pretext3d.data.subjects import subject_count
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import check_recorded
@@ -35,6 +36,8 @@ EXAMPLES = """examples:
   pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
   pretext3d preview --bundle bundles/vectorpose --checkpoint runs/vectorpose
 """
+logger = logging.getLogger(__name__)
+
 # keys of a train.yaml; draw(volume, sample, pred, title) returns a figure
 NEEDED = ("train", "validate", "cases", "draw")
 
@@ -45,11 +48,13 @@ class Preview(ConfigWorkflow):
     Args:
         bundle: Folder of the bundle.
         overrides: Keys of the configuration and their new values.
-        run_config: Configuration that a run has saved; takes precedence over the bundle's own.
+        run_config: Configuration that a run has saved; its plain settings take precedence over the bundle's.
     """
 
-    def __init__(self, bundle: Path, overrides: dict[str, Any], run_config: Path | None = None) -> None:
-        files = [bundle / "configs" / "train.yaml", *([run_config] if run_config else [])]
+    def __init__(
+        self, bundle: Path, overrides: dict[str, Any], run_config: dict[str, Any] | None = None
+    ) -> None:
+        files = [bundle / "configs" / "train.yaml"]
         if not files[0].is_file():
             raise UserError(
                 f"bundle: {bundle}: has no configs/train.yaml; expected a folder such as bundles/vectorpose"
@@ -60,6 +65,8 @@ class Preview(ConfigWorkflow):
         missing = [name for name in NEEDED if name not in self.parser.config]
         if missing:
             raise UserError(f"{files[0]}: has no {', '.join(missing)}; a preview needs {', '.join(NEEDED)}")
+        for key, value in self.taken_over(run_config or {}, str(overrides.get("encoder", ""))).items():
+            self.parser[key] = value
         for key, value in as_configuration(overrides).items():
             self.check(key, files[0])
             self.parser[key] = value
@@ -72,6 +79,23 @@ class Preview(ConfigWorkflow):
                 dataset["prepare"] = False
         sys.path.insert(0, str(bundle))
         self.parser.parse(reset=True)
+
+    def taken_over(self, run_config: dict[str, Any], encoder: str) -> dict[str, Any]:
+        """The plain settings of a run; a warning for those that would execute something.
+
+        Raises:
+            UserError: an encoder of one's own that the user has not named.
+        """
+        own = as_saved({key: value for key, value in self.parser.config.items() if key in run_config})
+        found = settings_of({key: run_config[key] for key in own}, own)
+        if found.other:
+            logger.warning(
+                "not taken over from the run's config.yaml, since it would be executed: %s",
+                ", ".join(found.other),
+            )
+        for named in encoders_in(found.plain):
+            check_recorded(named, encoder)
+        return found.plain
 
     def check(self, key: str, file: Path) -> None:
         """Refuse an override of a missing key; a component may receive further arguments."""
@@ -104,7 +128,8 @@ class Checkpoint:
             raise UserError(mistake)
         self.content = load_checkpoint(self.file)
         folders = (self.file.parent, self.file.parent.parent)
-        self.run_config = next((p / "config.yaml" for p in folders if (p / "config.yaml").is_file()), None)
+        saved = next((p / "config.yaml" for p in folders if (p / "config.yaml").is_file()), None)
+        self.run_config = None if saved is None else read_config(saved)
 
     def settings(self, encoder: str = "") -> dict[str, Any]:
         """The keys in its record, for a checkpoint without its run.

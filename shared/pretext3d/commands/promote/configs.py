@@ -5,6 +5,8 @@ MONAI Label gives its own lists of cases. The files of the bundle are what tools
 template; an edit that finds nothing to change is an error.
 """
 
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +14,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pretext3d.commands.promote.document import Document
+from pretext3d.commands.saved_config import as_saved, of_this_machine, settings_of
+from pretext3d.errors import UserError
 from pretext3d.publishing.vendoring import vendored
+from pretext3d.training.record_schema import SHORT
 
 if TYPE_CHECKING:
     from pretext3d.commands.promote.run import Run
+
+logger = logging.getLogger(__name__)
 
 # keys of the machine or the experiment, not of the network: kept from the bundle's file
 RESET = {
@@ -46,13 +53,6 @@ CHECK_CASES = {
 READ_PROVENANCE = {"_target_": "pretext3d.publishing.provenance.read_provenance", "models_dir": MODELS}
 
 
-def of_this_machine(value: Any) -> bool:
-    """Whether a setting holds a path that other machines do not have."""
-    if isinstance(value, dict | list):
-        return any(of_this_machine(v) for v in (value.values() if isinstance(value, dict) else value))
-    return isinstance(value, str) and Path(value).expanduser().is_absolute()
-
-
 def network(record: dict[str, Any]) -> dict[str, Any]:
     """The component `network_def` of a record."""
     backbone = record["backbone"]
@@ -80,23 +80,45 @@ def as_lists(value: Any) -> Any:
     return [as_lists(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def take_over(document: Document, run: "Run", template: dict[str, Any]) -> None:
-    """Set the run's settings wherever they differ from the bundle's own."""
-    from pretext3d.commands.promote.run import as_saved
+def take_over(document: Document, run: "Run", template: dict[str, Any], trusted: bool = False) -> None:
+    """Set the run's plain settings wherever they differ from the bundle's own; log what is not taken over.
 
-    template = as_saved(template)
+    Args:
+        document: The bundle's finetune.yaml.
+        run: Run that is promoted.
+        template: Content of that file.
+        trusted: Whether to take over expressions and components of the run's configuration, too.
+
+    Raises:
+        UserError: the run's configuration has an expression or component that the bundle's does not have,
+            and is not trusted.
+    """
+    own, left = as_saved(template), []
     for key, value in run.config.items():
-        if key in RESET or key not in template or value == template[key] or of_this_machine(value):
+        if key in RESET or key not in own or value == own[key]:
             continue
-        if key in ("train", "validate"):
-            for inner, setting in value.items():
-                if inner != "handlers" and setting != template[key].get(inner, setting):
-                    document.set(f"{key}::{inner}", setting)
-        else:
-            document.set(key, value)
+        if key in document.content:
+            found = settings_of(value, own[key], key)
+            for path, setting in found.plain.items():
+                if of_this_machine(setting):
+                    left.append(f"{path} (a path of this machine)")
+                else:
+                    document.set(path, setting)
+            handlers = {path for path in found.other if re.match(r"(train|validate)::handlers\b", path)}
+            left += [f"{path} (the bundle's own handlers are kept)" for path in sorted(handlers)]
+            for path in [path for path in found.other if path not in handlers]:
+                if not trusted:
+                    raise UserError(
+                        f"run: config.yaml: {path}: found {SHORT.repr(found.other[path])}, which the new "
+                        "bundle would execute and finetune.yaml does not have; expected plain values, or "
+                        "--trust_config if you have written this run's configuration yourself"
+                    )
+                document.set(path, found.other[path])
+    if left:
+        logger.warning("not taken over from the run's config.yaml: %s", ", ".join(left))
 
 
-def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str:
+def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str], trusted: bool = False) -> str:
     """The run's fine-tuning, starting from the bundle's weights and ending in them.
 
     Args:
@@ -104,6 +126,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
         run: Run that is promoted.
         name: Name of the new bundle.
         classes: Names of the classes, background first.
+        trusted: Whether to take over expressions and components of the run's configuration, too.
     """
     text, record = file.read_text(), as_lists(run.record)
     header = (
@@ -112,7 +135,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
         "# At the end models/model.pt is this training's; those before are models/model_previous.pt.\n\n"
     )
     document = Document(text, header, str(file))
-    take_over(document, run, yaml.safe_load(text))
+    take_over(document, run, yaml.safe_load(text), trusted)
     document.set("dataset_dir", "", "MSD or nnU-Net folder with labels; MONAI Label gives its own lists")
     document.set(
         "output_dir", {"_target_": "pretext3d.training.workflow.dated_folder"}, "a new folder each time"
@@ -122,7 +145,8 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str]) -> str
     document.set("profile", run.profile, "")
     spatial_dims = record["backbone"].get("spatial_dims", 3)
     rows = [run.profile, *([f"{run.profile}_2d"] if spatial_dims == 2 else [])]
-    document.set("profiles", {row: as_lists(run.config["profiles"][row]) for row in rows}, "")
+    profiles = run.config["profiles"]
+    document.set("profiles", {row: as_lists(profiles[row]) for row in rows if row in profiles}, "")
     document.set("spatial_dims", spatial_dims, "")
     document.set("num_classes", record["num_classes"], "with background")
     document.set("encoder", record["backbone"]["encoder"], "of network_def")
@@ -172,7 +196,7 @@ def inference_yaml(file: Path, run: "Run", name: str) -> str:
         "# python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir scans\n\n",
         str(file),
     )
-    for key in ("weights", "checkpoint"):
+    for key in ("weights", "checkpoint", "encoder"):
         document.remove(key)
     document.set("output_dir", f"runs/{name}_inference")
     document.set("pretrained", MODEL, "")

@@ -39,16 +39,19 @@ class Document:
         node, last = self._node(path)
         return node[last]
 
-    def _node(self, path: str) -> tuple[Any, str]:
+    def _node(self, path: str) -> tuple[Any, Any]:
         if path in self.content:  # an overlay names nested entries by one key
             return self.content, path
         *outer, last = path.split("::")
-        node = self.content
+        node: Any = self.content
+        key: Any = last
         for name in (*outer, last):
-            if not isinstance(node, Mapping) or name not in node:
+            listed = isinstance(node, list) and name.isdigit() and int(name) < len(node)
+            if not listed and (not isinstance(node, Mapping) or name not in node):
                 raise UserError(f"{self.where}: found no entry {path}, expected the template's")
-            node, parent = node[name], node
-        return parent, last
+            key = int(name) if listed else name
+            node, parent = node[key], node
+        return parent, key
 
     def set(self, path: str, value: Any, comment: str | None = None) -> None:
         """Give an entry another value, and another comment if one is given.
@@ -123,7 +126,7 @@ class Document:
 def as_yaml(value: Any) -> Any:
     """A value in the form for writing: text without needless quotes, a list of plain values on one line."""
     from ruamel.yaml.comments import CommentedSeq
-    from ruamel.yaml.scalarstring import PlainScalarString
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, PlainScalarString
 
     if isinstance(value, Mapping):
         return {key: as_yaml(v) for key, v in value.items()}
@@ -132,7 +135,17 @@ def as_yaml(value: Any) -> Any:
         if not any(isinstance(v, Mapping | list) for v in value):
             listed.fa.set_flow_style()
         return listed
-    return PlainScalarString(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return PlainScalarString(value) if _reads_back(value) else DoubleQuotedScalarString(value)
+
+
+def _reads_back(text: str) -> bool:
+    """Whether MONAI's YAML 1.1 takes text without quotes for the same text, as it does not `yes` or `1e5`."""
+    try:
+        return bool(yaml.safe_load(text) == text)
+    except yaml.YAMLError:
+        return False
 
 
 def plain(value: Any) -> Any:

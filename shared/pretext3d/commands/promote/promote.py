@@ -21,6 +21,7 @@ from pretext3d.errors import UserError
 from pretext3d.files import draft_folder
 from pretext3d.publishing.archive import check_name, check_version
 from pretext3d.publishing.deployment import provenance_of
+from pretext3d.publishing.literals import check_literal
 from pretext3d.publishing.weights import write_provenance, write_weights
 from pretext3d.training.pretrained import load_segmentation
 
@@ -51,6 +52,9 @@ def check_arguments(options: argparse.Namespace) -> None:
     lower = [label.strip().lower() for label in labels]
     if len({*lower, "background", ""}) != len(labels) + 2:
         raise UserError(f"--labels: found {labels}, expected different names, without background")
+    check_literal(labels, "--labels")
+    check_literal(options.licence, "--licence")
+    check_literal(options.data, "--data")
     if (options.output_dir / name).exists():
         raise UserError(f"--output_dir: found {options.output_dir / name} already, expected no such folder")
 
@@ -69,25 +73,45 @@ def check_labels(labels: Sequence[str], class_names: Sequence[str]) -> None:
         )
 
 
-def promote(run: Run, name: str, labels: Sequence[str], version: str, licence: str, output_dir: Path) -> Path:
+def promote(
+    run: Run,
+    name: str,
+    labels: Sequence[str],
+    given: dict[str, str],
+    output_dir: Path,
+    trusted: bool = False,
+) -> Path:
     """Write the bundle, completely or not at all. Returns its folder.
 
+    Args:
+        run: Run that is promoted.
+        name: Name of the bundle.
+        labels: Names of the classes 1, 2, ...
+        given: Entries bundle_version, licence and, where it is not the folder's name, data.
+        output_dir: Folder that receives the bundle's folder.
+        trusted: Whether to take over expressions and components of the run's configuration.
+
     Raises:
-        UserError: another number of labels than the run has classes; a folder that cannot be written.
+        UserError: another number of labels than the run has classes; a name of the data that MONAI would
+            evaluate; a configuration that is not plain; a folder that cannot be written.
     """
     check_labels(labels, run.record["class_names"])
+    named = given.get("data") or run.record["data"].get("name", "")
+    check_literal(named, "data: the name of the run's data set", "give another one by --data")
     classes = ["background", *labels]
     target = output_dir / name
     try:
         with draft_folder(target) as draft:
-            fill(draft, run, name, classes, {"bundle_version": version, "licence": licence})
+            fill(draft, run, name, classes, {**given, "data": named}, trusted)
             draft.rename(target)
     except OSError as error:
         raise UserError(f"--output_dir: {output_dir} cannot be written: {error}") from error
     return target
 
 
-def fill(folder: Path, run: Run, name: str, classes: Sequence[str], given: dict[str, str]) -> None:
+def fill(
+    folder: Path, run: Run, name: str, classes: Sequence[str], given: dict[str, str], trusted: bool = False
+) -> None:
     """Write a bundle's files.
 
     Args:
@@ -95,18 +119,19 @@ def fill(folder: Path, run: Run, name: str, classes: Sequence[str], given: dict[
         run: Run that is promoted.
         name: Name of the bundle.
         classes: Names of the classes, background first.
-        given: Entries bundle_version and licence (of the data) from the user.
+        given: Entries bundle_version, licence (of the data) and data of the provenance.
+        trusted: Whether to take over expressions and components of the run's configuration.
     """
     for part in ("configs", "docs", "models"):
         (folder / part).mkdir()
     network = load_segmentation(str(run.checkpoint))  # builds and loads, or reports what does not fit
     digest = write_weights(folder / "models" / "model.pt", network.state_dict())
-    provenance = {"name": name, **given, "labels": list(classes[1:]), "method": run.bundle.name}
-    provenance |= {**provenance_of(run.checkpoint, run.content), "sha256": digest}
+    provenance = {"name": name, "labels": list(classes[1:]), "method": run.bundle.name}
+    provenance |= {**provenance_of(run.checkpoint, run.content), **given, "sha256": digest}
     write_provenance(folder / "models", provenance)
     templates = run.bundle / "configs"
     configs = {
-        "train.yaml": train_yaml(templates / "finetune.yaml", run, name, classes),
+        "train.yaml": train_yaml(templates / "finetune.yaml", run, name, classes, trusted),
         "evaluate.yaml": evaluate_yaml(templates / "evaluate.yaml", name),
         "inference.yaml": inference_yaml(templates / "inference.yaml", run, name),
         "multi_gpu_train.yaml": multi_gpu_yaml(templates / "multi_gpu_train.yaml", name),
@@ -139,6 +164,7 @@ def make_parser() -> argparse.ArgumentParser:
         required=True,
         help="licence of the training data: the weights inherit its terms",
     )
+    add("--data", default="", help="name of the training data; default: that of its folder")
     add("--output_dir", type=Path, default=Path("bundles_out"), help="default: %(default)s")
     add("--version", default="0.1.0", help="default: %(default)s")
     add(
@@ -146,6 +172,12 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("final", "best"),
         default="final",
         help="the last step's, which evaluate.yaml measures, or the best validation's; default: %(default)s",
+    )
+    add(
+        "--trust_config",
+        action="store_true",
+        help="take over expressions and components of the run's config.yaml, too, which the new bundle "
+        "executes: only of a run that you have configured yourself",
     )
     add(
         "--bundle",
@@ -160,7 +192,9 @@ def main(words: Sequence[str]) -> int:
     options = make_parser().parse_args(words)
     check_arguments(options)
     run = read_run(options.run, options.weights, options.bundle)
-    folder = promote(run, options.name, options.labels, options.version, options.licence, options.output_dir)
+    given = {"bundle_version": options.version, "licence": options.licence}
+    given |= {"data": options.data} if options.data else {}
+    folder = promote(run, options.name, options.labels, given, options.output_dir, options.trust_config)
     print(f"wrote {folder}: {', '.join(options.labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
     print(
         "next, or docs/monai-label.md:\n  python -m monai.bundle run --config_file "

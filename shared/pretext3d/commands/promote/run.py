@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pretext3d.commands.bundles import bundles_at_hand, find_bundle
+from pretext3d.commands.saved_config import read_config
 from pretext3d.errors import UserError
+from pretext3d.networks.factory import ENCODERS
+from pretext3d.publishing.literals import check_literal
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pretrained import resolve_pretrained
+from pretext3d.training.record_schema import known_entries
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,17 @@ def read_run(folder: Path, weights: str, bundle: str = "") -> Run:
     content = load_checkpoint(checkpoint)
     method = content["record"].get("method")
     if method != "segmentation":
-        raise UserError(f"run: {folder}: found method {method!r}, expected a run of a finetune.yaml")
-    config = as_saved(yaml.safe_load(saved.read_text()))
-    own = bundle_of(content["record"], folder, bundle)
-    return Run(config, checkpoint, content, own, profile_of(config, folder))
+        more = ": only segmentations are promoted" if method == "classification" else ""
+        raise UserError(f"run: {folder}: found method {method!r}, expected a run of a finetune.yaml{more}")
+    record = known_entries(content["record"], str(checkpoint))
+    if record["backbone"]["encoder"] not in ENCODERS:
+        raise UserError(
+            f"run: {folder}: found encoder {record['backbone']['encoder']!r}, expected one of "
+            f"{', '.join(ENCODERS)}: a bundle carries this package, and no class of yours"
+        )
+    config = read_config(saved)
+    own = bundle_of(record, folder, bundle)
+    return Run(config, checkpoint, {**content, "record": record}, own, profile_of(config, folder))
 
 
 def bundle_of(record: dict[str, Any], folder: Path, given: str = "") -> Path:
@@ -99,27 +108,14 @@ def bundle_of(record: dict[str, Any], folder: Path, given: str = "") -> Path:
 
 def profile_of(config: dict[str, Any], folder: Path) -> str:
     """The profile that a run used: as given, or from its log where the machine decided."""
-    profile = str(config.get("profile"))
+    profile, profiles = str(config.get("profile")), config.get("profiles")
     log = folder / "log.txt"
     if profile.startswith("$") and log.is_file():
-        said = re.findall(r"; profile (\w+)$", log.read_text(), re.MULTILINE)
+        said = re.findall(r"; profile (\w+)$", log.read_text(errors="replace"), re.MULTILINE)
         profile = said[0] if said else profile
-    if profile not in config.get("profiles", {}):
+    if not isinstance(profiles, dict) or profile not in profiles:
         raise UserError(
             f"run: {folder}: found profile {profile!r}, expected one of its config.yaml's profiles"
         )
+    check_literal({profile: profiles}, f"run: {folder}: config.yaml: profiles")
     return profile
-
-
-def as_saved(value: Any) -> Any:
-    """A configuration in the form that a run saves: `@train::dataset` for `@train#dataset`.
-
-    Examples:
-        >>> as_saved(["@train#dataset", 4])
-        ['@train::dataset', 4]
-    """
-    if isinstance(value, dict):
-        return {key: as_saved(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [as_saved(v) for v in value]
-    return re.sub(r"(?<=\w)#(?=\w)", "::", value) if isinstance(value, str) else value

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pretext3d.errors import one_line
+
+PLANES = ("sagittal", "coronal", "axial")
 REQUIREMENTS = ("monai_version", "pytorch_version", "numpy_version", "required_packages_version")
 
 
@@ -34,8 +37,24 @@ def training_of(provenance: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
-    """A Markdown table without headings."""
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+    """A Markdown table without headings; names from elsewhere stay within their cell."""
+    cells = [(name, one_line(value).replace("|", "\\|")) for name, value in rows]
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in cells)])
+
+
+def input_of(record: dict[str, Any]) -> tuple[str, str, str]:
+    """What a network segments (plural), one of it, and what its grid consists of.
+
+    Examples:
+        >>> input_of({"backbone": {"spatial_dims": 2}, "slices": {"axis": 2, "every": 1}})
+        ('axial slices of volumes', 'volume', 'pixels')
+    """
+    if record["backbone"].get("spatial_dims", 3) == 3:
+        return "volumes", "volume", "voxels"
+    slices = record.get("slices")
+    if not slices:
+        return "images", "image", "pixels"
+    return f"{PLANES[slices.get('axis', 2)]} slices of volumes", "volume", "pixels"
 
 
 def metadata(
@@ -51,7 +70,7 @@ def metadata(
     """
     channels, roi_size = record["channels"], list(record["roi_size"])
     low = -1 if "mean_maximum" in record["normalisation"] else 0
-    names = ", ".join(classes[1:])
+    names, segmented = ", ".join(classes[1:]), input_of(record)[0]
     listed = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
     common = {"type": "image", "spatial_shape": roi_size, "dtype": "float32", "is_patch_data": True}
     inputs = {
@@ -73,13 +92,13 @@ def metadata(
         **{key: own[key] for key in REQUIREMENTS},
         "supported_apps": {"monai-label": ""},
         "name": provenance["name"],
-        "task": f"Segmentation of {names}",
-        "description": f"Segments {names}. A {provenance['encoder']} network, fine-tuned on "
+        "task": f"Segmentation of {names} in {segmented}",
+        "description": f"Segments {names} in {segmented}. A {provenance['encoder']} network, fine-tuned on "
         f"{provenance['training_cases']} labelled cases of {provenance['data'] or 'own data'}.",
         "authors": own["authors"],
         "copyright": own["copyright"],
         "data_source": f"{provenance['data'] or 'not named'} (licence: {provenance['licence']})",
-        "data_type": own["data_type"],
+        "data_type": "png, jpeg, tiff or nibabel" if segmented == "images" else own["data_type"],
         "image_classes": f"{channels} channel(s), scaled as configs/inference.yaml says",
         "label_classes": listed,
         "pred_classes": "as label_classes, one channel per class",
@@ -92,14 +111,15 @@ def metadata(
 def readme(provenance: dict[str, Any], record: dict[str, Any], classes: Sequence[str]) -> str:
     """docs/README.md."""
     spacing = " x ".join(f"{edge:g}" for edge in record["pixdim"] or []) or ""
-    grid = f"at a spacing of {spacing} mm" if spacing else "at each volume's own spacing"
+    segmented, one, elements = input_of(record)
+    grid = f"at a spacing of {spacing} mm" if spacing else f"at each {one}'s own spacing"
     shape = [1, record["channels"], *record["roi_size"]]
     values = "\n".join(f"| {value} | {name} |" for value, name in enumerate(classes))
     run = "python -m monai.bundle run --config_file"
     return f"""# {provenance["name"]}
 
-Segments {", ".join(classes[1:])} in volumes of {record["channels"]} channel(s),
-{grid}, with windows of {" x ".join(map(str, record["roi_size"]))} voxels. Research; not for clinical use.
+Segments {", ".join(classes[1:])} in {segmented} of {record["channels"]} channel(s),
+{grid}, with windows of {" x ".join(map(str, record["roi_size"]))} {elements}. Research; not for clinical use.
 
 | value | class |
 |---|---|
