@@ -81,7 +81,7 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
         if sync:  # the folder stores the name
             _reach_disk(path.parent)
     except OSError as error:
-        if error.filename in (None, str(draft)):  # that of a write has no name
+        if error.errno is not None and error.filename in (None, str(draft)):  # that of a write has no name
             error.filename = str(path)
         raise
     finally:
