@@ -52,6 +52,16 @@ class RunLength:
         steps = epochs * self.steps_per_epoch
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
+    @staticmethod
+    def interval(val_interval: int | None, epochs: int) -> int:
+        """Number of epochs between validations; None = a quarter of the run's, rounded down, at least 1.
+
+        Examples:
+            >>> RunLength.interval(None, 54), RunLength.interval(None, 2), RunLength.interval(3, 54)
+            (13, 1, 3)
+        """
+        return val_interval or max(1, epochs // 4)
+
     def reached(self, iteration: int) -> bool:
         """Whether a run that has made so many steps is at its max_steps."""
         return self.max_steps is not None and iteration >= self.max_steps

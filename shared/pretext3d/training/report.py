@@ -1,21 +1,26 @@
 """What a training shows while it runs: progress, a table of its numbers, pictures, MLflow's parameters."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
+from pretext3d.data.subjects import subject_count
 from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
 from pretext3d.training.history import History
+from pretext3d.training.length import RunLength
 from pretext3d.training.pictures import Pictures
 from pretext3d.training.tracking import MLflowDetails
 from pretext3d.training.workflow import setting
 
-__all__ = ["Progress", "RunReport"]
+__all__ = ["Progress", "RunReport", "ValidationReport"]
+
+logger = logging.getLogger(__name__)
 
 PARAMETERS = ("profile", "roi_size", "batch_size", "max_epochs", "max_steps", "learning_rate")
 
@@ -40,7 +45,8 @@ class Progress(ProgressBar):
 class RunReport:
     """Handler of a trainer: progress bar, metrics.csv, pictures, and the parameters of an MLflow run.
 
-    List it last: metrics.csv includes the validation's metrics. See `History`, `Pictures`, `MLflowDetails`.
+    List it last: metrics.csv includes the validation's metrics. See `History`, `Pictures`, `MLflowDetails`;
+    and `ValidationReport` for what it logs at the start.
 
     Args:
         output_dir: Folder of the run.
@@ -62,6 +68,7 @@ class RunReport:
     ) -> None:
         parameters = {key: setting(key) for key in PARAMETERS} | {"record": record}
         self.handlers: list[Any] = [
+            ValidationReport(evaluator, measured="num_classes" in record),
             Progress(title),
             History(str(Path(output_dir) / "metrics.csv"), optimizer, evaluator),
             MLflowDetails(parameters, output_dir),
@@ -72,3 +79,47 @@ class RunReport:
         """Register with the trainer."""
         for handler in self.handlers:
             handler.attach(engine)
+
+
+class ValidationReport:
+    """Handler of a trainer: logs when and on which cases a run validates, and what is measured later.
+
+    Reads val_interval and the test set from the running configuration.
+
+    Args:
+        evaluator: Validation; None = none.
+        measured: Whether evaluate.yaml measures the network later: one for a labelled task.
+    """
+
+    def __init__(self, evaluator: Any = None, measured: bool = False) -> None:
+        self.evaluator, self.measured = evaluator, measured
+        self.val_interval = setting("val_interval")
+        self.test = (setting("cases") or {}).get("test") or ()
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        if self.evaluator is not None and is_first():
+            engine.add_event_handler(Events.STARTED, lambda _: logger.info("%s", self.text(engine)))
+
+    def text(self, engine: Engine) -> str:
+        """The line of the log."""
+        cases = self.evaluator.data_loader.dataset.data
+        epochs = int(engine.state.max_epochs or 0)
+        interval = RunLength.interval(self.val_interval, epochs)
+        if not cases or interval > epochs:
+            why = f"val_interval {interval} of {epochs} epochs" if cases else "no case is held out"
+            return f"validation: none ({why}); there will be no best.pt"
+        when = f"every {interval} epochs" if interval > 1 else "every epoch"
+        text = f"validation after {when}, {epochs // interval} in all, on {counted(cases)}; "
+        text += f"best.pt has the best {getattr(self.evaluator.state, 'key_metric_name', None) or 'metric'}"
+        if self.measured and self.test:
+            text += f"; evaluation measures {counted(self.test)} of the test set"
+        elif self.measured:
+            text += "; evaluation measures these, too, best.pt too high: test_fraction sets others apart"
+        return text
+
+
+def counted(cases: Any) -> str:
+    """The number of subjects and volumes, or of items that are not cases."""
+    known = all(isinstance(case, Mapping) and "id" in case for case in cases)
+    return subject_count(list(cases), unit=True) if known else f"{len(cases)} items"
