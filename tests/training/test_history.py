@@ -84,6 +84,17 @@ def test_resume_drops_the_epochs_that_are_trained_again(tmp_path, after) -> None
     assert [row["new"] for row in table] == [""] * after + ["0.5"] * (5 - after)
 
 
+@pytest.mark.parametrize(("after", "epochs"), [(1, "2, 3"), (2, "3"), (3, None)])
+def test_epochs_that_are_trained_again_are_named(tmp_path, caplog, after, epochs) -> None:
+    """As after a stop between an epoch's line and its checkpoint."""
+    path = tmp_path / "metrics.csv"
+    Run(path).train(3)
+    caplog.set_level(logging.INFO)
+    Run(path).train(4, after=after)
+    line = f"{path}: epoch {epochs}: logged, but stopped before a checkpoint was written; trained again"
+    assert [message for message in caplog.messages if "again" in message] == ([line] if epochs else [])
+
+
 def test_without_a_validation(tmp_path) -> None:
     trainer = Engine(lambda engine, batch: {"loss": torch.tensor(float(batch))})
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25)

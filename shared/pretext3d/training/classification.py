@@ -18,6 +18,7 @@ from monai.metrics import compute_roc_auc
 
 from pretext3d.data.subjects import volume_of
 from pretext3d.files import replacing
+from pretext3d.training.processes import gathered
 
 __all__ = ["ClassMetrics", "class_metrics"]
 
@@ -71,9 +72,7 @@ class ClassMetrics:
     ) -> None:
         self.output_dir, self.class_names = Path(output_dir), [str(name) for name in class_names]
         self.volumes = {str(case["id"]): volume_of(case) for case in cases}
-        self.cases: list[str] = []
-        self.logits: list[torch.Tensor] = []
-        self.labels: list[int] = []
+        self.batches: list[list[tuple[str, torch.Tensor, int]]] = []  # case, logits and class
 
     def attach(self, engine: Engine) -> None:
         """Register with the evaluator."""
@@ -83,23 +82,25 @@ class ClassMetrics:
 
     def start(self, engine: Engine) -> None:
         """Discard all cases."""
-        self.cases, self.logits, self.labels = [], [], []
+        self.batches = []
 
     def add_cases(self, engine: Engine) -> None:
         """Add the cases of one batch."""
+        self.batches.append([])
         for output, case in zip(engine.state.output, engine.state.batch, strict=True):
-            self.cases.append(self.volumes.get(str(case["id"]), str(case["id"])))
-            self.logits.append(torch.as_tensor(output["pred"]).detach().cpu().float())
-            self.labels.append(int(output["label"]))
+            logits = torch.as_tensor(output["pred"]).detach().cpu().float()
+            name = self.volumes.get(str(case["id"]), str(case["id"]))
+            self.batches[-1].append((name, logits, int(output["label"])))
 
     def write(self, engine: Engine) -> None:
         """Compute the metrics and write both tables."""
-        each = pd.DataFrame(torch.stack(self.logits).softmax(-1).numpy().astype(np.float64))
-        means = each.groupby(
-            np.asarray(self.cases, object), sort=False
-        ).mean()  # over the slices of each volume
+        samples = [sample for batch in gathered(self.batches) for sample in batch]
+        each = pd.DataFrame(torch.stack([logits for _, logits, _ in samples]).softmax(-1).double().numpy())
+        # over the slices of each volume
+        means = each.groupby(np.asarray([name for name, _, _ in samples], object), sort=False).mean()
         probabilities, cases = means.to_numpy(copy=True), means.index.tolist()
-        labels = np.asarray([dict(zip(self.cases, self.labels, strict=True))[case] for case in cases])
+        classes = {name: label for name, _, label in samples}
+        labels = np.asarray([classes[case] for case in cases])
         engine.state.metrics.update(class_metrics(probabilities, labels))
         if idist.get_rank() > 0:
             return

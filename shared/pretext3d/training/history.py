@@ -39,9 +39,19 @@ class History:
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, self.start_run)
         engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+
+    def start_run(self, engine: Engine) -> None:
+        """Say which epochs of an earlier run are trained again: those that ended without their checkpoint."""
+        again = [line["epoch"] for line in self._rows() if int(float(line["epoch"])) > engine.state.epoch]
+        if again and idist.get_rank() == 0:
+            logger.info(
+                "%s: epoch %s: logged, but stopped before a checkpoint was written; trained again",
+                self.path, ", ".join(again),
+            )  # fmt: skip
 
     def start_epoch(self, engine: Engine) -> None:
         """Start a new mean."""
@@ -77,15 +87,16 @@ class History:
             f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step")
         )
         logger.info("epoch %d of %d: %s", engine.state.epoch, engine.state.max_epochs, text)
-        earlier = self._rows_before(engine.state.epoch)
+        earlier = [line for line in self._rows() if int(float(line["epoch"])) < engine.state.epoch]
         names = list(dict.fromkeys(name for line in [*earlier, row] for name in line))
         with replacing(self.path) as draft, draft.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows([*earlier, row])
 
-    def _rows_before(self, epoch: int) -> list[dict[str, Any]]:
+    def _rows(self) -> list[dict[str, Any]]:
+        """The lines that the table has."""
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            return [line for line in csv.DictReader(file) if int(float(line["epoch"])) < epoch]
+            return list(csv.DictReader(file))
