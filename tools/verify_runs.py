@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from pretext3d.errors import UserError
+from pretext3d.files import discard_folder, draft_folder, locked
 from verify_files import Result
 
 HERE = Path(__file__).resolve().parent
@@ -77,7 +78,9 @@ def check_environments(folder: Path) -> None:
     if not folder.exists():
         return
     found = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    others = [one.name for one in found if not (one / STAMP).is_file()]
+    others = [
+        one.name for one in found if one.suffix not in (".lock", ".tmp") and not (one / STAMP).is_file()
+    ]
     if others:
         raise UserError(
             f"environment: {folder}: found {others[0]}, which this tool has not made; expected its own "
@@ -87,6 +90,8 @@ def check_environments(folder: Path) -> None:
 
 def clean_environment(folder: Path, packages: list[str], work: Path) -> Environment:
     """A virtual environment with these packages and what they need, nothing else: one per set.
+
+    A finished one is never changed, so that several calls may use it; while one makes it, others wait.
 
     Args:
         folder: Folder of the environments.
@@ -101,18 +106,21 @@ def clean_environment(folder: Path, packages: list[str], work: Path) -> Environm
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = place / STAMP  # what is installed; nothing in it = not finished
     check_environments(folder)
-    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-        print(f"installing {len(packages)} packages in {place}", flush=True)
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        stamp.write_text("", encoding="utf-8")
-        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        made = Environment(python, clean_variables(work)).run(
-            ["-m", "pip", "install", "--quiet", *packages], work, 3600
-        )
-        if made.returncode:
-            raise UserError(f"environment: {place}: pip: {last_line(made.stderr)}")
-        stamp.write_text(wanted, encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(place.with_suffix(".lock")):  # another verify of the same requirements waits, then uses it
+        if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
+            print(f"installing {len(packages)} packages in {place}", flush=True)
+            discard_folder(place)
+            with draft_folder(place) as draft:
+                (draft / STAMP).write_text("", encoding="utf-8")
+                draft.rename(place)
+            subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+            made = Environment(python, clean_variables(work)).run(
+                ["-m", "pip", "install", "--quiet", *packages], work, 3600
+            )
+            if made.returncode:
+                raise UserError(f"environment: {place}: pip: {last_line(made.stderr)}")
+            stamp.write_text(wanted, encoding="utf-8")
     return Environment(python.absolute(), clean_variables(work))
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -252,6 +253,35 @@ def test_environment_is_made_once_for_each_set(tmp_path: Path, monkeypatch: pyte
     (foreign / "pyvenv.cfg").touch()
     with pytest.raises(UserError, match=r"found pyvenv\.cfg, which this tool has not made"):
         runs.clean_environment(foreign, ["a==1"], tmp_path)
+
+
+def test_an_environment_is_made_by_one_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls at once: the second waits until the first has finished it, and uses it."""
+    folder, calls, second = tmp_path / "clean", [], threading.Thread()
+
+    def install(self: runs.Environment, words: list[str], cwd: Path, timeout: int) -> Any:
+        nonlocal second
+        calls.append(words)
+        runs.check_environments(folder)  # as at the start of a third
+        second = threading.Thread(
+            target=lambda: made.append(runs.clean_environment(folder, ["a==1"], tmp_path))
+        )
+        second.start()
+        second.join(0.5)
+        assert made == []
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    def again() -> None:
+        made.append(runs.clean_environment(folder, ["a==1"], tmp_path))
+
+    made: list[runs.Environment] = []
+    monkeypatch.setattr(runs.Environment, "run", install)
+    monkeypatch.setattr(runs.subprocess, "run", lambda words, check: None)
+    one = runs.clean_environment(folder, ["a==1"], tmp_path)
+    second.join()
+    assert made == [one]
+    assert len(calls) == 1
+    runs.check_environments(folder)
 
 
 # ------------------------------------------------------------------------------------------------------- runs

@@ -235,6 +235,9 @@ def test_the_last_weights_of_a_folder(tmp_path, names, expected):
 def test_resolve_pretrained_says_what_it_looked_for(tmp_path):
     with pytest.raises(UserError, match=r"pretrained: .*: no checkpoint in this folder; looked for best\.pt"):
         resolve_pretrained(tmp_path)
+    message = "output_dir: .*none: not found; expected a run that fine-tuning has finished, or --weights best"
+    with pytest.raises(UserError, match=message):
+        read_pretrained(tmp_path / "none", key="output_dir")
     with pytest.raises(UserError, match="none: not found; expected a checkpoint, a run or a bundle"):
         resolve_pretrained(tmp_path / "none")
 

@@ -315,6 +315,11 @@ seed: 7
 max_epochs: 3
 max_steps: null
 learning_rate: 0.1
+backbone_learning_rate: null
+freeze_encoder_epochs: 0
+warmup: 0.1
+lr_scheduler: {_target_: builtins.exit, warmup: '@warmup', final_lr_factor: 0.1}
+precision: auto
 device: cpu
 profile: small
 profiles: {small: {}}
@@ -339,6 +344,15 @@ finalize:
         ("device", "gpu", "device: found 'gpu', expected cpu, cuda or cuda:0"),
         ("profile", "large", "profile: found 'large', expected one of small"),
         ("seed", -1, "seed: found -1, expected a whole number from 0"),
+        ("precision", "fp16", "precision: found 'fp16', expected auto, bf16 or fp32"),
+        ("freeze_encoder_epochs", -1, "freeze_encoder_epochs: found -1, expected a whole number from 0"),
+        (
+            "backbone_learning_rate",
+            "x",
+            "backbone_learning_rate: found 'x', expected null (as learning_rate) or a number from 0",
+        ),
+        ("warmup", 1.5, "warmup: found 1.5, expected a share from 0.0 to 1.0 or a number of steps"),
+        ("lr_scheduler__final_lr_factor", 2, "final_lr_factor: found 2, expected a number from 0 to 1"),
     ],
 )
 def test_begin_checks_the_keys_of_its_configuration(config, key, value, message) -> None:

@@ -62,10 +62,19 @@ def to_device(network: nn.Module, device: torch.device | str, spatial_dims: int 
     return network
 
 
-def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: `bf16`, `fp32`, or `auto` = where the device supports it."""
+def check_precision(precision: str) -> None:
+    """Refuse any other precision than auto, bf16 and fp32.
+
+    Raises:
+        UserError: names the key.
+    """
     if precision not in ("auto", "bf16", "fp32"):
         raise UserError(f"precision: found {precision!r}, expected auto, bf16 or fp32")
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bfloat16: `bf16`, `fp32`, or `auto` = where the device supports it."""
+    check_precision(precision)
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":

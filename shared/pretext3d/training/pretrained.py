@@ -49,12 +49,17 @@ logger = logging.getLogger(__name__)
 MIN_FRACTION = 0.5  # share of the backbone's parameters that must be transferred
 
 
-def resolve_pretrained(path: str | Path, weights: str = "best") -> Path:
+def resolve_pretrained(path: str | Path, weights: str = "best", key: str = "pretrained") -> Path:
     """Find the checkpoint from its path, or from the folder of a run, of its checkpoints or of a bundle.
 
     In a folder the first of these files is taken: best.pt, final.pt, the newest epoch_XXXX.pt, model.pt; with
     `weights` final: final.pt, the newest epoch_XXXX.pt, best.pt, model.pt. They are looked for in
     `checkpoints`, then in `models`, then in the folder itself.
+
+    Args:
+        path: Path of a file or folder.
+        weights: Checkpoint to take from a folder: best or final.
+        key: Name of the path in messages; of output_dir, the run itself is evaluated.
 
     Raises:
         UserError: no checkpoint found; lists the names that were tried.
@@ -65,7 +70,10 @@ def resolve_pretrained(path: str | Path, weights: str = "best") -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"pretrained: {path}: not found; expected a checkpoint, a run or a bundle")
+        expected = "a checkpoint, a run or a bundle"
+        if key == "output_dir":
+            expected = "a run that fine-tuning has finished, or --weights best for one that is not finished"
+        raise UserError(f"{key}: {path}: not found; expected {expected}")
     for folder in (path / "checkpoints", path / "models", path):
         best, final, epochs = folder / "best.pt", folder / "final.pt", reversed(epoch_files(folder))
         order = [best, final, *epochs] if weights == "best" else [final, *epochs, best]
@@ -73,26 +81,29 @@ def resolve_pretrained(path: str | Path, weights: str = "best") -> Path:
             if file.is_file():
                 return file
     raise UserError(
-        f"pretrained: {path}: no checkpoint in this folder; looked for best.pt, final.pt, epoch_XXXX.pt and "
+        f"{key}: {path}: no checkpoint in this folder; looked for best.pt, final.pt, epoch_XXXX.pt and "
         "model.pt in checkpoints/, in models/ and in the folder itself"
     )
 
 
-def read_pretrained(path: str | Path, weights: str = "best", method: str = "") -> Pretrained:
+def read_pretrained(
+    path: str | Path, weights: str = "best", method: str = "", key: str = "pretrained"
+) -> Pretrained:
     """Open a checkpoint, once, and validate it.
 
     Args:
         path: Path of a checkpoint, a run or a bundle, see `resolve_pretrained`.
         weights: Checkpoint to take from a folder: best (on the held-out cases) or final (the last step).
         method: Method that its record must name; '' = any.
+        key: Name of the path in messages.
 
     Raises:
         UserError: no checkpoint found, a damaged or foreign file, or a checkpoint of another method.
     """
-    file = resolve_pretrained(path, weights)
+    file = resolve_pretrained(path, weights, key)
     content = load_checkpoint(file)
     pretrained = Pretrained(file, known_entries(content["record"], str(file)), content["network"])
-    check_method(pretrained, method)
+    check_method(pretrained, method, key)
     return pretrained
 
 
@@ -101,11 +112,11 @@ def read_record(path: str | Path, weights: str = "best", method: str = "") -> di
     return dict(read_pretrained(path, weights, method).record)
 
 
-def check_method(pretrained: Pretrained, method: str) -> None:
-    """Refuse a checkpoint of another method than `method`; '' = any."""
+def check_method(pretrained: Pretrained, method: str, key: str = "pretrained") -> None:
+    """Refuse a checkpoint of another method than `method`; '' = any. `key` gives the path, in the message."""
     found = pretrained.record.get("method")
     if method and found != method:
-        work = "cannot segment; expected one that finetune.yaml has written: give its run by --pretrained"
+        work = f"cannot segment; expected one that finetune.yaml has written: give its run by --{key}"
         raise UserError(
             f"{pretrained.file}: a checkpoint of method {found!r} "
             f"{work if method == 'segmentation' else f'found, expected {method!r}'}"

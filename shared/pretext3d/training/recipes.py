@@ -11,6 +11,7 @@ and tensors without a counterpart in the checkpoint are always trained at `learn
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,11 +27,38 @@ from pretext3d.errors import UserError
 from pretext3d.training.checkpoint_io import unwrap
 from pretext3d.training.transfer import transferred
 
-__all__ = ["FreezeEncoder", "Frozen", "WarmupCosine", "parameter_groups", "warmup_cosine"]
+__all__ = ["FreezeEncoder", "Frozen", "WarmupCosine", "check_recipe", "parameter_groups", "warmup_cosine"]
 
 logger = logging.getLogger(__name__)
 
 BACKBONE = "backbone"  # name of the second parameter group; see `checkpointer.check_same_settings`
+
+
+def check_recipe(keys: Mapping[str, Any]) -> None:
+    """Check the values of a recipe, of those keys that are there; a run does so before it reads any volume.
+
+    Args:
+        keys: Values of learning_rate, backbone_learning_rate, freeze_encoder_epochs, warmup, final_lr_factor.
+
+    Raises:
+        UserError: names the key.
+
+    Examples:
+        >>> check_recipe({"warmup": 0.1, "freeze_encoder_epochs": -1})
+        Traceback (most recent call last):
+        pretext3d.errors.UserError: freeze_encoder_epochs: found -1, expected a whole number from 0
+    """
+    if "learning_rate" in keys:
+        number("learning_rate", keys["learning_rate"], low=0, low_open=True)
+    rate = keys.get("backbone_learning_rate")
+    if rate is not None:
+        number("backbone_learning_rate", rate, low=0, expected="null (as learning_rate) or a number from 0")
+    epochs = keys.get("freeze_encoder_epochs", 0)
+    whole_number("freeze_encoder_epochs", epochs, minimum=0, expected="a whole number from 0")
+    warmup = keys.get("warmup", 0)
+    if not is_number(warmup) or warmup < 0 or (warmup > 1 and not is_whole(warmup)):
+        raise UserError(f"warmup: found {warmup!r}, expected a share from 0.0 to 1.0 or a number of steps")
+    number("final_lr_factor", keys.get("final_lr_factor", 0), 0, 1, expected="a number from 0 to 1")
 
 
 def parameter_groups(
@@ -51,9 +79,8 @@ def parameter_groups(
         UserError: a rate that is not a finite number, learning_rate not above 0, backbone_learning_rate below
             0.
     """
-    number("learning_rate", learning_rate, low=0, low_open=True)
+    check_recipe({"learning_rate": learning_rate, "backbone_learning_rate": backbone_learning_rate})
     rate = learning_rate if backbone_learning_rate is None else backbone_learning_rate
-    number("backbone_learning_rate", rate, low=0, expected="null (as learning_rate) or a number from 0")
     parameters = dict(unwrap(network).named_parameters())
     names = transferred(unwrap(network)) if rate != learning_rate else frozenset()
     moved = [parameter for name, parameter in parameters.items() if name in names]
@@ -138,7 +165,7 @@ class FreezeEncoder:
     """
 
     def __init__(self, network: nn.Module, epochs: int = 0) -> None:
-        whole_number("freeze_encoder_epochs", epochs, minimum=0, expected="a whole number from 0")
+        check_recipe({"freeze_encoder_epochs": epochs})
         self.network, self.epochs, self.frozen = network, epochs, False
         self.names = _encoder_names(unwrap(network)) if epochs else frozenset()
         self.encoder: Frozen | None = None
@@ -229,8 +256,6 @@ def warmup_cosine(
         [0.0, 1.0, 0.75, 0.25, 0.0]
     """
     whole_number("steps", steps, minimum=1, expected="a whole number from 1")
-    if not is_number(warmup) or warmup < 0 or (warmup > 1 and not is_whole(warmup)):
-        raise UserError(f"warmup: found {warmup!r}, expected a share from 0.0 to 1.0 or a number of steps")
-    number("final_lr_factor", final_lr_factor, 0, 1, expected="a number from 0 to 1")
+    check_recipe({"warmup": warmup, "final_lr_factor": final_lr_factor})
     warmup_steps = int(warmup) if is_whole(warmup) else int(warmup * steps)
     return WarmupCosine(optimizer, steps, warmup_steps, final_lr_factor)

@@ -27,7 +27,9 @@ from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import refuse_earlier_run
 from pretext3d.training.length import check_length
 from pretext3d.training.overrides import command_line
+from pretext3d.training.precision import check_precision
 from pretext3d.training.processes import leave
+from pretext3d.training.recipes import check_recipe
 from pretext3d.training.run_folder import close_folder, open_folder
 from pretext3d.training.workflow import bundle_root, has_setting, running_workflow, setting
 
@@ -45,6 +47,14 @@ COUNTS = {
 LENGTHS = ("max_epochs", "max_steps")  # of a run: a profile gives one of them
 OPTIONAL = (*LENGTHS, "steps_per_epoch", "val_interval")  # counts that may be null
 RATES = ("learning_rate",)  # keys of a training that are numbers above 0
+
+# Keys of a recipe, where the configuration has them; see `recipes.check_recipe`.
+RECIPE = (
+    "backbone_learning_rate",
+    "freeze_encoder_epochs",
+    "lr_scheduler#warmup",
+    "lr_scheduler#final_lr_factor",
+)
 
 # What finish suggests to run next: the configuration files, and the key that takes this run's folder.
 NEXT = {
@@ -119,6 +129,9 @@ def begin(
     _check_counts(counts)
     for key, value in (_settings(RATES, rates) if training else {}).items():
         number(key, value, low=0, low_open=True)
+    if training:
+        check_recipe({key.split("#")[-1]: value for key, value in _settings(RECIPE, None).items()})
+    check_precision(setting("precision", "auto"))
     _check_device(device)
     resume = bool(setting("resume", False)) if resume is None else resume
     ckpt_dir = setting("ckpt_dir", "") if ckpt_dir is None else ckpt_dir
