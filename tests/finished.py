@@ -20,7 +20,7 @@ def finished_run(
 ) -> Path:
     """What a finetune.yaml leaves behind, without training: three classes, one epoch of four steps."""
     backbone = build_backbone(encoder, 1, (16, 16, 24))
-    network = SegmentationNet(backbone, len(CLASSES), decoder)
+    network = SegmentationNet(backbone, record.get("num_classes", len(CLASSES)), decoder)
     content = {
         "record": {
             "method": "segmentation", "bundle": bundle, "backbone": backbone.record,

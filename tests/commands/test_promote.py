@@ -66,6 +66,47 @@ def test_metadata_is_valid_and_names_the_labels(bundle: Path) -> None:
     assert formats["inputs"]["image"]["spatial_shape"] == [16, 16, 24]
 
 
+@pytest.mark.parametrize(
+    ("record", "names", "channels", "values"),
+    [
+        ({"labels": {"values": [0, 1, 255]}}, ["a", "b"], 3, {"0": "background", "1": "a", "255": "b"}),
+        (
+            {
+                "num_classes": 2, "class_names": ["whole", "core"],
+                "labels": {"values": [0, 1, 2], "regions": {"whole": [1, 2], "core": [1]}, "order": [2, 1]},
+            },
+            ["whole", "core"], 2, {"0": "background", "1": "core", "2": "whole"},
+        ),
+        (
+            {
+                "num_classes": 2, "class_names": ["background", "foreground"],
+                "labels": {"values": [0, 3], "merged": True},
+            },
+            ["tumour"], 2, {"0": "background", "3": "tumour"},
+        ),
+    ],
+)  # fmt: skip
+def test_label_values_of_the_run(
+    tmp_path: Path, record: dict[str, object], names: list[str], channels: int, values: dict[str, str]
+) -> None:
+    """MONAI Label takes the numbers in its outputs, and in the labels it saves, from channel_def."""
+    run = finished_run(tmp_path / "run", **record)
+    promote.main([str(run), "--name", "x", "--labels", *names, *LICENCE, "--output_dir", str(tmp_path)])
+    output = json.loads((tmp_path / "x/configs/metadata.json").read_text())["network_data_format"]["outputs"]
+    assert (output["pred"]["num_channels"], output["pred"]["channel_def"]) == (channels, values)
+    assert all(
+        f"| {value} | {name} |" in (tmp_path / "x/docs/README.md").read_text()
+        for value, name in values.items()
+    )
+    for name in ("inference", "train"):
+        parser = ConfigParser()
+        parser.read_config(tmp_path / "x" / "configs" / f"{name}.yaml")
+        assert parser["labels"] == record["labels"]
+    loss = parser.get_parsed_content("loss")
+    assert bool(loss.members) == ("regions" in parser["labels"])
+    assert parser["cases"]["labels"] == "@labels"
+
+
 def test_provenance(bundle: Path) -> None:
     story = json.loads((bundle / "models" / "provenance.json").read_text())
     expected = {

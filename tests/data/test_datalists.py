@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pretext3d.data.cases import find_cases
 from pretext3d.data.classes import classified_cases
 from pretext3d.data.datalists import declared_labels
-from pretext3d.data.labels import read_labels
+from pretext3d.data.declared import read_labels
 from pretext3d.data.splits import split_cases
 from pretext3d.data.tables import read_column
 from pretext3d.errors import UserError

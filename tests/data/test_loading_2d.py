@@ -10,9 +10,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import (
-    AsDiscreted,
     Compose,
-    Invertd,
     LoadImaged,
     Orientationd,
     Resized,
@@ -32,6 +30,7 @@ from pretext3d.data.loading import (
 )
 from pretext3d.data.prepare import inference_cases, prepare_cases
 from pretext3d.errors import UserError
+from pretext3d.transforms.labels import ClassToLabeld, InvertToClassd
 
 from .conftest import voxels
 from .pictures import photograph, picture
@@ -104,8 +103,9 @@ def test_orientation_in_3d_is_monais(volume):
     same_item(got["image"], Orientationd("image", axcodes="RAS", labels=None)(item)["image"])
 
 
-def pipeline(cases: list, folder: Path, pixdim: list[float]) -> None:
+def pipeline(cases: list, folder: Path, pixdim: list[float], values: tuple[int, ...] = (0, 1, 2)) -> None:
     """Inference as a bundle does it; the network's class of a pixel is its value: 0, 1 or 2."""
+    labels = {"values": values}
 
     class ByValue(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -116,14 +116,14 @@ def pipeline(cases: list, folder: Path, pixdim: list[float]) -> None:
             LoadCased("image", 2),
             SelectChannelsd("image", [0]),
             PlainOrientationd("image"),
-            Spacingd("image", pixdim=pixdim, mode="bilinear"),
+            *([Spacingd("image", pixdim=pixdim, mode="bilinear")] if pixdim else []),
         ]
     )
     after = Compose(
         [
-            Invertd("pred", transform=before, orig_keys="image", nearest_interp=False, to_tensor=True),
-            AsDiscreted("pred", argmax=True),
-            SaveCased("pred", str(folder), spatial_dims=2),
+            InvertToClassd("pred", before, "image", labels),
+            ClassToLabeld("pred", labels),
+            SaveCased("pred", str(folder), spatial_dims=2, labels=labels),
         ]
     )
     SupervisedEvaluator(
@@ -205,6 +205,27 @@ def test_slices_of_a_volume_are_put_together(volume, tmp_path, axis):
         saved = nib.load(tmp_path / f"out/{name}_seg.nii.gz")
         np.testing.assert_allclose(saved.affine, nib.load(source).affine, atol=1e-6)
         assert agreement(np.asarray(saved.dataobj), expected) > 0.97
+
+
+def test_label_values_above_255_are_written_with_two_bytes(volume, tmp_path):
+    """Pictures, slices of volumes, volumes: the classes 1 and 2 are the label values 7 and 700."""
+    stored = classes((48, 64))
+    picture(tmp_path / "in/a.png", np.repeat(stored[..., None], 3, -1))
+    volume("in/v.nii.gz", np.repeat(stored[..., None], 2, -1))
+    keys = {"spatial_dims": 2, "slices": {"axis": 2}, "channels": [0], "cache_dir": str(tmp_path / "cache")}
+    pipeline(inference_cases(str(tmp_path / "in"), **keys)["cases"], tmp_path / "out", [], (0, 7, 700))
+    expected = np.asarray([0, 7, 700], np.uint16)[stored]
+    with Image.open(tmp_path / "out/a_seg.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), expected)
+    expected = expected[..., None].repeat(2, -1)
+    values = torch.from_numpy(expected.astype(np.int32))[None]
+    whole = MetaTensor(values, affine=torch.eye(4), meta={"filename_or_obj": "w.nii.gz"})
+    save = SaveCased("pred", str(tmp_path / "out"), labels={"values": [0, 7, 700]})
+    save({"pred": whole, "result_name": "w"})
+    for name in ("v_seg.nii.gz", "w_seg.nii.gz"):
+        saved = nib.load(tmp_path / "out" / name)
+        assert saved.get_data_dtype() == np.uint16
+        np.testing.assert_array_equal(np.asarray(saved.dataobj), expected)
 
 
 def test_saving_in_3d_is_monais(tmp_path):

@@ -60,7 +60,7 @@ def test_guided_pretraining_takes_the_labelled_cases_alone(msd, prepare, volume,
     tuned = prepare(folder, purpose="finetuning", label_fraction=0.5)
     assert ids(guided["train"]) == ids(tuned["train"])
     assert ids(guided["val"]) == ids(tuned["val"])
-    assert (guided["num_classes"], guided["class_names"]) == (3, ["background", "label 1", "tumour"])
+    assert (guided["num_classes"], guided["class_names"]) == (2, ["background", "tumour"])
     assert "plain" in ids(prepare(folder)["train"] + prepare(folder)["val"])
 
 
@@ -175,14 +175,16 @@ def test_one_subject_cannot_be_split(prepare, volume, tmp_path):
         prepare(str(tmp_path / "one"))
 
 
-def test_classes(msd, prepare):
+def test_classes(msd, prepare, caplog):
+    """Every label of the data set holds 0 and 2."""
     found = prepare(msd(), purpose="finetuning")
-    assert (found["num_classes"], found["class_names"]) == (3, ["background", "label 1", "label 2"])
+    assert (found["num_classes"], found["class_names"]) == (2, ["background", "label 2"])
+    assert found["labels"] == {"values": [0, 2]}
+    assert "no training case" not in caplog.text
     declared = prepare(msd({"0": "background", "2": "tumour", "3": "cyst"}), purpose="finetuning")
-    assert (declared["num_classes"], declared["class_names"]) == (
-        4,
-        ["background", "label 1", "tumour", "cyst"],
-    )
+    assert (declared["num_classes"], declared["class_names"]) == (3, ["background", "tumour", "cyst"])
+    assert declared["labels"] == {"values": [0, 2, 3]}
+    assert "no training case has cyst (label value 3)" in caplog.text
 
 
 def test_classification_holds_out_what_pretraining_did(msd, prepare, tmp_path):

@@ -29,6 +29,7 @@ def valid_content() -> dict[str, Any]:
         "decoder": "", "channels": 1, "channel_indices": [0], "modalities": ["T1w"], "slices": None,
         "pixdim": [2.0, 2.0, 3.0], "normalisation": {"window": [-100, 300]}, "seed": 7,
         "roi_size": [16, 16, 24], "num_classes": 3, "class_names": ["background", "grey", "white"],
+        "labels": {"values": [0, 1, 255]},
         "split": {
             "val_fraction": 0.2, "test_fraction": 0.1, "split_seed": 0, "fold": None, "val": ["0" * 16],
         },

@@ -18,6 +18,13 @@ from pretext3d.training.evaluation import CaseMetrics, case_metrics, check_class
 SHAPE, SPACING = (5, 6, 7), (1.0, 2.0, 3.0)
 
 
+def class_metrics(
+    pred: torch.Tensor, label: torch.Tensor, num_classes: int, spacing: tuple[float, ...]
+) -> dict[int, dict[str, float]]:
+    """The metrics of each class but the background."""
+    return case_metrics(pred, label, {c: [c] for c in range(1, num_classes)}, spacing)
+
+
 def slab(first: int, last: int, value: int = 1) -> torch.Tensor:
     """Voxels first to last (included) of axis 2, over the whole of the other axes."""
     volume = torch.zeros(1, *SHAPE, dtype=torch.uint8)
@@ -49,15 +56,15 @@ def numbers(row: dict[str, float]) -> tuple[float, ...]:
     ],
 )
 def test_slabs_by_hand(pred, label, expected) -> None:
-    (row,) = case_metrics(slab(*pred), slab(*label), 2, SPACING).values()
+    (row,) = class_metrics(slab(*pred), slab(*label), 2, SPACING).values()
     assert numbers(row) == pytest.approx(expected)
 
 
 def test_spacing_of_each_axis() -> None:
     """Single voxels, (1, 1, 1) voxels apart: sqrt(1 + 4 + 9) mm."""
     a, b = box(1, (1, 2), (2, 3), (3, 4)), box(1, (2, 3), (3, 4), (4, 5))
-    assert numbers(case_metrics(a, b, 2, SPACING)[1]) == pytest.approx((0, math.sqrt(14), math.sqrt(14)))
-    assert numbers(case_metrics(a, b, 2, (1.0, 1.0, 1.0))[1]) == pytest.approx(
+    assert numbers(class_metrics(a, b, 2, SPACING)[1]) == pytest.approx((0, math.sqrt(14), math.sqrt(14)))
+    assert numbers(class_metrics(a, b, 2, (1.0, 1.0, 1.0))[1]) == pytest.approx(
         (0, math.sqrt(3), math.sqrt(3))
     )
 
@@ -65,7 +72,7 @@ def test_spacing_of_each_axis() -> None:
 def test_each_class_on_its_own() -> None:
     pred = slab(1, 1, value=1) + slab(4, 5, value=2)
     label = slab(1, 1, value=1) + slab(5, 5, value=2)
-    rows = case_metrics(pred, label, 3, SPACING)
+    rows = class_metrics(pred, label, 3, SPACING)
     assert list(rows) == [1, 2]
     assert numbers(rows[1]) == (1, 0, 0)
     assert rows[2]["dice"] == pytest.approx(2 / 3)  # 2 * 1 / (2 + 1)
@@ -77,7 +84,7 @@ def test_missing_classes() -> None:
     """1 in both, 2 in neither, 3 in the label alone, 4 in the prediction alone."""
     pred = slab(0, 1) + slab(5, 5, value=4)
     label = slab(0, 1) + slab(3, 3, value=3)
-    rows = case_metrics(pred, label, 5, SPACING)
+    rows = class_metrics(pred, label, 5, SPACING)
     assert numbers(rows[1]) == (1, 0, 0)
     assert np.isnan(numbers(rows[2])).all()
     for c in (3, 4):
@@ -95,7 +102,7 @@ def test_cropping_changes_no_distance(first, second) -> None:
     pred, label = box(1, *first), box(1, *second)
     if not (pred.any() and label.any()):
         return
-    row = case_metrics(pred, label, 2, SPACING)[1]
+    row = class_metrics(pred, label, 2, SPACING)[1]
     whole = {"y_pred": pred[None], "y": label[None], "include_background": True, "spacing": list(SPACING)}
     assert row["hd95_mm"] == pytest.approx(float(compute_hausdorff_distance(percentile=95, **whole)))
     expected = float(compute_average_surface_distance(symmetric=True, **whole))
@@ -115,7 +122,7 @@ CASES = {
 }
 
 
-def evaluate(folder, cases):
+def evaluate(folder, cases, **settings):
     """Run the handler over the cases, one a batch; its evaluator."""
 
     def infer(engine, batch):
@@ -126,7 +133,7 @@ def evaluate(folder, cases):
         ]
 
     evaluator = Engine(infer)
-    handler = CaseMetrics(str(folder), NAMES)
+    handler = CaseMetrics(str(folder), **{"class_names": NAMES, **settings})
     handler.attach(evaluator)
     evaluator.run([[{"id": name}] for name in cases])
     return evaluator, handler
@@ -174,7 +181,7 @@ def test_tables(tmp_path, caplog) -> None:
 def test_a_second_run_starts_again(tmp_path) -> None:
     evaluator, handler = evaluate(tmp_path, CASES)
     evaluator.run([[{"id": "b"}]], max_epochs=2)
-    assert {row["case"] for row in handler.rows} == {"b"}
+    assert {row["case"] for row in handler.rows["evaluation"]} == {"b"}
 
 
 def test_collated_batches_have_ids_too(tmp_path) -> None:
@@ -212,15 +219,15 @@ def test_planes_by_hand() -> None:
     """Pixels of 2 x 3 mm; two strips of one column, 3 mm apart, and a pixel (1, 2) pixels from another."""
     strips = [torch.zeros(1, 5, 6, dtype=torch.uint8) for _ in range(2)]
     strips[0][..., 2] = strips[1][..., 3] = 1
-    (row,) = case_metrics(*strips, 2, (2.0, 3.0)).values()
+    (row,) = class_metrics(*strips, 2, (2.0, 3.0)).values()
     assert numbers(row) == pytest.approx((0.0, 3.0, 3.0))
     pixels = [torch.zeros(1, 5, 6, dtype=torch.uint8) for _ in range(2)]
     pixels[0][0, 1, 1] = pixels[1][0, 2, 3] = 1  # sqrt((1 * 2)^2 + (2 * 3)^2) mm
-    (row,) = case_metrics(*pixels, 2, (2.0, 3.0)).values()
+    (row,) = class_metrics(*pixels, 2, (2.0, 3.0)).values()
     assert numbers(row) == pytest.approx((0.0, math.sqrt(40), math.sqrt(40)))
     both = [torch.zeros(1, 5, 6, dtype=torch.uint8) for _ in range(2)]
     both[0][0, 1:3, 1:3], both[1][0, 1:3, 2:4] = 1, 1  # 4 pixels each, 2 in both: Dice 2 * 2 / 8, IoU 2 / 6
-    (row,) = case_metrics(*both, 2, (2.0, 3.0)).values()
+    (row,) = class_metrics(*both, 2, (2.0, 3.0)).values()
     assert (row["dice"], row["iou"]) == pytest.approx((0.5, 1 / 3))
 
 
@@ -290,7 +297,7 @@ def test_slices_of_a_volume_are_measured_as_the_volume(tmp_path, axis) -> None:
     assert {(row["case"], row["subject"]) for row in rows} == {("a", "a"), ("b", "b")}
     assert len(rows) == 2
     for row, (pred, label) in zip(sorted(rows, key=lambda r: r["case"]), (first, second), strict=True):
-        expected = case_metrics(pred[None], label[None], 2, SPACING)[1]
+        expected = class_metrics(pred[None], label[None], 2, SPACING)[1]
         assert {key: float(row[key]) for key in expected} == pytest.approx(expected, rel=1e-4)
     assert evaluator.state.metrics["mean_dice"] == pytest.approx(
         sum(float(r["dice"]) for r in rows) / 2, 1e-4

@@ -17,6 +17,7 @@ from pretext3d.data.faults import (
     SINGLE_SLICE,
     UNREADABLE,
 )
+from pretext3d.data.labels import MAX_CLASSES
 from pretext3d.data.reader import Frames
 from pretext3d.data.slices import Slices, plane_axis
 from pretext3d.data.volumes import VerdictCache, VolumeFacts
@@ -39,8 +40,6 @@ NO_LABEL = "no label"
 LABEL_SHAPE = "label shape"
 LABEL_GEOMETRY = "label geometry"
 LABEL_VALUES = "label values"
-
-MAX_LABEL = 255  # labels are read as one byte per voxel
 
 
 class CheckResult(NamedTuple):
@@ -89,7 +88,7 @@ def check_cases(
     channels: int | Sequence[int] | None = None,
     cache_dir: str = "",
     require_label: bool = False,
-    max_label: int = 0,
+    label_values: Sequence[int] = (),
     progress: bool = True,
     spatial_dims: int = 3,
     slices: Slices | None = None,
@@ -101,11 +100,11 @@ def check_cases(
     dimensions, single slice (one voxel along i, j or k), bad geometry, channels of different shapes, wrong
     number of channels, NaN, inf (or beyond float32), empty (every voxel of every used channel is equal). For
     labels: no label, missing file, unreadable, label shape, label geometry (spacing or orientation other than
-    the image's), label values (not integers, negative, above `max_label`). A label without foreground is
-    good: healthy controls are named in the log. In 2D: single row (one pixel along an axis of the plane)
-    instead of single slice, volume (where `slices` is not set), no such slice (of an entry with `slice`);
-    pictures of several pages have a wrong number of dimensions. Volumes are checked as such, not slice by
-    slice.
+    the image's), label values (not integers, negative, not in `label_values`, more than 256). A label without
+    foreground is good: healthy controls are named in the log. In 2D: single row (one pixel along an axis of
+    the plane) instead of single slice, volume (where `slices` is not set), no such slice (of an entry with
+    `slice`); pictures of several pages have a wrong number of dimensions. Volumes are checked as such, not
+    slice by slice.
 
     Args:
         cases: Cases with `id`, `image` and, for labels, `label`.
@@ -113,7 +112,7 @@ def check_cases(
             the number of channels that most cases have (the smaller of two equally frequent numbers).
         cache_dir: Folder whose sub-folder `checks` keeps the verdicts; '' = they are not kept.
         require_label: Check labels too.
-        max_label: Largest value that a label may hold; 0 = any.
+        label_values: Values that a label may hold; () = any.
         progress: Show a progress bar when the checks take long (on rank 0 only).
         spatial_dims: Number of spatial axes: 3, or 2 for pictures, single slices and slices of volumes.
         slices: Slices taken from volumes in 2D; None: a volume is a bad case.
@@ -149,7 +148,7 @@ def check_cases(
             )
         reasons[name] = reasons[name] or voxel_fault(case, cache, used)
         if require_label and not reasons[name]:
-            reasons[name], values[name] = label_fault(case, cache, headers[name], max_label)
+            reasons[name], values[name] = label_fault(case, cache, headers[name], label_values)
     good = [c for c in cases if not reasons[c["id"]]]
     world = {c["id"]: headers[c["id"]].along_world() for c in good}
     if spatial_dims == 2:
@@ -246,7 +245,9 @@ def close(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(abs(a - b) <= 0.01 * max(a, b) for a, b in zip(one, other, strict=True))
 
 
-def label_fault(case: Case, cache: VerdictCache, image: VolumeFacts, max_label: int) -> tuple[str, list[int]]:
+def label_fault(
+    case: Case, cache: VerdictCache, image: VolumeFacts, label_values: Sequence[int]
+) -> tuple[str, list[int]]:
     """What a label shows compared with its image's header: the reason, or '', and its values."""
     if "label" not in case:
         return NO_LABEL, []
@@ -266,10 +267,12 @@ def label_fault(case: Case, cache: VerdictCache, image: VolumeFacts, max_label: 
     fault = facts.states[0][1]
     if fault:
         return f"{LABEL_VALUES}: {fault}", []
-    if facts.values[-1] > MAX_LABEL:
-        return f"{LABEL_VALUES}: {facts.values[-1]}, expected at most {MAX_LABEL}; renumber the classes", []
-    if max_label and facts.values[-1] > max_label:
-        return f"{LABEL_VALUES}: {facts.values[-1]}, expected at most {max_label} (dataset.json's labels)", []
+    unknown = [value for value in facts.values if label_values and value not in label_values]
+    if unknown:
+        return f"{LABEL_VALUES}: {unknown[0]}, expected one of {', '.join(map(str, label_values))}", []
+    if len(facts.values) > MAX_CLASSES:
+        found = f"{len(facts.values)} different ones"
+        return f"{LABEL_VALUES}: {found}, expected at most {MAX_CLASSES}; an image among the labels?", []
     if facts.values == [0]:
         logger.info("%s: no foreground: every voxel of its label is 0 (a healthy control?)", case["id"])
     return "", facts.values

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.checking import brief, is_number, is_whole
-from pretext3d.data.labels import DeclaredLabels, read_labels
+from pretext3d.data.declared import NOTHING_DECLARED, DeclaredLabels, read_labels
 from pretext3d.errors import UserError
 
 __all__ = ["declared_labels", "find_datalist", "listed_cases", "read_json"]
@@ -201,7 +201,7 @@ def declared_labels(dataset_dir: str | Path | Sequence[str | Path], datalist: st
     folders: Iterable[str | Path] = (
         [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
     )
-    known = DeclaredLabels({}, {}, [])
+    known = NOTHING_DECLARED
     for given in folders:
         listed = find_datalist(existing_folder(given), datalist, alone=True)
         content = read_json(listed) if listed else {}

@@ -15,6 +15,7 @@ from monai.transforms import LoadImaged, MapTransform, Orientation, Orientationd
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from pretext3d.data.checks import as_channels
+from pretext3d.data.labels import LabelMap
 from pretext3d.data.normalisation import check_normalisation
 from pretext3d.data.reader import check_frames, load_volume
 from pretext3d.data.slices import VolumeAssembler, load_plane, to_stored
@@ -275,7 +276,7 @@ class NameByCased(MapTransform):
 
 
 class SaveCased(SaveImaged):
-    """Save class indices, one byte per voxel, on the grid of the file that they were predicted from.
+    """Save label values on the grid of the file that they were predicted from: one or two bytes per voxel.
 
     In 3D this is MONAI's `SaveImaged`, NIfTI, under the case's `result_name` (see `NameByCased`). In 2D:
 
@@ -291,6 +292,7 @@ class SaveCased(SaveImaged):
         output_postfix: Suffix of the file names: case_seg.nii.gz.
         spatial_dims: Number of spatial axes, 3 or 2.
         name_key: Key of the case's name for results.
+        labels: Label map, in plain form; None = values up to 255.
     """
 
     def __init__(
@@ -300,19 +302,21 @@ class SaveCased(SaveImaged):
         output_postfix: str = "seg",
         spatial_dims: int = 3,
         name_key: str = "result_name",
+        labels: Mapping[str, Any] | None = None,
     ) -> None:
+        self.dtype = np.uint16 if labels is not None and LabelMap.of(labels).largest > 255 else np.uint8
         super().__init__(
             keys,
             output_dir=output_dir,
             output_postfix=output_postfix,
-            output_dtype=np.uint8,
+            output_dtype=self.dtype,
             resample=False,
             separate_folder=False,
         )
         self.output_dir, self.output_postfix = Path(output_dir), output_postfix
         self.spatial_dims, self.name_key = spatial_dims, name_key
         self.naming = NameByCased(keys, name_key)
-        self.volumes = VolumeAssembler()
+        self.volumes = VolumeAssembler(self.dtype)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case, unchanged; its predictions are on disk, or wait for the rest of their volume."""
@@ -327,7 +331,7 @@ class SaveCased(SaveImaged):
         file = Path(str(pred.meta.get("filename_or_obj", "pred")))
         name = str(case.get(self.name_key) or strip_extension(file.name))
         if "volume_affine" not in pred.meta:
-            plane = pred.detach().cpu().as_tensor()[0].numpy().astype(np.uint8)
+            plane = pred.detach().cpu().as_tensor()[0].numpy().astype(self.dtype)
             self._write(f"{name}_{self.output_postfix}.png", np.ascontiguousarray(plane.T))
             return
         volume = self.volumes.add(name, case, pred)

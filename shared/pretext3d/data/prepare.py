@@ -13,6 +13,8 @@ from pretext3d.data.checks import CheckResult, as_channels, check_cases
 from pretext3d.data.classes import classified_cases
 from pretext3d.data.datalists import declared_labels
 from pretext3d.data.dataset import default_cache_dir
+from pretext3d.data.declared import NOTHING_DECLARED, allowed_values, choose_labels, warn_missing
+from pretext3d.data.labels import LabelMap
 from pretext3d.data.slices import check_slices, slice_cases
 from pretext3d.data.splits import labelled_subset, split_cases
 from pretext3d.data.subjects import by_subject, subject_count, warn_ungrouped
@@ -50,6 +52,10 @@ def prepare_cases(
     test_fraction: int | float = 0,
     spatial_dims: int = 3,
     slices: Mapping[str, int] | None = None,
+    regions: Mapping[Any, Any] | None = None,
+    regions_class_order: Any = None,
+    merge_foreground: bool = False,
+    labels: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Find the cases, hold some out, leave out or refuse bad ones, determine channels, spacing and classes.
 
@@ -75,7 +81,8 @@ def prepare_cases(
         seed: Seed of the choice of labelled subjects.
         split_seed: Seed of the split.
         skip_bad: Leave out bad cases in fine-tuning.
-        num_classes: Number of classes, background included; 0 = as in dataset.json or the label files.
+        num_classes: Number of classes, background included; 0 = as in dataset.json or the label files (see
+            `choose_labels`).
         class_file: Path of the cases' classes for classification (see `classified_cases`).
         cache_dir: Folder for verdicts, links and the phantom; '' = `default_cache_dir()`.
         label_hint: Advice for data without labels, added to the error of guided pre-training.
@@ -89,12 +96,16 @@ def prepare_cases(
         slices: Slices to take from volumes in 2D: {axis: 0, 1 or 2 (x, y, z), every: n}, every n-th one.
             They are chosen after the split and after the choice of labelled cases, so that all slices of a
             volume stay together. None: a volume is a bad case (the phantom's give their axial slices).
+        regions: Sets of label values that fine-tuning learns instead of classes; None = as dataset.json says.
+        regions_class_order: Label value with which each region is painted (see `regions`).
+        merge_foreground: Learn all label values above 0 as one class.
+        labels: Label map of a trained network, which is kept; None = that of the data.
 
     Returns:
         train, val, test: lists of cases. channels: number. pixdim: [x, y, z] mm, in 2D those of the plane's
         two axes, or [] for no resampling.
-        num_classes (background included) and class_names: 0 and [] where nothing names them. bad: lists [id,
-        reason].
+        num_classes (the network's outputs), class_names and labels (a `LabelMap` in plain form): 0, [] and {}
+        where no labels are read. bad: lists [id, reason].
 
     Raises:
         UserError: Names the key or file, what was found and what was expected.
@@ -123,10 +134,10 @@ def prepare_cases(
     class_names: list[str] = []
     if purpose == "classification":
         found, class_names = classified_cases(found, class_file)
-    names = declared_labels(dataset_dir, datalist).names if segmenting else {}
-    checked = check_cases(
-        found, used, cache, segmenting, max(names, default=0), spatial_dims=spatial_dims, slices=taken
-    )
+    declared = declared_labels(dataset_dir, datalist) if segmenting else NOTHING_DECLARED
+    known = LabelMap.of(labels) if labels else None
+    allowed = allowed_values(declared, known)
+    checked = check_cases(found, used, cache, segmenting, allowed, spatial_dims=spatial_dims, slices=taken)
     report_bad(checked, len(found), "left out" if skip_bad or not labelled else "bad")
     if labelled and checked.bad and not skip_bad:
         raise UserError(
@@ -161,14 +172,11 @@ def prepare_cases(
         roi_size,
         spatial_dims,
     )
-    count, class_names = (len(class_names), class_names) if class_names else classes(names, checked)
-    if num_classes and segmenting:
-        if num_classes < count:
-            raise UserError(
-                f"num_classes: found {num_classes}, expected {count} or more: {class_names}, or 0 for these"
-            )
-        class_names += [f"label {value}" for value in range(count, num_classes)]
-        count = num_classes
+    learned: LabelMap | None = None
+    if segmenting:
+        present = {value for values in checked.values.values() for value in values}
+        sets = regions if purpose == "finetuning" else {}, regions_class_order, merge_foreground
+        learned, class_names = choose_labels(declared, present, num_classes, *sets, known)
     bare = [c["id"] for c in train if "landmark" not in c and "landmark_mask" not in c]
     if 0 < len(bare) < len(train):
         logger.warning(
@@ -178,6 +186,8 @@ def prepare_cases(
     available = train
     if labelled:
         train = labelled_subset(train, label_fraction, num_labelled, seed)
+    if learned:
+        warn_missing(learned, class_names, [checked.values[c["id"]] for c in train])
     logger.info(
         "%s: %s%s to train on, %s held out, %s to test on, %d bad; %d channel(s), spacing %s",
         purpose,
@@ -198,8 +208,9 @@ def prepare_cases(
         "test": test,
         "channels": checked.channels,
         "pixdim": spacing,
-        "num_classes": count,
+        "num_classes": len(class_names),
         "class_names": class_names,
+        "labels": learned.plain() if learned else {},
         "bad": [[case["id"], reason] for case, reason in checked.bad],
     }
 
@@ -301,16 +312,6 @@ def listing(checked: CheckResult, most: int = 8) -> str:
     ]
     more = [f"{len(parts) - most} more reasons"] if len(parts) > most else []
     return "; ".join(parts[:most] + more)
-
-
-def classes(names: dict[int, str], checked: CheckResult) -> tuple[int, list[str]]:
-    """Number of classes and their names: from dataset.json, else from the values in the label files."""
-    if not names and not checked.values:
-        return 0, []
-    largest = max(names) if names else max(v[-1] for v in checked.values.values())
-    if largest < 1:
-        raise UserError(f"labels: dataset.json declares {names}, expected at least one value above 0")
-    return largest + 1, [names.get(i, "background" if i == 0 else f"label {i}") for i in range(largest + 1)]
 
 
 def choose_pixdim(

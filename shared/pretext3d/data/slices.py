@@ -182,16 +182,20 @@ def to_stored(array: NDArray[Any], affine: NDArray[Any], shape: Sequence[int]) -
 class VolumeAssembler:
     """Volumes put together from planes of class indices that arrive in any order, in one process.
 
-    A volume is in memory, one byte per voxel, from its first plane to its last, the `slice_count`-th.
+    A volume is in memory from its first plane to its last, the `slice_count`-th.
+
+    Args:
+        dtype: Type of the voxels.
 
     Attributes:
         unfinished: Volumes that lack planes, by name: the voxels, and the indices that have arrived.
     """
 
-    def __init__(self) -> None:
-        self.unfinished: dict[str, tuple[NDArray[np.uint8], set[int]]] = {}
+    def __init__(self, dtype: type = np.uint8) -> None:
+        self.dtype = dtype
+        self.unfinished: dict[str, tuple[NDArray[Any], set[int]]] = {}
 
-    def add(self, name: str, case: Mapping[Any, Any], plane: MetaTensor) -> NDArray[np.uint8] | None:
+    def add(self, name: str, case: Mapping[Any, Any], plane: MetaTensor) -> NDArray[Any] | None:
         """The volume once it is complete, else None.
 
         Args:
@@ -210,7 +214,7 @@ class VolumeAssembler:
             ras[world_axis] = stored[voxel_axis]
         one = 1 in ras
         axis, index = (ras.index(1), 0) if one else (int(case.get("slice_axis", 2)), int(case["slice"]))
-        volume, found = self.unfinished.setdefault(name, (np.zeros(ras, np.uint8), set()))
+        volume, found = self.unfinished.setdefault(name, (np.zeros(ras, self.dtype), set()))
         volume[(slice(None),) * axis + (index,)] = plane.detach().cpu().as_tensor()[0].numpy()
         found.add(index)
         if not one and len(found) < int(case.get("slice_count", 1)):

@@ -33,6 +33,7 @@ from pretext3d.data.faults import (
     BadFileError,
 )
 from pretext3d.data.images import JPEG, PICTURES, is_picture
+from pretext3d.data.labels import whole_values
 from pretext3d.data.reader import EXTENSIONS, Frames, is_dicom_path, needs_package, open_scan, select_frames
 from pretext3d.data.scan import Header
 from pretext3d.data.streams import pointer
@@ -169,19 +170,11 @@ def flat_slices(array: np.ndarray, axes: str) -> list[list[list[int]]]:
 def label_values(array: np.ndarray, slope: float, intercept: float) -> tuple[list[int], str]:
     """The values in a label, ascending, and what else was found, or ''."""
     array = array[..., 0] if array.ndim == 4 else array
-    if (slope, intercept) != (1.0, 0.0) or array.dtype.kind == "f":
+    if (slope, intercept) != (1.0, 0.0):
         array = array * slope + intercept
-        if not np.isfinite(array).all():
-            return [], "NaN or inf"
-        rounded = np.rint(array)
-        if np.abs(rounded - array).max() > 1e-4:
-            return [], f"{float(array[rounded != array].flat[0]):g}, expected whole numbers"
-        array = rounded
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high > 65535:
-        return [], f"values {low} to {high}, expected 0 to 65535"
-    found: list[int] = np.flatnonzero(np.bincount(array.ravel().astype(np.int64))).tolist()
-    return found, ""
+    whole, fault = whole_values(array)
+    found: list[int] = np.flatnonzero(np.bincount(whole.ravel())).tolist()
+    return found, fault
 
 
 def examine(path: str, kind: str, spatial_dims: int = 3, frames: Frames = None) -> VolumeFacts:

@@ -14,6 +14,8 @@ import ignite.distributed as idist
 from torch import nn
 
 from pretext3d.data.checks import check_cases
+from pretext3d.data.declared import NOTHING_DECLARED, allowed_values
+from pretext3d.data.labels import LabelMap
 from pretext3d.data.prepare import listing
 from pretext3d.data.slices import check_slices
 from pretext3d.data.volumes import strip_extension
@@ -86,7 +88,7 @@ def check_channels(found: int, expected: int) -> None:
 def check_annotated(
     cases: Sequence[Mapping[str, Any]],
     in_channels: int,
-    num_classes: int,
+    labels: Mapping[str, Any],
     channels: int | Sequence[int] | None = None,
     cache_dir: str = "",
     spatial_dims: int = 3,
@@ -97,7 +99,7 @@ def check_annotated(
     Args:
         cases: Cases with `image` and `label`; a case without `id` is named after its image.
         in_channels: Number of channels of the network.
-        num_classes: Number of classes of the network, background included.
+        labels: Label map of the network, in plain form.
         channels: Indices of the channels to use; None = all.
         cache_dir: Folder where the results of the checks are cached.
         spatial_dims: Number of spatial axes of the network, 3 or 2.
@@ -111,9 +113,8 @@ def check_annotated(
         raise UserError("found no labelled case to train on, expected one or more")
     cache = str(Path(cache_dir).expanduser()) if cache_dir else ""
     taken = check_slices(slices, spatial_dims)
-    checked = check_cases(
-        named, channels, cache, True, num_classes - 1, spatial_dims=spatial_dims, slices=taken
-    )
+    allowed = allowed_values(NOTHING_DECLARED, LabelMap.of(labels))
+    checked = check_cases(named, channels, cache, True, allowed, spatial_dims=spatial_dims, slices=taken)
     if checked.bad:
         raise UserError(f"{len(checked.bad)} of {len(named)} labelled cases are bad: {listing(checked)}")
     check_channels(checked.channels, in_channels)

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,65 +21,78 @@ from monai.metrics import (
     compute_hausdorff_distance,
     compute_iou,
 )
-from monai.networks.utils import one_hot
 
-from pretext3d.annotations import Shaped, Tensor
+from pretext3d.annotations import Bool, Shaped, Tensor
+from pretext3d.data.labels import LabelMap
+from pretext3d.data.regions import check_sets
 from pretext3d.data.slices import VolumeAssembler
 from pretext3d.data.subjects import person_name, volume_of
 from pretext3d.errors import UserError
 from pretext3d.files import replacing
+from pretext3d.ops.masks import class_masks
 
 __all__ = ["CaseMetrics", "check_classes"]
 
 logger = logging.getLogger(__name__)
 
+METRICS = ("dice", "iou", "hd95_mm", "surface_distance_mm")
+Name = TypeVar("Name")
+
 
 def case_metrics(
     pred: Shaped[Tensor, "1 *size"],
     label: Shaped[Tensor, "1 *size"],
-    num_classes: int,
+    members: Mapping[Name, Sequence[int]],
     spacing: Sequence[float],
-) -> dict[int, dict[str, float]]:
-    """Metrics of one case, a volume or a plane, for the classes 1 to num_classes - 1.
+) -> dict[Name, dict[str, float]]:
+    """Metrics of one case, a volume or a plane, for sets of classes: single ones, or regions.
 
     Dice; iou, intersection over union (its mean is mIoU); hd95_mm, the 95th percentile of the symmetric
-    Hausdorff distance; surface_distance_mm, the symmetric average surface distance. A class that
-    neither volume has is NaN in all four; one that only one volume has has Dice and iou 0, distances NaN.
+    Hausdorff distance; surface_distance_mm, the symmetric average surface distance. A set that neither volume
+    has is NaN in all four; one that only one volume has has Dice and iou 0, distances NaN. Memory does not
+    grow with the number of sets.
 
     Args:
         pred: Class indices.
         label: Class indices on the same grid.
-        num_classes: Number of classes, background included.
+        members: Classes of each set, by its name.
         spacing: Size of a voxel in mm along each axis of that grid.
 
     Examples:
-        >>> case_metrics(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]]), 2, (1.0, 1.0))[1]["iou"]
-        0.5
+        >>> pred, label = torch.tensor([[[0, 1, 2]]]), torch.tensor([[[0, 0, 1]]])
+        >>> rows = case_metrics(pred, label, {"liver": [1], "both": [1, 2]}, (1.0, 1.0))
+        >>> rows["liver"]["iou"], rows["both"]["iou"]
+        (0.0, 0.5)
     """
-    a = one_hot(torch.as_tensor(pred)[None].long(), num_classes)
-    b = one_hot(torch.as_tensor(label)[None].long(), num_classes)
-    dice = compute_dice(a, b, include_background=False)[0]
-    iou = compute_iou(a, b, include_background=False)[0]
     rows = {}
-    for c in range(1, num_classes):
-        rows[c] = {"dice": float(dice[c - 1]), "iou": float(iou[c - 1])}
-        rows[c] |= {"hd95_mm": np.nan, "surface_distance_mm": np.nan}
-        if a[0, c].any() and b[0, c].any():
-            # only the box around both, with a margin: the distances are the same
-            where = torch.nonzero(a[0, c] + b[0, c])
-            low, high = where.amin(0).sub(1).clamp(min=0), where.amax(0) + 2
-            box = (slice(None), slice(None), *(slice(int(s), int(e)) for s, e in zip(low, high, strict=True)))
-            pair = {"y_pred": a[:, c : c + 1][box], "y": b[:, c : c + 1][box], "include_background": True}
-            pair["spacing"] = [float(s) for s in spacing]
-            with warnings.catch_warnings():  # MONAI passes one of its own deprecated arguments
-                warnings.filterwarnings("ignore", message=".*always_return_as_numpy")
-                rows[c]["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **pair))
-                rows[c]["surface_distance_mm"] = float(
-                    compute_average_surface_distance(symmetric=True, **pair)
-                )
-        elif a[0, c].any() != b[0, c].any():
-            rows[c] |= {"dice": 0.0, "iou": 0.0}
+    for name, classes in members.items():
+        masks = [class_masks(one, [classes], channel=0)[0] for one in (pred, label)]
+        rows[name] = mask_metrics(masks[0], masks[1], spacing)
     return rows
+
+
+def mask_metrics(
+    pred: Bool[Tensor, "*size"], label: Bool[Tensor, "*size"], spacing: Sequence[float]
+) -> dict[str, float]:
+    """Metrics of one mask, see `case_metrics`."""
+    row = dict.fromkeys(METRICS, np.nan)
+    either, both = pred | label, bool(pred.any()) and bool(label.any())
+    if not both:
+        return row | ({"dice": 0.0, "iou": 0.0} if either.any() else {})
+    box: list[slice] = []  # around both, with a margin: the metrics are the same
+    for axis in range(either.ndim):
+        others = [other for other in range(either.ndim) if other != axis]
+        used = torch.nonzero(either.sum(dim=others)) if others else torch.nonzero(either)
+        box.append(slice(max(int(used.min()) - 1, 0), int(used.max()) + 2))
+    pair = {"y_pred": pred[tuple(box)][None, None].float(), "y": label[tuple(box)][None, None].float()}
+    row["dice"] = float(compute_dice(**pair, include_background=True))
+    row["iou"] = float(compute_iou(**pair, include_background=True))
+    distance = {**pair, "include_background": True, "spacing": [float(s) for s in spacing]}
+    with warnings.catch_warnings():  # MONAI passes one of its own deprecated arguments
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy")
+        row["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **distance))
+        row["surface_distance_mm"] = float(compute_average_surface_distance(symmetric=True, **distance))
+    return row
 
 
 def check_classes(cases: Mapping[str, Any], record: Mapping[str, Any]) -> None:
@@ -108,11 +121,14 @@ def check_classes(cases: Mapping[str, Any], record: Mapping[str, Any]) -> None:
 class CaseMetrics:
     """Handler of an evaluator whose output holds class indices `pred` and `label` on the label's grid.
 
-    Writes `evaluation.csv` (case, subject where known, class, dice, iou, hd95_mm,
-    surface_distance_mm), one line per case and class, and `evaluation_summary.csv`: one line per class, the
-    mean over each subject's cases and then over the subjects; and one for the foreground, from each case's
-    mean over its classes. A case without a subject counts as one. Logs the summary, and puts the foreground's
-    means in `engine.state.metrics`.
+    Writes `evaluation.csv` (case, subject where known, class, label_values, dice, iou, hd95_mm,
+    surface_distance_mm), one line per case and class, or region of a network that has learned regions, and
+    `evaluation_summary.csv`: one line per class, the mean over each subject's cases and then over the
+    subjects; and one for the foreground, from each case's mean over its classes. A case without a subject
+    counts as one. Logs the summary, and puts the foreground's means in `engine.state.metrics`.
+
+    Regions of a network that has learned classes are measured besides, by pooling these classes, in
+    `evaluation_regions.csv` and `evaluation_regions_summary.csv`.
 
     Slices of a volume (see `slices.slice_cases`) are put together in RAS order; the case is the volume. Of
     every n-th slice, the volume is that of these slices alone: voxels are n slices thick, so distances
@@ -120,13 +136,33 @@ class CaseMetrics:
     image is constant are 0 here, too.
 
     Args:
-        output_dir: Folder for the two files.
-        class_names: Names of all classes, the background first.
+        output_dir: Folder of the files.
+        class_names: Names of all classes, the background first; or of the regions.
+        labels: Label map of the network, in plain form; None = the classes are the label values.
+        regions: Sets of label values that are measured besides; None or {} = none.
+
+    Raises:
+        UserError: regions with values that no class has, or of a network of one class.
     """
 
-    def __init__(self, output_dir: str, class_names: Sequence[str]) -> None:
-        self.output_dir, self.class_names = Path(output_dir), [str(name) for name in class_names]
-        self.rows: list[dict[str, Any]] = []
+    def __init__(
+        self,
+        output_dir: str,
+        class_names: Sequence[str],
+        labels: Mapping[str, Any] | None = None,
+        regions: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        found = LabelMap(tuple(range(len(class_names)))) if labels is None else LabelMap.of(labels)
+        each = zip(map(str, class_names), found.members(), strict=True)
+        self.tables = {"evaluation": {name: classes for name, classes in each if classes != [0]}}
+        if regions and dict(regions) != {name: list(one) for name, one in found.regions.items()}:
+            check_sets(regions, () if found.merged else found.values)
+            index = {value: number for number, value in enumerate(found.values)}
+            pooled = {str(name): [index[v] for v in values] for name, values in regions.items()}
+            self.tables["evaluation_regions"] = pooled
+        self.labels = found
+        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.tables}
         self.pairs: tuple[VolumeAssembler, VolumeAssembler] = VolumeAssembler(), VolumeAssembler()
 
     def attach(self, engine: Engine) -> None:
@@ -137,7 +173,7 @@ class CaseMetrics:
 
     def start(self, engine: Engine) -> None:
         """Discard all cases."""
-        self.rows.clear()
+        self.rows = {name: [] for name in self.tables}
         self.pairs = VolumeAssembler(), VolumeAssembler()
 
     def add_cases(self, engine: Engine) -> None:
@@ -167,11 +203,13 @@ class CaseMetrics:
     def _add(self, case: Mapping[str, Any], pred: Tensor, label: Tensor, spacing: Sequence[float]) -> None:
         """Add the rows of one case."""
         who = {"case": volume_of(case), **({"subject": person_name(dict(case))} if "subject" in case else {})}
-        metrics = case_metrics(pred, label, len(self.class_names), spacing)
-        self.rows += [{**who, "class": self.class_names[c], **row} for c, row in metrics.items()]
+        for table, members in self.tables.items():
+            for name, row in case_metrics(pred, label, members, spacing).items():
+                told = self.labels.told(members[name])
+                self.rows[table].append({**who, "class": name, "label_values": told, **row})
 
     def write(self, engine: Engine) -> None:
-        """Write both tables."""
+        """Write the tables."""
         incomplete = {name: len(found) for name, (_, found) in self.pairs[0].unfinished.items()}
         if incomplete:
             name, found = next(iter(incomplete.items()))
@@ -179,9 +217,15 @@ class CaseMetrics:
                 f"evaluation: found {found} slices of {name}, and {len(incomplete)} such volumes in all; "
                 "expected all slices of each volume in one process"
             )
-        table = pd.DataFrame(self.rows)
-        people = subjects_of(table)
-        columns = ["dice", "iou", "hd95_mm", "surface_distance_mm"]
+        for table in reversed(self.tables):
+            means = self._write_table(table)
+        engine.state.metrics.update({f"mean_{name}": float(means[name]) for name in METRICS})
+
+    def _write_table(self, file: str) -> pd.Series:
+        """Write a table and its summary; the means over the foreground, or over the regions."""
+        table = pd.DataFrame(self.rows[file])
+        people, columns = subjects_of(table), list(METRICS)
+        last = "region mean" if self.labels.regions or file != "evaluation" else "foreground mean"
         known = table["dice"].notna()
         per_subject = table.groupby(["class", people], sort=False)[columns].mean()
         classes = per_subject.groupby("class", sort=False)
@@ -192,18 +236,19 @@ class CaseMetrics:
         summary = summary.astype(float)  # the counts, too: their mean is a row like the others
         cases = table.groupby([people, "case"], sort=False)[columns].mean()  # of each case's classes
         means = cases.groupby(level=0).mean()  # of each subject's cases
-        summary.loc["foreground mean", columns] = means.mean()
+        summary.loc[last, columns] = means.mean()
         for name in columns:
-            summary.loc["foreground mean", f"{name}_std"] = means[name].std()
-        summary.loc["foreground mean", ["cases", "subjects"]] = len(cases), len(means)
+            summary.loc[last, f"{name}_std"] = means[name].std()
+        summary.loc[last, ["cases", "subjects"]] = len(cases), len(means)
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        for name, frame, index in (("evaluation", table, False), ("evaluation_summary", summary, True)):
+        for name, frame, index in ((file, table, False), (f"{file}_summary", summary, True)):
             with replacing(self.output_dir / f"{name}.csv") as draft:
                 frame.to_csv(draft, index=index, float_format="%.5g")
-        for name in columns:
-            engine.state.metrics[f"mean_{name}"] = float(summary.loc["foreground mean", name])
         of = f" of {len(means)} subjects" if len(means) < len(cases) else ""
-        logger.info("evaluation of %d cases%s\n%s", len(cases), of, summary.to_string(float_format="%.3f"))
+        text = summary.to_string(float_format="%.3f")
+        logger.info("%s of %d cases%s\n%s", file.replace("_", " of "), len(cases), of, text)
+        foreground: pd.Series = summary.loc[last]
+        return foreground
 
 
 def subjects_of(table: pd.DataFrame) -> pd.Series:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretext3d.data.labels import LabelMap
 from pretext3d.data.splits import SPLIT, fingerprints
 from pretext3d.training.workflow import bundle_root, has_setting, setting
 
@@ -48,8 +49,8 @@ def labelled_record(
     """What evaluation, inference and a further training need to know about a training with labels.
 
     Besides the keys of `pretraining_record`, it reads crop_size and those that select the held-out cases.
-    The keys in_channels, spacing, classes and class_names, where present, take precedence over `cases`: a
-    bundle that receives its cases from another program has no `cases`.
+    The keys in_channels, spacing, classes, class_names and labels, where present, take precedence over
+    `cases`: a bundle that receives its cases from another program has no `cases`.
 
     Args:
         task: Name of the task, segmentation or classification; the method, for a pre-training that reads
@@ -60,8 +61,9 @@ def labelled_record(
         more: Further entries of the record.
 
     Returns:
-        The entries of `pretraining_record`, and bundle, roi_size, num_classes, class_names, split
-        (test_fraction where it is not 0), freeze_encoder_epochs where it is not 0, and in data `pretrained`.
+        The entries of `pretraining_record`, and bundle, roi_size, num_classes, class_names, labels (a
+        `LabelMap` in plain form) where the classes are not the label values themselves, split (test_fraction
+        where it is not 0), freeze_encoder_epochs where it is not 0, and in data `pretrained`.
     """
     record = {
         "method": task,
@@ -70,6 +72,7 @@ def labelled_record(
         "roi_size": list(setting("crop_size")),
         "num_classes": _found("classes", "num_classes"),
         "class_names": list(_found("class_names", "class_names")),
+        **_label_map(),
         "split": {key: setting(key) for key in ("val_fraction", "split_seed", "fold")},
         **more,
     }
@@ -107,6 +110,12 @@ def _common() -> dict[str, Any]:
         "seed": setting("seed"),
         **{key: value for key, value in given.items() if value is not None},
     }
+
+
+def _label_map() -> dict[str, Any]:
+    """The entry `labels`: the label map, where classes are not the label values 0, 1, 2, ... themselves."""
+    labels = _found("labels", "labels")
+    return {"labels": dict(labels)} if labels and not LabelMap.of(labels).is_identity else {}
 
 
 def _found(key: str, name: str) -> Any:

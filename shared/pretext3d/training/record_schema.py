@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pretext3d.checking import is_number, is_whole
+from pretext3d.data.labels import LabelMap
 from pretext3d.data.normalisation import check_normalisation
 from pretext3d.errors import UserError
 
@@ -110,6 +111,15 @@ def is_normalisation(value: Any) -> bool:
     return True
 
 
+def is_label_map(value: Any) -> bool:
+    """Whether a value is a `LabelMap` in plain form."""
+    try:
+        LabelMap.of(value)
+    except UserError:
+        return False
+    return True
+
+
 def is_option(value: Any, depth: int = 3) -> bool:
     """Whether a value may be an argument of an encoder: a number, a word, or lists of these."""
     if isinstance(value, list | tuple):
@@ -164,6 +174,7 @@ RECORD: Table = {
     "roi_size": WINDOW,
     "num_classes": COUNT,
     "class_names": listed(text(), 0, MAX_COUNT),
+    "labels": Entry("the label values of the classes, or regions of them", is_label_map),
     "split": {
         "val_fraction": fraction(),
         "test_fraction": fraction(),

@@ -43,7 +43,7 @@ class Arm:
     name: str
     pretrained: str = ""  # the checkpoint's path; '' for scratch and restart
     digest: str = ""  # sha256 of that file: the arm is the same wherever the file is
-    head: tuple[str, ...] = ()  # of a segmentation's checkpoint: its decoder and its classes
+    head: tuple[str, ...] = ()  # of a segmentation's checkpoint: see `plan.output_layer`
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from pretext3d.commands.compare.plan import (
     Arms,
     check_overrides,
     leak,
+    output_layer,
     read_configs,
     resolved,
     top_key,
@@ -269,7 +270,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
             threads,
             descriptors,
             options.monte_carlo,
-            (decoder, *next(iter(cases.values()))["class_names"]),
+            output_layer(decoder, next(iter(cases.values()))),
         )
         cells = [
             Cell(arms.at(name, n, seed), n, seed)

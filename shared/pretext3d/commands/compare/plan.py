@@ -11,6 +11,7 @@ import yaml
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.compare.cells import BUILT_IN, Arm
+from pretext3d.data.labels import LabelMap
 from pretext3d.errors import UserError, find_user_error
 
 RESERVED = {
@@ -129,7 +130,7 @@ class Arms:
         except UserError as error:
             raise UserError(f"--arms {name}: {error}") from error
         segments = record.get("method") == "segmentation"
-        head = (str(record.get("decoder", "")), *map(str, record.get("class_names", ()))) if segments else ()
+        head = output_layer(str(record.get("decoder", "")), record) if segments else ()
         return Arm(name, str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16], head)
 
     def at(self, name: str, num_labelled: int, seed: int) -> Arm:
@@ -143,6 +144,22 @@ class Arms:
             if arm.pretrained:
                 found.setdefault(name, {})[arm.pretrained, seed] = (arm, seed)
         return {name: list(each.values()) for name, each in found.items()}
+
+
+def output_layer(decoder: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """What identifies the output layer of a segmentation: its decoder, classes or regions, and label values.
+
+    Args:
+        decoder: Name of the decoder.
+        found: Record of a checkpoint, or what `prepare_cases` returns: class_names and labels.
+
+    Examples:
+        >>> output_layer("", {"class_names": ["background", "vessel"], "labels": {"values": [0, 255]}})
+        ('', 'background', 'vessel', "{'values': [0, 255]}")
+    """
+    labels = LabelMap.of(found["labels"]) if found.get("labels") else None
+    told = () if labels is None or labels.is_identity else (str(labels.plain()),)
+    return (decoder, *map(str, found.get("class_names", ())), *told)
 
 
 def resolved(config: Path, given: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

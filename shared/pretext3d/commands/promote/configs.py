@@ -15,6 +15,7 @@ import yaml
 
 from pretext3d.commands.promote.document import Document
 from pretext3d.commands.saved_config import as_saved, of_this_machine, settings_of
+from pretext3d.data.labels import recorded_labels
 from pretext3d.errors import UserError
 from pretext3d.publishing.vendoring import vendored
 from pretext3d.training.record_schema import SHORT
@@ -29,12 +30,12 @@ RESET = {
     "dataset_dir", "datalist", "output_dir", "ckpt_dir", "cache_dir", "resume", "device", "pretrained",
     "keep_head", "label_fraction", "num_labelled", "is_not_rank0", "bundle_root", "imports", "cases",
     "network_def",
-    "initialize", "run", "finalize", "subjects", "freeze_encoder_epochs", "backbone_learning_rate",
+    "initialize", "run", "finalize", "subjects", "freeze_encoder_epochs", "backbone_learning_rate", "regions",
 }  # fmt: skip
 # keys that evaluate.yaml takes from a run's checkpoint, and that the new train.yaml has
 EVALUATED = (
     "weights", "checkpoint", "record", "spatial_dims", "channels", "modalities", "slices", "val_fraction",
-    "test_fraction", "split_seed", "fold", "pixdim", "roi_size", "network_def",
+    "test_fraction", "split_seed", "fold", "pixdim", "roi_size", "labels", "network_def",
 )  # fmt: skip
 DEPLOYMENT = "pretext3d.publishing.deployment"
 MODEL, MODELS = "$@bundle_root + '/models/model.pt'", "$@bundle_root + '/models'"
@@ -42,7 +43,7 @@ LOAD_WEIGHTS = {"_target_": f"{DEPLOYMENT}.load_weights", "network": "@network_d
 CHECK_CASES = {
     "_target_": f"{DEPLOYMENT}.check_annotated",
     "in_channels": "@in_channels",
-    "num_classes": "@num_classes",
+    "labels": "@labels",
     "channels": "@channels",
     "cache_dir": "@cache_dir",
     "spatial_dims": "@spatial_dims",
@@ -125,7 +126,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str], truste
         file: The finetune.yaml that was run.
         run: Run that is promoted.
         name: Name of the new bundle.
-        classes: Names of the classes, background first.
+        classes: Names of the classes, background first; or of the regions.
         trusted: Whether to take over expressions and components of the run's configuration, too.
     """
     text, record = file.read_text(), as_lists(run.record)
@@ -157,6 +158,13 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str], truste
     document.set("spacing", record["pixdim"] or [], "mm; [] = as the files have it")
     document.set("classes", "@num_classes", "")
     document.set("class_names", list(classes), "")
+    document.set("labels", recorded_labels(record), "the label value of each class, or the regions")
+    document["cases"]["labels"] = "@labels"
+    document.set("regions", None, "sets of label values that evaluate.yaml measures besides: {all: [1, 2]}")
+    for key in ("regions_class_order", "merge_foreground"):
+        document.remove(key)
+        document.remove(f"cases::{key}")
+    document.remove("cases::regions")
     document.insert_before("in_channels", {"weights": "best"})
     document.set(
         "weights", "best", "what models/model.pt becomes: best (by its validations) or final (the last)"
@@ -205,6 +213,7 @@ def inference_yaml(file: Path, run: "Run", name: str) -> str:
     document.set("spatial_dims", record["backbone"].get("spatial_dims", 3))
     for key, entry in (("channels", "channel_indices"), ("modalities", "modalities"), ("slices", "slices")):
         document.set(key, record.get(entry))
+    document.set("labels", recorded_labels(record), "the label value of each class, or the regions")
     document.set("network_def", network(record))
     check = {
         "_target_": f"{DEPLOYMENT}.check_channels",

@@ -16,7 +16,7 @@ import pretext3d
 from pretext3d.commands.parser import command_parser
 from pretext3d.commands.promote.configs import evaluate_yaml, inference_yaml, multi_gpu_yaml, train_yaml
 from pretext3d.commands.promote.run import Run, read_run
-from pretext3d.commands.promote.text import metadata, models_readme, readme
+from pretext3d.commands.promote.text import label_names, metadata, models_readme, readme
 from pretext3d.errors import UserError
 from pretext3d.files import draft_folder
 from pretext3d.publishing.archive import check_name, check_version
@@ -59,13 +59,16 @@ def check_arguments(options: argparse.Namespace) -> None:
         raise UserError(f"--output_dir: found {options.output_dir / name} already, expected no such folder")
 
 
-def check_labels(labels: Sequence[str], class_names: Sequence[str]) -> None:
-    """Check that there is one name per class of the run.
+def check_labels(labels: Sequence[str], own: Sequence[str]) -> None:
+    """Check that there is one name per class of the run, or per region.
+
+    Args:
+        labels: Names that the user gives.
+        own: Names in the run's record, without the background.
 
     Raises:
         UserError: more or fewer.
     """
-    own = list(class_names[1:])
     if len(labels) != len(own):
         raise UserError(
             f"--labels: found {len(labels)} ({', '.join(labels)}), expected {len(own)}, for the run's "
@@ -95,10 +98,11 @@ def promote(
         UserError: another number of labels than the run has classes; a name of the data that MONAI would
             evaluate; a configuration that is not plain; a folder that cannot be written.
     """
-    check_labels(labels, run.record["class_names"])
+    check_labels(labels, run.foreground)
     named = given.get("data") or run.record["data"].get("name", "")
     check_literal(named, "data: the name of the run's data set", "give another one by --data")
-    classes = ["background", *labels]
+    names = run.record["class_names"]
+    classes = [*names[: len(names) - len(run.foreground)], *labels]
     target = output_dir / name
     try:
         with draft_folder(target) as draft:
@@ -118,7 +122,7 @@ def fill(
         folder: Folder of the bundle, empty.
         run: Run that is promoted.
         name: Name of the bundle.
-        classes: Names of the classes, background first.
+        classes: Names of the classes, background first; or of the regions.
         given: Entries bundle_version, licence (of the data) and data of the provenance.
         trusted: Whether to take over expressions and components of the run's configuration.
     """
@@ -126,7 +130,9 @@ def fill(
         (folder / part).mkdir()
     network = load_segmentation(str(run.checkpoint))  # builds and loads, or reports what does not fit
     digest = write_weights(folder / "models" / "model.pt", network.state_dict())
-    provenance = {"name": name, "labels": list(classes[1:]), "method": run.bundle.name}
+    values = label_names(run.record, classes)
+    provenance = {"name": name, "labels": [one for value, one in values.items() if value]}
+    provenance["method"] = run.bundle.name
     provenance |= {**provenance_of(run.checkpoint, run.content), **given, "sha256": digest}
     write_provenance(folder / "models", provenance)
     templates = run.bundle / "configs"
@@ -139,11 +145,11 @@ def fill(
     for file, text in configs.items():
         (folder / "configs" / file).write_text(text)
     own = json.loads((templates / "metadata.json").read_text())
-    described = json.dumps(metadata(own, provenance, run.record, classes), indent=4)
+    described = json.dumps(metadata(own, provenance, run.record, values), indent=4)
     (folder / "configs" / "metadata.json").write_text(described + "\n")
     shutil.copy(templates / "logging.conf", folder / "configs" / "logging.conf")
     shutil.copy(run.bundle / "LICENSE", folder / "LICENSE")
-    (folder / "docs" / "README.md").write_text(readme(provenance, run.record, classes))
+    (folder / "docs" / "README.md").write_text(readme(provenance, run.record, values))
     (folder / "models" / "README.md").write_text(models_readme(provenance))
     shutil.copytree(
         Path(pretext3d.__file__).parent,

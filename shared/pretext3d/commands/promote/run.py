@@ -7,6 +7,7 @@ from typing import Any
 
 from pretext3d.commands.bundles import bundles_at_hand, find_bundle
 from pretext3d.commands.saved_config import read_config
+from pretext3d.data.labels import recorded_labels
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import ENCODERS
 from pretext3d.publishing.literals import check_literal
@@ -38,6 +39,12 @@ class Run:
         """The run's record: network, spacing, normalisation, classes."""
         record: dict[str, Any] = self.content["record"]
         return record
+
+    @property
+    def foreground(self) -> list[str]:
+        """The names of the run's classes without the background, or of its regions."""
+        names = list(self.record["class_names"])
+        return names if recorded_labels(self.record).get("regions") else names[1:]
 
 
 def read_run(folder: Path, weights: str, bundle: str = "") -> Run:

@@ -1,8 +1,9 @@
 """The texts of a promoted bundle: metadata.json, docs/README.md, models/README.md."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pretext3d.data.labels import LabelMap, recorded_labels
 from pretext3d.errors import one_line
 
 PLANES = ("sagittal", "coronal", "axial")
@@ -57,8 +58,29 @@ def input_of(record: dict[str, Any]) -> tuple[str, str, str]:
     return f"{PLANES[slices.get('axis', 2)]} slices of volumes", "volume", "pixels"
 
 
+def label_names(record: Mapping[str, Any], classes: Sequence[str]) -> dict[int, str]:
+    """The name of each label value that results have, ascending.
+
+    Args:
+        record: Record of the run.
+        classes: Names of the classes, background first; or of the regions.
+
+    Examples:
+        >>> label_names({"num_classes": 2, "labels": {"values": [0, 255]}}, ["background", "vessel"])
+        {0: 'background', 255: 'vessel'}
+    """
+    labels = LabelMap.of(recorded_labels(record))
+    named = dict(zip(labels.order or labels.values, classes, strict=True))
+    return {0: "background", **dict(sorted(named.items()))}
+
+
+def foreground(names: Mapping[int, str]) -> str:
+    """The names of the label values above 0, in one line."""
+    return ", ".join(name for value, name in names.items() if value)
+
+
 def metadata(
-    own: dict[str, Any], provenance: dict[str, Any], record: dict[str, Any], classes: Sequence[str]
+    own: dict[str, Any], provenance: dict[str, Any], record: dict[str, Any], values: Mapping[int, str]
 ) -> dict[str, Any]:
     """metadata.json.
 
@@ -66,20 +88,21 @@ def metadata(
         own: Metadata of the bundle that was fine-tuned.
         provenance: Provenance of the weights.
         record: Record of the run.
-        classes: Names of the classes, background first.
+        values: Name of each label value that results have.
     """
     channels, roi_size = record["channels"], list(record["roi_size"])
     low = -1 if "mean_maximum" in record["normalisation"] else 0
-    names, segmented = ", ".join(classes[1:]), input_of(record)[0]
-    listed = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
+    names, segmented = foreground(values), input_of(record)[0]
+    listed = ", ".join(f"{value} {name}" for value, name in values.items())
+    outputs_are = "region, of logits" if recorded_labels(record).get("regions") else "class"
     common = {"type": "image", "spatial_shape": roi_size, "dtype": "float32", "is_patch_data": True}
     inputs = {
         **common, "format": "magnitude", "modality": "any", "num_channels": channels, "value_range": [low, 1],
         "channel_def": {str(i): "image" if channels == 1 else f"image {i}" for i in range(channels)},
     }  # fmt: skip
     outputs = {
-        **common, "format": "segmentation", "num_channels": len(classes), "value_range": [],
-        "channel_def": {str(i): name for i, name in enumerate(classes)},
+        **common, "format": "segmentation", "num_channels": record["num_classes"], "value_range": [],
+        "channel_def": {str(value): name for value, name in values.items()},
     }  # fmt: skip
     return {
         "schema": own["schema"],
@@ -101,24 +124,24 @@ def metadata(
         "data_type": "png, jpeg, tiff or nibabel" if segmented == "images" else own["data_type"],
         "image_classes": f"{channels} channel(s), scaled as configs/inference.yaml says",
         "label_classes": listed,
-        "pred_classes": "as label_classes, one channel per class",
+        "pred_classes": f"as label_classes, one channel per {outputs_are}",
         "intended_use": own["intended_use"],
         "references": own["references"],
         "network_data_format": {"inputs": {"image": inputs}, "outputs": {"pred": outputs}},
     }
 
 
-def readme(provenance: dict[str, Any], record: dict[str, Any], classes: Sequence[str]) -> str:
+def readme(provenance: dict[str, Any], record: dict[str, Any], names: Mapping[int, str]) -> str:
     """docs/README.md."""
     spacing = " x ".join(f"{edge:g}" for edge in record["pixdim"] or []) or ""
     segmented, one, elements = input_of(record)
     grid = f"at a spacing of {spacing} mm" if spacing else f"at each {one}'s own spacing"
     shape = [1, record["channels"], *record["roi_size"]]
-    values = "\n".join(f"| {value} | {name} |" for value, name in enumerate(classes))
+    values = "\n".join(f"| {value} | {name} |" for value, name in names.items())
     run = "python -m monai.bundle run --config_file"
     return f"""# {provenance["name"]}
 
-Segments {", ".join(classes[1:])} in {segmented} of {record["channels"]} channel(s),
+Segments {foreground(names)} in {segmented} of {record["channels"]} channel(s),
 {grid}, with windows of {" x ".join(map(str, record["roi_size"]))} {elements}. Research; not for clinical use.
 
 | value | class |
