@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pretext3d.errors import UserError
+from pretext3d.errors import UserError, as_error
 from pretext3d.files import sha256_of, write_whole
+from pretext3d.messages import printable, say
 from pretext3d.publishing.archive import (
     archive_name,
     check_changelog,
@@ -224,12 +225,12 @@ def run(known: argparse.Namespace) -> None:
     table = Table("bundle", "files", "kB", "sha256", "")
     for one in packed:
         size = f"{one.path.stat().st_size / 1000:,.0f}"
-        table.add_row(one.path.name, str(one.files), size, sha256_of(one.path)[:12], one.state)
+        table.add_row(printable(one.path.name), str(one.files), size, sha256_of(one.path)[:12], one.state)
     Console().print(table)
     for one in packed:
         if one.left_out:
-            print(f"{one.path.name}: left out: {', '.join(one.left_out)}")
-    print(f"wrote {output_dir / INDEX}: {len(index)} bundle{'s' * (len(index) != 1)}")
+            say(f"{one.path.name}: left out: {', '.join(one.left_out)}")
+    say(f"wrote {output_dir / INDEX}: {len(index)} bundle{'s' * (len(index) != 1)}")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -246,7 +247,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         run(parser.parse_args(words))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(as_error(error), file=sys.stderr)
         return 1
     return 0
 

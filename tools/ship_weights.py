@@ -11,6 +11,7 @@ from typing import Any
 
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.files import sha256_of
+from pretext3d.messages import say
 from pretext3d.publishing.archive import read_metadata
 from pretext3d.publishing.contents import check_size
 from pretext3d.publishing.provenance import CARD, MODEL, check_story
@@ -111,9 +112,7 @@ def main(words: Sequence[str] | None = None) -> None:
     write_model_file(models / MODEL, file.read_bytes())
     write_provenance(models, story)
     write_model_file(models / CARD, card(bundle.name, story).encode())
-    print(
-        f"wrote {options.bundle}/models: model.pt ({file.name} of {options.run}), provenance.json, README.md"
-    )
+    say(f"wrote {options.bundle}/models: model.pt ({file.name} of {options.run}), provenance.json, README.md")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pretext3d.errors import UserError
+from pretext3d.errors import UserError, as_error
+from pretext3d.messages import printable, say
 from pretext3d.publishing.archive import read_metadata, requirements, split_archive_name, unpack
 from rich.console import Console
+from rich.markup import escape as escaped
 from rich.table import Table
 from verify_files import Result, check_archive, check_files, checked, reason
 from verify_runs import Runs, check_environments, clean_environment, current_environment
@@ -87,6 +89,11 @@ def verify(source: Path, work: Path, known: argparse.Namespace) -> Iterator[Resu
     yield from Runs(bundle, environment, work, known.dataset_dir).all()
 
 
+def escape(text: str) -> str:
+    """A text for a cell of the table: printable, and without rich's markup."""
+    return escaped(printable(text))
+
+
 def safely(results: Iterator[Result]) -> Iterator[Result]:
     """The results, and a failed one after an error."""
     try:
@@ -120,16 +127,16 @@ def run(known: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="verify_") as folder:
         for source in sources:
             for result in safely(verify(source, Path(folder).resolve(), known)):
-                print(f"{source.name}: {result.check}: {result.status}", flush=True)
+                say(f"{source.name}: {result.check}: {result.status}", flush=True)
                 counts[result.status] += 1
                 status = f"[{COLOURS[result.status]}]{result.status}"
-                table.add_row(source.name, result.check, status, result.text.replace("[", "\\["))
+                table.add_row(escape(source.name), result.check, status, escape(result.text))
             table.add_section()
             for left in Path(folder).iterdir():  # the phantom stays for the next
                 if left.name != "cache":
                     shutil.rmtree(left)
     console.print(table)
-    print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    say(", ".join(f"{count} {status}" for status, count in counts.items()))
     return counts["failed"]
 
 
@@ -152,7 +159,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return 1 if run(parser.parse_args(words)) else 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(as_error(error), file=sys.stderr)
         return 1
 
 

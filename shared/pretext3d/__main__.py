@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pretext3d.checking import closest_hint
-from pretext3d.errors import find_user_error, install_excepthook
+from pretext3d.errors import as_error, find_user_error, install_excepthook
 from pretext3d.training.arguments import at_home
 from pretext3d.version import __version__
 
@@ -91,7 +91,7 @@ def main(words: Sequence[str] | None = None) -> int:
     command = COMMANDS.get(name)
     if command is None:
         known = f"{', '.join(COMMANDS)}{closest_hint(name, COMMANDS)}"
-        print(f"error: {name}: no such command, expected one of {known}", file=sys.stderr)
+        print(as_error(f"{name}: no such command, expected one of {known}"), file=sys.stderr)
         return 2
     install_excepthook(command.stopped)
     try:
@@ -100,7 +100,7 @@ def main(words: Sequence[str] | None = None) -> int:
         mistake = find_user_error(error)
         if mistake is None:
             raise
-        print(f"error: {mistake}", file=sys.stderr)
+        print(as_error(mistake), file=sys.stderr)
         return command.mistake
     return code
 

@@ -6,29 +6,15 @@ import re
 import signal
 import sys
 import threading
-import unicodedata
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-__all__ = ["UserError", "install_excepthook", "one_line", "printable"]
+from pretext3d.messages import plain_log, printable
 
-
-def printable(text: str) -> str:
-    r"""Text without what a terminal acts on: control, format and unassigned characters, lone surrogates.
-
-    Names of files, headers of servers and values of checkpoints can hold escape sequences that move the
-    cursor or rewrite earlier lines. Line feeds and tabs stay, a carriage return becomes a line feed.
-
-    Examples:
-        >>> printable("scan\x1b[2J\x9b1m\u202e.nii\tok")
-        'scan[2J1m.nii\tok'
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    kept = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(c for c in kept if c in "\n\t" or unicodedata.category(c) not in UNPRINTABLE)
+__all__ = ["UserError", "install_excepthook", "one_line"]
 
 
 def one_line(message: BaseException | str) -> str:
@@ -53,8 +39,15 @@ class UserError(ValueError):
         super().__init__(printable(str(message)))
 
 
-# categories of characters that no message shows: control, format, surrogates, private use, unassigned
-UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+def as_error(message: object) -> str:
+    r"""A mistake as a program prints it; further lines are indented, so that none passes for another message.
+
+    Examples:
+        >>> as_error("2 bad volumes:\na: empty\x1b[2J")
+        'error: 2 bad volumes:\n  a: empty[2J'
+    """
+    return "error: " + printable(str(message)).replace("\n", "\n  ")
+
 
 # torch raises a worker's exception again in the main process, with the complete traceback as its message
 _IN_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
@@ -135,9 +128,9 @@ class _Hook:
             sys.stderr.write(f"\n{self.interrupted}\n")
         elif full is not None:
             what = mistake or f"{full.filename or 'a file'} cannot be written: {full.strerror}"
-            sys.stderr.write(f"\nerror: {what}; {self.interrupted}\n")
+            sys.stderr.write(f"\n{as_error(what)}; {self.interrupted}\n")
         elif mistake is not None:
-            sys.stderr.write(f"\nerror: {mistake}\n")
+            sys.stderr.write(f"\n{as_error(mistake)}\n")
         elif memory_short(error):
             sys.stderr.write(
                 "\nerror: the memory is too small for this run; expected a smaller --batch_size or "
@@ -147,6 +140,8 @@ class _Hook:
             sys.stderr.write(
                 f"\nerror: another process of this run has ended, and so it is {self.interrupted}\n"
             )
+        elif self.previous is sys.__excepthook__:
+            sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))
         else:
             self.previous(kind, error, trace)
 
@@ -154,12 +149,14 @@ class _Hook:
 def install_excepthook(interrupted: str = "stopped") -> None:
     """Let an uncaught `UserError`, also a wrapped one, end the program with only its message, exit code 1.
 
-    Ctrl-C, and SIGTERM, by which a cluster or torchrun ends a process, end it with one line, too; the exit
-    code is then that of the signal, 130 and 143 in a shell.
+    The log shows printable characters only, see `messages`. Ctrl-C, and SIGTERM, by which a cluster or
+    torchrun ends a process, end it with one line, too; the exit code is then that of the signal, 130 and 143
+    in a shell.
 
     Args:
         interrupted: Message in that case; a second call changes it.
     """
+    plain_log()
     hook = sys.excepthook if isinstance(sys.excepthook, _Hook) else _Hook()
     hook.interrupted = interrupted
     sys.excepthook = hook

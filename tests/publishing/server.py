@@ -20,6 +20,9 @@ class FolderServer(ThreadingHTTPServer):
         stalls_after: of each zip's body, send so many bytes, then nothing until `goes_on` is set.
         status: what every request of a zip is answered with; 200 = as it should be.
         busy: how many requests of anything else are answered with 503 first.
+        trickles: files that are sent byte by byte, one every 5 ms.
+        hesitates: seconds before each header of an answer.
+        reason: text of the status line.
         redirect: where requests of a zip are sent on to; '' = nowhere.
     """
 
@@ -37,6 +40,9 @@ class FolderServer(ThreadingHTTPServer):
         self.status = 200
         self.busy = 0
         self.redirect = ""
+        self.trickles = ""
+        self.hesitates = 0.0
+        self.reason: str | None = None
 
     @property
     def url(self) -> str:
@@ -61,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = path.read_bytes()
         is_zip = path.suffix == ".zip"
         if is_zip and self.server.status != 200:
-            self.send_error(self.server.status)
+            self.send_error(self.server.status, self.server.reason)
             return
         if not is_zip and self.server.busy > 0:
             self.server.busy -= 1
@@ -72,6 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Location", self.server.redirect)
             self.end_headers()
             return
+        self.server.goes_on.wait(self.server.hesitates)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
         self.send_response(206 if start else 200)
         if start:
@@ -89,7 +96,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.goes_on.wait(10)
             self.close_connection = True
             return
-        self.wfile.write(part)
+        for byte in part if self.path.endswith(self.server.trickles or "/") else b"":
+            self.wfile.write(bytes([byte]))
+            if self.server.goes_on.wait(0.005):
+                return
+        if not self.path.endswith(self.server.trickles or "/"):
+            self.wfile.write(part)
 
     def log_message(self, *arguments: object) -> None:
         pass

@@ -10,6 +10,7 @@ from pretext3d.errors import UserError
 from pretext3d.publishing import transfer
 from pretext3d.publishing.download import download
 from pretext3d.publishing.index import INDEX
+from pretext3d.publishing.transfer import Limits
 
 from tests.publishing.archives import NOISE
 from tests.publishing.calls import ZIP, get, leftovers, weights
@@ -40,6 +41,45 @@ def test_server_that_stalls(server: FolderServer, tmp_path: Path, monkeypatch: p
     assert weights(tmp_path) == b"0.1.0" + NOISE
     ranges = [asked for path, asked in server.requests if path == f"/{ZIP}"]
     assert ranges == ["", *(f"bytes={start}-" for start in (25_000, 50_000, 75_000, 100_000))]
+
+
+@pytest.mark.parametrize("name", [ZIP, INDEX])
+def test_server_that_trickles(server: FolderServer, tmp_path: Path, name: str) -> None:
+    """200 bytes a second, for ever: ended after one window; what came is kept, and the next call goes on."""
+    server.trickles = name
+    slow = Limits(window=0.2, rate=2_000)
+    with pytest.raises(
+        UserError, match=rf"{name}: found \d+ bytes in 0 s, expected 2,000 per second at least"
+    ):
+        get(server, tmp_path, limits=slow)
+    assert len([path for path, _ in server.requests if path == f"/{name}"]) == 1
+    server.trickles = ""
+    get(server, tmp_path, limits=slow)
+    assert weights(tmp_path) == b"0.1.0" + NOISE
+    if name == ZIP:
+        assert server.requests[-1][1].startswith("bytes=")
+
+
+def test_server_that_does_not_answer(server: FolderServer, tmp_path: Path) -> None:
+    """It is asked again, as after a lost connection, and then reported."""
+    server.hesitates = 5.0
+    with pytest.raises(UserError, match=r"cannot be read: no answer after 0\.05 s"):
+        get(server, tmp_path, limits=Limits(opening=0.05))
+    server.goes_on.set()
+
+
+def test_a_rate_is_measured_over_each_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 bytes per second over 10 s: 100 after 10 s are enough, 199 after 20 s are not."""
+    clock = [0.0]
+    monkeypatch.setattr(transfer.time, "monotonic", lambda: clock[0])
+    pace = transfer._Pace("http:" + "//example.org/x", Limits(window=10, rate=10))
+    for seconds, received in ((9.0, 0), (10.0, 100), (19.0, 100)):
+        clock[0] = seconds
+        pace.check(received)
+    clock[0] = 20.0
+    with pytest.raises(UserError, match="found 99 bytes in 10 s, expected 10 per second"):
+        pace.check(199)
+    transfer._Pace("folder/x.zip", Limits(window=0, rate=10)).check(0)
 
 
 def test_server_without_ranges_that_always_dies_ends(server: FolderServer, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from pretext3d.commands.parser import command_parser
 from pretext3d.errors import UserError
+from pretext3d.messages import say
 
 AXES = ("epoch", "step", "seconds", "learning_rate")  # columns that do not measure a run
 EXAMPLES = """
@@ -68,5 +69,5 @@ def main(words: Sequence[str]) -> int:
     options = make_parser().parse_args(words)
     figure = draw({run.name: read_history(run) for run in options.runs}, options.metrics)
     figure.savefig(options.output_file, dpi=100)
-    print(f"wrote {options.output_file}")
+    say(f"wrote {options.output_file}")
     return 0

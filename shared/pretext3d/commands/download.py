@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 
 from pretext3d.commands.parser import command_parser
+from pretext3d.messages import say
 from pretext3d.publishing.download import download
 
 EXAMPLES = """examples:
@@ -30,9 +31,9 @@ def main(words: Sequence[str]) -> int:
     known = make_parser().parse_args(words)
     folder = download(known.name, known.source, known.output_dir, known.version, known.force)
     version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
-    print(f"{known.name} {version}: {folder}")
+    say(f"{known.name} {version}: {folder}")
     if (folder / "configs" / "finetune.yaml").is_file():
-        print(
+        say(
             f"next:\n  python -m monai.bundle run --config_file {folder}/configs/finetune.yaml "
             f"--pretrained {folder} --dataset_dir LABELLED_FOLDER"
         )

@@ -23,6 +23,7 @@ from pretext3d.commands.parser import command_parser, read_overrides
 from pretext3d.commands.saved_config import as_saved, encoders_in, read_config, settings_of
 from pretext3d.data.subjects import subject_count
 from pretext3d.errors import UserError
+from pretext3d.messages import say
 from pretext3d.networks.factory import check_recorded
 from pretext3d.training.arguments import as_configuration
 from pretext3d.training.checkpoint_io import load_checkpoint
@@ -248,10 +249,10 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
         if not known.output_file:
             path = Path(known.output_dir) / f"{number:0{len(str(len(chosen)))}d}_{file_name(name)}.png"
             write_png(path, pictures.pop())
-            print(f"wrote {path}")
+            say(f"wrote {path}")
     if known.output_file:
         write_png(Path(known.output_file), sheet(pictures))
-        print(f"wrote {known.output_file}: {len(chosen)} scans")
+        say(f"wrote {known.output_file}: {len(chosen)} scans")
     report(cases, datasets)
 
 
@@ -259,15 +260,15 @@ def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:
     """Report what a training would use, and what it would reject."""
     spacing = "x".join(f"{edge:g}" for edge in cases["pixdim"]) + " mm" if cases["pixdim"] else "native"
     train, held_out = (list(dataset.data) for dataset in datasets.values())
-    print(
+    say(
         f"{subject_count([*train, *held_out], unit=True)}: {subject_count(train)} to train on, "
         f"{subject_count(held_out)} held out; "
         f"{cases['channels']} channel(s), spacing {spacing}"
     )
     if cases["bad"]:
-        print(f"{len(cases['bad'])} volumes rejected for training:")
+        say(f"{len(cases['bad'])} volumes rejected for training:")
         for name, reason in cases["bad"]:
-            print(f"  {name}: {reason}")
+            say(f"  {name}: {reason}")
 
 
 def main(words: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ from pretext3d.publishing.archive import (
     version_order,
 )
 from pretext3d.publishing.index import INDEX, Entry, choose, read_index
-from pretext3d.publishing.transfer import check_url, fetch, is_url, read_small
+from pretext3d.publishing.transfer import LIMITS, Limits, check_url, fetch, is_url, read_small
 
 __all__ = ["download"]
 
@@ -43,6 +43,7 @@ def download(
     version: str | None = None,
     force: bool = False,
     progress: bool = True,
+    limits: Limits = LIMITS,
 ) -> Path:
     """Download a packed bundle and unpack it.
 
@@ -58,6 +59,7 @@ def download(
         force: Whether to replace a folder `output_dir/name` that has files from elsewhere, or a newer version
             than the index.
         progress: Whether to show a progress bar.
+        limits: How slow a server may be.
 
     Returns:
         The bundle's folder.
@@ -70,7 +72,7 @@ def download(
     if version is not None:
         check_version(version)
     index = _index_of(str(source))
-    entry = choose(read_index(read_small(index), index), name, version, index)
+    entry = choose(read_index(read_small(index, limits), index), name, version, index)
     folder = Path(output_dir).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def download(
             _recover(folder, name)
             if not _is_there(folder / name, entry, force or version is not None, force):
                 part = folder / f".{name}_v{entry.version}.{entry.sha256[:12]}.part"
-                _bring(_location(index, entry), part, entry, progress)
+                _bring(_location(index, entry), part, entry, progress, limits)
                 _install(part, folder, entry)
     except OSError as error:
         raise UserError(f"output_dir: {folder} cannot be written: {error}") from error
@@ -128,7 +130,7 @@ def _location(index: str, entry: Entry) -> str:
     return urljoin(index, entry.source) if is_url(index) else str(Path(index).with_name(entry.source))
 
 
-def _bring(location: str, part: Path, entry: Entry, progress: bool) -> None:
+def _bring(location: str, part: Path, entry: Entry, progress: bool, limits: Limits) -> None:
     """Fill `part`, and make sure that it matches the index."""
     if not entry.size:
         raise UserError(
@@ -141,7 +143,7 @@ def _bring(location: str, part: Path, entry: Entry, progress: bool) -> None:
         )
     for _ in range(2):
         resumed = part.is_file() and part.stat().st_size > 0
-        fetch(location, part, entry.size, progress)
+        fetch(location, part, entry.size, progress, limits)
         found = sha256_of(part)
         if found == entry.sha256:
             return

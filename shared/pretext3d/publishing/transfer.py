@@ -2,23 +2,49 @@
 
 import http.client
 import os
+import queue
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 from pretext3d.errors import UserError
+from pretext3d.messages import printable
 
-__all__ = ["check_url", "fetch", "is_url", "read_small", "without_password"]
+__all__ = ["LIMITS", "Limits", "check_url", "fetch", "is_url", "read_small", "without_password"]
 
 ATTEMPTS = 5  # consecutive ones without progress
 PAUSE = 1.0  # seconds before the second attempt; twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
 BLOCK = 2**18
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How slow a transfer may be before it is given up.
+
+    A minimum rate in every window, not one deadline for the file: it ends a transfer that trickles within a
+    minute, whatever the size, and still bounds the time by the size (4 GiB take five days at the most). The
+    received part stays, and the next call continues with it.
+
+    Attributes:
+        opening: Seconds until a server has answered with all headers.
+        window: Seconds over which the rate is measured, breaks and pauses included.
+        rate: Bytes per second that each window has to bring; a slow line of 1 Mbit/s brings 125,000.
+    """
+
+    opening: float = 60.0
+    window: float = 60.0
+    rate: float = 10_000.0
+
+
+LIMITS = Limits()
 MAX_SMALL_BYTES = 16 * 2**20
 BUSY = (408, 429)  # statuses, besides 500 and above, that may change after a moment
 
@@ -64,11 +90,15 @@ def check_url(url: str, where: str = "source") -> str:
     return url
 
 
-def read_small(source: str) -> bytes:
+def read_small(source: str, limits: Limits = LIMITS) -> bytes:
     """A complete file of at most 16 MiB, from a URL or a path; a busy server is asked up to five times.
 
+    Args:
+        source: URL or path.
+        limits: How slow the server may be.
+
     Raises:
-        UserError: the file is missing, unreachable or larger.
+        UserError: the file is missing, unreachable or larger, or arrives too slowly.
     """
     try:
         if not is_url(source):
@@ -78,8 +108,11 @@ def read_small(source: str) -> bytes:
                     f"{source}: found {path.stat().st_size:,} bytes, expected {MAX_SMALL_BYTES:,} at most"
                 )
             return path.read_bytes()
-        with closing(_open_patiently(source)) as response:
-            content: bytes = response.read(MAX_SMALL_BYTES + 1)
+        content, pace = b"", _Pace(source, limits)
+        with closing(_open_patiently(source, limits)) as response:
+            while len(content) <= MAX_SMALL_BYTES and (block := response.read1(BLOCK)):
+                content += block
+                pace.check(len(content))
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -91,7 +124,7 @@ def read_small(source: str) -> bytes:
     return content
 
 
-def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
+def fetch(source: str, part: Path, size: int, progress: bool = True, limits: Limits = LIMITS) -> None:
     """Transfer a file to `part`, continuing after the bytes that are already there.
 
     Args:
@@ -99,18 +132,20 @@ def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
         part: File with the received bytes; kept for the next call when the transfer fails.
         size: Size of the complete file in bytes.
         progress: Whether to show a progress bar.
+        limits: How slow the server may be.
 
     Raises:
         UserError: the server has no such file or one of another size; five consecutive attempts without
-            progress; `part` is a link.
+            progress; a rate below the limit; `part` is a link.
     """
     with _part(part) as file, _bar(size, progress, source) as bar:
         if file.seek(0, os.SEEK_END) > size:
             file.truncate(0)
         furthest, failures, reason = file.seek(0, os.SEEK_END), 0, ""
+        pace = _Pace(source, limits)
         while failures < ATTEMPTS:
             try:
-                _receive(source, file, size, bar)
+                _receive(source, file, size, bar, pace)
                 reason = "the connection was lost"
             except urllib.error.HTTPError as error:
                 error.close()
@@ -137,7 +172,7 @@ def fetch(source: str, part: Path, size: int, progress: bool = True) -> None:
 def _bar(size: int, progress: bool, source: str) -> Any:
     from pretext3d.progress import Bar
 
-    return Bar(total=size, unit="B", unit_scale=True, disable=not progress, desc=Path(source).name)
+    return Bar(total=size, unit="B", unit_scale=True, disable=not progress, desc=printable(Path(source).name))
 
 
 def _part(path: Path) -> BinaryIO:
@@ -187,17 +222,85 @@ def _open(url: str, start: int) -> Any:
     return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
 
 
-def _open_patiently(url: str) -> Any:
-    """The response to a request for the complete file, retried while the server is busy."""
-    for failures in range(1, ATTEMPTS):
+def _open_in_time(url: str, start: int, limits: Limits) -> Any:
+    """The response, or an error after `limits.opening`: a server may send its headers byte by byte.
+
+    Raises:
+        TimeoutError: it has not answered.
+    """
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    given_up = threading.Event()
+
+    def ask() -> None:
         try:
-            return _open(url, 0)
+            answers.put(_open(url, start))
+        except BaseException as error:
+            answers.put(error)
+        if given_up.is_set():
+            _discard(answers)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=limits.opening)
+    except queue.Empty as error:
+        given_up.set()
+        _discard(answers)
+        raise TimeoutError(f"no answer after {limits.opening:g} s") from error
+    if isinstance(answer, BaseException):
+        try:
+            raise answer
+        finally:
+            del answer  # its traceback has this frame: without a circle it is gone at once, with its socket
+    return answer
+
+
+def _discard(answers: queue.SimpleQueue[Any]) -> None:
+    """Close a response that came too late."""
+    with suppress(queue.Empty):
+        answer = answers.get_nowait()
+        if hasattr(answer, "close"):
+            answer.close()
+
+
+def _open_patiently(url: str, limits: Limits) -> Any:
+    """The response to a request for the complete file, retried while the server is busy."""
+    for failures in range(1, ATTEMPTS + 1):
+        try:
+            return _open_in_time(url, 0, limits)
         except urllib.error.HTTPError as error:
             error.close()
-            if not _busy(error):
+            if not _busy(error) or failures == ATTEMPTS:
                 raise
         time.sleep(PAUSE * 2 ** (failures - 1))
-    return _open(url, 0)
+    raise AssertionError("unreachable")
+
+
+class _Pace:
+    """The rate of a transfer, window by window; a copy from a folder is not measured."""
+
+    def __init__(self, source: str, limits: Limits) -> None:
+        self.source, self.limits, self.bytes = source, limits, 0
+        self.start = time.monotonic()
+
+    def check(self, received: int) -> None:
+        """Compare the bytes received so far with those at the beginning of the window.
+
+        Args:
+            received: Number of bytes of the file; a smaller number than before begins again.
+
+        Raises:
+            UserError: too few.
+        """
+        now = time.monotonic()
+        seconds, brought = now - self.start, received - self.bytes
+        if brought >= 0 and (seconds < self.limits.window or not is_url(self.source)):
+            return
+        if 0 <= brought < self.limits.rate * seconds:
+            raise UserError(
+                f"{self.source}: found {brought:,} bytes in {seconds:.0f} s, expected "
+                f"{self.limits.rate:,.0f} per second at least; the same command continues from there"
+            )
+        self.start, self.bytes = now, received
 
 
 def _busy(error: urllib.error.HTTPError) -> bool:
@@ -205,13 +308,13 @@ def _busy(error: urllib.error.HTTPError) -> bool:
     return error.code >= 500 or error.code in BUSY
 
 
-def _receive(source: str, file: BinaryIO, size: int, bar: Any) -> None:
+def _receive(source: str, file: BinaryIO, size: int, bar: Any, pace: _Pace) -> None:
     """One attempt: append the data as it arrives, until the file is complete or the connection ends."""
     start = file.seek(0, os.SEEK_END)
     if start == size:
         return
     if is_url(source):
-        stream = _open(source, start)
+        stream = _open_in_time(source, start, pace.limits)
         start = _begins(stream, start, size, source)
     else:
         found = Path(source).stat().st_size
@@ -232,6 +335,8 @@ def _receive(source: str, file: BinaryIO, size: int, bar: Any) -> None:
                 )
             file.write(block)
             bar.update(len(block))
+            if file.tell() < size:
+                pace.check(file.tell())
 
 
 def _begins(response: Any, start: int, size: int, url: str) -> int:

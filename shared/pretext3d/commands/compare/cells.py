@@ -25,6 +25,7 @@ import pandas as pd
 
 from pretext3d.errors import UserError
 from pretext3d.files import write_whole
+from pretext3d.messages import say
 
 BUILT_IN = ("scratch", "restart")
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
@@ -356,7 +357,7 @@ def run_one(folder: Path) -> None:
     from pretext3d.training.arguments import as_configuration
 
     for name in ("finetune", "evaluate"):
-        print(f"$ {command_line(jobs[name])}", flush=True)
+        say(f"$ {command_line(jobs[name])}", flush=True)
         if name == "evaluate" or not (folder / "checkpoints" / "final.pt").exists():
             run(**as_configuration(jobs[name]))
 

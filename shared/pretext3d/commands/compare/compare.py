@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +33,7 @@ from pretext3d.commands.parser import command_parser, read_overrides
 from pretext3d.data.splits import SPLIT, evaluation_cases
 from pretext3d.data.subjects import by_subject, volume_of
 from pretext3d.errors import UserError
+from pretext3d.messages import printable, say
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.arguments import read_value
 
@@ -182,7 +182,7 @@ def run_all(cells: Sequence[Cell], runner: Any, output_dir: Path, jobs: int) -> 
 
     done = {cell.name for cell in cells if runner.is_done(cell)}
     todo = [cell for cell in cells if cell.name not in done]
-    tqdm.write(f"{len(cells)} cells, {len(done)} of them done already; in {output_dir}")
+    tqdm.write(printable(f"{len(cells)} cells, {len(done)} of them done already; in {output_dir}"))
     if done:
         write_report(output_dir, len(cells))
     times: list[float] = []
@@ -193,12 +193,12 @@ def run_all(cells: Sequence[Cell], runner: Any, output_dir: Path, jobs: int) -> 
         bar.update()
         head = f"[{len(done) + len(ended)}/{len(cells)}] {cell.title}:"
         if dice is None:
-            bar.write(f"{head} FAILED: {problem}")
+            bar.write(printable(f"{head} FAILED: {problem}"))
             return
         times.append(seconds)
         rounds = -(-(len(todo) - len(ended)) // jobs)
         left = f"; about {clock(rounds * sum(times) / len(times))} to go" if rounds else ""
-        bar.write(f"{head} Dice {dice:.3f} in {clock(seconds)}{left}")
+        bar.write(printable(f"{head} Dice {dice:.3f} in {clock(seconds)}{left}"))
         write_report(output_dir, len(cells))
 
     with tqdm(total=len(todo), unit="cell", disable=None, leave=False) as bar:
@@ -295,8 +295,8 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
             if any(texts):
                 warnings[name] = next(text for text in texts if text)
         for text in warnings.values():
-            print(f"warning: {text}", file=sys.stderr)
-        print(
+            say(f"warning: {text}", error=True)
+        say(
             f"{held_out} held-out cases{' of each seed' * options.monte_carlo}, {most} subjects to choose "
             f"from for labels; encoder {encoder}; cells run {options.jobs} at a time, with {threads} threads "
             "each"
@@ -313,11 +313,11 @@ def ending(output_dir: Path, failed: Sequence[str]) -> int:
     """Report what was written and what failed. Returns the exit code."""
     if (output_dir / "summary.md").exists():
         first = (output_dir / "summary.md").read_text().partition("| labelled")
-        print("\n" + "".join(first[1:]).partition("\n\n")[0] + "\n")
-        print(f"wrote summary.md, results.csv and label_efficiency.png in {output_dir}")
+        say("\n" + "".join(first[1:]).partition("\n\n")[0] + "\n")
+        say(f"wrote summary.md, results.csv and label_efficiency.png in {output_dir}")
     if failed:
         names = ", ".join(failed)
-        print(f"{len(failed)} cells failed: {names}; the same command tries them again", file=sys.stderr)
+        say(f"{len(failed)} cells failed: {names}; the same command tries them again", error=True)
     return 1 if failed else 0
 
 

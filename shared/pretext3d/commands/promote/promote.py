@@ -19,6 +19,7 @@ from pretext3d.commands.promote.run import Run, read_run
 from pretext3d.commands.promote.text import label_names, metadata, models_readme, readme
 from pretext3d.errors import UserError
 from pretext3d.files import draft_folder
+from pretext3d.messages import say
 from pretext3d.publishing.archive import check_name, check_version
 from pretext3d.publishing.deployment import provenance_of
 from pretext3d.publishing.literals import check_literal
@@ -201,8 +202,8 @@ def main(words: Sequence[str]) -> int:
     given = {"bundle_version": options.version, "licence": options.licence}
     given |= {"data": options.data} if options.data else {}
     folder = promote(run, options.name, options.labels, given, options.output_dir, options.trust_config)
-    print(f"wrote {folder}: {', '.join(options.labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
-    print(
+    say(f"wrote {folder}: {', '.join(options.labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
+    say(
         "next, or docs/monai-label.md:\n  python -m monai.bundle run --config_file "
         f"{folder}/configs/inference.yaml --dataset_dir SCANS"
     )
