@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
 from pretext3d.data.cases import find_cases
+from pretext3d.data.checks import check_cases
 from pretext3d.data.datalists import declared_labels
 from pretext3d.errors import UserError
 
@@ -203,3 +205,27 @@ def test_label_names_that_differ_or_are_not_supported(tmp_path):
     with pytest.raises(UserError, match="'ignore', which is not supported"):
         declared_labels(str(tmp_path / "c"))
     assert declared_labels(str(tmp_path / "d")).regions == {"whole": [1, 2]}
+
+
+def test_what_macos_adds_is_passed_over(tmp_path, volume, caplog):
+    caplog.set_level(logging.INFO)
+    volume("d/imagesTr/a.nii.gz"), volume("d/imagesTr/b.nii.gz"), volume("d/__MACOSX/imagesTr/a.nii.gz")
+    (tmp_path / "d/imagesTr/._a.nii.gz").write_bytes(b"\x00\x05\x16\x07Mac OS X")
+    assert sorted(by_id(find_cases(tmp_path / "d"))) == ["a", "b"]
+    listed = [{"image": f"./{name}.nii.gz"} for name in ("imagesTr/a", "imagesTr/._a", "__MACOSX/imagesTr/a")]
+    (tmp_path / "d/dataset.json").write_text(json.dumps({"training": listed}))
+    assert sorted(by_id(find_cases(tmp_path / "d"))) == ["a"]
+    assert "2 entries are macOS metadata (._ files), not images" in caplog.text
+    (tmp_path / "d/dataset.json").write_text(json.dumps({"training": listed[1:]}))
+    with pytest.raises(UserError, match="'training' lists only macOS metadata"):
+        find_cases(tmp_path / "d")
+
+
+def test_a_name_that_is_not_utf8_is_shown_escaped(tmp_path, volume):
+    path = volume("d/a.nii.gz")
+    os.rename(path, os.fsencode(tmp_path) + b"/d/caf\xe9.nii.gz")  # noqa: PTH104  a name in bytes
+    found = find_cases(tmp_path / "d")
+    assert len(found) == 1
+    found[0]["id"].encode()
+    assert found[0]["id"].startswith("caf")
+    assert check_cases(found).bad[0][1] == "unreadable: its name is not UTF-8; expected another name"

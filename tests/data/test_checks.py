@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from pretext3d.data import volumes
@@ -197,3 +198,57 @@ def test_all_30_wild_volumes(real_data):
         "spine_tsnr_NaN",
         "spine_venc_2d_plus_dir",
     ]
+
+
+def moved(path: str, shift=(0.0, 0.0, 0.0), turn: float = 0.0) -> str:
+    """The NIfTI file with its volume shifted by mm, and turned about z through its first voxel."""
+    image = nib.load(path)
+    affine = np.array(image.affine)
+    rotation = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    affine[:3, :3], affine[:3, 3] = rotation @ affine[:3, :3], affine[:3, 3] + shift
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    return path
+
+
+def test_labels_and_channels_that_lie_elsewhere(volume, label):
+    """Image: 5 x 6 x 7 voxels of 1 x 2 x 3 mm; half a voxel is 0.5, 1 and 1.5 mm."""
+    image = volume("image.nii.gz")
+    labels = {
+        "rounding": moved(label("a.nii.gz"), (0.49, -0.98, 1.47)),
+        "over i": moved(label("b.nii.gz"), (0.52, 0, 0)),
+        "over k": moved(label("c.nii.gz"), (0, 0, 1.6)),
+        "elsewhere": moved(label("d.nii.gz"), (30, 0, 0)),
+        # the corner 4 mm along x and 10 mm along y is 10.77 mm from the first voxel: 2 sin(0.1) 10.77 = 2.15
+        "oblique": moved(label("e.nii.gz"), turn=0.2),
+    }
+    cases = [case(name, image, label=path) for name, path in labels.items()]
+    assert reasons(check_cases(cases, require_label=True)) == {
+        "over i": "label geometry: its corners lie up to 0.52 mm from the image's",
+        "over k": "label geometry: its corners lie up to 1.6 mm from the image's",
+        "elsewhere": "label geometry: its corners lie up to 30 mm from the image's",
+        "oblique": "label geometry: its corners lie up to 2.15 mm from the image's",
+    }
+    other = moved(volume("x_1.nii.gz"), (0, 5, 0))
+    assert reasons(check_cases([case("channels", [image, other])])) == {
+        "channels": "bad geometry: x_1.nii.gz lies up to 5 mm from image.nii.gz"
+    }
+
+
+def test_the_choice_between_two_positions_is_said_once_per_file(volume, tmp_path, caplog):
+    path = volume("a.nii.gz")
+    two = nib.load(path)
+    two.header.set_qform(np.diag([1.0, 2, 3, 1]), 1)  # without the 11 mm along x, of 1 mm per voxel
+    nib.save(two, tmp_path / "b.nii.gz")
+    cases = [case("plain", path), *(case(f"b{n}", str(tmp_path / "b.nii.gz")) for n in range(3))]
+    caplog.set_level(logging.WARNING)
+    assert len(check_cases(cases).good) == 4
+    notes = [r.getMessage() for r in caplog.records]
+    assert notes == ["b0: b.nii.gz: its sform and qform place it up to 11 voxels apart: the sform is used"]
+
+
+def test_a_shortage_is_no_fault_of_the_next_run(volume, tmp_path, monkeypatch):
+    cases = [case("a", volume("a.nii.gz"))]
+    monkeypatch.setattr(volumes, "channel_states", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    assert reasons(check_cases(cases, cache_dir=str(tmp_path))) == {"a": "unreadable: not enough memory"}
+    monkeypatch.undo()
+    assert check_cases(cases, cache_dir=str(tmp_path)).good == cases

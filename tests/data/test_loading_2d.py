@@ -277,3 +277,12 @@ def test_the_cache_keeps_items_apart_and_the_same(volume, label, tmp_path):
             torch.testing.assert_close(cached[number][key].as_tensor(), expected[key].as_tensor())
             torch.testing.assert_close(cached[number][key].affine, expected[key].affine)
         assert (cached[number]["id"], cached[number]["oriented"]) == (case["id"], True)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((1, 6, 7), 0), ((5, 1, 7), 1), ((5, 6, 1), 2), ((5, 6), 2)])
+def test_a_single_slice_says_which_axis_is_across_it(volume, shape, axis):
+    got = LoadCased("image", 2)({"image": volume("a.nii.gz", voxels(shape))})
+    assert (got["slice_axis"], got["oriented"]) == (axis, True)
+    # in a PSR file i runs along y, j along z and k along x
+    turned = LoadCased("image", 2)({"image": volume("b.nii.gz", voxels(shape), axes="PSR")})
+    assert turned["slice_axis"] == {0: 1, 1: 2, 2: 0}[axis]

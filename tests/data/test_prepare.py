@@ -155,7 +155,7 @@ def test_a_csv_says_who_is_who(visits, prepare, tmp_path, caplog):
     caplog.set_level(logging.WARNING)  # another test of this process may have asked for more
     folder = visits(listed=False)
     prepare(folder)
-    assert [r.getMessage()[:40] for r in caplog.records] == ["subjects: 20 of 20 volumes look by their"]
+    assert [r.getMessage()[:40] for r in caplog.records] == ["subjects: 20 of 20 cases look by their n"]
     caplog.clear()
     lines = ["id,subject", *(f"p{i}_{phase},person {i}" for i in range(10) for phase in ("ed", "es"))]
     (tmp_path / "people.csv").write_text("\n".join(lines))
@@ -222,7 +222,7 @@ def test_bad_cases_are_left_out_of_pretraining_with_a_line_each(msd, prepare, vo
     assert len(ready["train"]) == 7
     assert [r.getMessage() for r in caplog.records] == [
         f"left out: {name}: empty: every voxel is 0",
-        "left out: 1 of 10 volumes",
+        "left out: 1 of 10 cases",
     ]
     with pytest.raises(UserError, match=rf"1 of 10 labelled cases are bad \({name}: empty.*skip_bad: True"):
         prepare(folder, purpose="finetuning")
@@ -262,7 +262,8 @@ def test_landmarks_of_some_cases_only_are_told(msd, prepare, caplog):
 def test_nothing_good_is_an_error_with_the_reasons(tmp_path, volume, prepare):
     volume("x/a.nii.gz", np.zeros((5, 6, 7), np.int16)), volume("x/b.nii.gz")
     with pytest.raises(
-        UserError, match=r"2 cases found .* expected at least one of each .a: empty: every voxel is 0"
+        UserError,
+        match=r"2 cases found .* expected at least one of each; all 1 held-out cases are bad .a: empty",
     ):
         prepare(str(tmp_path / "x"))
 
@@ -370,3 +371,12 @@ def test_real_data_sets_are_whole(real_data, prepare, name, channels, classes, t
     ready = prepare(str(real_data / name), purpose="finetuning", roi_size=[48, 48, 48])
     assert (ready["channels"], ready["num_classes"], ready["bad"]) == (channels, classes, [])
     assert (len(ready["train"]), len(ready["val"]), ready["pixdim"]) == (train, val, [pixdim] * 3)
+
+
+def test_it_is_said_where_all_held_out_cases_are_bad(msd, prepare, volume):
+    folder = msd()
+    held = ids(prepare(folder)["val"])
+    for name in held:
+        volume(f"msd/imagesTr/{name}.nii.gz", np.zeros((5, 6, 7), np.int16))
+    with pytest.raises(UserError, match=rf"0 held out; .* each; all {len(held)} held-out cases are bad \("):
+        prepare(folder)

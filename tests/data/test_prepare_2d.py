@@ -115,7 +115,7 @@ def test_reasons(tmp_path, prepare, volume, caplog):
         "volume": "volume",
         "nan": "NaN",
     }
-    assert "slices: {axis: 2, every: 1} uses its slices" in caplog.text
+    assert "--slices \"{'axis': 2, 'every': 1}\" uses its slices" in caplog.text
     assert prepare(folder)["bad"] == ready["bad"]  # from the verdicts on disk
 
 
@@ -151,7 +151,12 @@ def test_projections_of_one_dicom_series_are_cases_of_one_subject(tmp_path, prep
     assert all(found[f"p{n}/000.dcm"] == found[f"p{n}/001.dcm"] for n in range(3))
     assert len(set(found.values())) == 3
     assert len(ready["val"]) == 2
-    assert ready["bad"] == [["ct", "volume: 6x5x3 voxels; slices: {axis: 2, every: 1} uses its slices"]]
+    assert ready["bad"] == [
+        [
+            "ct",
+            "volume: 6x5x3 voxels, not a single slice; --slices \"{'axis': 2, 'every': 1}\" uses its slices",
+        ]
+    ]
 
 
 @pytest.fixture
@@ -253,3 +258,16 @@ def test_real_pictures_and_slices(real_data, prepare):
     heads = prepare(real_data / "brain_lesions", roi_size=64, slices={"axis": 2}, purpose="finetuning")
     assert len({c["subject"] for c in heads["train"] + heads["val"]}) == 36
     assert heads["bad"] == []
+
+
+def test_volumes_without_slices_are_one_line(prepare, tmp_path, volume, caplog):
+    for n in range(5):
+        volume(f"in/v{n}.nii.gz", shape=(5, 6, 7 + n))
+        picture(tmp_path / f"in/p{n}.png", np.arange(30, dtype=np.uint8).reshape(5, 6))
+    prepare(str(tmp_path / "in"))
+    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("left out")]
+    assert lines == [
+        "left out: 5 volumes, not single slices (v0, v1, v2, ...); --slices \"{'axis': 2, 'every': 1}\" uses "
+        "their slices",
+        "left out: 5 of 10 cases",
+    ]

@@ -178,7 +178,8 @@ def test_checks_in_2d(volume, label, tmp_path):
     ]
     checked = check_cases(cases, spatial_dims=2)
     assert {c["id"]: reason for c, reason in checked.bad} == {
-        "volume": "volume: 5x6x7 voxels; slices: {axis: 2, every: 1} uses its slices",
+        "volume": "volume: 5x6x7 voxels, not a single slice; --slices \"{'axis': 2, 'every': 1}\" uses its "
+        "slices",
         "beyond": "no such slice: 7 along axis 2, the volume is 5x6x7 along x y z",
         "row": "single row: shape 5x1x1",
         "flat": "empty: every voxel is 2",

@@ -360,3 +360,14 @@ def test_slices_of_a_volume_share_their_fingerprint(tmp_path: Path) -> None:
     cases = [{"id": f"a/slice{k}", "image": str(tmp_path / "a.nii"), "slice": k} for k in range(3)]
     assert len(set(fingerprints(cases))) == 1
     assert len(fingerprints(cases)) == 3
+
+
+def test_the_data_file_that_a_header_names_is_part_of_the_fingerprint(tmp_path):
+    header = "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = {}.raw\n"
+    for folder, value in (("one", 1), ("other", 2), ("copy", 1)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.mhd").write_text(header.format("a"))
+        (tmp_path / folder / "a.raw").write_bytes(bytes([value] * 8))
+    cases = [{"id": n, "image": str(tmp_path / n / "a.mhd")} for n in ("one", "other", "copy")]
+    one, other, copy = fingerprints(cases)
+    assert one == copy != other

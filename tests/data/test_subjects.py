@@ -121,7 +121,7 @@ def test_one_warning_says_how_to_group_volumes(caplog):
     with caplog.at_level(logging.WARNING):
         warn_ungrouped([*cases, *others])
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("subjects: 8 of 9 volumes look by their names like several of one subject")
+    assert message.startswith("subjects: 8 of 9 cases look by their names like several of one subject")
     assert "--subjects FILE.csv with the columns id,subject and lines as patient001_ed,patient001" in message
     caplog.clear()
     warn_ungrouped([{**case, "subject": case["name"]} for case in cases])  # somebody said who is who

@@ -145,7 +145,11 @@ class Checkpoint:
         backbone = record.get("backbone") or {}
         check_recorded(backbone.get("encoder", encoder), encoder)
         found = {name: backbone[name] for name in ("encoder", "roi_size", "spatial_dims") if name in backbone}
-        found |= {name: record[name] for name in ("modalities", "slices", "normalisation") if name in record}
+        found |= {
+            name: record[name]
+            for name in ("modalities", "slices", "frames", "normalisation")
+            if name in record
+        }
         found |= {"channels": record["channel_indices"]} if "channel_indices" in record else {}
         return found if "pixdim" not in record else {**found, "pixdim": record["pixdim"] or "native"}
 

@@ -17,13 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.data.bids import attach_labels, bids_name, check_modalities, is_aside, join_modalities
-from pretext3d.data.datalists import existing_folder, find_datalist, listed_cases, paths_of, read_json
+from pretext3d.data.datalists import (
+    existing_folder,
+    find_datalist,
+    is_resource_fork,
+    listed_cases,
+    paths_of,
+    read_json,
+)
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.dicom import find_stacks, is_dicom
 from pretext3d.data.images import PICTURES, is_picture
 from pretext3d.data.subjects import set_subjects
 from pretext3d.data.volumes import extensions, strip_extension
 from pretext3d.errors import UserError
+from pretext3d.messages import printable
 
 __all__ = ["Case", "find_cases"]
 
@@ -154,6 +162,7 @@ def walk(folder: Path, images: bool = True) -> Iterator[tuple[Path, list[Path]]]
             folders.clear()
             continue
         seen.add(real)
+        folders[:] = [f for f in folders if not is_resource_fork(Path(f))]
         aside = {f for f in folders if f.lower() in LABEL_FOLDERS or is_aside(f, folders, files)}
         folders[:] = sorted(f for f in folders if not f.startswith(".") and not (images and f in aside))
         yield Path(place), [Path(place, f) for f in sorted(files) if not f.startswith(".")]
@@ -265,7 +274,8 @@ def name_cases(cases: list[Case], root: Path) -> list[Case]:
     paths = [strip_extension(c.pop("path", paths_of(c["image"])[0])) for c in cases]
     distinct = Counter(Path(p).name for p in set(paths))
     for case, path in zip(cases, paths, strict=True):
-        case["name"] = Path(path).name if distinct[Path(path).name] == 1 else os.path.relpath(path, root)
+        name = Path(path).name if distinct[Path(path).name] == 1 else os.path.relpath(path, root)
+        case["name"] = printable(name)
     return cases
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +20,14 @@ from pretext3d.data.faults import (
 )
 from pretext3d.data.labels import MAX_CLASSES
 from pretext3d.data.reader import Frames
+from pretext3d.data.scan import corner_distance
 from pretext3d.data.slices import Slices, plane_axis
 from pretext3d.data.volumes import VerdictCache, VolumeFacts
 from pretext3d.errors import UserError
 from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
 
-__all__ = ["CheckResult", "as_channels", "check_cases"]
+__all__ = ["CheckResult", "as_channels", "check_cases", "report_bad"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +37,14 @@ CHANNELS = "wrong number of channels"
 MODALITY = "missing modality"
 CHANNEL_SHAPE = "channels of different shapes"
 VOLUME = "volume"
+USE_SLICES = "--slices \"{'axis': 2, 'every': 1}\""
 SLICE = "no such slice"
 NO_LABEL = "no label"
 LABEL_SHAPE = "label shape"
 LABEL_GEOMETRY = "label geometry"
 LABEL_VALUES = "label values"
+
+HALF_A_VOXEL = 0.501  # along an axis, with the rounding error of float32
 
 
 class CheckResult(NamedTuple):
@@ -53,6 +58,7 @@ class CheckResult(NamedTuple):
         spacings: Spacing of each good case by id, mm along the same axes.
         channels: Number of channels that a good case gives the network.
         values: Values in the label of each good case by id; only where labels were requested.
+        timed: Whether a good case has an axis that its file calls time.
     """
 
     good: list[Case]
@@ -61,6 +67,7 @@ class CheckResult(NamedTuple):
     spacings: dict[str, list[float]]
     channels: int
     values: dict[str, list[int]]
+    timed: bool = False
 
 
 def as_channels(channels: int | Sequence[int] | None) -> list[int] | None:
@@ -99,12 +106,12 @@ def check_cases(
     Reasons, for images: missing modality (of a BIDS session), missing file, unreadable, wrong number of
     dimensions, single slice (one voxel along i, j or k), bad geometry, channels of different shapes, wrong
     number of channels, NaN, inf (or beyond float32), empty (every voxel of every used channel is equal). For
-    labels: no label, missing file, unreadable, label shape, label geometry (spacing or orientation other than
-    the image's), label values (not integers, negative, not in `label_values`, more than 256). A label without
-    foreground is good: healthy controls are named in the log. In 2D: single row (one pixel along an axis of
-    the plane) instead of single slice, volume (where `slices` is not set), no such slice (of an entry with
-    `slice`); pictures of several pages have a wrong number of dimensions. Volumes are checked as such, not
-    slice by slice.
+    labels: no label, missing file, unreadable, label shape, label geometry (a corner more than half a voxel
+    from the image's), label values (not integers, negative, not in `label_values`, more than 256). A label
+    without foreground is good: healthy controls are named in the log. In 2D: single row (one pixel along an
+    axis of the plane) instead of single slice, volume (where `slices` is not set), no such slice (of an entry
+    with `slice`); pictures of several pages have a wrong number of dimensions. Volumes are checked as such,
+    not slice by slice.
 
     Args:
         cases: Cases with `id`, `image` and, for labels, `label`.
@@ -139,7 +146,7 @@ def check_cases(
             f"from 0 to {max(counts) - 1}, or null for all channels"
         )
     values: dict[str, list[int]] = {}
-    for case in Bar(cases, desc="checking volumes", disable=hidden, delay=2, leave=False):
+    for case in Bar(cases, desc="checking cases", disable=hidden, delay=2, leave=False):
         name = case["id"]
         found = headers[name].channels
         if not reasons[name] and (found < needed if used else found != needed):
@@ -150,6 +157,7 @@ def check_cases(
         if require_label and not reasons[name]:
             reasons[name], values[name] = label_fault(case, cache, headers[name], label_values)
     good = [c for c in cases if not reasons[c["id"]]]
+    log_notes(good, cache, require_label)
     world = {c["id"]: headers[c["id"]].along_world() for c in good}
     if spatial_dims == 2:
         for case in good:
@@ -164,7 +172,36 @@ def check_cases(
         spacings={name: spacing for name, (_, spacing) in world.items()},
         channels=len(used) if used else common,
         values={c["id"]: values[c["id"]] for c in good if c["id"] in values},
+        timed=any(headers[c["id"]].time for c in good),
     )
+
+
+def report_bad(checked: CheckResult, total: int, verb: str) -> None:
+    """Log one line per rejected case, one for all volumes where 2D cases are expected, and their number."""
+    volumes = [case["id"] for case, reason in checked.bad if reason.startswith(f"{VOLUME}:")]
+    for case, reason in checked.bad:
+        if len(volumes) < 2 or not reason.startswith(f"{VOLUME}:"):
+            logger.warning("%s: %s: %s", verb, case["id"], reason)
+    if len(volumes) > 1:
+        logger.warning(
+            "%s: %d volumes, not single slices (%s%s); %s uses their slices",
+            verb, len(volumes), ", ".join(volumes[:3]), ", ..." if len(volumes) > 3 else "", USE_SLICES,
+        )  # fmt: skip
+    if checked.bad:
+        logger.warning("%s: %d of %d cases", verb, len(checked.bad), total)
+
+
+def log_notes(cases: Sequence[Case], cache: VerdictCache, with_labels: bool) -> None:
+    """One line per file in which the reader chose between contradicting statements, with the choice."""
+    told: set[str] = set()
+    for case in cases:
+        files = [(path, "header", "") for path in files_of(case)]
+        files += [(case["label"], "label", "label ")] if with_labels and "label" in case else []
+        for path, kind, which in files:
+            note = cache.facts(path, kind).note
+            if note and path not in told:
+                told.add(path)
+                logger.warning("%s: %s%s: %s", case["id"], which, Path(path).name, note)
 
 
 def files_of(case: Case) -> list[str]:
@@ -192,14 +229,17 @@ def header_fault(case: Case, cache: VerdictCache) -> tuple[str, VolumeFacts]:
     for path, one in zip(files, facts, strict=True):
         if one.shape != facts[0].shape:
             return f"{CHANNEL_SHAPE}: {facts[0].shape} and {one.shape} in {Path(path).name}", one
-        if one.axes != facts[0].axes or not close(one.spacing, facts[0].spacing):
+        apart = displacement(facts[0], one)
+        if apart and (one.axes != facts[0].axes or not close(one.spacing, facts[0].spacing)):
             return f"{GEOMETRY}: {Path(path).name} has other axes or spacing than {Path(files[0]).name}", one
+        if apart:
+            name, first = Path(path).name, Path(files[0]).name
+            return f"{GEOMETRY}: {name} lies up to {apart:.3g} mm from {first}", one
     if len(files) > 1 and any(one.channels != 1 for one in facts):
         return f"{CHANNELS}: some of the {len(files)} files have several, expected one per file", facts[0]
     if len(files) == 1:
         return "", facts[0]
-    first = facts[0]
-    return "", VolumeFacts("", "", first.shape, first.spacing, first.axes, len(files))
+    return "", replace(facts[0], channels=len(files))
 
 
 def plane_fault(case: Case, facts: VolumeFacts, slices: Slices | None) -> str:
@@ -209,7 +249,7 @@ def plane_fault(case: Case, facts: VolumeFacts, slices: Slices | None) -> str:
         return ""
     if "slice" not in case:
         size = "x".join(map(str, facts.shape))
-        return "" if slices else f"{VOLUME}: {size} voxels; slices: {{axis: 2, every: 1}} uses its slices"
+        return "" if slices else f"{VOLUME}: {size} voxels, not a single slice; {USE_SLICES} uses its slices"
     axis, index = case.get("slice_axis", 2), case["slice"]
     if axis not in (0, 1, 2) or not is_whole(index) or not 0 <= index < shape[axis]:
         return f"{SLICE}: {index} along axis {axis}, the volume is {'x'.join(map(str, shape))} along x y z"
@@ -240,6 +280,12 @@ def voxel_fault(case: Case, cache: VerdictCache, used: Sequence[int] | None) -> 
     return f"{EMPTY}: {states[0][1]}" if all(state == EMPTY for state, _ in states) else ""
 
 
+def displacement(one: VolumeFacts, other: VolumeFacts) -> float:
+    """How far a corner of one lies from that of another of the same shape, mm; 0 within half a voxel."""
+    voxels, distance = corner_distance(one.affine, other.affine, one.shape)
+    return distance if voxels > HALF_A_VOXEL else 0.0
+
+
 def close(one: Sequence[float], other: Sequence[float]) -> bool:
     """True where two spacings (mm) agree to 1 %, the rounding error of file converters."""
     return all(abs(a - b) <= 0.01 * max(a, b) for a, b in zip(one, other, strict=True))
@@ -261,9 +307,12 @@ def label_fault(
     if facts.shape != image.shape or facts.channels != 1:
         channels = f" with {facts.channels} channels" if facts.channels != 1 else ""
         return f"{LABEL_SHAPE}: {facts.shape}{channels}, the image's is {image.shape}", []
-    if facts.axes != image.axes or not close(facts.spacing, image.spacing):
+    apart = displacement(image, facts)
+    if apart and (facts.axes != image.axes or not close(facts.spacing, image.spacing)):
         ours, theirs = (f"{f.axes} {[round(s, 3) for s in f.spacing]} mm" for f in (facts, image))
         return f"{LABEL_GEOMETRY}: {ours}, the image's is {theirs}", []
+    if apart:
+        return f"{LABEL_GEOMETRY}: its corners lie up to {apart:.3g} mm from the image's", []
     fault = facts.states[0][1]
     if fault:
         return f"{LABEL_VALUES}: {fault}", []

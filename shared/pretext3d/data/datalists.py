@@ -1,6 +1,7 @@
 """Datalists: the dataset.json of MSD and nnU-Net, and any list of cases in MONAI's format."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ from pretext3d.checking import brief, is_number, is_whole
 from pretext3d.data.declared import NOTHING_DECLARED, DeclaredLabels, read_labels
 from pretext3d.errors import UserError
 
-__all__ = ["declared_labels", "find_datalist", "listed_cases", "read_json"]
+__all__ = ["declared_labels", "find_datalist", "is_resource_fork", "listed_cases", "read_json"]
+
+logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
@@ -97,6 +100,8 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
         base = folder
     cases = []
     for section, entry in entries:
+        if any(is_resource_fork(Path(p)) for p in paths_of(entry["image"])):
+            continue
         for key in PATH_KEYS:
             if key in entry:
                 joined = [os.path.normpath(base / p) for p in paths_of(entry[key])]
@@ -104,7 +109,22 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
         if section == "validation":
             entry["split"] = "validation"
         cases.append(entry)
+    if len(cases) < len(entries):
+        left_out = len(entries) - len(cases)
+        logger.info("%s: %d entries are macOS metadata (._ files), not images", datalist, left_out)
+    if not cases:
+        raise UserError(f"{datalist}: 'training' lists only macOS metadata (._ files), expected images")
     return cases
+
+
+def is_resource_fork(path: Path) -> bool:
+    """Whether a file or folder is what macOS adds to archives and foreign disks, not an image.
+
+    Examples:
+        >>> is_resource_fork(Path("imagesTr/._a.nii.gz")), is_resource_fork(Path("__MACOSX/a.nii.gz"))
+        (True, True)
+    """
+    return path.name.startswith("._") or "__MACOSX" in path.parts
 
 
 def paths_of(value: Any) -> list[Any]:
@@ -187,7 +207,18 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "slice_axis": (lambda v: is_whole(v) and 0 <= v <= 2, "0, 1 or 2"),
 }
 # fields that the cases get here, and no datalist may give
-OURS = {"id", "name", "path", "source", "split", "missing", "subject_scope", "result_name", "slice_count"}
+OURS = {
+    "frames",
+    "id",
+    "name",
+    "path",
+    "source",
+    "split",
+    "missing",
+    "subject_scope",
+    "result_name",
+    "slice_count",
+}
 
 
 def declared_labels(dataset_dir: str | Path | Sequence[str | Path], datalist: str = "") -> DeclaredLabels:

@@ -207,17 +207,17 @@ class CachedVolumes(KeyedItems):
         if rank == 0:
             remove_old_drafts(self.folder, "*.*")
         if missing:
-            logger.info("reading %d of %d volumes into %s", len(missing), len(self.data), self.folder)
+            logger.info("reading %d of %d cases into %s", len(missing), len(self.data), self.folder)
             pool = ThreadPoolExecutor(max(1, num_workers))
             try:
                 futures = [pool.submit(self._fill, case) for case in missing]
-                bar = {"total": len(missing), "desc": "reading volumes", "unit": "volume"}
+                bar = {"total": len(missing), "desc": "reading cases", "unit": "case"}
                 for future in Bar(as_completed(futures), disable=rank > 0, **bar):
                     future.result()
             finally:  # a thread that still computes while the interpreter ends would abort it
                 pool.shutdown(cancel_futures=True)
             size = sum(file.stat().st_size for folder in distinct for file in folder.glob("*"))
-            logger.info("these volumes take %.0f MB; the folder may be removed at any time", size / 1e6)
+            logger.info("these cases take %.0f MB; the folder may be removed at any time", size / 1e6)
         if world > 1:
             idist.barrier()
 

@@ -54,7 +54,7 @@ class LoadCased(LoadImaged):
         keys: Keys of files, or of lists of one file per channel.
         spatial_dims: Number of spatial axes, 3 or 2.
         allow_missing_keys: Skip keys that a case lacks.
-        frames: Use of a fourth axis of images, see `reader.select_frames`.
+        frames: Use of a fourth axis of images, see `reader.select_frames`; a case's own `frames` precedes it.
 
     Raises:
         UserError: For a file that cannot be used, or files of one case with different shapes.
@@ -78,7 +78,7 @@ class LoadCased(LoadImaged):
         """The case with its images in place of the file names."""
         d = dict(data)
         for number, key in enumerate(self.key_iterator(d)):
-            frames = None if key in LABELS else self.frames
+            frames = None if key in LABELS else check_frames(d.get("frames", self.frames))
             if self.spatial_dims == 3:
                 d[key] = load_volume(d[key], frames)
             else:

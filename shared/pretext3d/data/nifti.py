@@ -188,7 +188,7 @@ def _world(header: Any, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], st
         return forms[name], f"{next(iter(faults.values()))}: the {name} is used"
     if len(forms) == 1:
         return next(iter(forms.values())), ""
-    apart = corner_distance(forms["sform"], forms["qform"], shape)
+    apart, _ = corner_distance(forms["sform"], forms["qform"], shape)
     off = {n: np.abs(np.linalg.norm(a[:3, :3], axis=0) / np.where(pixdim > 0, pixdim, 1) - 1).max()
            for n, a in forms.items()}  # fmt: skip
     used = "qform" if off["sform"] > SPACING_ERROR >= off["qform"] else "sform"

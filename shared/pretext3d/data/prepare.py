@@ -9,11 +9,12 @@ import numpy as np
 
 from pretext3d.checking import is_number
 from pretext3d.data.cases import find_cases
-from pretext3d.data.checks import CheckResult, as_channels, check_cases
+from pretext3d.data.checks import CheckResult, as_channels, check_cases, report_bad
 from pretext3d.data.classes import classified_cases
 from pretext3d.data.datalists import declared_labels
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.declared import NOTHING_DECLARED, allowed_values, choose_labels, warn_missing
+from pretext3d.data.frames import chosen_frames, with_frames
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.slices import check_slices, slice_cases
 from pretext3d.data.splits import labelled_subset, split_cases
@@ -56,6 +57,7 @@ def prepare_cases(
     regions_class_order: Any = None,
     merge_foreground: bool = False,
     labels: Mapping[str, Any] | None = None,
+    frames: str | int | Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Find the cases, hold some out, leave out or refuse bad ones, determine channels, spacing and classes.
 
@@ -100,10 +102,13 @@ def prepare_cases(
         regions_class_order: Label value with which each region is painted (see `regions`).
         merge_foreground: Learn all label values above 0 as one class.
         labels: Label map of a trained network, which is kept; None = that of the data.
+        frames: Use of a fourth axis: first, mean, a list of indices, or channels (see
+            `reader.select_frames`). None: an axis that the file calls time is a bad case, unless dataset.json
+            declares several channels.
 
     Returns:
         train, val, test: lists of cases. channels: number. pixdim: [x, y, z] mm, in 2D those of the plane's
-        two axes, or [] for no resampling.
+        two axes, or [] for no resampling. frames: use of a fourth axis that was made, or None.
         num_classes (the network's outputs), class_names and labels (a `LabelMap` in plain form): 0, [] and {}
         where no labels are read. bad: lists [id, reason].
 
@@ -137,7 +142,11 @@ def prepare_cases(
     declared = declared_labels(dataset_dir, datalist) if segmenting else NOTHING_DECLARED
     known = LabelMap.of(labels) if labels else None
     allowed = allowed_values(declared, known)
-    checked = check_cases(found, used, cache, segmenting, allowed, spatial_dims=spatial_dims, slices=taken)
+    chosen = chosen_frames(frames, dataset_dir, datalist)
+    checked = check_cases(
+        found, used, cache, segmenting, allowed, spatial_dims=spatial_dims, slices=taken, frames=chosen
+    )
+    checked, used_frames = with_frames(checked, frames, chosen)
     report_bad(checked, len(found), "left out" if skip_bad or not labelled else "bad")
     if labelled and checked.bad and not skip_bad:
         raise UserError(
@@ -153,12 +162,15 @@ def prepare_cases(
         or (val_fraction > 0 and not val)
         or (test_fraction > 0 and not test)
     ):
+        kinds = zip(("training", "held-out", "test"), split, (train, val, test), strict=True)
+        emptied = [f"all {len(part)} {kind} cases are bad" for kind, part, left in kinds if part and not left]
+        lost = f"; {', '.join(emptied)}" if emptied else ""
         bad += f"; {label_hint}" if purpose == "guided" and label_hint else ""
         people, tests = len(by_subject(found)), f" and {len(test)} to test on" if test_fraction else ""
         of = "" if people == len(found) else f" of {people} subject{'s' * (people != 1)}"
         raise UserError(
             f"dataset_dir: {len(found)} cases{of} found in {dataset_dir}, with {len(train)} good ones to "
-            f"train on and {len(val)} held out{tests}; expected at least one of each{bad}"
+            f"train on and {len(val)} held out{tests}; expected at least one of each{lost}{bad}"
         )
     if segmenting and all(checked.values[c["id"]] == [0] for c in train):
         raise UserError(
@@ -199,15 +211,18 @@ def prepare_cases(
         checked.channels,
         "x".join(f"{s:g}" for s in spacing) + " mm" if spacing else "native",
     )
-    train = slice_cases(train, taken, used, cache)
+    train = slice_cases(train, taken, used, cache, frames=chosen)
     measured = purpose == "finetuning"
-    val, test = (slice_cases(part, taken, used, cache, keep_labelled=measured) for part in (val, test))
+    val, test = (
+        slice_cases(part, taken, used, cache, keep_labelled=measured, frames=chosen) for part in (val, test)
+    )
     return {
         "train": train,
         "val": val,
         "test": test,
         "channels": checked.channels,
         "pixdim": spacing,
+        "frames": used_frames,
         "num_classes": len(class_names),
         "class_names": class_names,
         "labels": learned.plain() if learned else {},
@@ -223,6 +238,7 @@ def inference_cases(
     modalities: Sequence[str] | str | None = None,
     spatial_dims: int = 3,
     slices: Mapping[str, int] | None = None,
+    frames: str | int | Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Every good volume of a folder, for a trained network; bad ones are left out with a warning.
 
@@ -235,13 +251,14 @@ def inference_cases(
         slices: Slices as in `prepare_cases`. Slices that are not taken, including constant ones, stay 0 in
             the volume that is assembled from the others.
         modalities: BIDS suffixes that become the channels of one case per session (see `find_cases`).
+        frames: Use of a fourth axis, as in `prepare_cases`.
 
     Returns:
         cases: list, each with `result_name`, a unique file name for its result; slices have the name of their
         volume, and `slice_count`, the number of its slices. channels: number. bad: lists [id, reason].
 
     Raises:
-        UserError: If there is no good volume.
+        UserError: If there is no good case.
     """
     cache, used = cache_dir or default_cache_dir(), as_channels(channels)
     taken = check_slices(default_slices(dataset_dir, spatial_dims, slices), spatial_dims)
@@ -250,15 +267,15 @@ def inference_cases(
     found = find_cases(
         dataset_dir, datalist, cache_dir=cache, spatial_dims=spatial_dims, modalities=modalities
     )
-    checked = check_cases(found, used, cache, spatial_dims=spatial_dims, slices=taken)
+    chosen = chosen_frames(frames, dataset_dir, datalist)
+    checked = check_cases(found, used, cache, spatial_dims=spatial_dims, slices=taken, frames=chosen)
+    checked, _ = with_frames(checked, frames, chosen)
     report_bad(checked, len(found), "left out")
     if not checked.good:
-        raise UserError(
-            f"dataset_dir: no good volume among {len(found)} in {dataset_dir} ({listing(checked)})"
-        )
-    logger.info("inference: %d volumes, %d bad", len(checked.good), len(checked.bad))
+        raise UserError(f"dataset_dir: no good case among {len(found)} in {dataset_dir} ({listing(checked)})")
+    logger.info("inference: %d cases, %d bad", len(checked.good), len(checked.bad))
     bad = [[case["id"], reason] for case, reason in checked.bad]
-    cases = slice_cases(with_result_names(checked.good), taken, used, cache)
+    cases = slice_cases(with_result_names(checked.good), taken, used, cache, frames=chosen)
     return {"cases": cases, "channels": checked.channels, "bad": bad}
 
 
@@ -291,14 +308,6 @@ def embedded_phantom(cache: str) -> str:
     folder = str(write_phantom(Path(cache).expanduser() / "phantom"))
     logger.info("dataset_dir is not set: the embedded phantom in %s is used", folder)
     return folder
-
-
-def report_bad(checked: CheckResult, total: int, verb: str) -> None:
-    """Log one line per rejected volume, and one with their number."""
-    for case, reason in checked.bad:
-        logger.warning("%s: %s: %s", verb, case["id"], reason)
-    if checked.bad:
-        logger.warning("%s: %d of %d volumes", verb, len(checked.bad), total)
 
 
 def listing(checked: CheckResult, most: int = 8) -> str:

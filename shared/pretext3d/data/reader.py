@@ -120,7 +120,9 @@ def select_frames(scan: Scan, frames: Frames) -> Scan:
 
 
 def _with_channels(header: Header, channels: int) -> Header:
-    return Header(header.shape, channels, header.affine, header.stored_dims, "", header.note, header.names)
+    return Header(
+        header.shape, channels, header.affine, header.stored_dims, header.time, header.note, header.names
+    )
 
 
 def open_scan(path: str, is_label: bool = False, spatial_dims: int = 3) -> Scan:

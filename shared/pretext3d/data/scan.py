@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Header", "Scan", "corner_distance", "is_basis"]
 
+Affine = NDArray[np.float64] | Sequence[Sequence[float]]
+
 
 @dataclass(frozen=True)
 class Header:
@@ -64,11 +66,11 @@ def is_basis(affine: NDArray[np.float64]) -> bool:
     return bool(abs(np.linalg.det(axes / lengths)) > 1e-3)
 
 
-def corner_distance(one: NDArray[np.float64], other: NDArray[np.float64], shape: Sequence[int]) -> float:
-    """The largest distance between the positions of a corner voxel, in voxels of `one` along an axis.
+def corner_distance(one: Affine, other: Affine, shape: Sequence[int]) -> tuple[float, float]:
+    """The largest distance between two positions of a corner voxel: in voxels of `one` along an axis, and mm.
 
     Args:
-        one: Affine (4, 4).
+        one: Affine (4, 4), mm.
         other: Affine (4, 4) of the same array elsewhere.
         shape: Voxels along i j k.
 
@@ -76,9 +78,10 @@ def corner_distance(one: NDArray[np.float64], other: NDArray[np.float64], shape:
         >>> moved = np.diag([2.0, 2, 2, 1])
         >>> moved[0, 3] = 1
         >>> corner_distance(np.diag([2.0, 2, 2, 1]), moved, (5, 6, 7))
-        0.5
+        (0.5, 1.0)
     """
     corners = np.array([*itertools.product(*((0, n - 1) for n in shape))], dtype=float).T
     corners = np.vstack([corners, np.ones(corners.shape[1])])
-    there = np.linalg.solve(np.asarray(one, dtype=float), np.asarray(other, dtype=float) @ corners)
-    return float(np.abs(there - corners)[:3].max())
+    here, there = (np.asarray(affine, dtype=float) @ corners for affine in (one, other))
+    voxels = np.linalg.solve(np.asarray(one, dtype=float), there) - corners
+    return float(np.abs(voxels)[:3].max()), float(np.linalg.norm(there - here, axis=0).max())

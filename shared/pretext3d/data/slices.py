@@ -89,6 +89,7 @@ def slice_cases(
     channels: Sequence[int] | None = None,
     cache_dir: str = "",
     keep_labelled: bool = False,
+    frames: Frames = None,
 ) -> list[Case]:
     """Good 2D cases, each volume replaced by its slices; constant (air-only) slices are left out.
 
@@ -104,13 +105,14 @@ def slice_cases(
         cache_dir: Folder of the verdicts (see `check_cases`).
         keep_labelled: Whether to keep a constant slice whose label is not constant, with `constant`: True. A
             volume's score then counts what its label has there.
+        frames: Use of a fourth axis of images, see `reader.select_frames`.
 
     Raises:
         UserError: If no slice is left.
     """
     if slices is None:
         return list(cases)
-    cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims=2)
+    cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims=2, frames=frames)
     found: list[Case] = []
     volumes = left_out = taken = 0
     for case in cases:
@@ -304,7 +306,8 @@ def load_plane(
         shape = "x".join(map(str, first.array.shape[:3]))
         raise UserError(
             f"{files[0]}: found a volume of {shape} voxels and slice {index} along axis {axis}; expected a "
-            f"single slice, or an index from 0 to {length - 1}, as slices: {{axis: {axis}, every: 1}} sets it"
+            f"single slice, or an index from 0 to {length - 1}, which --slices \"{{'axis': {axis}, "
+            "'every': 1}\" sets"
         )
     planes = [np.moveaxis(volume.array.take(index, axis), -1, 0) for volume in volumes]
     stack = np.ascontiguousarray(np.concatenate(planes), dtype=np.float32)

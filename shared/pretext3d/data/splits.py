@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretext3d.checking import is_whole, number, whole_number
+from pretext3d.data.reader import files_of_volume
 from pretext3d.data.subjects import by_subject, person_of, subject_of, volume_of
 from pretext3d.errors import UserError
 
@@ -230,7 +231,7 @@ def _fingerprint(case: Case) -> str:
     digest = hashlib.sha256()
     for image in images:
         series = image.is_dir()  # a DICOM series: the order of its slices' names does not matter
-        found = image.iterdir() if series else [image]
+        found = image.iterdir() if series else map(Path, files_of_volume(str(image)))
         files = [file for file in found if file.is_file() and not (series and file.name.startswith("."))]
         blocks = max(2, BLOCKS // max(1, len(files)))
         for part in sorted(_blocks_digest(file, blocks) for file in files):

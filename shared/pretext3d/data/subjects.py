@@ -208,7 +208,7 @@ def warn_ungrouped(cases: Sequence[Case]) -> None:
     if groups:
         subject, members = groups[0]
         logger.warning(
-            "subjects: %d of %d volumes look by their names like several of one subject (%s%s), but each "
+            "subjects: %d of %d cases look by their names like several of one subject (%s%s), but each "
             "counts as a subject of its own in the split; to keep them together, give --subjects FILE.csv "
             "with the columns id,subject and lines as %s,%s",
             sum(len(names) for _, names in groups), len(cases), ", ".join(members[:3]),

@@ -61,6 +61,7 @@ class VolumeFacts:
             each channel.
         affine: Affine (4, 4), voxel indices to world mm, RAS.
         note: Choice that the reader made between contradicting statements of the header; ''.
+        time: What the file calls its fourth axis, where it says time.
         names: Pairs [value, name] of a label whose file names its values.
         passing: The problem is one of the machine, such as a lack of memory, and may be gone next time.
     """
@@ -76,6 +77,7 @@ class VolumeFacts:
     flat: list[list[list[int]]] = field(default_factory=list)
     affine: list[list[float]] = field(default_factory=list)
     note: str = ""
+    time: str = ""
     names: list[list[Any]] = field(default_factory=list)
     passing: bool = False
 
@@ -125,6 +127,7 @@ def header_facts(header: Header, spatial_dims: int = 3) -> VolumeFacts:
         channels=header.channels,
         affine=header.affine.tolist(),
         note=header.note,
+        time=header.time,
         names=[[value, name] for value, name in header.names.items()],
     )
 

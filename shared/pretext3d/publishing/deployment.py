@@ -17,6 +17,7 @@ from pretext3d.data.checks import check_cases
 from pretext3d.data.declared import NOTHING_DECLARED, allowed_values
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.prepare import listing
+from pretext3d.data.reader import check_frames
 from pretext3d.data.slices import check_slices
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError, one_line
@@ -93,6 +94,7 @@ def check_annotated(
     cache_dir: str = "",
     spatial_dims: int = 3,
     slices: Mapping[str, int] | None = None,
+    frames: str | Sequence[int] | None = None,
 ) -> None:
     """Check images and labels that another program gives to a training, as `prepare_cases` checks a folder's.
 
@@ -104,6 +106,7 @@ def check_annotated(
         cache_dir: Folder where the results of the checks are cached.
         spatial_dims: Number of spatial axes of the network, 3 or 2.
         slices: Slices that volumes give in 2D; see `prepare_cases`.
+        frames: Use of a fourth axis; see `prepare_cases`.
 
     Raises:
         UserError: no case, or bad ones, with the reason for each; images of another number of channels.
@@ -114,7 +117,10 @@ def check_annotated(
     cache = str(Path(cache_dir).expanduser()) if cache_dir else ""
     taken = check_slices(slices, spatial_dims)
     allowed = allowed_values(NOTHING_DECLARED, LabelMap.of(labels))
-    checked = check_cases(named, channels, cache, True, allowed, spatial_dims=spatial_dims, slices=taken)
+    checked = check_cases(
+        named, channels, cache, True, allowed, spatial_dims=spatial_dims, slices=taken,
+        frames=check_frames(frames),
+    )  # fmt: skip
     if checked.bad:
         raise UserError(f"{len(checked.bad)} of {len(named)} labelled cases are bad: {listing(checked)}")
     check_channels(checked.channels, in_channels)

@@ -53,6 +53,7 @@ IDENTITY = (
     "freeze_encoder_epochs",
     "modalities",
     "slices",
+    "frames",
 )
 
 

@@ -20,7 +20,7 @@ def pretraining_record(
     """What fine-tuning needs to know about a pre-training, from the keys of the running configuration.
 
     They are network_def (with the submodule `backbone`), cases (what `prepare_cases` found), dataset_dir,
-    channels, modalities, slices, normalisation, seed and those that select the held-out cases.
+    channels, modalities, slices, frames, normalisation, seed and those that select the held-out cases.
 
     Args:
         method: Name of the method.
@@ -29,9 +29,9 @@ def pretraining_record(
 
     Returns:
         method, backbone (see `Backbone.record`), channels (their number), channel_indices, pixdim (mm),
-        normalisation, seed, modalities and slices where given, split (val_fraction, test_fraction, fold and
-        split_seed, where they are not the defaults), `more`, and data: the folder's name, never its path, and
-        a fingerprint of each training case.
+        normalisation, seed, modalities, slices and frames where given, split (val_fraction, test_fraction,
+        fold and split_seed, where they are not the defaults), `more`, and data: the folder's name, never its
+        path, and a fingerprint of each training case.
     """
     trained = list(setting("cases")["train"] if train is None else train)
     data = {"name": data_name(setting("dataset_dir")), "train": distinct(trained)}
@@ -101,6 +101,8 @@ def _common() -> dict[str, Any]:
     """The entries that every record has."""
     backbone = getattr(setting("network_def").backbone, "record", {})
     given = {key: setting(key) for key in ("modalities", "slices")}
+    found = setting("cases") if has_setting("cases") else {}
+    given["frames"] = found.get("frames") or (setting("frames") if has_setting("frames") else None)
     return {
         "backbone": backbone,
         "channels": _found("in_channels", "channels"),

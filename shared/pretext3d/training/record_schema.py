@@ -166,6 +166,11 @@ RECORD: Table = {
     "channel_indices": either(whole(0, MAX_COUNT), listed(whole(0, MAX_COUNT), 1, MAX_COUNT), null=True),
     "modalities": either(SUFFIX, listed(SUFFIX, high=64), null=True),
     "slices": either(Entry("{axis: 0, 1 or 2, every: 1 or more}", are_slices), null=True),
+    "frames": either(
+        Entry("first, mean or channels", lambda v: v in ("first", "mean", "channels")),
+        listed(whole(0, MAX_COUNT), 1, MAX_COUNT),
+        null=True,
+    ),
     "pixdim": either(listed(spacing(), 0, 3), null=True),
     "normalisation": Entry(
         "{percentiles: [0.5, 99.5]}, {window: ...} or {mean_maximum: ...}", is_normalisation

@@ -34,8 +34,8 @@ RESET = {
 }  # fmt: skip
 # keys that evaluate.yaml takes from a run's checkpoint, and that the new train.yaml has
 EVALUATED = (
-    "weights", "checkpoint", "record", "spatial_dims", "channels", "modalities", "slices", "val_fraction",
-    "test_fraction", "split_seed", "fold", "pixdim", "roi_size", "labels", "network_def",
+    "weights", "checkpoint", "record", "spatial_dims", "channels", "modalities", "slices", "frames",
+    "val_fraction", "test_fraction", "split_seed", "fold", "pixdim", "roi_size", "labels", "network_def",
 )  # fmt: skip
 DEPLOYMENT = "pretext3d.publishing.deployment"
 MODEL, MODELS = "$@bundle_root + '/models/model.pt'", "$@bundle_root + '/models'"
@@ -48,6 +48,7 @@ CHECK_CASES = {
     "cache_dir": "@cache_dir",
     "spatial_dims": "@spatial_dims",
     "slices": "@slices",
+    "frames": "@frames",
     "cases": "$@train#dataset#data + @validate#dataset#data",
 }
 # the provenance that finalize extends is read before the training, not after it
@@ -211,8 +212,9 @@ def inference_yaml(file: Path, run: "Run", name: str) -> str:
     kept = {"pixdim": record["pixdim"] or []} | {key: record[key] for key in ("normalisation", "roi_size")}
     document.set("record", kept, "")
     document.set("spatial_dims", record["backbone"].get("spatial_dims", 3))
-    for key, entry in (("channels", "channel_indices"), ("modalities", "modalities"), ("slices", "slices")):
-        document.set(key, record.get(entry))
+    document.set("channels", record.get("channel_indices"))
+    for key in ("modalities", "slices", "frames"):
+        document.set(key, record.get(key))
     document.set("labels", recorded_labels(record), "the label value of each class, or the regions")
     document.set("network_def", network(record))
     check = {
