@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pretext3d.data import dicom_files
 from pretext3d.data.cases import find_cases
 from pretext3d.data.checks import check_cases
 from pretext3d.data.dataset import file_stamp
@@ -15,6 +16,7 @@ from pretext3d.data.dicom_files import begins_like_dicom
 from pretext3d.data.faults import BadFileError
 from pydicom.uid import (
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     GrayscaleSoftcopyPresentationStateStorage,
     KeyObjectSelectionDocumentStorage,
@@ -308,3 +310,16 @@ def test_headers_are_small_in_memory(tmp_path):
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert size / len(kept) < 1500  # bytes per file
+
+
+def test_a_deflated_file_that_expands_beyond_a_limit(tmp_path, monkeypatch):
+    """A whole one expands to some 400 bytes; the limit is 1 GiB."""
+    data = pydicom.dcmread(write(tmp_path / "a.dcm", Slice((0, 0, 0))))
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(tmp_path / "a.dcm")
+    assert read_stack(tmp_path / "a.dcm")[0].shape == (5, 4, 1)
+    monkeypatch.setattr(dicom_files, "LARGEST_DEFLATED", 100)
+    assert reason_of(tmp_path / "a.dcm") == "unreadable: deflated, to more than 100 bytes (a.dcm)"
+    content = (tmp_path / "a.dcm").read_bytes()
+    (tmp_path / "a.dcm").write_bytes(content[:132] + content[144:])
+    assert reason_of(tmp_path / "a.dcm").startswith("unreadable: deflated, without the length")

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pretext3d.data.dicom_files import SUFFIXES, hush, is_dicom
 from pretext3d.data.dicom_headers import Frame, Header, read_header
@@ -27,6 +26,7 @@ from pretext3d.data.dicom_stacks import Stack, grid, stacks_of
 from pretext3d.data.faults import UNREADABLE, BadFileError
 from pretext3d.data.streams import check_size, pointer
 from pretext3d.files import new_folder
+from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
 
 __all__ = ["Found", "find_stacks", "is_dicom", "open_stack", "read_stack"]
@@ -91,9 +91,8 @@ def read_headers(files: Sequence[str]) -> list[Header]:
     hush()
     pool: dict[object, object] = {}
     headers = []
-    for file in tqdm(
-        files, desc="reading DICOM headers", unit="file", disable=not is_first(), delay=2, leave=False
-    ):
+    hidden = not is_first()
+    for file in Bar(files, desc="reading DICOM headers", unit="file", disable=hidden, delay=2, leave=False):
         try:
             header = read_header(file, pool)
         except OSError as error:

@@ -7,11 +7,12 @@ syntaxes).
 import logging
 import struct
 import warnings
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pretext3d.data.faults import UNREADABLE, BadFileError
+from pretext3d.data.faults import UNREADABLE, BadFileError, amount
 
 __all__ = [
     "begins_like_dicom",
@@ -23,6 +24,10 @@ __all__ = [
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 HEAD = 256  # bytes by which a file is recognised
+META = 2048  # bytes within which a file states that it is deflated
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+BLOCK = 2**20  # bytes that are expanded at once
+LARGEST_DEFLATED = 2**30  # bytes; a deflated file is expanded at once, also for its header
 
 # What other than an image a SOP class stores, by the beginning of its UID after 1.2.840.10008. (PS3.4 B.5)
 KINDS = {
@@ -136,6 +141,9 @@ def open_dataset(file: BinaryIO, **settings: Any) -> Any:
     file.seek(0)
     if not begins_like_dicom(head):
         raise BadFileError(UNREADABLE, "not DICOM" if head else "an empty file")
+    if DEFLATED in file.read(META):
+        check_deflated(file)
+    file.seek(0)
     data = pydicom.dcmread(file, force=head[128:132] != b"DICM", **settings)
     if not data.file_meta.get("TransferSyntaxUID"):
         implicit, little = data.original_encoding
@@ -154,6 +162,28 @@ def kind_of(data: Any) -> str:
     if kind == "RT" or (not kind and modality in MODALITIES and not (uid and data.get("Rows"))):
         kind = modality or kind
     return kind or ("" if data.get("Rows") else "without pixels")
+
+
+def check_deflated(file: BinaryIO) -> None:
+    """Make sure that a deflated file does not expand to more than `LARGEST_DEFLATED` bytes.
+
+    Its data follow the file meta information, whose length is its first element.
+
+    Raises:
+        BadFileError: If it does, or does not state that length.
+    """
+    file.seek(132)
+    length = file.read(12)
+    if length[:8] != b"\x02\0\0\0UL\x04\0":
+        raise BadFileError(UNREADABLE, "deflated, without the length of its file meta information")
+    file.seek(int.from_bytes(length[8:], "little"), 1)
+    expander, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while block := file.read(META):
+        while block:
+            size += len(expander.decompress(block, BLOCK))
+            block = expander.unconsumed_tail
+            if size > LARGEST_DEFLATED:
+                raise BadFileError(UNREADABLE, f"deflated, to more than {amount(LARGEST_DEFLATED)}")
 
 
 @lru_cache
