@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pretext3d.checking import closest_hint, is_number, is_whole, number, whole_number
+from pretext3d.checking import closest_hint, is_number, is_whole, number, per_axis, whole_number
 from pretext3d.errors import UserError
 
 NO_NUMBERS = [None, True, "1", [1], 1j, math.nan, math.inf, -math.inf, np.float32("nan"), np.bool_(True)]
@@ -101,3 +101,27 @@ def test_hint() -> None:
     assert closest_hint("sed", {"seed": 1}, " (did you mean {!r}?)") == " (did you mean 'seed'?)"
     assert closest_hint("zebra", ["seed"]) == ""
     assert closest_hint(None, []) == ""
+
+
+@pytest.mark.parametrize("value", [0, [1, 2], 1.5, True, [2, 2, 0], "2", None])
+def test_sizes_that_make_no_grid(value):
+    with pytest.raises(UserError, match=r"grid: found .*, expected one or three whole numbers"):
+        per_axis("grid", value)
+
+
+def test_one_number_stands_for_three():
+    assert per_axis("gap", 4, minimum=0) == (4, 4, 4)
+    assert per_axis("gap", [0, 1, 2], minimum=0) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("value", [[1, 2, 3], [1], 0])
+def test_sizes_that_make_no_grid_of_tiles(value):
+    with pytest.raises(UserError, match=r"grid: found .*, expected one or two whole numbers of 1 or more"):
+        per_axis("grid", value, axes=2)
+
+
+def test_numbers_of_an_array_are_one_per_axis() -> None:
+    assert per_axis("roi_size", np.array([8, 16, 24])) == (8, 16, 24)
+    assert per_axis("roi_size", np.int64(8), axes=2) == (8, 8)
+    with pytest.raises(UserError, match=r"roi_size: found 8, expected three whole numbers of 1 or more"):
+        per_axis("roi_size", 8, single=False)

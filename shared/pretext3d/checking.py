@@ -4,13 +4,15 @@ import difflib
 import math
 import numbers
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 from pretext3d.errors import UserError
 
-__all__ = ["brief", "closest_hint", "is_number", "is_whole", "number", "whole_number"]
+__all__ = ["brief", "closest_hint", "is_number", "is_whole", "number", "per_axis", "whole_number"]
 
+
+WORDS = {2: "two", 3: "three"}  # numbers of axes
 
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist = 3, 6, 8
@@ -77,6 +79,38 @@ def whole_number(
         range_ = f" from {minimum} to {maximum}" if maximum is not None else range_
         raise UserError(f"{key}: found {value!r}, expected {expected or f'a whole number{range_}'}")
     return int(value)
+
+
+def per_axis(
+    key: str, value: Any, axes: int = 3, minimum: int = 1, single: bool = True, expected: str = ""
+) -> tuple[int, ...]:
+    """One whole number, or one per axis, as one per axis; also of arrays and tensors.
+
+    Args:
+        key: Name of the value in the message.
+        value: What the user gave.
+        axes: Number of axes.
+        minimum: Smallest number that is valid.
+        single: Whether one number stands for all axes.
+        expected: Words for the message; '' = those that follow from the limits.
+
+    Raises:
+        UserError: anything else; names the key.
+
+    Examples:
+        >>> per_axis("grid", 2), per_axis("gap", [3, 0], axes=2, minimum=0)
+        ((2, 2, 2), (3, 0))
+    """
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    given = list(plain) if isinstance(plain, Sequence) and not isinstance(plain, str) else [plain]
+    given = [n.item() if hasattr(n, "item") else n for n in given]
+    if single and not isinstance(plain, Sequence):
+        given *= axes
+    if len(given) != axes or not all(is_whole(n) and n >= minimum for n in given):
+        count = f"{'one or ' if single else ''}{WORDS.get(axes, axes)}"
+        expected = expected or f"{count} whole numbers of {minimum} or more"
+        raise UserError(f"{key}: found {plain!r}, expected {expected}")
+    return tuple(given)
 
 
 def number(

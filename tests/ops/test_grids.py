@@ -3,8 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretext3d.errors import UserError
-from pretext3d.ops.grids import assemble_cubes, block_size, check_grid, cube_starts, extract_cubes
+from pretext3d.ops.grids import assemble_cubes, block_size, cube_starts, extract_cubes
 from pretext3d.ops.rotations import half_turns
 
 SHAPES = st.tuples(*[st.integers(1, 3)] * 3)
@@ -88,17 +87,6 @@ def test_a_cube_outside_is_an_error():
         extract_cubes(numbered(1, 3, 3, 3), torch.tensor([[2, 0, 0]]), (2, 2, 2))
 
 
-@pytest.mark.parametrize("value", [0, [1, 2], 1.5, True, [2, 2, 0], "2", None])
-def test_sizes_that_make_no_grid(value):
-    with pytest.raises(UserError, match=r"grid: found .*, expected one or three whole numbers"):
-        check_grid("grid", value)
-
-
-def test_one_number_stands_for_three():
-    assert check_grid("gap", 4, least=0) == (4, 4, 4)
-    assert check_grid("gap", [0, 1, 2], least=0) == (0, 1, 2)
-
-
 # -------------------------------------------------------------------------------------------------------- 2D
 def test_tiles_by_hand():
     """A 5 x 6 image whose pixel (i, j) is 6 i + j; 2 x 2 tiles of 2 x 1 in cells of 2 x 3 from (1, 0)."""
@@ -135,9 +123,3 @@ def test_tiles_are_the_slices_of_cubes(grid, size, batch, seed):
     assert torch.equal(extract_cubes(joined, starts, size), tiles)
     turned = torch.from_numpy(rng.random(tuple(starts.shape[:-1])) < 0.5)
     assert torch.equal(half_turns(cubes, turned, 2)[..., 0], half_turns(tiles, turned, 2))
-
-
-@pytest.mark.parametrize("value", [[1, 2, 3], [1], 0])
-def test_sizes_that_make_no_grid_of_tiles(value):
-    with pytest.raises(UserError, match=r"grid: found .*, expected one or two whole numbers of 1 or more"):
-        check_grid("grid", value, spatial_dims=2)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import is_whole, whole_number
+from pretext3d.checking import per_axis, whole_number
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
 
@@ -176,7 +176,6 @@ def check_sizes(roi_size: Sequence[Any] | np.ndarray, spatial_dims: int) -> list
         >>> check_sizes(np.array([96, 96]), spatial_dims=2)
         [96, 96]
     """
-    sizes = [getattr(size, "item", lambda size=size: size)() for size in roi_size]
-    if len(sizes) != spatial_dims or not all(is_whole(size) and size > 0 for size in sizes):
-        raise UserError(f"roi_size: found {sizes}, expected {spatial_dims} whole numbers of 1 or more")
-    return sizes
+    expected = f"{spatial_dims} whole numbers of 1 or more"
+    given = roi_size if isinstance(roi_size, str) else list(roi_size)
+    return list(per_axis("roi_size", given, spatial_dims, single=False, expected=expected))

@@ -13,35 +13,8 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
-from pretext3d.checking import is_whole
-from pretext3d.errors import UserError
-from pretext3d.ops.checks import COUNTS
 
-__all__ = ["assemble_cubes", "block_size", "check_grid", "cube_starts", "extract_cubes"]
-
-
-def check_grid(name: str, value: Any, spatial_dims: int = 3, least: int = 1) -> tuple[int, ...]:
-    """One integer, or one per spatial axis, as one per axis.
-
-    Args:
-        name: Key that an error names.
-        value: What the user gave.
-        spatial_dims: Number of spatial axes, 3 or 2.
-        least: Smallest number allowed.
-
-    Raises:
-        UserError: For anything else, or a number below `least`; names the key.
-
-    Examples:
-        >>> check_grid("grid", 2), check_grid("gap", [3, 0], spatial_dims=2, least=0)
-        ((2, 2, 2), (3, 0))
-    """
-    single = isinstance(value, int) or not isinstance(value, Sequence) or isinstance(value, str)
-    given = [value] * spatial_dims if single else list(value)
-    if len(given) != spatial_dims or not all(is_whole(n) and n >= least for n in given):
-        count = COUNTS.get(spatial_dims, str(spatial_dims))
-        raise UserError(f"{name}: found {value!r}, expected one or {count} whole numbers of {least} or more")
-    return tuple(given)
+__all__ = ["assemble_cubes", "block_size", "cube_starts", "extract_cubes"]
 
 
 def block_size(grid: Sequence[int], size: Sequence[int], gap: Sequence[int]) -> tuple[int, ...]:

@@ -23,9 +23,8 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
-from pretext3d.checking import whole_number
+from pretext3d.checking import per_axis, whole_number
 from pretext3d.errors import UserError
-from pretext3d.ops.grids import check_grid
 
 __all__ = ["far_permutations", "load_permutations", "minimum_distance", "reorder"]
 
@@ -63,7 +62,7 @@ def load_permutations(
         UserError: If a file holds something other than permutations, or the seed is not an integer from 0.
     """
     whole_number("permutations_seed", seed, minimum=0)
-    cells = math.prod(check_grid("grid", grid, spatial_dims))
+    cells = math.prod(per_axis("grid", grid, spatial_dims))
     for file in sorted(Path(folder).glob("permutations*.json")):
         try:
             stored = json.loads(file.read_text())

@@ -21,7 +21,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 import pretext3d
-from pretext3d.checking import is_whole, number, whole_number
+from pretext3d.checking import number, per_axis, whole_number
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import refuse_earlier_run
@@ -218,14 +218,10 @@ def spatial_size(value: int | Sequence[int], spatial_dims: int = 3, key: str = "
         >>> spatial_size(64), spatial_size([64, 32], spatial_dims=2)
         ((64, 64, 64), (64, 32))
     """
-    one = not isinstance(value, Sequence) or isinstance(value, str)
-    sizes = [value] * spatial_dims if one else list(value)  # type: ignore[arg-type]
-    if len(sizes) != spatial_dims or not all(is_whole(n) and n > 0 for n in sizes):
-        words, example = {2: ("two", "[64,32]"), 3: ("three", "[64,64,32]")}[spatial_dims]
-        raise UserError(
-            f"{key}: found {value!r}, expected one whole number of voxels or {words}, as 64 or {example}"
-        )
-    return tuple(sizes)  # type: ignore[arg-type]
+    words, example = {2: ("two", "[64,32]"), 3: ("three", "[64,64,32]")}[spatial_dims]
+    return per_axis(
+        key, value, spatial_dims, expected=f"one whole number of voxels or {words}, as 64 or {example}"
+    )
 
 
 def finish(output_dir: str | None = None, wrote: Sequence[str] = (), next_step: str = "") -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from monai.transforms import MapTransform, Resize
 
+from pretext3d.checking import per_axis
 from pretext3d.errors import UserError
-from pretext3d.ops.grids import block_size, check_grid
+from pretext3d.ops.grids import block_size
 
 __all__ = ["StretchToGridd"]
 
@@ -41,8 +42,8 @@ class StretchToGridd(MapTransform):
     ) -> None:
         super().__init__(keys)
         dims = len(size)
-        cells, edges = check_grid("grid", grid, dims), check_grid("roi_size", size, dims)
-        self.size = block_size(cells, edges, check_grid("gap", gap, dims, least=0))
+        cells, edges = per_axis("grid", grid, dims), per_axis("roi_size", size, dims)
+        self.size = block_size(cells, edges, per_axis("gap", gap, dims, minimum=0))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case with its volumes stretched, including their affines."""

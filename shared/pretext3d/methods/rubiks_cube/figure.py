@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
+from pretext3d.checking import per_axis
 from pretext3d.methods.rubiks_cube.pretext import check_axes, solve, turn_probabilities
-from pretext3d.ops.grids import check_grid
 from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
 
 __all__ = ["draw"]
@@ -56,7 +56,7 @@ def draw(
     from matplotlib.figure import Figure
 
     view = View(volume)
-    image, sample, cells = as_volume(volume["image"], sample, check_grid("grid", grid, view.dims))
+    image, sample, cells = as_volume(volume["image"], sample, per_axis("grid", grid, view.dims))
     turned_about = (DEPTH,) if view.dims == 2 else check_axes(axes, 3)
     figure = Figure(figsize=(WIDTH, HEIGHTS[view.dims][pred is not None]), facecolor=BACK)
     figure.text(

@@ -29,11 +29,11 @@ from monai.transforms import Randomizable, Transform
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
-from pretext3d.checking import whole_number
+from pretext3d.checking import per_axis, whole_number
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import PermutationHead
-from pretext3d.ops.grids import block_size, check_grid, cube_starts, extract_cubes
+from pretext3d.ops.grids import block_size, cube_starts, extract_cubes
 from pretext3d.ops.permutations import reorder
 from pretext3d.ops.rotations import check_rotation_axes, half_turns
 from pretext3d.training.metrics import SampleMean
@@ -162,9 +162,9 @@ class RandRubiksCubed(Randomizable, Transform):
         spatial_dims: int = 3,
         rotate: bool = True,
     ) -> None:
-        self.grid = check_grid("grid", grid, spatial_dims)
-        self.size = check_grid("roi_size", size, spatial_dims)
-        self.gap = check_grid("gap", gap, spatial_dims, least=0)
+        self.grid = per_axis("grid", grid, spatial_dims)
+        self.size = per_axis("roi_size", size, spatial_dims)
+        self.gap = per_axis("gap", gap, spatial_dims, minimum=0)
         cells = int(np.prod(self.grid))
         if permutations.shape[1] != cells:
             raise UserError(
