@@ -1,7 +1,8 @@
 """Put a pre-training run's weights into its bundle, with a model card that states their provenance.
 
-Writes models/model.pt, which `--pretrained bundles/NAME` fine-tunes from, models/provenance.json and the
-model card, models/README.md. Ship only what the licence of the training data allows.
+Writes models/model.pt, which `--pretrained bundles/NAME` fine-tunes from, the same weights as
+models/model.safetensors, models/provenance.json and the model card, models/README.md. Ship only what the
+licence of the training data allows.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pretext3d.publishing.traces import machine_traces
 from pretext3d.publishing.weights import facts_of, metrics_at, write_model_file, write_provenance
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pretrained import resolve_pretrained
+from pretext3d.training.safe_weights import write_safetensors
 
 EXAMPLES = """examples
   python tools/ship_weights.py runs/vp bundles/vectorpose --data "the embedded phantom" \\
@@ -110,9 +112,12 @@ def main(words: Sequence[str] | None = None) -> None:
         raise UserError(f"bundle: {options.bundle}: found models/model.pt already, expected none, or --force")
     check_story(story, "the model card")
     write_model_file(models / MODEL, file.read_bytes())
+    content = load_checkpoint(file)
+    safe = write_safetensors(models / MODEL, content["network"], content["record"])
     write_provenance(models, story)
     write_model_file(models / CARD, card(bundle.name, story).encode())
-    say(f"wrote {options.bundle}/models: model.pt ({file.name} of {options.run}), provenance.json, README.md")
+    files = ["model.pt", *([safe.name] if safe else []), "provenance.json", "README.md"]
+    say(f"wrote {options.bundle}/models: {', '.join(files)}, of {file.name} of {options.run}")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_files(bundle: Path) -> None:
         "LICENSE", "configs/evaluate.yaml", "configs/inference.yaml", "configs/logging.conf",
         "configs/metadata.json", "configs/multi_gpu_train.yaml",
         "configs/train.yaml", "docs/README.md", "models/README.md",
-        "models/model.pt", "models/provenance.json",
+        "models/model.pt", "models/model.safetensors", "models/provenance.json",
     }  # fmt: skip
     found = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
     assert {name for name in found if not name.startswith("pretext3d/")} == expected

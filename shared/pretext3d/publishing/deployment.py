@@ -31,6 +31,7 @@ from pretext3d.publishing.weights import (
 )
 from pretext3d.training.checkpoint_io import load_checkpoint, read_archive
 from pretext3d.training.record_schema import check_finite, check_tensors
+from pretext3d.training.safe_weights import SUFFIX, preferred, read_safetensors
 
 __all__ = [
     "check_annotated",
@@ -62,7 +63,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     if not Path(path).is_file():
         raise UserError(f"{path}: not found; expected the weights of this bundle")
     try:
-        weights = read_archive(Path(path))
+        file = preferred(Path(path))
+        weights = read_safetensors(file)["network"] if file.suffix == SUFFIX else read_archive(file)
         if not isinstance(weights, Mapping):
             raise UserError(f"found a {type(weights).__name__}")
         check_tensors(weights, "weights")

@@ -32,9 +32,13 @@ def check_provenance(models_dir: Path) -> str:
 
     Raises:
         UserError: no provenance, one without data, licence, seed, versions, length, metric or SHA-256, or one
-            of other weights.
+            of other weights; or models/model.safetensors of other weights.
     """
     model = models_dir / MODEL
+    if model.with_suffix(".safetensors").is_file():
+        from pretext3d.training.safe_weights import check_same_weights
+
+        check_same_weights(model)
     if not model.is_file():
         return ""
     file, card = models_dir / PROVENANCE, models_dir / CARD

@@ -17,6 +17,7 @@ import pretext3d
 from pretext3d.errors import UserError, one_line
 from pretext3d.files import replacing, sha256_of, write_whole
 from pretext3d.publishing.provenance import PROVENANCE
+from pretext3d.training.safe_weights import SUFFIX, write_safetensors
 
 __all__ = ["facts_of", "metrics_at", "write_model_file", "write_provenance", "write_weights"]
 
@@ -59,7 +60,9 @@ def metrics_at(metrics: Path, epoch: int) -> tuple[int, dict[str, float]] | None
 
 
 def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
-    """Write a state dict: the name refers to the old file or the complete new one. Returns its SHA-256.
+    """Write a state dict, and its safetensors next to it. Returns the SHA-256 of the first.
+
+    The name refers to the old file or the complete new one.
 
     Raises:
         UserError: the file cannot be written.
@@ -70,8 +73,10 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
             with draft.open("wb") as file:  # given a path, torch would write the draft's name into the file
                 torch.save(dict(weights), file)
             digest = sha256_of(draft)
+            path.with_suffix(SUFFIX).unlink(missing_ok=True)  # never next to weights that it is not of
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         raise UserError(f"{path}: the weights cannot be written: {one_line(error)}") from error
+    write_safetensors(path, weights)
     return digest
 
 

@@ -29,6 +29,7 @@ from torch import nn
 from pretext3d.errors import UserError, interrupted, one_line
 from pretext3d.files import replacing
 from pretext3d.training.record_schema import check_checkpoint
+from pretext3d.training.safe_weights import SUFFIX, read_safetensors
 
 __all__ = [
     "check_same_run",
@@ -160,6 +161,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             type or range that no run writes; reports what was found.
     """
     path = Path(path)
+    if path.suffix == SUFFIX:
+        content = {"format": FORMAT, **read_safetensors(path)}
+        check_checkpoint(content, str(path))
+        return content
     try:
         content = read_archive(path)
         if not isinstance(content, dict) or "format" not in content:

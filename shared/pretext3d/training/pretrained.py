@@ -31,6 +31,7 @@ from pretext3d.training.checkpointer import epoch_files
 from pretext3d.training.rebuilding import Pretrained, backbone_of, filled
 from pretext3d.training.record import split_settings
 from pretext3d.training.record_schema import check_finite, known_entries
+from pretext3d.training.safe_weights import preferred
 from pretext3d.training.transfer import Adapter, Row, TransferReport, mark_transferred
 
 __all__ = [
@@ -54,7 +55,7 @@ def resolve_pretrained(path: str | Path, weights: str = "best", key: str = "pret
 
     In a folder the first of these files is taken: best.pt, final.pt, the newest epoch_XXXX.pt, model.pt; with
     `weights` final: final.pt, the newest epoch_XXXX.pt, best.pt, model.pt. They are looked for in
-    `checkpoints`, then in `models`, then in the folder itself.
+    `checkpoints`, then in `models`, then in the folder itself; model.safetensors where there is no model.pt.
 
     Args:
         path: Path of a file or folder.
@@ -77,7 +78,7 @@ def resolve_pretrained(path: str | Path, weights: str = "best", key: str = "pret
     for folder in (path / "checkpoints", path / "models", path):
         best, final, epochs = folder / "best.pt", folder / "final.pt", reversed(epoch_files(folder))
         order = [best, final, *epochs] if weights == "best" else [final, *epochs, best]
-        for file in (*order, folder / "model.pt"):
+        for file in (*order, folder / "model.pt", folder / "model.safetensors"):
             if file.is_file():
                 return file
     raise UserError(
@@ -100,7 +101,7 @@ def read_pretrained(
     Raises:
         UserError: no checkpoint found, a damaged or foreign file, or a checkpoint of another method.
     """
-    file = resolve_pretrained(path, weights, key)
+    file = preferred(resolve_pretrained(path, weights, key))
     content = load_checkpoint(file)
     pretrained = Pretrained(file, known_entries(content["record"], str(file)), content["network"])
     check_method(pretrained, method, key)
