@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from functools import partial
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from pretext3d.messages import plain_log, printable
@@ -96,6 +96,46 @@ def peer_lost(error: BaseException | None) -> bool:
     return any(_PEER_LOST.search(str(each)) for each in chain(error))
 
 
+def frames(error: BaseException | None) -> Iterator[FrameType]:
+    """The frames of an exception's traceback, and of those of its causes."""
+    for each in chain(error):
+        trace = each.__traceback__
+        while trace is not None:
+            yield trace.tb_frame
+            trace = trace.tb_next
+
+
+# torch's report where a checkpoint with its record is read as a state dict
+_WITH_RECORD = re.compile(r'loading state_dict.*Unexpected key.*"record", "network"', re.DOTALL)
+
+
+def verb_mistake(error: BaseException | None) -> str:
+    """What was wrong with the arguments of a verb of `python -m monai.bundle`; '' where that is unknown.
+
+    MONAI's `ckpt_export`, `onnx_export` and `verify_net_in_out` build the network of a configuration and end
+    in an error of torch where the arguments do not suit it.
+    """
+    if not is_monai_command():
+        return ""
+    if any(_WITH_RECORD.search(str(each)) for each in chain(error)):
+        return (
+            "ckpt_file: found a checkpoint with its record, whose weights are the entry network; expected "
+            "--key_in_ckpt network"
+        )
+    for frame in frames(error):
+        name = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}"
+        if name == "monai.bundle.scripts.verify_net_in_out":
+            record = (frame.f_locals["parser"].config or {}).get("record")
+            target = record.get("_target_", "") if isinstance(record, dict) else ""
+            if target.endswith(".pretraining_record"):
+                return (
+                    "config_file: found a pre-training, whose network has the inputs and outputs of its "
+                    "method; expected inference.yaml, with --pretrained RUN where the bundle has no "
+                    "segmentation weights"
+                )
+    return ""
+
+
 def memory_short(error: BaseException | None) -> bool:
     """Whether a GPU's memory, or the machine's, was too small."""
     kinds = ("OutOfMemoryError", "MemoryError")
@@ -131,6 +171,8 @@ class _Hook:
             sys.stderr.write(f"\n{as_error(what)}; {self.interrupted}\n")
         elif mistake is not None:
             sys.stderr.write(f"\n{as_error(mistake)}\n")
+        elif verb_mistake(error):
+            sys.stderr.write(f"\n{as_error(verb_mistake(error))}\n")
         elif memory_short(error):
             sys.stderr.write(
                 "\nerror: the memory is too small for this run; expected a smaller --batch_size or "

@@ -381,5 +381,10 @@ def test_other_classes_than_those_of_the_training_are_refused() -> None:
         check_classes({"num_classes": 2, "class_names": ["x", "y"]}, record)
     record = {"method": "segmentation", "num_classes": 2, "class_names": ["background", "liver"]}
     check_classes({"num_classes": 1, "class_names": ["background"]}, record)
+    three = record | {"num_classes": 3, "class_names": ["background", "liver", "spleen"]}
+    with pytest.raises(
+        UserError, match="labels: found the classes background, spleen, liver, expected them in"
+    ):
+        check_classes({"num_classes": 3, "class_names": ["background", "spleen", "liver"]}, three)
     with pytest.raises(UserError, match="labels: found 3 classes, background included, expected at most 2"):
         check_classes({"num_classes": 3, "class_names": ["background", "a", "b"]}, record)

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -21,7 +20,7 @@ from monai.bundle.utils import ID_SEP_KEY, MACRO_KEY, merge_kv
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.parser import command_parser
-from pretext3d.errors import UserError, chain, find_user_error
+from pretext3d.errors import UserError, chain, find_user_error, frames
 from pretext3d.training.arguments import MONAI_ARGUMENTS, as_configuration, read_value, typed_values
 from pretext3d.training.overrides import as_files, check_nested, overlay_hint, walk
 
@@ -182,18 +181,8 @@ def _check_macro(path: str, value: str, parser: ConfigParser) -> None:
 def _is_of_the_configuration(error: BaseException) -> bool:
     """Whether MONAI reports on a configuration, and no code of ours was running."""
     own = ("pretext3d.__main__", __name__)
-    names = {
-        str(frame.f_globals.get("__name__")) for each in chain(error) for frame in _frames(each.__traceback__)
-    }
+    names = {str(frame.f_globals.get("__name__")) for frame in frames(error)}
     return not any(name.startswith("pretext3d.") and name not in own for name in names)
-
-
-def _frames(trace: TracebackType | None) -> list[Any]:
-    frames = []
-    while trace is not None:
-        frames.append(trace.tb_frame)
-        trace = trace.tb_next
-    return frames
 
 
 def _cause(error: BaseException) -> str:

@@ -15,6 +15,7 @@ import yaml
 
 from pretext3d.errors import UserError, one_line
 from pretext3d.publishing.literals import is_literal
+from pretext3d.training.arguments import is_constant
 
 __all__ = ["Settings", "as_saved", "encoders_in", "of_this_machine", "read_config", "settings_of"]
 
@@ -102,10 +103,12 @@ def settings_of(config: Any, own: Any, path: str = "") -> Settings:
     Examples:
         >>> settings_of({"lr": 0.1, "loss": {"_target_": "a.B"}}, {"lr": 0.2, "loss": {"_target_": "c.D"}})
         Settings(plain={'lr': 0.1}, other={'loss': {'_target_': 'a.B'}})
+        >>> settings_of({"dataset_dir": "$'$HOME'"}, {"dataset_dir": ""})
+        Settings(plain={'dataset_dir': "$'$HOME'"}, other={})
     """
     if config == own and type(config) is type(own):
         return Settings({}, {})
-    if is_literal(config) and (config is None or not _has_component(own)):
+    if (is_literal(config) or is_constant(config)) and (config is None or not _has_component(own)):
         return Settings({path: config}, {})
     if isinstance(config, Mapping) and isinstance(own, Mapping):
         same = config.get("_target_") == own.get("_target_") and set(own) <= set(config)

@@ -6,6 +6,7 @@ the content of another key, and `#` as its separator `::`. That is right for set
 of folders and files.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ __all__ = [
     "TEXT_KEYS",
     "as_configuration",
     "at_home",
+    "is_constant",
     "literal",
     "read_value",
     "restore_typed",
@@ -65,6 +67,25 @@ def literal(text: str) -> str:
     if not re.search(r"^[$@%]|#|[@%]::", text):
         return text
     return "$" + re.sub(r"[@%#]", lambda found: f"\\x{ord(found[0]):02x}", repr(text))
+
+
+def is_constant(entry: object) -> bool:
+    r"""Whether an entry is an expression that `as_configuration` writes: one quoted text, or None.
+
+    Args:
+        entry: Entry of a configuration, as a run has saved it.
+
+    Examples:
+        >>> is_constant("$'scan \\x233'"), is_constant("$None"), is_constant("$'a' + f()")
+        (True, True, False)
+    """
+    if not isinstance(entry, str) or not entry.startswith("$"):
+        return False
+    try:
+        value = ast.literal_eval(entry[1:])
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return entry == (literal(value) if isinstance(value, str) else NOTHING)
 
 
 def at_home(text: str) -> str:

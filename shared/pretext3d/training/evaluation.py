@@ -103,12 +103,18 @@ def check_classes(cases: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         record: Record of the checkpoint: method, num_classes, class_names.
 
     Raises:
-        UserError: a classification of other classes; labels of more classes than the network has.
+        UserError: a classification of other classes; the same classes in another order; labels of more
+            classes than the network has.
     """
     found, expected = list(cases["class_names"]), list(record["class_names"])
     if record["method"] == "classification" and found != expected:
         raise UserError(
             f"class_file: found the classes {', '.join(found)}, expected those of the training: "
+            f"{', '.join(expected)}"
+        )
+    if found != expected and sorted(found) == sorted(expected):
+        raise UserError(
+            f"labels: found the classes {', '.join(found)}, expected them in the order of the training: "
             f"{', '.join(expected)}"
         )
     if cases["num_classes"] > record["num_classes"]:

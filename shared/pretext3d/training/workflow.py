@@ -76,7 +76,7 @@ def bundle_root() -> str:
     while frame is not None:
         file = frame.f_locals.get("config_file_", frame.f_locals.get("config_file"))
         if frame.f_globals.get("__name__") == "monai.bundle.scripts" and file:
-            return str(Path(ensure_tuple(file)[0]).resolve().parents[1])
+            return str(Path(ensure_tuple(file)[0]).resolve().parent.parent)
         frame = frame.f_back
     return "."
 

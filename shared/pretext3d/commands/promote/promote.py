@@ -8,6 +8,7 @@ metadata and the model card.
 
 import argparse
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,20 +62,46 @@ def check_arguments(options: argparse.Namespace) -> None:
 
 
 def check_labels(labels: Sequence[str], own: Sequence[str]) -> None:
-    """Check that there is one name per class of the run, or per region.
+    """Check that there is one name per class of the run, or per region, in their order.
 
     Args:
         labels: Names that the user gives.
         own: Names in the run's record, without the background.
 
     Raises:
-        UserError: more or fewer.
+        UserError: more or fewer; the run's own names in another order.
     """
+    if list(labels) != list(own) and sorted(labels) == sorted(own):
+        raise UserError(
+            f"--labels: found {', '.join(labels)}, expected the order of the run's classes: {', '.join(own)}"
+        )
     if len(labels) != len(own):
         raise UserError(
             f"--labels: found {len(labels)} ({', '.join(labels)}), expected {len(own)}, for the run's "
             f"classes {', '.join(own)}"
         )
+
+
+def own_labels(own: Sequence[str]) -> list[str]:
+    """The names of the foreground classes as the datalist of the run gives them.
+
+    Args:
+        own: Names in the run's record, without the background.
+
+    Raises:
+        UserError: the datalist does not name each of them, or names one by what MONAI would evaluate.
+
+    Examples:
+        >>> own_labels(["anterior", "posterior"])
+        ['anterior', 'posterior']
+    """
+    if any(re.fullmatch(r"label \d+", name) for name in own):
+        raise UserError(
+            f"--labels: found none, expected {len(own)} names: the run's datalist does not name the classes "
+            f"{', '.join(own)}"
+        )
+    check_literal(list(own), "--labels: the names in the run's datalist", "give others by --labels")
+    return list(own)
 
 
 def promote(
@@ -165,7 +192,13 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("run", type=Path, help="the output_dir of a finetune.yaml of any bundle")
     add("--name", required=True, help="name of the bundle and its folder, e.g. spleen_ct")
-    add("--labels", nargs="+", required=True, metavar="LABEL", help="names of the classes 1, 2, ... in order")
+    add(
+        "--labels",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="names of the classes 1, 2, ... in order; default: those of the run's datalist",
+    )
     add(
         "--licence",
         required=True,
@@ -199,10 +232,11 @@ def main(words: Sequence[str]) -> int:
     options = make_parser().parse_args(words)
     check_arguments(options)
     run = read_run(options.run, options.weights, options.bundle)
+    labels = options.labels or own_labels(run.foreground)
     given = {"bundle_version": options.version, "licence": options.licence}
     given |= {"data": options.data} if options.data else {}
-    folder = promote(run, options.name, options.labels, given, options.output_dir, options.trust_config)
-    say(f"wrote {folder}: {', '.join(options.labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
+    folder = promote(run, options.name, labels, given, options.output_dir, options.trust_config)
+    say(f"wrote {folder}: {', '.join(labels)}; weights {run.checkpoint.name} of {run.bundle.name}")
     say(
         "next, or docs/monai-label.md:\n  python -m monai.bundle run --config_file "
         f"{folder}/configs/inference.yaml --dataset_dir SCANS"
