@@ -128,7 +128,7 @@ def test_any_bundle(mini: Path, scans: Path, tmp_path: Path, capsys: pytest.Capt
     assert [title.split("(")[1] for *_, title in seen] == ["training)"] * 4 + ["held out)"]
     assert all(0 < abs(change) <= 0.1 and pred is None for _, change, pred, _ in seen)
     assert "5 subjects: 4 to train on, 1 held out; 1 channel(s), spacing native" in said
-    assert "1 volumes rejected for training:\n  scan 5: NaN: 1 of 10560 voxels" in said
+    assert "1 cases rejected for training:\n  scan 5: NaN: 1 of 10560 voxels" in said
     assert imread(folder / names[0]).shape[:2] == (10, 20)
 
 

@@ -176,7 +176,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--bundle", required=True, help="folder of the bundle, e.g. bundles/vectorpose")
     add(
         "--dataset_dir",
-        help="folder of volumes; default: that of the checkpoint's run, otherwise the embedded phantom",
+        help="folder of volumes or images; default: that of the checkpoint's run, or the embedded phantom",
     )
     add("--output_dir", default="previews", help="folder for the pictures; default: %(default)s")
     add("--output_file", help="one sheet with all pictures, a .png file, instead of a folder of them")
@@ -270,7 +270,7 @@ def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:
         f"{cases['channels']} channel(s), spacing {spacing}"
     )
     if cases["bad"]:
-        say(f"{len(cases['bad'])} volumes rejected for training:")
+        say(f"{len(cases['bad'])} cases rejected for training:")
         for name, reason in cases["bad"]:
             say(f"  {name}: {reason}")
 
