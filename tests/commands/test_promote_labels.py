@@ -18,3 +18,11 @@ def test_names_of_the_datalist(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert own["class_names"] == ["background", "grey", "white"]
     with pytest.raises(UserError, match=r"--labels: found none, expected 2 names: .* label 1, label 2"):
         promote.own_labels(["label 1", "label 2"])
+
+
+def test_names_in_another_order_are_refused() -> None:
+    with pytest.raises(
+        UserError, match="--labels: found white, grey, expected the order of the run's classes"
+    ):
+        promote.check_labels(["white", "grey"], ["grey", "white"])
+    promote.check_labels(["a", "b"], ["grey", "white"])
