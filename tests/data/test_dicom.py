@@ -178,6 +178,19 @@ def test_several_stacks_of_one_file_are_cases_that_share_a_subject(tmp_path):
     assert find_cases(str(tmp_path / "in"), cache_dir=str(tmp_path / "cache")) == cases
 
 
+def test_phases_of_a_multi_frame_file_that_begin_at_zero(tmp_path):
+    """Trigger delays of 0 and 50 ms, stated in another functional group than the time index."""
+    path = write_enhanced(tmp_path / "scan.dcm", [*stack(4), *stack(4, first=1000)])
+    data = pydicom.dcmread(path)
+    for number, group in enumerate(data.PerFrameFunctionalGroupsSequence):
+        delay = item(NominalCardiacTriggerDelayTime=0.0 if number < 4 else 50.0)
+        group.CardiacSynchronizationSequence = [delay]
+    data.save_as(path)
+    found = find_stacks([path], str(tmp_path / "cache"))
+    assert [stack.path.name for stack in found] == ["scan_phase_1", "scan_phase_2"]
+    assert read_stack(found[0].read)[0].max() < 1000 <= read_stack(found[1].read)[0].min()
+
+
 def reason_of(path: Path, spatial_dims: int = 3) -> str:
     (found,) = find_stacks([path], str(path.parent / "cache"), spatial_dims)
     return found.reason

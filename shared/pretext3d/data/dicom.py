@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pretext3d.data.dicom_files import SUFFIXES, hush, is_dicom
 from pretext3d.data.dicom_headers import Frame, Header, read_header
 from pretext3d.data.dicom_pixels import read_voxels
-from pretext3d.data.dicom_stacks import Stack, grid, stacks_of
+from pretext3d.data.dicom_stacks import Stack, grid, shear_of, stacks_of
 from pretext3d.data.faults import UNREADABLE, BadFileError
 from pretext3d.data.streams import check_size, pointer
 from pretext3d.files import new_folder
@@ -34,6 +34,7 @@ __all__ = ["Found", "find_stacks", "is_dicom", "open_stack", "read_stack"]
 logger = logging.getLogger(__name__)
 
 SELECTION = "frames.json"  # in a folder of links: the frames of a multi-frame file that belong to the stack
+SHEARED = 1.0  # degrees; stacks that are sheared by more are counted in the log
 NAMED_FILES = 3  # files that a reason names; of more, the number
 
 
@@ -45,12 +46,14 @@ class Found(NamedTuple):
         read: Path to read.
         reason: Why it cannot be used; ''.
         subject: Name that several stacks of one series, or its X-rays, share; ''.
+        shear: Angle between the steps from slice to slice and the normal of the slices, degrees.
     """
 
     path: Path
     read: str
     reason: str = ""
     subject: str = ""
+    shear: float = 0.0
 
 
 def find_stacks(files: Sequence[Path], cache_dir: str, spatial_dims: int = 3) -> list[Found]:
@@ -83,6 +86,10 @@ def find_stacks(files: Sequence[Path], cache_dir: str, spatial_dims: int = 3) ->
         if uid:
             alone = len(owners[Path(members[0].file).parent]) == 1
             found += found_in_series(members, alone, folders, cache_dir, spatial_dims)
+    tilted = [one.shear for one in found if one.shear > SHEARED]
+    if tilted:
+        detail = "by up to %.0f degrees, as with a tilted gantry; their affines have the shear"
+        logger.info("%d DICOM stacks are sheared " + detail, len(tilted), max(tilted))
     return found + unreadable(series.get("", []), set(owners))
 
 
@@ -155,8 +162,9 @@ def found_in_series(
     for stack in stacks:
         label = "" if good == [stack] or stacks == [stack] else stack.label
         subject = person if len(good) > 1 else ""
-        read = "" if stack.problem else path_of(stack, uid, members, folders, cache_dir)
-        found.append(Found(labelled(base, label), read or stack.frames[0].file, stack.reason, subject))
+        read = stack.frames[0].file if stack.problem else path_of(stack, uid, members, folders, cache_dir)
+        shear = 0.0 if stack.problem else shear_of(stack.affine)
+        found.append(Found(labelled(base, label), read, stack.reason, subject, shear))
     for number, (reason, faulty) in enumerate(faults.items(), 1):
         label = f"other_{number}" if len(faults) > 1 or stacks or views else ""
         where = "" if len(members) == 1 else f" ({names_of(faulty)})"

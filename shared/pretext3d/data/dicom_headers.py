@@ -247,7 +247,11 @@ def frames_of(file: str, data: Any) -> Iterator[Frame]:
         spacing, orientation, position = (
             needed(first_item(name, group, shared), key, n) for name, (key, n) in PLACE.items()
         )
-        marks = tuple(group_mark(path, group, shared) or mark_of(data, classic) for _, classic, path in MARKS)
+        own = [group_mark(path, group, shared) for _, _, path in MARKS]
+        marks = tuple(
+            mark_of(data, classic) if mark is None else mark
+            for mark, (_, classic, _) in zip(own, MARKS, strict=True)
+        )
         indices = values(first_item("FrameContentSequence", group, shared), "DimensionIndexValues")
         measures = first_item("PixelMeasuresSequence", group, shared)
         plane = plane_of(data, spacing, orientation, measures)

@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 from pretext3d.data.dicom_headers import CLOCKS, MARKS, Frame
 from pretext3d.data.faults import SINGLE_SLICE, BadFileError
 
-__all__ = ["Stack", "grid", "stacks_of"]
+__all__ = ["Stack", "grid", "shear_of", "stacks_of"]
 
 TOLERANCE = 0.1  # voxels; the largest distance, along any axis, of a voxel from its place on the grid
 PARALLEL = 1e-3  # largest difference of direction cosines, and of relative spacing, within one group
@@ -328,11 +328,10 @@ def grid(frames: Sequence[Frame]) -> NDArray[np.float64]:
     affine = np.eye(4)
     affine[:3, :3] = np.stack([mean[0] * spacing[0], mean[1] * spacing[1], step], axis=1)
     affine[:3, 3] = positions.mean(axis=0) - step * (count - 1) / 2
-    tilt = float(np.degrees(np.arccos(np.minimum(1.0, step @ normal / np.linalg.norm(step)))))
+    tilt = shear_of(affine)
     if tilt > LARGEST_SHEAR:
-        raise BadFileError(
-            SHEAR, f"{tilt:.0f} degrees between steps and normal, expected {LARGEST_SHEAR:.0f} or less"
-        )
+        limit = f"expected {LARGEST_SHEAR:.0f} or less"
+        raise BadFileError(SHEAR, f"{tilt:.0f} degrees between steps and normal, {limit}")
     off = np.zeros(3)
     for u, v in itertools.product((0, plane.columns - 1), (0, plane.rows - 1)):
         found = positions + directions[:, 0] * spacings[:, :1] * u + directions[:, 1] * spacings[:, 1:] * v
@@ -351,6 +350,18 @@ def grid(frames: Sequence[Frame]) -> NDArray[np.float64]:
             )
         raise BadFileError(UNEQUAL_STEPS, f"slices displaced sideways by up to {off.max():.2g} voxels")
     return TO_RAS @ affine
+
+
+def shear_of(affine: NDArray[np.float64]) -> float:
+    """The angle in degrees between the steps from slice to slice and the normal of the slices.
+
+    Examples:
+        >>> shear_of(np.array([[1.0, 0, 0, 0], [0, 1, 2, 0], [0, 0, 2, 0], [0, 0, 0, 1]]))
+        45.0
+    """
+    step, normal = affine[:3, 2], np.cross(affine[:3, 0], affine[:3, 1])
+    across = np.linalg.norm(np.cross(step, normal))
+    return round(float(np.degrees(np.arctan2(across, abs(step @ normal)))), 6)
 
 
 def check_steps(steps: NDArray[np.float64]) -> None:
