@@ -15,6 +15,7 @@ from pretext3d.transforms.labels import (
     MaskClassesd,
     MaskLogitsd,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 BRATS = {"values": [0, 1, 2, 4]}
 REGIONS = {**BRATS, "regions": {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}, "order": [2, 1, 4]}
@@ -82,6 +83,33 @@ def test_classes_in_turn_are_those_of_all_at_once(spatial_dims: int) -> None:
     assert torch.equal(found.affine, expected.affine)
     assert found.meta["filename_or_obj"] == "a.nii.gz"
     assert not found.applied_operations
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that is made, those apart that share the memory of a given one."""
+
+    def __init__(self, given: torch.Tensor) -> None:
+        super().__init__()
+        self.memory, self.numel = given.untyped_storage().data_ptr(), 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for one in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(one, torch.Tensor) and one.untyped_storage().data_ptr() != self.memory:
+                self.numel = max(self.numel, one.numel())
+        return result
+
+
+@pytest.mark.parametrize("labels", [{"values": list(range(40))}, REGIONS])
+def test_no_tensor_of_all_outputs_is_made(labels: dict[str, Any]) -> None:
+    """Coordinates take four numbers per voxel; no tensor grows with the number of outputs."""
+    transform, case = preprocessed(3)
+    channels = len(labels.get("regions", labels["values"]))
+    logits = torch.randn(channels, *case["image"].shape[1:])
+    invert = InvertToClassd("pred", transform, "image", labels)
+    with Largest(logits) as found:
+        invert({**case, "pred": MetaTensor(logits)})
+    assert 5 * 6 * 7 <= found.numel <= 4 * max(5 * 6 * 7, logits[0].numel())
 
 
 def test_regions_are_painted_by_hand() -> None:
