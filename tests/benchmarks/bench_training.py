@@ -108,7 +108,7 @@ def main() -> None:
         handlers = parser.get("train#handlers")
         timed = [h for h in handlers if not h["_target_"].endswith(EPOCHLY)]
         for report in (h for h in timed if h["_target_"].endswith("RunReport")):
-            report |= {"record": {}, "evaluator": None, "pictures": None}
+            report |= {"record": {}, "evaluator": None, "draw": None}
         parser.set(timed, "train#handlers")
         trainer = parser.get_parsed_content("train#trainer")
         dataset = parser.get_parsed_content("train#dataset")

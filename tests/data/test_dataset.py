@@ -314,6 +314,9 @@ def test_unusable_cases_are_left_out_by_name(
     assert "left out: case1: too small" in caplog.text
     assert [data[key]["id"] for key in range(len(data))] == ["case0", "case2", "case0", "case2"]
     assert [data[key]["draw"] for key in range(len(data))] == [0, 0, 1, 1]
+    seeds = [data[key]["visit_seed"] for key in range(6)]  # two draws of each case are one visit
+    assert (seeds[0], seeds[1]) == (seeds[2], seeds[3])
+    assert len(set(seeds)) == 4
     whole = CachedVolumes([cases[0], cases[2]], steps, cache_dir=str(tmp_path / "cache"))
     for key in range(4):
         assert torch.equal(data[key]["image"], whole[key]["image"])  # the same draws as without the bad one

@@ -1,4 +1,4 @@
-"""Supervoxel in-painting: network, losses and errors by hand, SSIM against scikit-image, the arms."""
+"""Supervoxel in-painting: network, losses and errors by hand, SSIM against scikit-image."""
 
 import math
 from pathlib import Path
@@ -12,16 +12,10 @@ from pretext3d.errors import UserError
 from pretext3d.methods.supervoxel_inpainting import pretext as si
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pretrained import Pretrained, transfer_weights
 from skimage.metrics import structural_similarity
 
 from tests.methods.inpainting import output
-
-ARMS = {
-    "roi-supervoxel": {"task": "inpainting", "regions": "supervoxels", "roi": True},
-    "vanilla-unet": {"task": "inpainting", "regions": "cuboids", "roi": False, "untrained": True},
-}
 
 
 def by_hand() -> dict[str, Any]:
@@ -178,60 +172,3 @@ def test_it_learns_to_fill_a_flat_image() -> None:
         optimizer.step()
     error = float(si.masked_mse(output(pred.detach(), clean, mask)).mean())
     assert error < 0.3 / 12  # always predicting the mean 0.5 of U(0, 1) costs 1/12
-
-
-def test_arms() -> None:
-    arm = si.choose_arm("roi-supervoxel", ARMS)
-    row = {**ARMS["roi-supervoxel"], "untrained": False}
-    assert {key: arm[key] for key in row} == row
-    assert si.choose_arm("vanilla-unet", ARMS)["untrained"] is True
-
-
-def test_what_follows_from_an_arm() -> None:
-    """Labels are read where regions come from them, or where only a part of the labelled cases is used."""
-    rows = {
-        "roi": {"task": "inpainting", "regions": "cuboids", "roi": True},
-        "noroi": {"task": "inpainting", "regions": "cuboids", "roi": False},
-        "restart": {"task": "segmentation", "regions": "cuboids", "roi": True},
-    }
-    follows = ("labelled", "read", "purpose", "recorded_as", "target_keys")
-
-    def of(arm: str, labelled_part: bool = False) -> tuple:
-        chosen = si.choose_arm(arm, rows, labelled_part)
-        return tuple(chosen[key] for key in follows)
-
-    targets, ours, both = ["clean", "mask", "inside"], "supervoxel_inpainting", ["image", "label"]
-    assert of("roi") == (True, both, "guided", ours, targets)
-    assert of("noroi") == (False, ["image"], "pretraining", ours, targets)
-    assert of("noroi", labelled_part=True) == (True, both, "guided", ours, targets)
-    assert of("restart") == (True, both, "guided", "segmentation", ["label"])
-
-
-@pytest.mark.parametrize(
-    ("arm", "arms", "expected"),
-    [
-        (
-            "roi-supervoxels",
-            ARMS,
-            "arm: found 'roi-supervoxels', expected one of roi-supervoxel, vanilla-unet",
-        ),
-        ("a", {"a": {"task": "colouring", "regions": "cuboids", "roi": True}}, "arms: a is .*colouring"),
-        ("a", {"a": {"task": "inpainting", "regions": "cubes", "roi": True}}, "regions: one of"),
-        ("a", {"a": {"task": "inpainting", "regions": "cuboids"}}, "roi: True or False"),
-    ],
-)
-def test_bad_arms(arm: str, arms: dict, expected: str) -> None:
-    with pytest.raises(UserError, match=expected):
-        si.choose_arm(arm, arms)
-
-
-def test_untrained_makes_no_step(tmp_path: Path) -> None:
-    net = si.SupervoxelInpaintingNet(build_backbone("unet", 1, (8, 8, 8)))
-    steps: list[int] = []
-    engine = Engine(lambda _, batch: steps.append(batch))
-    si.Untrained(str(tmp_path / "checkpoints"), net, {"method": "supervoxel_inpainting"}).attach(engine)
-    engine.run([1, 2], max_epochs=3)
-    assert steps == []
-    content = load_checkpoint(tmp_path / "checkpoints" / "final.pt")
-    assert content["epoch"] == 0
-    assert math.isclose(float(content["network"]["head.bias"]), float(net.head.bias.detach()))

@@ -37,6 +37,20 @@ def test_each_channel_has_its_own_brightness() -> None:
     assert 0.7 <= factors.min() < factors.max() <= 1.3
 
 
+def test_the_crops_of_a_visit_share_a_draw() -> None:
+    """Whatever the state of the transform, as the samples of a data set are seeded one by one."""
+    ones = torch.ones(3, 1, 1, 1)
+
+    def factors(jitter: str, visit: int, crop: int) -> list[float]:
+        change = RandBrightnessGammad("image", prob=1, jitter=jitter).set_random_state(crop)
+        return change({"image": ones, "visit_seed": visit})["image"].flatten().tolist()
+
+    assert factors("volume", 5, 0) == factors("volume", 5, 1)
+    assert factors("volume", 5, 0) != factors("volume", 6, 0)
+    assert factors("crop", 5, 0) != factors("crop", 5, 1)
+    assert factors("crop", 5, 0) == factors("crop", 6, 0)
+
+
 def test_without_a_chance_nothing_changes() -> None:
     clean = torch.rand(1, 3, 3, 3)
     assert torch.equal(RandBrightnessGammad("image", prob=0)({"image": clean})["image"], clean)
@@ -48,6 +62,7 @@ def test_without_a_chance_nothing_changes() -> None:
         ({"prob": 7}, "augment_prob: found 7"),
         ({"brightness": 1}, "brightness: found 1"),
         ({"gamma": [1.5, 0.7]}, "gamma: found"),
+        ({"jitter": "image"}, "jitter: found 'image', expected one of crop, volume"),
     ],
 )
 def test_mistakes(keys: dict, message: str) -> None:

@@ -38,6 +38,12 @@ def test_every_entry_is_checked_and_named() -> None:
     assert len(refused) == len(places(valid["record"])) >= 25
 
 
+def test_a_training_without_labels_has_no_classes() -> None:
+    content = valid_content()
+    content["record"] |= {"num_classes": 0, "class_names": []}
+    check_checkpoint(content, "x.pt")
+
+
 def test_the_schema_lists_what_a_run_writes() -> None:
     """A record of a fine-tuning has no entry that would be left out."""
     record = valid_content()["record"]

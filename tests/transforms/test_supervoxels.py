@@ -1,6 +1,7 @@
 """Tests of the transform that adds supervoxels: what it keeps, what it computes once, what it refuses."""
 
 import pytest
+import skimage.segmentation
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Randomizable
@@ -75,6 +76,21 @@ def test_spacing_is_that_of_the_affine_over_its_mean(calls):
     assert len(calls) == 2  # the same supervoxels at every resolution
 
 
+def test_spacing_in_voxels_is_scikit_images_default(calls):
+    smooth = torch.nn.functional.interpolate(noise(1, 2, 3, 3, 3), (12, 14, 16), mode="trilinear")[0]
+    image = MetaTensor(smooth, affine=AFFINE)
+    for backend in ("torch", "skimage"):
+        settings = {"n_segments": 30, "backend": backend}
+        plain = Supervoxelsd(**settings)({"image": image.as_tensor()})["supervoxels"]
+        found = Supervoxelsd(**settings, spacing="voxels")({"image": image})["supervoxels"]
+        assert torch.equal(found.as_tensor(), plain)
+        assert not torch.equal(Supervoxelsd(**settings)({"image": image})["supervoxels"].as_tensor(), plain)
+    expected = skimage.segmentation.slic(
+        smooth.numpy(), n_segments=30, compactness=0.15, convert2lab=False, start_label=1, channel_axis=0
+    )
+    assert torch.equal(found.as_tensor()[0], torch.from_numpy(expected).int())
+
+
 def test_computed_once_for_equal_content_and_settings(calls, tmp_path):
     image = noise(1, *SHAPE)
     for _ in range(3):
@@ -134,6 +150,7 @@ def test_labels_are_on_the_device_of_the_volume(calls):
         ({"n_segments": 0}, "n_segments: found 0, expected a whole number of 1 or more"),
         ({"compactness": -1.0}, "compactness: found -1.0, expected a number above 0"),
         ({"backend": "itk"}, "backend: found 'itk', expected one of torch, skimage"),
+        ({"spacing": "cm"}, "slic_spacing: found 'cm', expected one of mm, voxels"),
         ({"output_key": ("a", "b")}, "output_key: found .'a', 'b'., expected one name for each of .'image'."),
     ],
 )

@@ -233,11 +233,12 @@ class CachedVolumes(KeyedItems):
 
 
 class UsableVolumes(CachedVolumes):
-    """`CachedVolumes` for a method that cannot use every volume; its samples have the number of their draw.
+    """`CachedVolumes` for a method that cannot use every volume; its samples state which draw they are.
 
     A deterministic transform that cannot use a volume gives the reason in `unusable`; '' or a missing key
     means that the volume is usable. Unusable cases are left out, each with a warning. Every sample has
-    `draw`, the number of its draw, from 0, before its first random transform.
+    `draw`, the number of its draw, from 0, before its first random transform, and `visit_seed`, which
+    `crops_per_volume` successive draws of a case have in common.
 
     Args:
         data: Cases; for these and all other arguments see `CachedVolumes`. All volumes are prepared at once.
@@ -271,7 +272,10 @@ class UsableVolumes(CachedVolumes):
         self.entries = {}
 
     def _begin(self, key: int) -> dict[str, Any]:
-        return {**super()._begin(key), "draw": int(key) // self.num_cases}
+        draw, case = divmod(int(key), self.num_cases)
+        words = [self.seed, draw // self.crops_per_volume, case, 1]  # `_seed` has three: another sequence
+        visit_seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+        return {**super()._begin(key), "draw": draw, "visit_seed": visit_seed}
 
 
 def _write_entry(folder: Path, result: dict[str, Any]) -> None:

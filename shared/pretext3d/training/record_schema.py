@@ -177,7 +177,7 @@ RECORD: Table = {
     ),
     "seed": either(whole(), null=True),
     "roi_size": WINDOW,
-    "num_classes": COUNT,
+    "num_classes": whole(0, MAX_COUNT),  # 0: of a training without labels
     "class_names": listed(text(), 0, MAX_COUNT),
     "labels": Entry("the label values of the classes, or regions of them", is_label_map),
     "split": {

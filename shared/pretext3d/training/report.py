@@ -1,7 +1,7 @@
 """What a training shows while it runs: progress, a table of its numbers, pictures, MLflow's parameters."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,10 @@ class RunReport:
         output_dir: Folder of the run.
         optimizer: Optimizer whose learning rate is recorded.
         record: Record of the run, one of MLflow's parameters.
-        evaluator: Validation whose metrics are recorded; None = none.
+        evaluator: Validation whose metrics are recorded and whose first cases are drawn; None = none.
         title: Text before the progress bar.
-        pictures: Pictures of the pretext task; None = none.
+        draw: Figure of the pretext task, see `Pictures`; None = no pictures.
+        pictures: Number of cases to draw.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class RunReport:
         record: Mapping[str, Any],
         evaluator: Any = None,
         title: str = "training",
-        pictures: Pictures | None = None,
+        draw: Callable[..., Any] | None = None,
+        pictures: int = 0,
     ) -> None:
         parameters = {key: setting(key) for key in PARAMETERS} | {"record": record}
         self.handlers: list[Any] = [
@@ -72,8 +74,11 @@ class RunReport:
             Progress(title),
             History(str(Path(output_dir) / "metrics.csv"), optimizer, evaluator),
             MLflowDetails(parameters, output_dir),
-            *([pictures] if pictures is not None else []),
         ]
+        if evaluator is not None and draw is not None:
+            dataset, device = evaluator.data_loader.dataset, evaluator.state.device
+            shown = (dataset, evaluator.network, evaluator.inferer)
+            self.handlers.append(Pictures(*shown, draw, output_dir, device, pictures))
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""

@@ -32,6 +32,7 @@ __all__ = ["Supervoxelsd"]
 
 FORMAT = 1  # version of the kept labels: to be increased when the result of either backend changes
 BACKENDS = ("torch", "skimage")
+SPACINGS = ("mm", "voxels")
 
 
 class Supervoxelsd(MapTransform):
@@ -42,9 +43,10 @@ class Supervoxelsd(MapTransform):
     unchanged. A constant volume is cut into a regular grid; one with fewer voxels than `n_segments` into
     single voxels.
 
-    The spacing along the axes comes from the affine, divided by its geometric mean, so that `compactness`
-    has the same meaning at every resolution: that of `slic` with voxels of 1 mm. A plain tensor has cubic
-    voxels.
+    With `spacing` "mm" the spacing along the axes comes from the affine, divided by its geometric mean, so
+    that `compactness` has the same meaning at every resolution: that of `slic` with voxels of 1 mm. With
+    "voxels" distances are counted in voxels, as by scikit-image without a spacing (the paper); those of a
+    plain tensor always are.
 
     Labels are kept in `cache_dir`, identified by the content of volume and mask, the spacing and the
     settings, and shared by all processes: each volume is cut once.
@@ -60,6 +62,7 @@ class Supervoxelsd(MapTransform):
             computed; None: everywhere.
         cache_dir: Folder whose sub-folder `supervoxels` keeps the labels; '' = `default_cache_dir()`.
         allow_missing_keys: Skip keys that a sample lacks.
+        spacing: Unit of distances: `mm` or `voxels`.
 
     Raises:
         UserError: For an argument outside its range; when called, for a volume of another shape, or that
@@ -77,16 +80,20 @@ class Supervoxelsd(MapTransform):
         mask_key: str | None = None,
         cache_dir: str = "",
         allow_missing_keys: bool = False,
+        spacing: str = "mm",
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.output_keys = output_names(self.keys, output_key)
         check_settings(n_segments, compactness)
         if backend not in BACKENDS:
             raise UserError(f"slic_backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
+        if spacing not in SPACINGS:
+            raise UserError(f"slic_spacing: found {spacing!r}, expected one of {', '.join(SPACINGS)}")
         # the cache of volumes identifies a transform by its attributes: a change of these recomputes volumes
         self.version = [FORMAT, metadata.version("scikit-image") if backend == "skimage" else ""]
         self.n_segments, self.compactness = int(n_segments), float(compactness)
         self.backend, self.mask_key, self.cache_dir = backend, mask_key, str(cache_dir)
+        self.spacing = spacing
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """The sample with the supervoxels of its volumes."""
@@ -97,7 +104,8 @@ class Supervoxelsd(MapTransform):
             mask = self._mask(d, volume.ndim)
             check_volume(volume, mask, key, str(self.mask_key))
             volume = volume.float() if volume.dtype == torch.bfloat16 else volume  # which NumPy lacks
-            spacing = _relative_spacing(d[key], volume.ndim - 1)
+            dims = volume.ndim - 1
+            spacing = _relative_spacing(d[key], dims) if self.spacing == "mm" else (1.0,) * dims
             path = self._path(volume, mask, spacing)
             array = kept_array(path, lambda: self._compute(volume, mask, spacing))  # noqa: B023  called at once
             labels = torch.from_numpy(array.astype(np.int32))[None].to(volume.device)

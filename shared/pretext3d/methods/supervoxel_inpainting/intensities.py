@@ -12,6 +12,8 @@ from pretext3d.errors import UserError
 
 __all__ = ["RandBrightnessGammad"]
 
+JITTERS = ("crop", "volume")
+
 
 class RandBrightnessGammad(MapTransform, Randomizable):
     """x -> f_c * x^g for volumes or images (c, ...) scaled to [0, 1], with one draw for all keys.
@@ -27,6 +29,8 @@ class RandBrightnessGammad(MapTransform, Randomizable):
         brightness: Largest relative change, in [0, 1).
         gamma: Lowest and highest exponent, above 0.
         prob: Probability of each of the two.
+        jitter: `crop`, a draw for each sample, or `volume`, one for all samples of a visit to a volume, which
+            have the same `visit_seed` (see `UsableVolumes`).
 
     Raises:
         UserError: for a value out of range; when called, for a volume with values below 0, for which the
@@ -35,18 +39,22 @@ class RandBrightnessGammad(MapTransform, Randomizable):
 
     def __init__(
         self,
-        keys: KeysCollection,
+        keys: KeysCollection = ("image", "clean"),
         brightness: float = 0.3,
         gamma: Sequence[float] = (0.7, 1.5),
         prob: float = 0.5,
+        jitter: str = "crop",
     ) -> None:
         MapTransform.__init__(self, keys)
+        if jitter not in JITTERS:
+            raise UserError(f"jitter: found {jitter!r}, expected one of {', '.join(JITTERS)}")
         number("augment_prob", prob, 0, 1, expected="a probability from 0 to 1")
         number("brightness", brightness, 0, 1, high_open=True, expected="a number from 0 to below 1")
         limits = list(gamma) if isinstance(gamma, Sequence) and not isinstance(gamma, str) else [gamma]
         if len(limits) != 2 or not all(map(is_number, limits)) or not 0 < limits[0] <= limits[1]:
             raise UserError(f"gamma: found {gamma!r}, expected two exponents above 0, as [0.7,1.5]")
         self.brightness, self.limits, self.prob = float(brightness), (limits[0], limits[1]), float(prob)
+        self.jitter = jitter
         self.factors, self.exponent = [1.0], 1.0
 
     def randomize(self, channels: int) -> None:
@@ -60,6 +68,8 @@ class RandBrightnessGammad(MapTransform, Randomizable):
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """The sample with the same change in all its volumes."""
         d = dict(data)
+        if self.jitter == "volume":
+            self.set_random_state(seed=d["visit_seed"])
         self.randomize(len(d[self.keys[0]]))
         for key in self.key_iterator(d):
             lowest = float(d[key].min())

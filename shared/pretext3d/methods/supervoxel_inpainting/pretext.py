@@ -3,23 +3,19 @@
 Kayal S, Chen S, de Bruijne M. Region-of-Interest Guided Supervoxel Inpainting for Self-supervision. MICCAI
 2020.
 
-In the paper's order: the arms (3.2), network and losses (2.2), the arms that pre-train otherwise or not at
-all (3.2), and errors. Supervoxels are in `pretext3d.transforms.supervoxels`; the regions of Eq. 1 (2.1), the
-cuboids and the tiles (3.3) in `pretext3d.methods.supervoxel_inpainting.regions`.
+In the paper's order: network and losses (2.2), and errors. Supervoxels are in
+`pretext3d.transforms.supervoxels`; the regions of Eq. 1 (2.1), the cuboids and the tiles (3.3) in
+`pretext3d.methods.supervoxel_inpainting.regions`, the arms (3.2) in `arms` next to it.
 
 The paper has volumes only. In 2D (ours) the regions are superpixels or rectangles of an image; losses and
 errors are the same, over pixels in place of voxels. Dimensions are those of the tensors.
 """
 
-import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import torch.nn.functional as F
-from ignite.engine import Engine, Events
 from ignite.metrics import Metric, MetricsLambda
 from monai.losses import DiceLoss
 from monai.metrics.regression import KernelType, compute_ssim_and_cs
@@ -28,18 +24,13 @@ from torch import nn
 
 from pretext3d.annotations import Bool, Float, Shaped, Tensor
 from pretext3d.checking import number
-from pretext3d.errors import UserError
-from pretext3d.methods.supervoxel_inpainting.regions import KINDS
 from pretext3d.networks.backbone import Backbone
-from pretext3d.training.checkpoint_io import save_checkpoint, unwrap
 from pretext3d.training.metrics import SampleMean
 
 __all__ = [
     "InpaintingLoss",
     "RestartLoss",
     "SupervoxelInpaintingNet",
-    "Untrained",
-    "choose_arm",
     "masked_mse",
     "masked_psnr",
     "masked_ssim",
@@ -49,62 +40,8 @@ __all__ = [
     "validation_metrics",
 ]
 
-logger = logging.getLogger(__name__)
-
 BORDER = 3  # width in voxels of the border whose mean the baseline fills a hidden region with
 WINDOW = 7  # voxels, edge of the windows of SSIM
-
-
-def choose_arm(
-    arm: str, arms: Mapping[str, Mapping[str, Any]], labelled_part: bool = False
-) -> dict[str, Any]:
-    """One row of the table of arms, with derived entries.
-
-    Args:
-        arm: Name of the row.
-        arms: Table of the configuration.
-        labelled_part: Whether only some of the labelled cases are used, so that labels are read in every arm.
-
-    Returns:
-        task, regions, roi, untrained: the row. labelled: whether labels are read. read: the files of a case.
-        purpose: that of `prepare_cases`. recorded_as: the method in the checkpoint's record.
-        target_keys: the targets of the loss.
-
-    Raises:
-        UserError: no such arm, or a row that lacks task, regions or roi.
-    """
-    if str(arm) not in arms:
-        raise UserError(f"arm: found {arm!r}, expected one of {', '.join(arms)}")
-    row = {"untrained": False, **arms[arm]}
-    tasks = ("inpainting", "segmentation")
-    if (
-        row.get("task") not in tasks
-        or row.get("regions") not in KINDS
-        or not isinstance(row.get("roi"), bool)
-    ):
-        raise UserError(
-            f"arms: {arm} is {dict(arms[arm])}, expected task: one of {', '.join(tasks)}; regions: one of "
-            f"{', '.join(KINDS)}; roi: True or False"
-        )
-    segmenting, labelled = row["task"] == "segmentation", bool(row["roi"] or labelled_part)
-    return {
-        **row,
-        "labelled": labelled,
-        "read": ["image", "label"] if labelled else ["image"],
-        "purpose": "guided" if labelled else "pretraining",
-        "recorded_as": "segmentation" if segmenting else "supervoxel_inpainting",
-        "target_keys": ["label"] if segmenting else ["clean", "mask", "inside"],
-        "wrote": ["checkpoints/final.pt (initial weights)", "config.yaml", "log.txt"]
-        if row["untrained"]
-        else [
-            "checkpoints/best.pt (weights for fine-tuning)",
-            "checkpoints/final.pt (last step)",
-            "metrics.csv (one line per epoch)",
-            "pictures",
-            "config.yaml",
-            "log.txt",
-        ],
-    }
 
 
 # ---------------------------------------------------------------------------------------- 2.2 network, losses
@@ -113,14 +50,16 @@ class SupervoxelInpaintingNet(nn.Module):
 
     Args:
         backbone: Network with `encode` and `decode`.
-        outputs: Number of output channels; 0 = as many as the images have.
+        task: Task of the arm: inpainting, with as many output channels as the images have, or segmentation.
+        num_classes: Number of output channels of a segmentation.
     """
 
-    def __init__(self, backbone: Backbone, outputs: int = 0) -> None:
+    def __init__(self, backbone: Backbone, task: str = "inpainting", num_classes: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
         convolution = Conv[Conv.CONV, backbone.spatial_dims]
-        self.head = convolution(backbone.out_channels, outputs or backbone.in_channels, kernel_size=1)
+        outputs = num_classes if task == "segmentation" else backbone.in_channels
+        self.head = convolution(backbone.out_channels, outputs, kernel_size=1)
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b o *space"]:
         """The in-painted tile; for arm restart-unet, logits."""
@@ -165,41 +104,6 @@ class RestartLoss(nn.Module):
 def loss_of(task: str, region_weight: float = 0.0) -> nn.Module:
     """The loss of an arm's task: `InpaintingLoss`, or `RestartLoss` for segmentation."""
     return RestartLoss() if task == "segmentation" else InpaintingLoss(region_weight)
-
-
-class Untrained:
-    """Handler of a trainer that takes no step: final.pt holds the initial weights (arm vanilla-unet, 3.2).
-
-    It has to be attached after the checkpointer, which makes sure that no run is overwritten.
-
-    Args:
-        ckpt_dir: Folder of the checkpoint.
-        network: Network whose weights are written.
-        record: Record of the run.
-        trainer: Trainer to attach to; None = the caller attaches.
-    """
-
-    def __init__(
-        self, ckpt_dir: str, network: nn.Module, record: Mapping[str, Any], trainer: Engine | None = None
-    ) -> None:
-        self.path, self.network, self.record = Path(ckpt_dir) / "final.pt", network, record
-        if trainer is not None:
-            self.attach(trainer)
-
-    def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
-        engine.add_event_handler(Events.STARTED, self.start_run)
-
-    def start_run(self, engine: Engine) -> None:
-        """Write, and end the run."""
-        logger.info(
-            "this arm is not pre-trained: no step is made, %s holds the initial weights", self.path.name
-        )
-        if idist.get_rank() == 0:
-            network = unwrap(self.network).state_dict()
-            content = {"record": self.record, "network": network, "epoch": 0}
-            save_checkpoint(self.path, {**content, "best_metric": None, "best_epoch": None})
-        engine.terminate()
 
 
 # --------------------------------------------------------------------------------------------------- errors
