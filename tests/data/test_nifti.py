@@ -6,6 +6,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from pretext3d.data.loading import LoadCased, SaveCased
+from pretext3d.data.nifti import image_like
 from pretext3d.data.reader import read_volume
 from pretext3d.data.volumes import examine
 from pretext3d.errors import UserError
@@ -211,3 +213,41 @@ def test_channels_stay_channels(tmp_path):
     assert examine(path, "header").channels == 3
     spectrum = write(tmp_path / "b.nii.gz", voxels((5, 6, 7, 3)), xyzt_units=2 | 40)
     assert examine(spectrum, "header").detail.startswith("3 points of a spectrum in ppm, not channels")
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"qform_code": 1, "sform_code": 0},
+        {"qform_code": 0, "sform_code": 4},
+        {"qform_code": 3, "sform_code": 2, "qoffset_x": 50.0},
+        {"qform_code": 1, "sform_code": 1, "xyzt_units": 1},
+        {"qform_code": 1, "sform_code": 0, "xyzt_units": 3 | 8},
+    ],
+)
+def test_results_keep_forms_codes_and_units(tmp_path, kind, fields):
+    image = kind(voxels((5, 6, 7)), AFFINE)
+    image.header.set_qform(np.diag([1.5, 2.0, 3.0, 1.0]), 1)
+    for name, value in fields.items():
+        image.header[name] = value
+    source = tmp_path / "scan.nii.gz"
+    nib.save(kind(voxels((5, 6, 7)), None, image.header), source)
+    loaded = LoadCased("image")({"image": str(source), "result_name": "scan"})
+    SaveCased("image", str(tmp_path / "out"))(loaded)
+    before, after = nib.load(source).header, nib.load(tmp_path / "out/scan_seg.nii.gz").header
+    assert after.get_data_dtype() == np.uint8
+    for name in ("qform_code", "sform_code", "xyzt_units", "qoffset_x", "quatern_b", "srow_y"):
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(after["pixdim"][:4], before["pixdim"][:4], rtol=1e-6)
+    saved = read_volume(str(tmp_path / "out/scan_seg.nii.gz"))
+    np.testing.assert_array_equal(saved.array[..., 0], voxels((5, 6, 7)).astype(np.uint8))
+    np.testing.assert_allclose(saved.affine, read_volume(str(source)).affine, rtol=1e-6)
+
+
+def test_a_form_that_is_no_position_is_not_kept(tmp_path):
+    path = patched(write(tmp_path / "a.nii.gz"), srow_x=np.nan, qform_code=1)
+    image = image_like(np.zeros((5, 6, 7), np.uint8), np.eye(4), path)
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (0, 1)
+    other = image_like(np.zeros((5, 6, 8), np.uint8), np.diag([2.0, 2, 2, 1]), path)  # another grid
+    np.testing.assert_array_equal(other.affine, np.diag([2.0, 2, 2, 1]))

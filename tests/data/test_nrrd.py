@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pretext3d.data.checks import check_cases
 from pretext3d.data.loading import LoadCased
+from pretext3d.data.prepare import prepare_cases
 from pretext3d.data.reader import files_of_volume, read_volume
 from pretext3d.data.volumes import VerdictCache, examine
 
@@ -181,3 +183,33 @@ def test_segmentations_of_slicer(tmp_path):
         tmp_path / "c.seg.nrrd", both, kinds=["list", *["domain"] * 3], **{"space directions": rows}
     )
     assert examine(stacked, "label").detail.startswith("overlapping segments in 2 layers")
+
+
+def test_segmentations_are_found_as_labels_and_name_the_classes(tmp_path):
+    array = np.zeros((5, 6, 7), np.uint8)
+    array[1, 2, 3], array[2, 2, 3] = 1, 5
+    for folder in ("a/imagesTr", "a/labelsTr", "b"):
+        (tmp_path / folder).mkdir(parents=True)
+    for n in range(4):
+        image = voxels((5, 6, 7), n)
+        write(tmp_path / f"a/imagesTr/p{n}.nrrd", image), write(tmp_path / f"b/p{n}.nrrd", image)
+        segmentation(tmp_path / f"a/labelsTr/p{n}.seg.nrrd", array)
+        segmentation(tmp_path / f"b/p{n}.seg.nrrd", array)
+    for folder in ("a", "b"):
+        ready = prepare_cases(
+            str(tmp_path / folder), purpose="finetuning", pixdim="native", cache_dir=str(tmp_path / "cache")
+        )
+        assert len(ready["train"]) == 3
+        assert ready["train"][0]["label"].endswith(".seg.nrrd")
+        assert ready["class_names"] == ["background", "Hígado", "spleen"]
+    other = segmentation(tmp_path / "b/p1.seg.nrrd", array, Segment1_Name="kidney")
+    cases = [{"id": n, "image": str(tmp_path / f"b/{n}.nrrd")} for n in ("p0", "p1", "p2")]
+    cases = [{**c, "label": c["image"].replace(".nrrd", ".seg.nrrd")} for c in cases]
+    assert check_cases(cases, require_label=True).bad[0][1] == (
+        "label values: 5 is kidney, and spleen in another case"
+    )
+    array[3, 3, 3] = 7
+    segmentation(Path(other), array)
+    assert check_cases(cases, require_label=True).bad[0][1] == (
+        "label values: 7, which no segment in its header has"
+    )

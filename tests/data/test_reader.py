@@ -94,7 +94,13 @@ def shipped_by_nibabel() -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
 
 
-@pytest.mark.parametrize("shipped", [shipped_by_nibabel])
+def shipped_by_pydicom() -> list[Path]:
+    pydicom = pytest.importorskip("pydicom")
+    folder = Path(pydicom.__file__).parent / "data/test_files"
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("shipped", [shipped_by_nibabel, shipped_by_pydicom])
 def test_every_file_that_a_library_ships_for_its_tests(shipped, capfd, caplog, recwarn):
     """No crash, nothing printed, and every reason is one clause without sources and addresses."""
     files = shipped()

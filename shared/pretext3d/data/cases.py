@@ -41,6 +41,7 @@ Case = dict[str, Any]
 
 IMAGE_FOLDERS = {"imagestr": "labelstr", "images": "labels"}  # folders of images: of their labels; lower case
 LABEL_FOLDERS = {"labels", "label", "labelstr", "labelsts", "labelsval"}
+SEGMENTATION = ".seg.nrrd"  # of 3D Slicer, next to its image or among the labels
 LABEL_ENDINGS = re.compile(r"[._-](seg|dseg|probseg|label|labels|labelmap|mask|segmentation)$", re.IGNORECASE)
 CHANNEL_ENDING = re.compile(r"(.+)_(\d{4})$")
 
@@ -60,7 +61,8 @@ def find_cases(
       and more; paths are relative to the datalist's folder (or, where the first image is not there, to
       `dataset_dir`);
     - nnU-Net v2 raw: imagesTr/x_0000.nii.gz, x_0001 ..., one file per channel; labelsTr/x.nii.gz;
-    - imagesTr and labelsTr, or images and labels, with the same file names in both;
+    - imagesTr and labelsTr, or images and labels, with the same file names in both; a label may also be a
+      segmentation of 3D Slicer, x.seg.nrrd, there or next to its image x;
     - any folder, searched recursively for .nii .nii.gz .nrrd .nhdr .mha .mhd and DICOM series. Hidden files,
       folders named labels, labelsTr, labelsTs ... and files named ..._seg, ..._label, ..._mask are not
       images. BIDS names (sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz) give the `subject`; the folders
@@ -215,8 +217,11 @@ def search_folder(
         for images_folder, labels_folder in pairs:
             if Path(case["path"]).is_relative_to(images_folder):
                 stem = strip_extension(str(labels_folder / Path(case["path"]).relative_to(images_folder)))
-                found = [stem + e for e in endings if Path(stem + e).is_file()]
+                found = [stem + e for e in (*endings, SEGMENTATION) if Path(stem + e).is_file()]
                 case.update({"label": found[0]} if found else {})
+        beside = strip_extension(case["path"]) + SEGMENTATION
+        if "label" not in case and Path(beside).is_file():
+            case["label"] = beside
     return name_cases(with_bids(cases, folder, modalities), root)
 
 

@@ -58,6 +58,7 @@ class CheckResult(NamedTuple):
         spacings: Spacing of each good case by id, mm along the same axes.
         channels: Number of channels that a good case gives the network.
         values: Values in the label of each good case by id; only where labels were requested.
+        names: Names of label values that the label files state.
         timed: Whether a good case has an axis that its file calls time.
     """
 
@@ -68,6 +69,7 @@ class CheckResult(NamedTuple):
     channels: int
     values: dict[str, list[int]]
     timed: bool = False
+    names: dict[int, str] = {}  # noqa: RUF012  never changed
 
 
 def as_channels(channels: int | Sequence[int] | None) -> list[int] | None:
@@ -146,6 +148,7 @@ def check_cases(
             f"from 0 to {max(counts) - 1}, or null for all channels"
         )
     values: dict[str, list[int]] = {}
+    names: dict[int, str] = {}
     for case in Bar(cases, desc="checking cases", disable=hidden, delay=2, leave=False):
         name = case["id"]
         found = headers[name].channels
@@ -156,6 +159,7 @@ def check_cases(
         reasons[name] = reasons[name] or voxel_fault(case, cache, used)
         if require_label and not reasons[name]:
             reasons[name], values[name] = label_fault(case, cache, headers[name], label_values)
+            reasons[name] = reasons[name] or name_fault(cache.facts(case["label"], "label"), names)
     good = [c for c in cases if not reasons[c["id"]]]
     log_notes(good, cache, require_label)
     world = {c["id"]: headers[c["id"]].along_world() for c in good}
@@ -172,6 +176,7 @@ def check_cases(
         spacings={name: spacing for name, (_, spacing) in world.items()},
         channels=len(used) if used else common,
         values={c["id"]: values[c["id"]] for c in good if c["id"] in values},
+        names=names,
         timed=any(headers[c["id"]].time for c in good),
     )
 
@@ -289,6 +294,19 @@ def displacement(one: VolumeFacts, other: VolumeFacts) -> float:
 def close(one: Sequence[float], other: Sequence[float]) -> bool:
     """True where two spacings (mm) agree to 1 %, the rounding error of file converters."""
     return all(abs(a - b) <= 0.01 * max(a, b) for a, b in zip(one, other, strict=True))
+
+
+def name_fault(facts: VolumeFacts, names: dict[int, str]) -> str:
+    """What the names in a label file contradict: the reason, or ''; else they are added to `names`."""
+    own = {int(value): str(name) for value, name in facts.names}
+    for value, name in own.items():
+        if names.get(value, name) != name:
+            return f"{LABEL_VALUES}: {value} is {name}, and {names[value]} in another case"
+    unknown = [value for value in facts.values if own and value and value not in own]
+    if unknown:
+        return f"{LABEL_VALUES}: {unknown[0]}, which no segment in its header has"
+    names.update(own)
+    return ""
 
 
 def label_fault(

@@ -16,6 +16,7 @@ __all__ = [
     "DeclaredLabels",
     "allowed_values",
     "choose_labels",
+    "declared_or_named",
     "read_labels",
     "warn_missing",
 ]
@@ -96,6 +97,26 @@ def read_labels(declared: Any, order: Any, where: str) -> DeclaredLabels:
         raise UserError(f"{where}: labels: found the value {twice[0]} twice, expected different values")
     given_names = {values[0]: name for name, values in sets if name}
     return DeclaredLabels({v: given_names.get(v, f"label {v}" if v else "background") for v in used}, {}, [])
+
+
+def declared_or_named(
+    declared: DeclaredLabels, names: Mapping[int, str], found: Iterable[int]
+) -> DeclaredLabels:
+    """What dataset.json declares; where it declares nothing, the names that the label files state.
+
+    Args:
+        declared: What dataset.json declares.
+        names: Names of label values in the files, such as segmentations of 3D Slicer; {} = none.
+        found: Values in the label files.
+
+    Examples:
+        >>> declared_or_named(NOTHING_DECLARED, {5: "spleen"}, [0, 5, 7]).names
+        {0: 'background', 5: 'spleen', 7: 'label 7'}
+    """
+    if declared.names or declared.regions or not names:
+        return declared
+    known = {0: "background", **{value: f"label {value}" for value in found if value}, **names}
+    return DeclaredLabels(dict(sorted(known.items())), {}, [])
 
 
 def allowed_values(declared: DeclaredLabels, known: LabelMap | None = None) -> list[int]:

@@ -16,6 +16,7 @@ from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from pretext3d.data.checks import as_channels
 from pretext3d.data.labels import LabelMap
+from pretext3d.data.nifti import image_like
 from pretext3d.data.normalisation import check_normalisation
 from pretext3d.data.reader import check_frames, load_volume
 from pretext3d.data.slices import VolumeAssembler, load_plane, to_stored
@@ -278,7 +279,8 @@ class NameByCased(MapTransform):
 class SaveCased(SaveImaged):
     """Save label values on the grid of the file that they were predicted from: one or two bytes per voxel.
 
-    In 3D this is MONAI's `SaveImaged`, NIfTI, under the case's `result_name` (see `NameByCased`). In 2D:
+    In 3D this is a NIfTI file under the case's `result_name`, with the forms, their codes and the units of
+    the file where that is a NIfTI file. A `SaveImaged`, because MONAI Label leaves out what is one. In 2D:
 
     - a picture gives a PNG of the size that a viewer shows: the EXIF orientation of the picture is applied,
       and the PNG has none, so both look alike;
@@ -315,21 +317,22 @@ class SaveCased(SaveImaged):
         )
         self.output_dir, self.output_postfix = Path(output_dir), output_postfix
         self.spatial_dims, self.name_key = spatial_dims, name_key
-        self.naming = NameByCased(keys, name_key)
         self.volumes = VolumeAssembler(self.dtype)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case, unchanged; its predictions are on disk, or wait for the rest of their volume."""
         d = dict(data)
-        if self.spatial_dims == 3:
-            return super().__call__(self.naming(d))
         for key in self.key_iterator(d):
-            self._save_plane(d, d[key])
+            file = str(d[key].meta.get("filename_or_obj", "pred"))
+            name = str(d.get(self.name_key) or strip_extension(Path(file).name))
+            if self.spatial_dims == 3:
+                array = d[key].detach().cpu().as_tensor()[0].numpy().astype(self.dtype)
+                self._write(f"{name}_{self.output_postfix}.nii.gz", array, d[key].affine.cpu().numpy(), file)
+            else:
+                self._save_plane(d, d[key], file, name)
         return d
 
-    def _save_plane(self, case: Mapping[Hashable, Any], pred: MetaTensor) -> None:
-        file = Path(str(pred.meta.get("filename_or_obj", "pred")))
-        name = str(case.get(self.name_key) or strip_extension(file.name))
+    def _save_plane(self, case: Mapping[Hashable, Any], pred: MetaTensor, file: str, name: str) -> None:
         if "volume_affine" not in pred.meta:
             plane = pred.detach().cpu().as_tensor()[0].numpy().astype(self.dtype)
             self._write(f"{name}_{self.output_postfix}.png", np.ascontiguousarray(plane.T))
@@ -338,9 +341,13 @@ class SaveCased(SaveImaged):
         if volume is not None:
             affine = torch.as_tensor(pred.meta["volume_affine"]).cpu().numpy()
             shape = [int(n) for n in pred.meta["volume_shape"]]
-            self._write(f"{name}_{self.output_postfix}.nii.gz", to_stored(volume, affine, shape), affine)
+            self._write(
+                f"{name}_{self.output_postfix}.nii.gz", to_stored(volume, affine, shape), affine, file
+            )
 
-    def _write(self, name: str, array: np.ndarray, affine: np.ndarray | None = None) -> None:
+    def _write(
+        self, name: str, array: np.ndarray, affine: np.ndarray | None = None, source: str = ""
+    ) -> None:
         """Write a PNG (rows, columns), or with an affine a NIfTI file, under another name first."""
         target = self.output_dir / name
         with draft_folder(target) as folder:  # both writers go by the suffix: the draft keeps its name
@@ -349,6 +356,6 @@ class SaveCased(SaveImaged):
 
                 Image.fromarray(array).save(folder / name)
             else:
-                nib.save(nib.Nifti1Image(array, affine), folder / name)
+                nib.save(image_like(array, affine, source), folder / name)
             (folder / name).replace(target)
         logger.info("writing: %s", target)

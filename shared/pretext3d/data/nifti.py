@@ -20,12 +20,14 @@ from pretext3d.data.faults import DIMENSIONS, GEOMETRY, UNREADABLE, BadFileError
 from pretext3d.data.scan import Header, Scan, corner_distance, is_basis
 from pretext3d.data.streams import check_size, open_stream, read_parts, require
 
-__all__ = ["nifti_header", "nifti_pair", "open_nifti"]
+__all__ = ["image_like", "nifti_header", "nifti_pair", "open_nifti"]
 
 FIRST = 540  # bytes of the longer header, NIfTI-2's
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # per unit of length; 0, not stated, is mm in practice
 SECONDS = {8: "s", 16: "ms", 24: "us"}
 SPECTRAL = {32: "Hz", 40: "ppm", 48: "rad/s"}
+SFORM = ("srow_x", "srow_y", "srow_z")
+QFORM = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 FORMS = range(1, 6)  # codes of an sform or qform that is stated
 AT_ODDS = 0.1  # voxels; sform and qform that place a corner further apart differ by more than rounding
 SPACING_ERROR = 0.01  # relative; a spacing that differs more from `pixdim` is not its rounded value
@@ -211,3 +213,45 @@ def _qform(header: Any) -> NDArray[np.float64]:
     except (HeaderDataError, ValueError):
         return np.full((4, 4), np.nan)
     return affine
+
+
+def image_like(array: NDArray[Any], affine: NDArray[np.float64], source: str) -> Any:
+    """A NIfTI image with the position and units that a NIfTI file states: its forms, their codes, its pixdim.
+
+    A form of the file that is not a position (not finite, singular) is left out.
+
+    Args:
+        array: Voxels (i, j, k), or (i, j).
+        affine: Affine (4, 4), mm, used where the source is no NIfTI file of this shape.
+        source: Path of the file from which the array was computed.
+
+    Returns:
+        nibabel's `Nifti1Image`.
+    """
+    known = source.lower().endswith((".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz"))
+    try:
+        stored = nifti_header(nifti_pair(source)[0]) if known else None
+        if stored is None or _shape(stored)[:3] != array.shape:
+            return _image_in_mm(array, affine)
+    except (BadFileError, OSError):
+        return _image_in_mm(array, affine)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    for name in (*SFORM, *QFORM, "sform_code", "qform_code", "xyzt_units"):
+        header[name] = stored[name]
+    header["pixdim"][: array.ndim + 1] = stored["pixdim"][: array.ndim + 1]
+    for name, found in (("sform", header.get_sform()), ("qform", _qform(header))):
+        if int(header[f"{name}_code"]) not in FORMS or not is_basis(found):
+            header[f"{name}_code"] = 0
+    if not int(header["sform_code"]) and not int(header["qform_code"]):
+        return _image_in_mm(array, affine)
+    return nib.Nifti1Image(array, None, header)
+
+
+def _image_in_mm(array: NDArray[Any], affine: NDArray[np.float64]) -> Any:
+    """A NIfTI image in the scanner's coordinates."""
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    return image

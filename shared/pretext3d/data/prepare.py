@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,16 @@ from pretext3d.data.checks import CheckResult, as_channels, check_cases, report_
 from pretext3d.data.classes import classified_cases
 from pretext3d.data.datalists import declared_labels
 from pretext3d.data.dataset import default_cache_dir
-from pretext3d.data.declared import NOTHING_DECLARED, allowed_values, choose_labels, warn_missing
+from pretext3d.data.declared import (
+    NOTHING_DECLARED,
+    allowed_values,
+    choose_labels,
+    declared_or_named,
+    warn_missing,
+)
 from pretext3d.data.frames import chosen_frames, with_frames
 from pretext3d.data.labels import LabelMap
+from pretext3d.data.outliers import resampled, without_outliers
 from pretext3d.data.slices import check_slices, slice_cases
 from pretext3d.data.splits import labelled_subset, split_cases
 from pretext3d.data.subjects import by_subject, subject_count, warn_ungrouped
@@ -147,6 +155,8 @@ def prepare_cases(
         found, used, cache, segmenting, allowed, spatial_dims=spatial_dims, slices=taken, frames=chosen
     )
     checked, used_frames = with_frames(checked, frames, chosen)
+    choose = partial(choose_pixdim, pixdim, roi_size=roi_size, spatial_dims=spatial_dims)
+    checked = without_outliers(checked, choose, [case["id"] for case in split.train])
     report_bad(checked, len(found), "left out" if skip_bad or not labelled else "bad")
     if labelled and checked.bad and not skip_bad:
         raise UserError(
@@ -177,17 +187,12 @@ def prepare_cases(
             f"dataset_dir: every voxel of the labels of all {len(train)} training cases is 0; expected some "
             "foreground"
         )
-    spacing = choose_pixdim(
-        pixdim,
-        [checked.shapes[c["id"]] for c in train],
-        [checked.spacings[c["id"]] for c in train],
-        roi_size,
-        spatial_dims,
-    )
+    spacing = choose([checked.shapes[c["id"]] for c in train], [checked.spacings[c["id"]] for c in train])
     learned: LabelMap | None = None
     if segmenting:
         present = {value for values in checked.values.values() for value in values}
         sets = regions if purpose == "finetuning" else {}, regions_class_order, merge_foreground
+        declared = declared_or_named(declared, checked.names, present)
         learned, class_names = choose_labels(declared, present, num_classes, *sets, known)
     bare = [c["id"] for c in train if "landmark" not in c and "landmark_mask" not in c]
     if 0 < len(bare) < len(train):
@@ -239,6 +244,7 @@ def inference_cases(
     spatial_dims: int = 3,
     slices: Mapping[str, int] | None = None,
     frames: str | int | Sequence[int] | None = None,
+    pixdim: Sequence[int | float] = (),
 ) -> dict[str, Any]:
     """Every good volume of a folder, for a trained network; bad ones are left out with a warning.
 
@@ -252,6 +258,7 @@ def inference_cases(
             the volume that is assembled from the others.
         modalities: BIDS suffixes that become the channels of one case per session (see `find_cases`).
         frames: Use of a fourth axis, as in `prepare_cases`.
+        pixdim: Spacing that the volumes are resampled to, mm; () = none.
 
     Returns:
         cases: list, each with `result_name`, a unique file name for its result; slices have the name of their
@@ -270,6 +277,7 @@ def inference_cases(
     chosen = chosen_frames(frames, dataset_dir, datalist)
     checked = check_cases(found, used, cache, spatial_dims=spatial_dims, slices=taken, frames=chosen)
     checked, _ = with_frames(checked, frames, chosen)
+    checked = resampled(checked, pixdim)
     report_bad(checked, len(found), "left out")
     if not checked.good:
         raise UserError(f"dataset_dir: no good case among {len(found)} in {dataset_dir} ({listing(checked)})")
