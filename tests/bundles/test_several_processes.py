@@ -18,10 +18,10 @@ pytestmark = pytest.mark.slow
 SAME = {**TINY, "encoder": "segresnet", "precision": "fp32", "device": "cpu", "pictures": 0}
 
 
-def torchrun(**keys: object) -> list[str]:
-    """The command line of a pre-training in two processes."""
+def torchrun(*more: str, **keys: object) -> list[str]:
+    """The command line of a pre-training in two processes, with `more` configurations over it."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    return [*launcher, *arguments(["train", "multi_gpu_train"], **keys)]
+    return [*launcher, *arguments(["train", "multi_gpu_train", *more], **keys)]
 
 
 def finish(command: list[str]) -> None:
@@ -54,12 +54,13 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
         torch.testing.assert_close(both[1][name], weight, rtol=0, atol=5e-4, msg=name)
 
 
-def test_only_the_first_process_writes(tmp_path: Path) -> None:
+def test_only_the_first_process_writes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Each process has an output_dir of its own here: what the second one wrote would be seen."""
-    output_dir = f"$'{tmp_path}/rank' + __import__('os').environ['RANK']"
+    own = tmp_path_factory.mktemp("configs") / "own.yaml"  # what is typed as a folder is never evaluated
+    own.write_text(f"output_dir: $'{tmp_path}/rank' + __import__('os').environ['RANK']\n")
     keys = {**SAME, "pictures": 1, "val_fraction": 0.2}
     done = subprocess.run(
-        torchrun(output_dir=output_dir, **keys), cwd=ROOT, env=environment(), capture_output=True, text=True,
+        torchrun(str(own), **keys), cwd=ROOT, env=environment(), capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
