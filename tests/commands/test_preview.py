@@ -26,7 +26,7 @@ TINY = ["--profile", "laptop", "--encoder", "unet", "--roi_size", "16", "--pixdi
 @pytest.fixture(autouse=True)
 def _levels_as_before() -> Iterator[None]:
     """The command sets how much the package tells, which other tests listen to."""
-    names = ("monai.data.nvimgcodec_pydicom_plugin", "pretext3d.data.prepare", "pretext3d.data.cases")
+    names = ("pretext3d.data.prepare", "pretext3d.data.cases")
     levels = {name: logging.getLogger(name).level for name in names}
     yield
     for name, level in levels.items():

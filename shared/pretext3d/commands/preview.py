@@ -9,7 +9,6 @@ import argparse
 import logging
 import math
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -278,8 +277,6 @@ def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:
 def main(words: Sequence[str]) -> int:
     """The command."""
     known, overrides = parse_arguments(words)
-    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     logging.getLogger("pretext3d.data.prepare").setLevel(logging.ERROR)  # bad volumes are listed at the end
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pretext3d.data.cases").setLevel(logging.INFO)  # volumes that a datalist skips

@@ -99,7 +99,9 @@ class Stream:
             try:
                 part: bytes = self.expander.decompress(data, limit)
             except (zlib.error, OSError, ValueError) as error:
-                raise BadFileError(UNREADABLE, f"the compressed data are damaged ({error})") from None
+                checked = "check" in str(error)  # zlib's words of a wrong CRC-32 or length
+                what = "do not have their checksum or length" if checked else "are damaged"
+                raise BadFileError(UNREADABLE, f"the compressed data {what}") from None
             self.pending = getattr(self.expander, "unconsumed_tail", b"")
             if part:
                 return part

@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import shlex
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -113,9 +112,6 @@ def begin(
     workflow = running_workflow()
     resumable = workflow is not None and "resume" in workflow.parser.config
     install_excepthook(STOPPED if resumable and training else "stopped")
-    # MONAI tries an optional GPU decoder at every LoadImage and reports its absence each time
-    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:  # the terminal's; the log file, opened below, has everything
         handler.addFilter(_shown)
     output_dir = setting("output_dir", "") if output_dir is None else output_dir
