@@ -49,7 +49,7 @@ def values(dataset: Path, run: Path, output: Path) -> tuple[set[int], float]:
 def test_regions(brats: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     output = succeed("finetune", dataset_dir=brats, output_dir=run, regions=REGIONS, **KEYS)
-    assert "labels: the network's both is 1 4; white is 4; results are written with the label" in output
+    assert "labels: the network's both is 1 4 (written as 1); white is 4 (written as 4); res" in output
     succeed(["finetune", "evaluate"], dataset_dir=brats, output_dir=run)
     dice = table(run / "evaluation.csv")
     assert set(dice) == {("both", "1 4"), ("white", "4")}

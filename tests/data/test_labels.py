@@ -60,12 +60,14 @@ def test_merged_foreground() -> None:
     assert labels.unknown([9]) == []
 
 
-def test_regions_are_painted_from_large_to_small() -> None:
+def test_regions_are_painted_from_large_to_small(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     labels, names = choose_labels(NONE, [0, 1, 2, 4], regions={"ET": [4], "WT": [1, 2, 4], "TC": [4, 1]})
     assert (names, labels.order) == (["WT", "TC", "ET"], (2, 1, 4))
     assert (labels.members(), labels.painted()) == ([[1, 2, 3], [3, 1], [3]], [2, 1, 3])
     assert labels.channels == 3
     assert LabelMap.of(labels.plain()) == labels
+    assert "WT is 1 2 4 (written as 2); TC is 4 1 (written as 1); ET is 4 (written as 4); res" in caplog.text
 
 
 def test_regions_of_nnunet_keep_their_order() -> None:
@@ -126,7 +128,7 @@ def test_other_mistakes() -> None:
         choose_labels(NONE, [0, 1], order=[1])
     with pytest.raises(UserError, match="num_classes: found 3, expected 1: "):
         choose_labels(NONE, [0, 1], 3, regions={"a": [1]})
-    with pytest.raises(UserError, match=r"expected some of the label values \(the network has one class"):
+    with pytest.raises(UserError, match="regions: found a, expected none: the network has one class"):
         check_sets({"a": [1]}, ())
 
 

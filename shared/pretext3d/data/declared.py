@@ -207,7 +207,9 @@ def choose_labels(
             f"{'' if labels.regions or labels.merged else ' or more'}: {names}, or 0 for these"
         )
     if not labels.is_identity:
-        outputs = [f"{name} is {labels.told(one)}" for name, one in zip(names, labels.members(), strict=True)]
+        written = [f" (written as {value})" for value in labels.order] or [""] * len(names)
+        each = zip(names, labels.members(), written, strict=True)
+        outputs = [f"{name} is {labels.told(classes)}{text}" for name, classes, text in each]
         logger.info(
             "labels: the network's %s; results are written with the label values %s",
             "; ".join(outputs),

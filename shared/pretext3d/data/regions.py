@@ -70,17 +70,17 @@ def check_sets(regions: Any, values: Sequence[int]) -> None:
             f"regions: found the names {brief([*regions])}, expected different ones without $, @ and %, and "
             "none for the background"
         )
-    known = told(values)
+    known = ", ".join(str(v) for v in values if v)
+    if regions and not known:
+        raise UserError(
+            f"regions: found {', '.join(regions)}, expected none: the network has one class, all label "
+            "values above 0"
+        )
     for name, chosen in regions.items():
         if not chosen or not all(is_whole(v) and v in values and v > 0 for v in chosen):
             raise UserError(
                 f"regions: {name} is {brief(list(chosen))}, expected some of the label values {known}"
             )
-
-
-def told(values: Sequence[int]) -> str:
-    """The label values above 0, as text."""
-    return ", ".join(str(v) for v in values if v) or "(the network has one class, all values above 0)"
 
 
 def ordered_regions(
