@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pretext3d.checking import closest_hint, is_number, is_whole, number, per_axis, whole_number
+from pretext3d.checking import closest_hint, integer, is_integer, is_number, number, per_axis
 from pretext3d.errors import UserError
 
 NO_NUMBERS = [None, True, "1", [1], 1j, math.nan, math.inf, -math.inf, np.float32("nan"), np.bool_(True)]
@@ -16,8 +16,8 @@ NO_NUMBERS = [None, True, "1", [1], 1j, math.nan, math.inf, -math.inf, np.float3
 
 @pytest.mark.parametrize("value", [2, np.int64(2), np.uint8(2)])
 def test_whole_numbers_of_python_and_numpy(value: Any) -> None:
-    assert is_whole(value)
-    result = whole_number("n", value, minimum=2, maximum=2)
+    assert is_integer(value)
+    result = integer("n", value, minimum=2, maximum=2)
     assert result == 2
     assert type(result) is int
 
@@ -32,30 +32,30 @@ def test_numbers_of_python_and_numpy(value: Any) -> None:
 
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_number(value: Any) -> None:
-    assert not is_whole(value)
+    assert not is_integer(value)
     assert not is_number(value)
-    with pytest.raises(UserError, match=r"^n: found .*, expected a whole number$"):
-        whole_number("n", value)
+    with pytest.raises(UserError, match=r"^n: found .*, expected an integer$"):
+        integer("n", value)
     with pytest.raises(UserError, match=r"^x: found .*, expected a number$"):
         number("x", value)
 
 
 def test_a_float_is_no_whole_number() -> None:
-    with pytest.raises(UserError, match=r"^n: found 2.0, expected a whole number of 1 or more$"):
-        whole_number("n", 2.0, minimum=1)
+    with pytest.raises(UserError, match=r"^n: found 2.0, expected an integer of 1 or more$"):
+        integer("n", 2.0, minimum=1)
 
 
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ({"minimum": 3}, "a whole number of 3 or more"),
-        ({"minimum": 3, "maximum": 9}, "a whole number from 3 to 9"),
+        ({"minimum": 3}, "an integer of 3 or more"),
+        ({"minimum": 3, "maximum": 9}, "an integer from 3 to 9"),
         ({"minimum": 3, "expected": "a multiple of 3"}, "a multiple of 3"),
     ],
 )
 def test_words_for_whole_numbers(limits: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError) as caught:
-        whole_number("n", 2, **limits)
+        integer("n", 2, **limits)
     assert str(caught.value) == f"n: found 2, expected {words}"
 
 
@@ -81,10 +81,10 @@ def test_words_for_numbers(limits: dict[str, Any], words: str) -> None:
 @given(st.integers(), st.integers(), st.integers())
 def test_whole_numbers_between_limits_pass_and_no_others(value: int, low: int, high: int) -> None:
     if low <= value <= high:
-        assert whole_number("n", value, low, high) == value
+        assert integer("n", value, low, high) == value
     else:
         with pytest.raises(UserError):
-            whole_number("n", value, low, high)
+            integer("n", value, low, high)
 
 
 @given(st.sampled_from([0.0, 0.5, 1.0]), st.booleans(), st.booleans())
@@ -105,7 +105,7 @@ def test_hint() -> None:
 
 @pytest.mark.parametrize("value", [0, [1, 2], 1.5, True, [2, 2, 0], "2", None])
 def test_sizes_that_make_no_grid(value):
-    with pytest.raises(UserError, match=r"grid: found .*, expected one or three whole numbers"):
+    with pytest.raises(UserError, match=r"grid: found .*, expected one or three integers"):
         per_axis("grid", value)
 
 
@@ -116,12 +116,12 @@ def test_one_number_stands_for_three():
 
 @pytest.mark.parametrize("value", [[1, 2, 3], [1], 0])
 def test_sizes_that_make_no_grid_of_tiles(value):
-    with pytest.raises(UserError, match=r"grid: found .*, expected one or two whole numbers of 1 or more"):
+    with pytest.raises(UserError, match=r"grid: found .*, expected one or two integers of 1 or more"):
         per_axis("grid", value, axes=2)
 
 
 def test_numbers_of_an_array_are_one_per_axis() -> None:
     assert per_axis("roi_size", np.array([8, 16, 24])) == (8, 16, 24)
     assert per_axis("roi_size", np.int64(8), axes=2) == (8, 8)
-    with pytest.raises(UserError, match=r"roi_size: found 8, expected three whole numbers of 1 or more"):
+    with pytest.raises(UserError, match=r"roi_size: found 8, expected three integers of 1 or more"):
         per_axis("roi_size", 8, single=False)

@@ -100,7 +100,7 @@ def test_sigterm_to_the_workers_too_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_lost_process_is_one_line(tmp_path: Path) -> None:
-    """As gloo tells it, inside what MONAI makes of it."""
+    """As gloo reports it, wrapped by MONAI."""
     code, shown = end_of_program(
         tmp_path,
         "try:",

@@ -15,7 +15,7 @@ from pretext3d.files import sha256_of
 from pretext3d.messages import say
 from pretext3d.publishing.archive import read_metadata
 from pretext3d.publishing.contents import check_size
-from pretext3d.publishing.provenance import CARD, MODEL, check_story
+from pretext3d.publishing.provenance import MODEL, MODEL_CARD, check_entries
 from pretext3d.publishing.traces import machine_traces
 from pretext3d.publishing.weights import facts_of, metrics_at, write_model_file, write_provenance
 from pretext3d.training.checkpoint_io import load_checkpoint
@@ -28,7 +28,9 @@ EXAMPLES = """examples
 """
 
 
-def story_of(run: Path, bundle: Path, data: str, licence: str, command: str) -> tuple[Path, dict[str, Any]]:
+def provenance_of_run(
+    run: Path, bundle: Path, data: str, licence: str, command: str
+) -> tuple[Path, dict[str, Any]]:
     """The checkpoint to ship, and its provenance.
 
     Raises:
@@ -57,11 +59,11 @@ def story_of(run: Path, bundle: Path, data: str, licence: str, command: str) -> 
     }
 
 
-def card(name: str, story: dict[str, Any]) -> str:
+def model_card(name: str, provenance: dict[str, Any]) -> str:
     """models/README.md."""
-    held_out = "".join(f"| {metric} | {value:.4g} |\n" for metric, value in story["held_out"].items())
+    held_out = "".join(f"| {metric} | {value:.4g} |\n" for metric, value in provenance["held_out"].items())
     rows = "".join(
-        f"| {key.replace('_', ' ')} | {story[key]} |\n"
+        f"| {key.replace('_', ' ')} | {provenance[key]} |\n"
         for key in ("data", "licence", "training_cases", "seed", "epochs", "steps", "encoder", "channels",
                     "pixdim", "bundle_version", "pretext3d_version", "torch_version", "sha256")
     )  # fmt: skip
@@ -79,7 +81,7 @@ Held-out cases, at the epoch of these weights:
 | metric | |
 |---|---|
 {held_out}
-    {story["command"]}
+    {provenance["command"]}
 
 To replace them with the weights of your own run,
 `python tools/ship_weights.py RUN bundles/{name} --force ...` writes all three files.
@@ -106,16 +108,16 @@ def main(words: Sequence[str] | None = None) -> None:
     for option in ("data", "licence", "command"):
         if traces := machine_traces(getattr(options, option)):
             raise UserError(f"--{option}: found {traces[0]!r}, expected nothing specific to this machine")
-    file, story = story_of(options.run, bundle, options.data, options.licence, options.command)
+    file, provenance = provenance_of_run(options.run, bundle, options.data, options.licence, options.command)
     models = bundle / "models"
     if (models / MODEL).exists() and not options.force:
         raise UserError(f"bundle: {options.bundle}: found models/model.pt already, expected none, or --force")
-    check_story(story, "the model card")
+    check_entries(provenance, "the model card")
     write_model_file(models / MODEL, file.read_bytes())
     content = load_checkpoint(file)
     safe = write_safetensors(models / MODEL, content["network"], content["record"])
-    write_provenance(models, story)
-    write_model_file(models / CARD, card(bundle.name, story).encode())
+    write_provenance(models, provenance)
+    write_model_file(models / MODEL_CARD, model_card(bundle.name, provenance).encode())
     files = ["model.pt", *([safe.name] if safe else []), "provenance.json", "README.md"]
     say(f"wrote {options.bundle}/models: {', '.join(files)}, of {file.name} of {options.run}")
 

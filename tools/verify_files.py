@@ -68,11 +68,13 @@ def check_archive(path: Path) -> Result:
         damaged = archive.testzip()
     if damaged:
         return Result("archive", "failed", f"found {damaged} damaged; expected intact files")
-    beside = path.with_name(path.name + ".sha256")
-    if not beside.is_file():
-        return Result("archive", "failed", f"found no {beside.name}; expected it next to the zip")
-    told = beside.read_text(encoding="utf-8").split()[:1]
-    wrong = [] if told == [sha256_of(path)] else [f"{beside.name}: {told[0] if told else 'nothing'}"]
+    digest_file = path.with_name(path.name + ".sha256")
+    if not digest_file.is_file():
+        return Result("archive", "failed", f"found no {digest_file.name}; expected it next to the zip")
+    digest = digest_file.read_text(encoding="utf-8").split()[:1]
+    wrong = (
+        [] if digest == [sha256_of(path)] else [f"{digest_file.name}: {digest[0] if digest else 'nothing'}"]
+    )
     return judge("archive", wrong, sha256_of(path), f"{count} files in {name[0]}/, SHA-256 as stated")
 
 
@@ -95,8 +97,8 @@ def check_required(bundle: Path, files: list[str]) -> Result:
 
 def check_unwanted(bundle: Path, files: list[str]) -> Result:
     """No leftovers of a run, an editor or Python, and no file that is too large."""
-    told = {name: bad_name(name) or leftover(name) for name in files if name != RECORD}
-    wrong = [f"{name} ({what})" for name, what in told.items() if what]
+    faults = {name: bad_name(name) or leftover(name) for name in files if name != RECORD}
+    wrong = [f"{name} ({what})" for name, what in faults.items() if what]
     wrong += [f"{name} (a link)" for name in files if (bundle / name).is_symlink()]
     sizes = {name: (bundle / name).lstat().st_size for name in files}
     wrong += [f"{name} ({size / 1e6:.0f} MB)" for name, size in sizes.items() if size > MAX_FILE_BYTES]
@@ -117,16 +119,18 @@ def check_paths(bundle: Path, files: list[str]) -> Result:
 
 def check_weights(bundle: Path) -> Result:
     """The weights match their provenance."""
-    told = check_provenance(bundle / "models")
-    return Result("provenance", "passed", told) if told else Result("provenance", "skipped", "no weights")
+    summary = check_provenance(bundle / "models")
+    return (
+        Result("provenance", "passed", summary) if summary else Result("provenance", "skipped", "no weights")
+    )
 
 
 def check_metadata(bundle: Path) -> Result:
     """metadata.json against MONAI's schema, from the copy next to this tool."""
     metadata = read_metadata(bundle / "configs" / "metadata.json")
-    told = str(metadata.get("schema", ""))
-    if told.rsplit("/", 1)[-1] != SCHEMA.name:
-        return Result("metadata schema", "failed", f"schema: found {told!r}; expected one of {SCHEMA.name}")
+    schema = str(metadata.get("schema", ""))
+    if schema.rsplit("/", 1)[-1] != SCHEMA.name:
+        return Result("metadata schema", "failed", f"schema: found {schema!r}; expected one of {SCHEMA.name}")
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     errors = jsonschema.validators.validator_for(schema)(schema).iter_errors(metadata)
     wrong = [f"{'/'.join(map(str, error.absolute_path)) or 'metadata'}: {error.message}" for error in errors]

@@ -100,14 +100,14 @@ def package(inside: Inside) -> Verdict:
 
 def versions(inside: Inside) -> Verdict:
     """The installed versions are those that metadata.json requires."""
-    told = {
+    required = {
         "monai": inside.metadata["monai_version"],
         "torch": inside.metadata["pytorch_version"],
         "numpy": inside.metadata["numpy_version"],
         **inside.metadata["required_packages_version"],
     }
     wrong = []
-    for name, version in told.items():
+    for name, version in required.items():
         try:
             found = importlib.metadata.version(name).split("+")[0]  # torch's build follows the plus
         except importlib.metadata.PackageNotFoundError:
@@ -116,7 +116,7 @@ def versions(inside: Inside) -> Verdict:
             wrong.append(f"{name} {found} instead of {version}")
     if wrong:
         return "failed", f"found {', '.join(wrong)}; expected what metadata.json says"
-    return "passed", f"{len(told)} packages, Python {sys.version.split()[0]}"
+    return "passed", f"{len(required)} packages, Python {sys.version.split()[0]}"
 
 
 def properties(inside: Inside) -> Verdict:
@@ -136,13 +136,13 @@ def in_and_out(inside: Inside) -> Verdict:
 
     with torch.no_grad():
         given = inside.network()(inside.fake_input())
-    told = inside.metadata["network_data_format"]["outputs"]
+    formats = inside.metadata["network_data_format"]["outputs"]
     if isinstance(given, torch.Tensor):
-        given = {next(iter(told)): given}
+        given = {next(iter(formats)): given}
     elif isinstance(given, list | tuple):
-        given = dict(zip(told, given, strict=False))
+        given = dict(zip(formats, given, strict=False))
     wrong = []
-    for name, entry in told.items():
+    for name, entry in formats.items():
         expected = (1, entry["num_channels"], *entry["spatial_shape"]), f"torch.{entry['dtype']}"
         tensor = given.get(name)
         found = None if tensor is None else (tuple(tensor.shape), str(tensor.dtype))
@@ -151,34 +151,34 @@ def in_and_out(inside: Inside) -> Verdict:
     if wrong:
         return "failed", "; ".join(wrong)
     shape = "x".join(map(str, inside.fake_input().shape[1:]))
-    return "passed", f"{shape} to {', '.join('x'.join(map(str, given[n].shape[1:])) for n in told)}"
+    return "passed", f"{shape} to {', '.join('x'.join(map(str, given[n].shape[1:])) for n in formats)}"
 
 
-def handover(inside: Inside) -> Verdict:
+def transfer(inside: Inside) -> Verdict:
     """Every weight of the pre-trained encoder is in the network that finetune.yaml builds."""
     if not inside.has("finetune"):
         return "skipped", "no finetune.yaml: this bundle is trained on labels"
-    told = []
+    lines = []
     own = [inside.bundle] if (inside.bundle / "models" / "model.pt").is_file() else []
     for source in [inside.output / "train", *own]:
         files = [source / "checkpoints" / "best.pt", source / "checkpoints" / "final.pt"]
         file = next((one for one in files if one.is_file()), source / "models" / "model.pt")
-        status, text = handed_over(file, inside.workflow("finetune", source).network_def)
+        status, text = transferred(file, inside.workflow("finetune", source).network_def)
         if status == "failed":
             return status, f"{file.name}: {text}"
-        told.append(f"{text} from {'models/' if source in own else 'two iterations of pre-training'}")
-    return "passed", "; ".join(told)
+        lines.append(f"{text} from {'models/' if source in own else 'two iterations of pre-training'}")
+    return "passed", "; ".join(lines)
 
 
-def handed_over(file: Path, network: Any) -> Verdict:
+def transferred(file: Path, network: Any) -> Verdict:
     """Whether a network holds every encoder tensor of a checkpoint, and no other."""
     import torch
 
     source = torch.load(file, map_location="cpu", weights_only=True)["network"]
-    beside = tuple(f"backbone.{name}." for name in getattr(network.backbone, "beside_encoder", ()))
+    outside = tuple(f"backbone.{name}." for name in getattr(network.backbone, "outside_encoder", ()))
 
     def encoder(state: dict[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in state.items() if k.startswith("backbone.") and not k.startswith(beside)}
+        return {k: v for k, v in state.items() if k.startswith("backbone.") and not k.startswith(outside)}
 
     there, here = encoder(source), encoder(network.state_dict())
     lost = [k for k, v in there.items() if k not in here or not torch.equal(here[k].cpu(), v)]
@@ -246,7 +246,7 @@ CHECKS: dict[str, Callable[[Inside], Verdict]] = {
     "installed versions": versions,
     "properties": properties,
     "network in and out": in_and_out,
-    "transfer of weights": handover,
+    "transfer of weights": transfer,
     "weights": weights,
     "TorchScript": torchscript,
     "ONNX": onnx,

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from pretext3d.errors import UserError
 
-__all__ = ["brief", "closest_hint", "is_number", "is_whole", "number", "per_axis", "whole_number"]
+__all__ = ["brief", "closest_hint", "integer", "is_integer", "is_number", "number", "per_axis"]
 
 
 WORDS = {2: "two", 3: "three"}  # numbers of axes
@@ -29,11 +29,11 @@ def brief(value: Any) -> str:
     return _BRIEF.repr(value)
 
 
-def is_whole(value: Any) -> TypeGuard[int]:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Whether a value is an integer of Python or NumPy; True and False are not.
 
     Examples:
-        >>> is_whole(3), is_whole(3.0), is_whole(True)
+        >>> is_integer(3), is_integer(3.0), is_integer(True)
         (True, False, False)
     """
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -50,7 +50,7 @@ def is_number(value: Any) -> TypeGuard[float]:
     return real and bool(-math.inf < value < math.inf)
 
 
-def whole_number(
+def integer(
     key: str, value: Any, minimum: int | None = None, maximum: int | None = None, expected: str = ""
 ) -> int:
     """The value as an int.
@@ -63,28 +63,28 @@ def whole_number(
         expected: Words for the message; '' = those that follow from the limits.
 
     Raises:
-        UserError: not a whole number, or outside the limits.
+        UserError: not an integer, or outside the limits.
 
     Examples:
-        >>> whole_number("batch_size", 4, minimum=1)
+        >>> integer("batch_size", 4, minimum=1)
         4
-        >>> whole_number("batch_size", True, minimum=1)
+        >>> integer("batch_size", True, minimum=1)
         Traceback (most recent call last):
-        pretext3d.errors.UserError: batch_size: found True, expected a whole number of 1 or more
+        pretext3d.errors.UserError: batch_size: found True, expected an integer of 1 or more
     """
-    above = minimum is None or (is_whole(value) and value >= minimum)
-    below = maximum is None or (is_whole(value) and value <= maximum)
-    if not (is_whole(value) and above and below):
+    above = minimum is None or (is_integer(value) and value >= minimum)
+    below = maximum is None or (is_integer(value) and value <= maximum)
+    if not (is_integer(value) and above and below):
         range_ = "" if minimum is None else f" of {minimum} or more"
         range_ = f" from {minimum} to {maximum}" if maximum is not None else range_
-        raise UserError(f"{key}: found {value!r}, expected {expected or f'a whole number{range_}'}")
+        raise UserError(f"{key}: found {value!r}, expected {expected or f'an integer{range_}'}")
     return int(value)
 
 
 def per_axis(
     key: str, value: Any, axes: int = 3, minimum: int = 1, single: bool = True, expected: str = ""
 ) -> tuple[int, ...]:
-    """One whole number, or one per axis, as one per axis; also of arrays and tensors.
+    """One integer, or one per axis, as one per axis; also of arrays and tensors.
 
     Args:
         key: Name of the value in the message.
@@ -106,9 +106,9 @@ def per_axis(
     given = [n.item() if hasattr(n, "item") else n for n in given]
     if single and not isinstance(plain, Sequence):
         given *= axes
-    if len(given) != axes or not all(is_whole(n) and n >= minimum for n in given):
+    if len(given) != axes or not all(is_integer(n) and n >= minimum for n in given):
         count = f"{'one or ' if single else ''}{WORDS.get(axes, axes)}"
-        expected = expected or f"{count} whole numbers of {minimum} or more"
+        expected = expected or f"{count} integers of {minimum} or more"
         raise UserError(f"{key}: found {plain!r}, expected {expected}")
     return tuple(given)
 

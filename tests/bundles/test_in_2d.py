@@ -122,6 +122,6 @@ def test_mistakes_are_named(photographs: Path, trained: Path, tmp_path: Path) ->
     fail("train", "spatial_dims", **keys)
     fail("train", "spatial_dims: found 4, expected 2 or 3", **keys, spatial_dims=4)
     three = {**keys, "roi_size": "[16,16,16]", "spatial_dims": 2}
-    fail("train", "roi_size: found [16, 16, 16], expected one whole number of voxels or two", **three)
+    fail("train", "roi_size: found [16, 16, 16], expected one number of voxels or two", **three)
     transfer = {**FINETUNE, "output_dir": tmp_path / "run", "pretrained": trained}
     fail("finetune", "spatial_dims 2", "spatial_dims 3", **transfer)

@@ -325,7 +325,7 @@ def test_overrides_are_read_as_the_bundle_reads_them() -> None:
         ("--spatial_dims 4", "spatial_dims: found 4, expected 2 or 3"),
         ("--arms scratch=somewhere", "expected another NAME"),
         ("--arms scratch scratch", "expected different names"),
-        ("--num_labelled 0", "num_labelled: found .0., expected different whole numbers from 1"),
+        ("--num_labelled 0", "num_labelled: found .0., expected different integers from 1"),
         ("--seeds 0 0", "seeds: found"),
         ("--jobs 0", "jobs: found 0"),
         ("--max_epoch 3", "did you mean --max_epochs"),

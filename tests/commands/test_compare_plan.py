@@ -10,8 +10,8 @@ from pretext3d.errors import UserError
 
 
 def test_arms_of_different_encoders_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    handover = pytest.importorskip("pretext3d.training.pretrained")
-    monkeypatch.setattr(handover, "read_record", lambda path: {"backbone": {"encoder": Path(path).stem}})
+    pretrained = pytest.importorskip("pretext3d.training.pretrained")
+    monkeypatch.setattr(pretrained, "read_record", lambda path: {"backbone": {"encoder": Path(path).stem}})
     for name in ("unet4", "resnet10"):
         (tmp_path / f"{name}.pt").write_text(name)
     arms = plan.Arms(["restart", f"a={tmp_path / 'unet4.pt'}"], [4], [0])
@@ -24,8 +24,8 @@ def test_arms_of_different_encoders_are_refused(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_an_arm_with_a_pre_training_for_each_cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    handover = pytest.importorskip("pretext3d.training.pretrained")
-    monkeypatch.setattr(handover, "read_record", lambda path: {"backbone": {"encoder": "unet"}})
+    pretrained = pytest.importorskip("pretext3d.training.pretrained")
+    monkeypatch.setattr(pretrained, "read_record", lambda path: {"backbone": {"encoder": "unet"}})
     for number, seed in ((4, 0), (4, 1), (8, 0), (8, 1)):
         (tmp_path / f"n{number}_s{seed}.pt").write_text(f"{number} {seed}")
     arms = plan.Arms(["scratch", f"roi={tmp_path}/n{{num_labelled}}_s{{seed}}.pt"], [4, 8], [0, 1])
@@ -43,13 +43,13 @@ def test_an_arm_with_a_pre_training_for_each_cell(monkeypatch: pytest.MonkeyPatc
 def test_a_pretraining_that_saw_the_held_out_cases_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    handover = pytest.importorskip("pretext3d.training.pretrained")
+    pretrained = pytest.importorskip("pretext3d.training.pretrained")
     cases = []
     for name in "xyz":
         (tmp_path / f"{name}.nii").write_text(name)
         cases.append({"id": name, "image": str(tmp_path / f"{name}.nii")})
     record = {"data": {"train": fingerprints(cases[:2])}}
-    monkeypatch.setattr(handover, "read_record", lambda path: record)
+    monkeypatch.setattr(pretrained, "read_record", lambda path: record)
     arm = Arm("vp", "elsewhere/model.pt", "d1")
     assert "saw 1 of the 2 held-out cases (y ...)" in plan.leak(arm, cases[1:])
     assert plan.leak(arm, cases[2:]) == ""

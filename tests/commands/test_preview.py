@@ -25,7 +25,7 @@ TINY = ["--profile", "laptop", "--encoder", "unet", "--roi_size", "16", "--pixdi
 
 @pytest.fixture(autouse=True)
 def _levels_as_before() -> Iterator[None]:
-    """The command sets how much the package tells, which other tests listen to."""
+    """The command sets how much the package reports, which other tests listen to."""
     names = ("pretext3d.data.prepare", "pretext3d.data.cases")
     levels = {name: logging.getLogger(name).level for name in names}
     yield

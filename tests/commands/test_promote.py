@@ -108,18 +108,18 @@ def test_label_values_of_the_run(
 
 
 def test_provenance(bundle: Path) -> None:
-    story = json.loads((bundle / "models" / "provenance.json").read_text())
+    provenance = json.loads((bundle / "models" / "provenance.json").read_text())
     expected = {
         "data": "scans", "steps": 4, "epochs": 1, "seed": 7, "best_mean_dice": 0.5, "bundle_version": "0.1.0",
         "licence": "CC BY 4.0", "held_out": {"best_validation_mean_dice": 0.5},
         "pretrained": "vp", "method": "rubiks_cube", "training_cases": 1, "weights": "final",
     }  # fmt: skip
-    assert {key: story[key] for key in expected} == expected
+    assert {key: provenance[key] for key in expected} == expected
     readme = (bundle / "docs" / "README.md").read_text()
     assert check_provenance(bundle / "models")
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert metadata["data_source"] == "scans (licence: CC BY 4.0)"
-    for text in (story["sha256"], "scans", "CC BY 4.0", "4 steps", "| 1 | Left |", "mean Dice 0.5000"):
+    for text in (provenance["sha256"], "scans", "CC BY 4.0", "4 steps", "| 1 | Left |", "mean Dice 0.5000"):
         assert text in readme
 
 

@@ -34,14 +34,14 @@ def test_publish_keeps_the_weights_before(bundle: Path, tmp_path: Path) -> None:
     publish(str(run / "checkpoints"), str(models))  # there is no best.pt: final.pt
     kept = torch.load(models / "model_previous.pt", weights_only=True)
     assert all(torch.equal(kept[name], before[name]) for name in before)
-    story = read_provenance(models)
-    assert story["data"] == "more"
-    assert story["trained_before"][0]["data"] == "scans"
-    assert story["licence"] == "CC BY 4.0; of the cases trained on since: not named"
+    provenance = read_provenance(models)
+    assert provenance["data"] == "more"
+    assert provenance["trained_before"][0]["data"] == "scans"
+    assert provenance["licence"] == "CC BY 4.0; of the cases trained on since: not named"
     assert check_provenance(models)
     publish(str(run / "checkpoints"), str(models))
-    assert read_provenance(models)["licence"] == story["licence"]
-    assert story["train"] == ["0123456789abcdef", "f" * 16]  # of both trainings: neither may judge it
+    assert read_provenance(models)["licence"] == provenance["licence"]
+    assert provenance["train"] == ["0123456789abcdef", "f" * 16]  # of both trainings: neither may judge it
 
 
 def test_truncated_provenance_ends_a_training_before_it_begins(bundle: Path, tmp_path: Path) -> None:

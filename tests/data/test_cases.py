@@ -164,7 +164,7 @@ def test_repeated_entries_get_ids_of_their_own(tmp_path, volume):
         ),
         ('{"training": [{"image": 4}]}', r"training\[0\]: 'image' is 4"),
         ('{"training": [{"image": "a", "label": 4}]}', r"'label' is 4, expected a path"),
-        ('{"training": [{"image": "a", "fold": "x"}]}', "'fold' is 'x', expected a whole number"),
+        ('{"training": [{"image": "a", "fold": "x"}]}', "'fold' is 'x', expected an integer"),
         (
             '{"training": [{"image": "a", "landmark": [1, 2]}]}',
             r"'landmark' is \[1, 2\], expected \[x, y, z\]",

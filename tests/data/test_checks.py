@@ -148,7 +148,7 @@ def test_every_reason_of_labels(volume, label, tmp_path, caplog):
         "channels": "label shape: [5, 6, 7] with 2 channels, the image's is [5, 6, 7]",
         "axes": "label geometry: LPS [1.0, 2.0, 3.0] mm, the image's is RAS [1.0, 2.0, 3.0] mm",
         "spacing": "label geometry: RAS [1.0, 2.0, 4.0] mm, the image's is RAS [1.0, 2.0, 3.0] mm",
-        "half": "label values: 0.5, expected whole numbers",
+        "half": "label values: 0.5, expected integers",
         "seven": "label values: 7, expected one of 0, 1, 2",
         "many": "label values: 1024, expected one of 0, 1, 2",
         "unlabelled": "no label",

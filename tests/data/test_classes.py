@@ -11,7 +11,7 @@ def write(tmp_path, text):
     return str(path)
 
 
-def told(found):
+def classes_of(found):
     return {case["name"]: case["class"] for case in found}
 
 
@@ -20,21 +20,21 @@ def test_from_a_file(tmp_path):
         CASES, write(tmp_path, "id,age,class\ns1,3,tumour\ns3,4,healthy\na/s4,1,tumour\n")
     )
     assert names == ["healthy", "tumour"]
-    assert told(found) == {"s1": 1, "s3": 0, "s4": 1}  # s2 has none
+    assert classes_of(found) == {"s1": 1, "s3": 0, "s4": 1}  # s2 has none
     assert "class" not in CASES[0]
 
 
 def test_image_files_and_numbers(tmp_path):
     found, names = classified_cases(CASES, write(tmp_path, "image,class\nx/s1.nii.gz,10\ns2.nii.gz,9\n"))
     assert names == ["9", "10"]  # as numbers, not as text
-    assert told(found) == {"s1": 1, "s2": 0}
+    assert classes_of(found) == {"s1": 1, "s2": 0}
 
 
 def test_from_the_datalist():
     cases = [{**case, "class": value} for case, value in zip(CASES, (1, 0, 1, 1), strict=True)]
     found, names = classified_cases([*cases, {"id": "n", "name": "n"}])
     assert names == ["0", "1"]
-    assert told(found) == {"s1": 1, "s2": 0, "s3": 1, "s4": 1}
+    assert classes_of(found) == {"s1": 1, "s2": 0, "s3": 1, "s4": 1}
 
 
 @pytest.mark.parametrize(

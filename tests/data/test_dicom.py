@@ -129,7 +129,7 @@ def test_files_without_suffix_and_preamble_are_dicom_by_their_content(tmp_path):
 
 
 def test_files_that_are_no_image_are_counted_and_left_out(tmp_path, caplog):
-    """A plan's dose, contours, segmentation, presentation state, key objects and registration beside a CT."""
+    """A plan's dose, contours, segmentation, presentation state, key objects, registration next to a CT."""
     caplog.set_level(logging.INFO)
     files = write_all(tmp_path / "p", stack(4))
     for name, sop_class, modality in (

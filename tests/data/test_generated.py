@@ -117,7 +117,7 @@ def test_until_stops_before_what_is_not_asked_for() -> None:
 
 @pytest.mark.parametrize(("num_items", "found"), [(0, "0"), (-1, "-1"), (True, "True")])
 def test_bad_numbers(num_items: int, found: str) -> None:
-    with pytest.raises(UserError, match=f"num_items: found {found}, expected a whole number from 1"):
+    with pytest.raises(UserError, match=f"num_items: found {found}, expected an integer from 1"):
         GeneratedItems(noise, num_items)
 
 

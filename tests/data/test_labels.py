@@ -19,11 +19,11 @@ NONE = DeclaredLabels({}, {}, [])
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_check_and_loader_round_alike(dtype: type) -> None:
-    """2.99995 is 3, where a cast alone gives 2; 40000.01 is a whole number in float32's few digits."""
+    """2.99995 is 3, where a cast alone gives 2; 40000.01 is an integer in float32's few digits."""
     found, fault = whole_values(np.array([0, 2.99995, 254.99999, 40000.01], dtype=dtype))
     assert (found.tolist(), fault) == ([0, 3, 255, 40000], "")
     assert LabelMap((0, 3, 255, 40000)).classes(np.array([2.99995, 40000.01], dtype)).tolist() == [1, 3]
-    assert whole_values(np.array([0.001], dtype))[1] == "0.001, expected whole numbers"
+    assert whole_values(np.array([0.001], dtype))[1] == "0.001, expected integers"
     assert whole_values(np.array([-1.0], dtype))[1] == "values -1 to -1, expected 0 to 65535"
 
 

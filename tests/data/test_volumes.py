@@ -138,7 +138,7 @@ def label_array(*values):
         (label_array(1, 4).astype(np.uint8), [0, 1, 4], ""),
         (label_array(1, 4), [0, 1, 4], ""),
         (label_array().astype(np.uint8), [0], ""),
-        (label_array(0.5), [], "0.5, expected whole numbers"),
+        (label_array(0.5), [], "0.5, expected integers"),
         (label_array(-1).astype(np.int16), [], "values -1 to 0, expected 0 to 65535"),
         (label_array(np.nan), [], "NaN or inf"),
     ],
@@ -199,7 +199,7 @@ def test_verdicts_are_kept_until_the_file_changes(volume, tmp_path, monkeypatch)
     assert VerdictCache(str(kept)).facts(path, "image").states == [["empty", "every voxel is 3"]]
     for verdict in kept.rglob("*.json"):
         verdict.write_text("{cut")
-    assert VerdictCache(str(kept)).facts(path, "image").shape == [5, 6, 8]  # a broken verdict is made anew
+    assert VerdictCache(str(kept)).facts(path, "image").shape == [5, 6, 8]  # a broken verdict is made again
     assert all(json.loads(v.read_text()) for v in kept.rglob("*.json") if v.stat().st_size > 4)
 
 

@@ -80,7 +80,7 @@ class Server:
         pytest.fail(f"no server after {DEADLINE} s: {self.tail()}")
 
     def train(self, **params: Any) -> dict[str, Any]:
-        """Train to the end; the state that the server tells of it."""
+        """Train to the end; the state that the server reports."""
         self.request("POST", f"/train/{NAME}", body={"device": "cpu", **params})
         deadline = time.monotonic() + DEADLINE
         state: dict[str, Any] = self.json("/train/")
@@ -218,9 +218,9 @@ def test_it_trains_on_saved_labels(server: Server, tmp_path: Path) -> None:
     assert state["status"] == "DONE", "\n".join(state["details"])
     assert (models / "model_previous.pt").read_bytes() == before
     assert (models / "model.pt").read_bytes() != before
-    story = json.loads((models / "provenance.json").read_text())
-    assert (story["training_cases"], story["epochs"] in (1, 2)) == (2, True)
-    assert story["trained_before"][0]["data"] == "data"
+    provenance = json.loads((models / "provenance.json").read_text())
+    assert (provenance["training_cases"], provenance["epochs"] in (1, 2)) == (2, True)
+    assert provenance["trained_before"][0]["data"] == "data"
     result = server.request("POST", f"/infer/{NAME}?image=new_0&output=image", {"params": "{}"})
     image = server.bundle.parents[3] / "studies" / "new_0.nii.gz"
     check_result(result, image, volume(CASES["new_0"])[1], tmp_path)

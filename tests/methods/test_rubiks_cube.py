@@ -55,7 +55,7 @@ def test_scramble_by_hand():
 
 
 def test_the_permutation_is_what_the_network_sees():
-    """Without gaps and turns, position s holds the cube of cell order[s]: its first voxel tells which."""
+    """Without gaps and rotations, position s holds the cube of cell order[s]: its first voxel says which."""
     volume = numbered(1, 4, 4, 2)
     got = puzzle_of(volume, size=(2, 2, 1), gap=0, rotate_prob=0.0)
     # cells in C order start at (0|2, 0|2, 0|1): voxel 8 i + 2 j + k, numbered from 1
@@ -74,7 +74,7 @@ def test_the_permutation_is_what_the_network_sees():
     seed=st.integers(0, 99),
 )
 def test_a_split_puzzle_can_be_put_together_again(space, rotate, shift, seed):
-    """Volume from cubes and labels: what lies in the cubes is restored, voxel for voxel."""
+    """Volume from cubes and labels: the content of the cubes is restored, voxel for voxel."""
     volume = numbered(2, *space)
     got = puzzle_of(volume, seed, rotate_prob=rotate, shift=shift)
     cubes = solve(got["image"], got["order"], got["turned"], (0, 2))

@@ -158,7 +158,7 @@ def test_all_but_the_last_layer_is_handed_over() -> None:
 
 
 def test_it_learns_to_fill_a_flat_image() -> None:
-    """Tiles of one random grey value each: the hidden value can be told from what is around it."""
+    """Tiles of one random grey value each: the hidden value can be predicted from what is around it."""
     torch.manual_seed(0)
     net = si.SupervoxelInpaintingNet(build_backbone("unet", 1, (8, 8, 8)))
     optimizer, loss = torch.optim.Adam(net.parameters(), lr=0.01), si.InpaintingLoss()

@@ -1,4 +1,4 @@
-"""The picture of the task: where things are drawn, worked out by hand, and what is written beside them."""
+"""The picture of the task: where things are drawn, worked out by hand, and what is written next to them."""
 
 from typing import Any
 

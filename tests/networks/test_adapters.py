@@ -107,7 +107,7 @@ def test_dynunet_keeps_its_strides_for_another_size():
 
 
 def test_unetr_goes_to_another_size():
-    """4 and 6 tokens of 16^3: the position embeddings are resampled, all else is handed over as it is."""
+    """4 and 6 tokens of 16^3: the position embeddings are resampled, all else is transferred unchanged."""
     options = SMALL_UNETR
     source = SegmentationNet(build_backbone("unetr", 1, (32, 32, 16), options=options), 2)
     target = SegmentationNet(rebuild(source.backbone.record, roi_size=(48, 32, 16)), 3)

@@ -70,7 +70,7 @@ def test_what_is_beside_the_encoder(case):
     backbone, x = case
     backbone.eval()
     assert backbone.train_encoder_only() is backbone
-    assert backbone.record["untrained"] == list(backbone.beside_encoder) != []
+    assert backbone.record["untrained"] == list(backbone.outside_encoder) != []
     frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
     backbone.requires_grad_(True)
     coarsest = backbone.encode(x)[-1]
@@ -113,8 +113,8 @@ def test_map_sizes_by_hand():
     [
         ((18, 32, 9), r"found \[18, 32, 9\], expected multiples of 8 .*: \[16, 32, 8\] or \[24, 32, 16\]"),
         ((4, 8, 8), r"found \[4, 8, 8\], expected multiples of 8 .*nearest valid: \[8, 8, 8\]$"),
-        ((16, 16), r"found \[16, 16\], expected 3 whole numbers"),
-        ((0, 8, 8), r"found \[0, 8, 8\], expected 3 whole numbers"),
+        ((16, 16), r"found \[16, 16\], expected 3 integers"),
+        ((0, 8, 8), r"found \[0, 8, 8\], expected 3 integers"),
     ],
 )
 def test_roi_size_is_checked(roi_size, message):
@@ -124,7 +124,7 @@ def test_roi_size_is_checked(roi_size, message):
 
 @pytest.mark.parametrize("roi_size", [(8.0, 8, 8), "888", (True, 8, 8)])
 def test_sizes_are_whole_numbers(roi_size):
-    with pytest.raises(UserError, match=r"roi_size: found .*, expected 3 whole numbers"):
+    with pytest.raises(UserError, match=r"roi_size: found .*, expected 3 integers"):
         check_sizes(roi_size, 3)
 
 

@@ -29,9 +29,7 @@ def test_vgg_has_the_layout_of_vgg_11():
 
 @pytest.mark.parametrize("convolutions", [0, [1, 1], [1, 0, 1], [1.0, 1, 1]])
 def test_numbers_of_convolutions_that_make_no_network(convolutions):
-    with pytest.raises(
-        UserError, match=r"convolutions: found .*, expected one whole number, or one for each of"
-    ):
+    with pytest.raises(UserError, match=r"convolutions: found .*, expected one integer, or one for each of"):
         build_backbone("unet", 1, (8, 8, 8), options={"convolutions": convolutions})
 
 

@@ -43,7 +43,7 @@ def test_convolutions_pad_with_zeros_and_pool_maxima():
     torch.testing.assert_close(fine, torch.full_like(fine, 8), rtol=1e-4, atol=0)
     # its maximum, 8; one voxel's neighbourhood is itself
     torch.testing.assert_close(coarse, torch.full((1, 1, 1, 1, 1), 8.0), rtol=1e-4, atol=0)
-    # decode: the map up, 8 everywhere, beside the skip's 8: 8 * 16 = 128, then 8 * 128
+    # decode: the map up, 8 everywhere, next to the skip's 8: 8 * 16 = 128, then 8 * 128
     torch.testing.assert_close(
         net.decode([fine, coarse]), torch.full((1, 1, 2, 2, 2), 1024.0), rtol=1e-4, atol=0
     )

@@ -216,8 +216,8 @@ def test_gpu_result_equals_cpu_result(anatomy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_segments": 0}, "n_segments: found 0, expected a whole number of 1 or more"),
-        ({"max_iterations": 0}, "max_iterations: found 0, expected a whole number of 1 or more"),
+        ({"n_segments": 0}, "n_segments: found 0, expected an integer of 1 or more"),
+        ({"max_iterations": 0}, "max_iterations: found 0, expected an integer of 1 or more"),
         ({"compactness": 0.0}, "compactness: found 0.0, expected a number above 0"),
         ({"compactness": float("nan")}, "compactness: found nan, expected a number above 0"),
         ({"spacing": (1.0, 0.0, 1.0)}, r"spacing: found \[1.0, 0.0, 1.0\], expected three lengths above 0"),

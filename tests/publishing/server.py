@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback device that serves a folder, and misbehaves as a test wants it to."""
+"""A real HTTP server on the loopback device that serves a folder, and misbehaves as a test requires."""
 
 import threading
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ class FolderServer(ThreadingHTTPServer):
         ranges: answer requests of a part with that part.
         dies_after: of each zip's body, send so many bytes, then close the connection; None = all of them.
         deaths: how many times it does so.
-        dies_at: of each zip, never send what lies beyond that byte; None = send it.
+        dies_at: of each zip, never send anything beyond that byte; None = send it.
         stalls_after: of each zip's body, send so many bytes, then nothing until `goes_on` is set.
         status: what every request of a zip is answered with; 200 = as it should be.
         busy: how many requests of anything else are answered with 503 first.

@@ -138,7 +138,7 @@ def test_bombs_are_refused_before_unpacking(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_bombs_that_lie_about_their_size_are_refused(tmp_path: Path, method: int) -> None:
-    """What these two methods unpack is not held to the size that the zip tells."""
+    """What these two methods unpack is not held to the size that the zip states."""
     path = write_bundle(tmp_path)
     with zipfile.ZipFile(path, "a", method) as archive:
         archive.writestr("tiny/models/zeros", bytes(10**6))

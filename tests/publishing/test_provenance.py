@@ -17,9 +17,9 @@ GOOD = {
 
 def write(models: Path, card: str = DIGEST, **changes: object) -> Path:
     models.mkdir(exist_ok=True)
-    story = {key: value for key, value in {**GOOD, **changes}.items() if value != "gone"}
+    provenance = {key: value for key, value in {**GOOD, **changes}.items() if value != "gone"}
     (models / "model.pt").write_bytes(b"weights")
-    (models / "provenance.json").write_text(json.dumps(story))
+    (models / "provenance.json").write_text(json.dumps(provenance))
     (models / "README.md").write_text(f"sha256 {card}")
     return models
 

@@ -1,4 +1,4 @@
-"""pretext3d/publishing/traces.py: what tells of one machine, and what only looks so."""
+"""pretext3d/publishing/traces.py: what identifies one machine, and what only looks so."""
 
 import pytest
 from pretext3d.publishing import traces

@@ -26,7 +26,7 @@ def test_server_that_dies_in_the_middle_is_resumed_at_once(server: FolderServer,
 
 
 def test_server_that_delivers_little_each_time(server: FolderServer, tmp_path: Path) -> None:
-    """More connections than attempts: each one that brings something begins their count anew."""
+    """More connections than attempts: each one that brings something restarts their count."""
     server.dies_after = 10_000
     get(server, tmp_path)
     assert weights(tmp_path) == b"0.1.0" + NOISE

@@ -1,4 +1,4 @@
-"""Models Genesis's corruption written plainly, window by window: oracle of tests, yardstick of benchmarks.
+"""Models Genesis's corruption written plainly, window by window: oracle of tests, baseline of benchmarks.
 
 Volumes are NumPy arrays (c, i, j, k) in [0, 1]; every function returns a new one. Single numbers come from
 Python's `Random`, whole arrays from NumPy's RandomState, as in the original: for each that is the faster one.

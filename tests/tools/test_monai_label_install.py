@@ -31,14 +31,14 @@ def test_what_others_have_made_stays(tmp_path: Path, name: str) -> None:
 
 
 def test_its_own_is_made_anew(tmp_path: Path) -> None:
-    """With a Python that only tells what it was asked for: nothing is installed."""
+    """With a Python that only reports what it was asked for: nothing is installed."""
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python3"
     asked = 'if [ "$2" = venv ]; then touch "$3/pyvenv.cfg"; exit 7; fi'
     python.write_text(f'#!/bin/bash\n{asked}\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     folder, path = tmp_path / "environment", f"{tmp_path / 'bin'}:/usr/bin:/bin"
-    for _ in range(2):  # anew after an installation that broke off, too
+    for _ in range(2):  # again after an installation that broke off, too
         assert install(folder, path).returncode == 7
         assert sorted(one.name for one in folder.iterdir()) == [MARKER, "pyvenv.cfg"]
         (folder / "lib").mkdir()

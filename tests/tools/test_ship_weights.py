@@ -53,14 +53,15 @@ def bundle(tmp_path: Path) -> Path:
 
 def test_weights_and_their_card(run: Path, bundle: Path) -> None:
     ship_weights.main([str(run), str(bundle), *SAYS])
-    story = json.loads((bundle / "models" / "provenance.json").read_text())
-    assert story["sha256"] == hashlib.sha256((bundle / "models" / "model.pt").read_bytes()).hexdigest()
-    assert story["held_out"] == {"val_loss": 0.5, "accuracy": 0.75}
-    assert {key: story[key] for key in ("steps", "epochs", "seed", "training_cases", "bundle_version")} == {
+    provenance = json.loads((bundle / "models" / "provenance.json").read_text())
+    assert provenance["sha256"] == hashlib.sha256((bundle / "models" / "model.pt").read_bytes()).hexdigest()
+    assert provenance["held_out"] == {"val_loss": 0.5, "accuracy": 0.75}
+    keys = ("steps", "epochs", "seed", "training_cases", "bundle_version")
+    assert {key: provenance[key] for key in keys} == {
         "steps": 10, "epochs": 1, "seed": 3, "training_cases": 2, "bundle_version": "1.2.3"
     }  # fmt: skip
     card = (bundle / "models" / "README.md").read_text()
-    for text in ("made-up bodies", "CC0", "train it", story["sha256"], "| accuracy | 0.75 |"):
+    for text in ("made-up bodies", "CC0", "train it", provenance["sha256"], "| accuracy | 0.75 |"):
         assert text in card
 
 
@@ -112,7 +113,7 @@ def test_weights_stay_when_others_cannot_be_written(
 
 @pytest.mark.parametrize("shipped", BUNDLES, ids=lambda path: path.name)
 def test_shipped_weights(shipped: Path) -> None:
-    """They are the ones that their card tells of, load as plain data, and are handed over whole."""
+    """The ones that their model card describes; they load as plain data and are transferred completely."""
     file = shipped / "models" / "model.pt"
     assert file.stat().st_size < 25e6
     assert check_provenance(file.parent)

@@ -143,7 +143,7 @@ def test_paths_that_are_relative_are_none(bundle: Path) -> None:
 
 def test_zip_of_another_version_or_digest(packed: Path, bundle: Path, tmp_path: Path) -> None:
     other = Path(shutil.copy(packed, tmp_path / "vectorpose_v0.2.0.zip"))
-    assert set(failed(bundle, other)) == {"archive", "versions"}  # no digest beside it
+    assert set(failed(bundle, other)) == {"archive", "versions"}  # no digest next to it
     (tmp_path / f"{other.name}.sha256").write_text(f"{'0' * 64}  {other.name}\n")
     assert hashlib.sha256(packed.read_bytes()).hexdigest() in failed(bundle, other)["archive"]
 
@@ -245,7 +245,7 @@ def test_environment_is_made_once_for_each_set(tmp_path: Path, monkeypatch: pyte
         runs.clean_environment(folder, ["a==3"], tmp_path)
     left = next(place for place in folder.iterdir() if not (place / runs.STAMP).read_text())
     (left / "half").touch()
-    runs.clean_environment(folder, ["a==3"], tmp_path)  # the next call begins anew
+    runs.clean_environment(folder, ["a==3"], tmp_path)  # the next call starts again
     assert calls[-1] == calls[-2]
     assert not (left / "half").exists()
     foreign = tmp_path / "mine"

@@ -161,7 +161,7 @@ def test_stopped_while_torch_saves(whole, tmp_path, moment, code, line):
 
 
 def test_killed_between_best_and_first_epoch_checkpoint(whole, tmp_path):
-    """best.pt is there and no epoch checkpoint: the resumed run begins anew."""
+    """best.pt is there and no epoch checkpoint: the resumed run starts again from the beginning."""
     Run(tmp_path, Kill(2))()
     (tmp_path / "epoch_0001.pt").unlink()
     assert Run(tmp_path, resume=True)().losses.values == whole[0].losses.values
@@ -196,7 +196,7 @@ def test_no_good_checkpoint_left(tmp_path):
 
 
 def test_a_bad_newer_file_does_not_cost_the_good_ones(tmp_path):
-    """keep = 2: epochs 1 and 2 stay beside a broken epoch 9."""
+    """keep = 2: epochs 1 and 2 stay next to a broken epoch 9."""
     Run(tmp_path, Kill(2))()
     (tmp_path / "epoch_0009.pt").write_bytes(b"")
     Run(tmp_path, Kill(3), resume=True)()

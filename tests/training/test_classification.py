@@ -58,7 +58,7 @@ def test_tables(tmp_path):
     evaluator = Engine(step)
     ClassMetrics(str(tmp_path / "run"), ["x", "y", "z"]).attach(evaluator)
     evaluator.run([[{"id": "a"}], [{"id": "b"}]])
-    evaluator.run([[{"id": "a"}], [{"id": "b"}]])  # a second validation starts anew
+    evaluator.run([[{"id": "a"}], [{"id": "b"}]])  # a second validation starts again
     rows = table(tmp_path / "run" / "classification.csv")
     assert [(r["case"], r["class"], r["predicted"]) for r in rows] == [("a", "y", "y"), ("b", "z", "x")]
     assert [float(rows[0][f"p_{n}"]) for n in "xyz"] == pytest.approx([0.25, 0.75, 0], abs=1e-4)

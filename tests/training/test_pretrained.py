@@ -351,7 +351,7 @@ def test_another_window_of_intensities_is_reported(caplog):
     check_window(Path("best.pt"), here, {"percentiles": [1, 99]})
     check_window(Path("best.pt"), {"mean_maximum": [-1, 1]}, here)
     assert not caplog.messages
-    check_window(Path("best.pt"), there, {"window": 40})  # told in full by whoever scales the intensities
+    check_window(Path("best.pt"), there, {"window": 40})  # reported in full by what scales the intensities
     for one, other in ((there, here), (here, there), (there, {"window": [0, 80]})):
         caplog.clear()
         check_window(Path("best.pt"), one, other)

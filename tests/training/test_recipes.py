@@ -227,7 +227,7 @@ def test_groups_of_a_loaded_network(tmp_path):
 
 @pytest.mark.parametrize("value", [-1, True])
 def test_bad_freeze_encoder_epochs(value):
-    with pytest.raises(UserError, match=rf"freeze_encoder_epochs: found {value!r}, expected a whole number"):
+    with pytest.raises(UserError, match=rf"freeze_encoder_epochs: found {value!r}, expected an integer"):
         FreezeEncoder(network_of(), value)
 
 
@@ -241,8 +241,8 @@ def test_bad_rates(value):
 
 def test_an_encoder_that_is_not_named():
     network = network_of()
-    network.backbone.beside_encoder = ()
-    with pytest.raises(UserError, match="freeze_encoder_epochs: UNet does not say what is `beside_encoder`"):
+    network.backbone.outside_encoder = ()
+    with pytest.raises(UserError, match="freeze_encoder_epochs: UNet does not say what is `outside_encoder`"):
         FreezeEncoder(network, 1)
     FreezeEncoder(network, 0)
 

@@ -128,7 +128,7 @@ def test_known_nested_key(config, tmp_path, overrides, written) -> None:
 
 
 def test_unknown_key_without_the_command_line(config, tmp_path) -> None:
-    """Another program's workflow: the keys of every file beside the first one are known."""
+    """Another program's workflow: the keys of every file next to the first one are known."""
     (config.parent / "other.yaml").write_text("extra: 1\n")
     keys = {"config_file": str(config), "logging_file": False, "output_dir": str(tmp_path / "run")}
     workflow = ConfigWorkflow(**keys, extra=2)
@@ -176,7 +176,7 @@ def test_several_processes_are_started_by_torchrun(monkeypatch) -> None:
 
 @pytest.mark.parametrize("seed", [-1, True])
 def test_bad_seed(config, seed) -> None:
-    assert refusal(config, seed=seed) == f"seed: found {seed}, expected a whole number from 0"
+    assert refusal(config, seed=seed) == f"seed: found {seed}, expected an integer from 0"
 
 
 @pytest.mark.parametrize("value", ["false", "True", 0])
@@ -199,7 +199,7 @@ def test_an_expression_may_be_true_or_false(config, tmp_path) -> None:
         ({"device": "gpu"}, "device: found 'gpu', expected cpu, cuda or cuda:0"),
         ({"rates": {"learning_rate": 0}}, "learning_rate: found 0, expected a number above 0"),
         ({"rates": {"learning_rate": "0.1x"}}, "learning_rate: found '0.1x', expected a number above 0"),
-        ({"counts": {"val_interval": 0}}, "val_interval: found 0, expected a whole number from 1"),
+        ({"counts": {"val_interval": 0}}, "val_interval: found 0, expected an integer from 1"),
     ],
 )
 def test_bad_values_are_refused_before_anything_is_written(tmp_path, arguments, message) -> None:
@@ -260,7 +260,7 @@ def test_finish_without_files(tmp_path, caplog) -> None:
     assert caplog.messages == [f"done: {tmp_path}"]
 
 
-def test_interruption_tells_how_to_go_on(config, tmp_path, capsys) -> None:
+def test_interruption_says_how_to_continue(config, tmp_path, capsys) -> None:
     begin(str(tmp_path), seed=0)  # outside a configuration
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert capsys.readouterr().err == "\nstopped\n"
@@ -269,7 +269,7 @@ def test_interruption_tells_how_to_go_on(config, tmp_path, capsys) -> None:
     assert "--resume True" in capsys.readouterr().err
 
 
-def test_an_error_is_told_once_in_the_terminal_and_kept_in_the_log(config, tmp_path, caplog) -> None:
+def test_an_error_is_reported_once_in_the_terminal_and_kept_in_the_log(config, tmp_path, caplog) -> None:
     broken = (
         "broken: {_target_: ignite.engine.Engine, process_function: '$lambda engine, batch: 1 / batch'}\n"
     )
@@ -296,7 +296,7 @@ def test_two_sizes(value, sizes) -> None:
 
 @pytest.mark.parametrize("value", [0, -8, [], [16, 16], [16] * 4, [16, 0, 16]])
 def test_other_sizes_are_refused_by_name(value) -> None:
-    with pytest.raises(UserError, match=r"^roi_size: found .*, expected one whole number of voxels or three"):
+    with pytest.raises(UserError, match=r"^roi_size: found .*, expected one number of voxels or three"):
         spatial_size(value)
 
 
@@ -338,14 +338,14 @@ finalize:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("max_epochs", 0, "max_epochs: found 0, expected a whole number from 1, or null"),
-        ("max_steps", 0, "max_steps: found 0, expected a whole number from 1, or null"),
+        ("max_epochs", 0, "max_epochs: found 0, expected an integer from 1, or null"),
+        ("max_steps", 0, "max_steps: found 0, expected an integer from 1, or null"),
         ("learning_rate", -1, "learning_rate: found -1, expected a number above 0"),
         ("device", "gpu", "device: found 'gpu', expected cpu, cuda or cuda:0"),
         ("profile", "large", "profile: found 'large', expected one of small"),
-        ("seed", -1, "seed: found -1, expected a whole number from 0"),
+        ("seed", -1, "seed: found -1, expected an integer from 0"),
         ("precision", "fp16", "precision: found 'fp16', expected auto, bf16 or fp32"),
-        ("freeze_encoder_epochs", -1, "freeze_encoder_epochs: found -1, expected a whole number from 0"),
+        ("freeze_encoder_epochs", -1, "freeze_encoder_epochs: found -1, expected an integer from 0"),
         (
             "backbone_learning_rate",
             "x",

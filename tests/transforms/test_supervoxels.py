@@ -147,7 +147,7 @@ def test_labels_are_on_the_device_of_the_volume(calls):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_segments": 0}, "n_segments: found 0, expected a whole number of 1 or more"),
+        ({"n_segments": 0}, "n_segments: found 0, expected an integer of 1 or more"),
         ({"compactness": -1.0}, "compactness: found -1.0, expected a number above 0"),
         ({"backend": "itk"}, "backend: found 'itk', expected one of torch, skimage"),
         ({"spacing": "cm"}, "slic_spacing: found 'cm', expected one of mm, voxels"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretext3d.checking import is_whole
+from pretext3d.checking import is_integer
 from pretext3d.data.faults import (
     EMPTY,
     GEOMETRY,
@@ -85,7 +85,7 @@ def as_channels(channels: int | Sequence[int] | None) -> list[int] | None:
     if channels is None:
         return None
     found = [channels] if isinstance(channels, int) else list(channels)
-    if not found or not all(is_whole(c) and c >= 0 for c in found) or len(set(found)) < len(found):
+    if not found or not all(is_integer(c) and c >= 0 for c in found) or len(set(found)) < len(found):
         raise UserError(
             f"channels: found {channels!r}, expected distinct indices from 0, or null for all channels"
         )
@@ -256,7 +256,7 @@ def plane_fault(case: Case, facts: VolumeFacts, slices: Slices | None) -> str:
         size = "x".join(map(str, facts.shape))
         return "" if slices else f"{VOLUME}: {size} voxels, not a single slice; {USE_SLICES} uses its slices"
     axis, index = case.get("slice_axis", 2), case["slice"]
-    if axis not in (0, 1, 2) or not is_whole(index) or not 0 <= index < shape[axis]:
+    if axis not in (0, 1, 2) or not is_integer(index) or not 0 <= index < shape[axis]:
         return f"{SLICE}: {index} along axis {axis}, the volume is {'x'.join(map(str, shape))} along x y z"
     return ""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretext3d.checking import brief, is_number, is_whole
+from pretext3d.checking import brief, is_integer, is_number
 from pretext3d.data.declared import NOTHING_DECLARED, DeclaredLabels, read_labels
 from pretext3d.errors import UserError
 
@@ -181,9 +181,9 @@ def is_path(value: Any) -> bool:
         return False
 
 
-def is_text_or_whole(value: Any) -> bool:
-    """Whether a value is a name: text, or a whole number."""
-    return is_whole(value) or (isinstance(value, str) and value.isprintable())
+def is_text_or_integer(value: Any) -> bool:
+    """Whether a value is a name: text, or an integer."""
+    return is_integer(value) or (isinstance(value, str) and value.isprintable())
 
 
 def is_point(value: Any) -> bool:
@@ -199,12 +199,12 @@ def is_plain(value: Any) -> bool:
 
 # what an entry's fields hold: a check, and what it expects
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "fold": (is_whole, "a whole number"),
-    "subject": (is_text_or_whole, "text or a whole number"),
-    "class": (lambda v: is_text_or_whole(v) or is_number(v) or isinstance(v, bool), "text or a number"),
+    "fold": (is_integer, "an integer"),
+    "subject": (is_text_or_integer, "text or an integer"),
+    "class": (lambda v: is_text_or_integer(v) or is_number(v) or isinstance(v, bool), "text or a number"),
     "landmark": (is_point, "[x, y, z] in world mm"),
-    "slice": (lambda v: is_whole(v) and v >= 0, "a whole number from 0"),
-    "slice_axis": (lambda v: is_whole(v) and 0 <= v <= 2, "0, 1 or 2"),
+    "slice": (lambda v: is_integer(v) and v >= 0, "an integer from 0"),
+    "slice_axis": (lambda v: is_integer(v) and 0 <= v <= 2, "0, 1 or 2"),
 }
 # fields that the cases get here, and no datalist may give
 OURS = {

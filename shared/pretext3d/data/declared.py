@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pretext3d.checking import brief, is_whole
+from pretext3d.checking import brief, is_integer
 from pretext3d.data.labels import MAX_CLASSES, MAX_VALUE, LabelMap
 from pretext3d.data.regions import ordered_regions
 from pretext3d.errors import UserError
@@ -68,7 +68,7 @@ def read_labels(declared: Any, order: Any, where: str) -> DeclaredLabels:
         name, given = (value, key) if msd else (key, value)
         number = int(given) if msd and re.fullmatch(r"[0-9]{1,5}", given) else given
         values = number if isinstance(number, list) else [number]
-        if not values or not all(is_whole(v) and 0 <= v <= MAX_VALUE for v in values):
+        if not values or not all(is_integer(v) and 0 <= v <= MAX_VALUE for v in values):
             raise UserError(f"{where}: labels: {brief(key)} is {brief(value)}, {expected}")
         if not name.isprintable():
             raise UserError(f"{where}: labels: found the name {brief(name)}, expected printable text")
@@ -87,7 +87,7 @@ def read_labels(declared: Any, order: Any, where: str) -> DeclaredLabels:
         regions = {name or f"region {i}": values for i, (name, values) in enumerate(sets) if values != [0]}
         if order is None:
             order = []
-        if not isinstance(order, list) or not all(is_whole(v) for v in order):
+        if not isinstance(order, list) or not all(is_integer(v) for v in order):
             raise UserError(
                 f"{where}: regions_class_order is {brief(order)}, expected a list of label values"
             )

@@ -12,7 +12,7 @@ import numpy as np
 
 from pretext3d.data.faults import GEOMETRY, UNREADABLE, BadFileError
 
-__all__ = ["first_item", "needed", "numbers", "plain", "text", "values", "whole"]
+__all__ = ["first_item", "integer", "needed", "numbers", "plain", "text", "values"]
 
 NO_GEOMETRY = "no geometry"
 
@@ -87,8 +87,8 @@ def needed(data: Any, keyword: str, count: int) -> tuple[float, ...]:
     return found
 
 
-def whole(data: Any, keyword: str, otherwise: int = 0) -> int:
-    """A whole number, 1 or more.
+def integer(data: Any, keyword: str, otherwise: int = 0) -> int:
+    """An integer, 1 or more.
 
     Raises:
         BadFileError: If it is missing without a default, or below 1.

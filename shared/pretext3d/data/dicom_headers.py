@@ -18,13 +18,13 @@ import numpy as np
 from pretext3d.data.dicom_elements import (
     NO_GEOMETRY,
     first_item,
+    integer,
     needed,
     numbers,
     plain,
     tag_of,
     text,
     values,
-    whole,
 )
 from pretext3d.data.dicom_files import kind_of, missing_decoder, open_dataset
 from pretext3d.data.faults import GEOMETRY, UNREADABLE, BadFileError
@@ -203,9 +203,11 @@ def check_pixels(data: Any, left: int) -> None:
         raise BadFileError(MOSAIC, detail)
     if not syntax.is_compressed and not syntax.is_deflated:
         halved = values(data, "PhotometricInterpretation") == ("YBR_FULL_422",)
-        samples = 2 if halved else whole(data, "SamplesPerPixel", 1)
-        count = whole(data, "Rows") * whole(data, "Columns") * samples * whole(data, "NumberOfFrames", 1)
-        expected = count * whole(data, "BitsAllocated") // 8
+        samples = 2 if halved else integer(data, "SamplesPerPixel", 1)
+        count = (
+            integer(data, "Rows") * integer(data, "Columns") * samples * integer(data, "NumberOfFrames", 1)
+        )
+        expected = count * integer(data, "BitsAllocated") // 8
         if left < expected:
             detail = f"cut short: {max(left, 0)} bytes of voxels, expected {expected} by the header"
             raise BadFileError(UNREADABLE, detail)
@@ -213,7 +215,7 @@ def check_pixels(data: Any, left: int) -> None:
 
 def without_position(header: Header, data: Any) -> Header:
     """The header of an image that does not state where it lies: a single one may be a picture in 2D."""
-    count = whole(data, "NumberOfFrames", 1)
+    count = integer(data, "NumberOfFrames", 1)
     if count > 1:
         detail = f"a multi-frame file of {count} frames that does not state where they lie"
         return header._replace(problem=NO_GEOMETRY, detail=detail)
@@ -230,7 +232,7 @@ def frames_of(file: str, data: Any) -> Iterator[Frame]:
     Raises:
         BadFileError: If an element is missing or invalid.
     """
-    count = whole(data, "NumberOfFrames", 1)
+    count = integer(data, "NumberOfFrames", 1)
     shared = first_item("SharedFunctionalGroupsSequence", data)
     groups = values(data, "PerFrameFunctionalGroupsSequence")
     if shared is None and not groups:
@@ -271,10 +273,10 @@ def plane_of(data: Any, spacing: tuple[float, ...], orientation: tuple[float, ..
         BadFileError: For a spacing that is not positive, or directions that are not perpendicular units.
     """
     photometric = str(plain(data, "PhotometricInterpretation") or "MONOCHROME2")
-    channels = 3 if photometric == "PALETTE COLOR" else whole(data, "SamplesPerPixel", 1)
+    channels = 3 if photometric == "PALETTE COLOR" else integer(data, "SamplesPerPixel", 1)
     thickness = numbers(measures, "SliceThickness", 1) or (1.0,)
     scout = "LOCALIZER" in values(data, "ImageType")
-    size = whole(data, "Rows"), whole(data, "Columns")
+    size = integer(data, "Rows"), integer(data, "Columns")
     return checked(
         Plane(*size, channels, photometric, spacing, orientation, max(thickness[0], 0.0) or 1.0, scout)
     )

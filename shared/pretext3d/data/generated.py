@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import Compose
 
-from pretext3d.checking import whole_number
+from pretext3d.checking import integer
 from pretext3d.data.keyed import KeyedItems
 from pretext3d.errors import UserError
 
@@ -48,7 +48,7 @@ class GeneratedItems(KeyedItems):
     ) -> None:
         if not callable(generate):
             raise UserError(f"generate: found {generate!r}, expected a function of a generator and a key")
-        whole_number("num_items", num_items, minimum=1, expected="a whole number from 1")
+        integer("num_items", num_items, minimum=1, expected="an integer from 1")
         transform = transform if transform is not None else Compose([])
         super().__init__(data=range(num_items), transform=transform, random=transform, seed=seed)
         self.generate = generate

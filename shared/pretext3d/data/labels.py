@@ -1,6 +1,6 @@
 """Values in label files, and what a network learns from them: classes, or regions that may overlap.
 
-A label file holds a whole number per voxel, 0 for the background: 0 and 255, or 0, 1, 2 and 4 (BraTS). A
+A label file holds an integer per voxel, 0 for the background: 0 and 255, or 0, 1, 2 and 4 (BraTS). A
 network has classes 0, 1, 2, ... without gaps. `LabelMap` has both: loading turns values into classes, and
 results are written with values again. Its plain form, a dictionary, is what a configuration and a
 checkpoint's record hold.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretext3d.checking import brief, is_whole
+from pretext3d.checking import brief, is_integer
 from pretext3d.data.regions import check_regions
 from pretext3d.errors import UserError
 
@@ -24,7 +24,7 @@ __all__ = ["MAX_CLASSES", "MAX_VALUE", "LabelMap", "recorded_labels", "whole_val
 
 MAX_VALUE = 65535  # largest value in a label file: two bytes per voxel
 MAX_CLASSES = 256  # background included: one byte per voxel
-TOLERANCE = 1e-4  # distance of a value from a whole number that scaling in the file's header may cause
+TOLERANCE = 1e-4  # distance of a value from an integer that scaling in the file's header may cause
 RELATIVE_TOLERANCE = 1e-6  # the same, as a fraction of the value: a few steps of float32
 
 
@@ -35,13 +35,13 @@ def whole_values(array: NDArray[Any]) -> tuple[NDArray[Any], str]:
         array: Voxels, scaled as the file says.
 
     Returns:
-        Whole numbers from 0 to 65535 (uint16), of the array's shape; empty where there is a fault.
+        Integers from 0 to 65535 (uint16), of the array's shape; empty where there is a fault.
 
     Examples:
         >>> whole_values(np.array([0, 254.99998], dtype=np.float32))
         (array([  0, 255], dtype=uint16), '')
         >>> whole_values(np.array([0, 0.5]))[1]
-        '0.5, expected whole numbers'
+        '0.5, expected integers'
     """
     nothing = np.empty(0, np.uint16)
     if array.dtype.kind == "f":
@@ -50,7 +50,7 @@ def whole_values(array: NDArray[Any]) -> tuple[NDArray[Any], str]:
         rounded = np.rint(array)
         off = np.abs(rounded - array) > TOLERANCE + RELATIVE_TOLERANCE * np.abs(rounded)
         if off.any():
-            return nothing, f"{float(array[off].flat[0]):g}, expected whole numbers"
+            return nothing, f"{float(array[off].flat[0]):g}, expected integers"
         array = rounded
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > MAX_VALUE:
@@ -59,8 +59,8 @@ def whole_values(array: NDArray[Any]) -> tuple[NDArray[Any], str]:
 
 
 def is_values(value: Any) -> bool:
-    """Whether a value is a list of whole numbers."""
-    return isinstance(value, list | tuple) and all(is_whole(v) for v in value)
+    """Whether a value is a list of integers."""
+    return isinstance(value, list | tuple) and all(is_integer(v) for v in value)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class LabelMap:
         """The class of each voxel of a label as loaded.
 
         Raises:
-            UserError: voxels that are not whole numbers, or values that no class has.
+            UserError: voxels that are not integers, or values that no class has.
 
         Examples:
             >>> LabelMap((0, 1, 2, 4)).classes(np.array([4.0, 0.0, 1.0]))

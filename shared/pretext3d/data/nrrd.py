@@ -208,7 +208,7 @@ def _segments(fields: dict[str, Any]) -> dict[int, str]:
         try:
             value = int(str(found))
         except ValueError:
-            raise BadFileError(UNREADABLE, f"{key} is {found!r}, expected a whole number") from None
+            raise BadFileError(UNREADABLE, f"{key} is {found!r}, expected an integer") from None
         name = str(fields.get(match[1] + "Name") or fields.get(match[1] + "ID") or f"segment {value}")
         layer = str(fields.get(match[1] + "Layer", "0"))
         layers.setdefault(layer, []).append(value)

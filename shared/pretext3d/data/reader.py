@@ -18,7 +18,7 @@ from monai.data import MetaTensor
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from pretext3d.checking import is_whole
+from pretext3d.checking import is_integer
 from pretext3d.data import metaimage, nrrd
 from pretext3d.data.dicom import is_dicom, open_stack
 from pretext3d.data.dicom_pixels import read_voxels
@@ -68,10 +68,10 @@ def check_frames(frames: Any) -> Frames:
     """
     if frames is None or (isinstance(frames, str) and frames in ("first", "mean", "channels")):
         return frames
-    listed = [frames] if is_whole(frames) else frames
+    listed = [frames] if is_integer(frames) else frames
     if isinstance(listed, Sequence) and not isinstance(listed, str) and listed:
         found = list(listed)
-        if all(is_whole(n) and n >= 0 for n in found) and len(set(found)) == len(found):
+        if all(is_integer(n) and n >= 0 for n in found) and len(set(found)) == len(found):
             return found
     raise UserError(
         f"frames: found {frames!r}, expected first, mean, channels, distinct indices from 0, or null"

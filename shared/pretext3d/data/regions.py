@@ -7,7 +7,7 @@ each over the ones before, with one value per region: nnU-Net's regions_class_or
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pretext3d.checking import brief, is_whole
+from pretext3d.checking import brief, is_integer
 from pretext3d.errors import UserError
 
 __all__ = ["check_regions", "check_sets", "ordered_regions"]
@@ -32,7 +32,7 @@ def check_regions(regions: Mapping[str, Sequence[int]], order: Sequence[int], va
     """
     check_sets(regions, values)
     sets = list(regions.items())
-    own = [is_whole(v) and v in one for v, (_, one) in zip(order, sets, strict=False)]
+    own = [is_integer(v) and v in one for v, (_, one) in zip(order, sets, strict=False)]
     if len(order) != len(sets) or not all(own):
         raise UserError(
             f"regions_class_order: found {brief(list(order))}, expected {len(sets)} label values, one of "
@@ -77,7 +77,7 @@ def check_sets(regions: Any, values: Sequence[int]) -> None:
             "values above 0"
         )
     for name, chosen in regions.items():
-        if not chosen or not all(is_whole(v) and v in values and v > 0 for v in chosen):
+        if not chosen or not all(is_integer(v) and v in values and v > 0 for v in chosen):
             raise UserError(
                 f"regions: {name} is {brief(list(chosen))}, expected some of the label values {known}"
             )
@@ -102,7 +102,7 @@ def ordered_regions(
         ({'WT': (1, 2, 4), 'TC': (1, 4), 'ET': (4,)}, (2, 1, 4))
     """
     check_sets(regions, values)
-    if order is not None and not (isinstance(order, list | tuple) and all(map(is_whole, order))):
+    if order is not None and not (isinstance(order, list | tuple) and all(map(is_integer, order))):
         raise UserError(
             f"regions_class_order: found {brief(order)}, expected a list of label values, or null"
         )

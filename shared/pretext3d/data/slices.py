@@ -21,7 +21,7 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from pretext3d.checking import is_whole
+from pretext3d.checking import is_integer
 from pretext3d.data import reader
 from pretext3d.data.dataset import file_stamp
 from pretext3d.data.images import is_picture
@@ -72,7 +72,7 @@ def check_slices(slices: Any, spatial_dims: int) -> Slices | None:
         )
     known = isinstance(slices, Mapping) and set(slices) <= {"axis", "every"}
     axis, every = (slices.get("axis", 2), slices.get("every", 1)) if known else (None, None)
-    if not is_whole(axis) or not is_whole(every) or axis not in (0, 1, 2) or every < 1:
+    if not is_integer(axis) or not is_integer(every) or axis not in (0, 1, 2) or every < 1:
         raise UserError(f"slices: found {slices!r}, expected {{axis: 0, 1 or 2 (x, y, z), every: 1 or more}}")
     return Slices(axis, every)
 

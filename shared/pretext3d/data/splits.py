@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretext3d.checking import is_whole, number, whole_number
+from pretext3d.checking import integer, is_integer, number
 from pretext3d.data.reader import files_of_volume
 from pretext3d.data.subjects import by_subject, person_of, subject_of, volume_of
 from pretext3d.errors import UserError
@@ -75,8 +75,8 @@ def split_cases(
     """
     number("val_fraction", val_fraction, 0, 1, high_open=True)
     number("test_fraction", test_fraction, 0, 1, high_open=True)
-    if fold is not None and not is_whole(fold):
-        raise UserError(f"fold: found {fold!r}, expected a whole number, or null for the seeded split")
+    if fold is not None and not is_integer(fold):
+        raise UserError(f"fold: found {fold!r}, expected an integer, or null for the seeded split")
     sources: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         sources[case.get("source", "")].append(case)
@@ -178,7 +178,7 @@ def labelled_subset(
         UserError: For a fraction outside of (0, 1], or more subjects than there are.
     """
     number("label_fraction", label_fraction, 0, 1, low_open=True)
-    whole_number("num_labelled", num_labelled, minimum=0, expected="0 (all) or a number of subjects")
+    integer("num_labelled", num_labelled, minimum=0, expected="0 (all) or a number of subjects")
     groups = list(by_subject(cases).values())
     if num_labelled > len(groups):
         raise UserError(

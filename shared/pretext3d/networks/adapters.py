@@ -50,7 +50,7 @@ class SwinUNETRBackbone(Backbone):
         UserError: If feature_size is not a multiple of 12, or einops is not installed.
     """
 
-    beside_encoder = (
+    outside_encoder = (
         "encoder1", "encoder2", "encoder3", "encoder4",
         "decoder5", "decoder4", "decoder3", "decoder2", "decoder1",
     )  # fmt: skip
@@ -130,7 +130,7 @@ class UNETRBackbone(Backbone):
     """
 
     position_keys = ("vit.patch_embedding.position_embeddings",)
-    beside_encoder = (
+    outside_encoder = (
         "encoder1", "encoder2", "encoder3", "encoder4", "decoder5", "decoder4", "decoder3", "decoder2",
     )  # fmt: skip
 
@@ -275,7 +275,7 @@ class DynUNetBackbone(Backbone):
         UserError: For a roi_size that `plan_strides` refuses, or invalid strides.
     """
 
-    beside_encoder = ("upsamples",)
+    outside_encoder = ("upsamples",)
 
     def __init__(
         self,
@@ -288,7 +288,7 @@ class DynUNetBackbone(Backbone):
         levels = [list(stride) for stride in strides] if strides else plan_strides(sizes)
         if len(levels) < 3 or max(levels[0]) > 1 or any(len(s) != spatial_dims or min(s) < 1 for s in levels):
             raise UserError(
-                f"strides: found {levels}, expected 3 or more levels of {spatial_dims} whole numbers, "
+                f"strides: found {levels}, expected 3 or more levels of {spatial_dims} integers, "
                 "the first all ones"
             )
         total = [levels[0]]
@@ -338,7 +338,7 @@ class SegResNetBackbone(Backbone):
         UserError: If init_filters is not a multiple of 8.
     """
 
-    beside_encoder = ("up_samples", "up_layers", "conv_final")
+    outside_encoder = ("up_samples", "up_layers", "conv_final")
 
     def __init__(self, in_channels: int, init_filters: int = 32, spatial_dims: int = 3) -> None:
         if not isinstance(init_filters, int) or init_filters < 8 or init_filters % 8:

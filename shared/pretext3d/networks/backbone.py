@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import per_axis, whole_number
+from pretext3d.checking import integer, per_axis
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
 
@@ -43,14 +43,14 @@ class Backbone(nn.Module, ABC):
             transfer of weights to another roi_size resamples them.
         encodes_any_size: Whether `encode` also takes sizes that are not multiples of the strides; its maps
             round up.
-        beside_encoder: Submodules that the coarsest map does not depend on: the decoder, blocks of skips.
+        outside_encoder: Submodules that the coarsest map does not depend on: the decoder, blocks of skips.
 
     Raises:
         UserError: If in_channels or spatial_dims are invalid.
     """
 
     position_keys: tuple[str, ...] = ()
-    beside_encoder: tuple[str, ...] = ()
+    outside_encoder: tuple[str, ...] = ()
     encodes_any_size: bool = False
 
     def __init__(
@@ -64,7 +64,7 @@ class Backbone(nn.Module, ABC):
         min_voxels: int = 1,
     ) -> None:
         super().__init__()
-        whole_number("in_channels", in_channels, minimum=1)
+        integer("in_channels", in_channels, minimum=1)
         check_spatial_dims(spatial_dims)
         self.in_channels = int(in_channels)
         self.spatial_dims = int(spatial_dims)
@@ -98,22 +98,22 @@ class Backbone(nn.Module, ABC):
         return self.decode(self.encode(x))
 
     def train_encoder_only(self) -> "Backbone":
-        """Freeze `beside_encoder`, for a task that reads only the coarsest map, and state this in `record`.
+        """Freeze `outside_encoder`, for a task that reads only the coarsest map, and state this in `record`.
 
         Several processes then do not wait for gradients that never arrive, and weights that were never
         trained are not transferred.
 
         Raises:
-            UserError: If the class does not define `beside_encoder`.
+            UserError: If the class does not define `outside_encoder`.
         """
-        if not self.beside_encoder:
+        if not self.outside_encoder:
             raise UserError(
-                f"encoder: {type(self).__name__} does not define `beside_encoder`; expected the names "
+                f"encoder: {type(self).__name__} does not define `outside_encoder`; expected the names "
                 "of the submodules that its coarsest map does not depend on (its decoder)"
             )
-        for name in self.beside_encoder:
+        for name in self.outside_encoder:
             self.get_submodule(name).requires_grad_(False)
-        self.record["untrained"] = list(self.beside_encoder)
+        self.record["untrained"] = list(self.outside_encoder)
         return self
 
     def map_sizes(self, roi_size: Sequence[int]) -> list[tuple[int, ...]]:
@@ -176,6 +176,6 @@ def check_sizes(roi_size: Sequence[Any] | np.ndarray, spatial_dims: int) -> list
         >>> check_sizes(np.array([96, 96]), spatial_dims=2)
         [96, 96]
     """
-    expected = f"{spatial_dims} whole numbers of 1 or more"
+    expected = f"{spatial_dims} integers of 1 or more"
     given = roi_size if isinstance(roi_size, str) else list(roi_size)
     return list(per_axis("roi_size", given, spatial_dims, single=False, expected=expected))

@@ -3,7 +3,7 @@
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import whole_number
+from pretext3d.checking import integer
 from pretext3d.networks.backbone import Backbone
 
 __all__ = ["ClassificationNet"]
@@ -22,7 +22,7 @@ class ClassificationNet(nn.Module):
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
-        whole_number("num_classes", num_classes, minimum=2)
+        integer("num_classes", num_classes, minimum=2)
         self.backbone = backbone.train_encoder_only()
         self.head = nn.Linear(backbone.feature_channels[-1], num_classes)
 

@@ -25,7 +25,7 @@ from monai.networks.nets import resnet as monai_resnet
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import whole_number
+from pretext3d.checking import integer
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 
@@ -86,7 +86,7 @@ class ResNet(Backbone):
         UserError: For another depth, or an invalid width or detail.
     """
 
-    beside_encoder = ("detail", "decoder")
+    outside_encoder = ("detail", "decoder")
     encodes_any_size = True
 
     def __init__(
@@ -95,7 +95,7 @@ class ResNet(Backbone):
         if depth not in DEPTHS:
             raise UserError(f"depth: found {depth!r}, expected one of {', '.join(map(str, DEPTHS))}")
         for key, value in (("width", width), ("detail", detail)):
-            whole_number(key, value, minimum=1)
+            integer(key, value, minimum=1)
         block, layers = DEPTHS[depth]
         expansion = 4 if block == "bottleneck" else 1
         super().__init__(

@@ -5,7 +5,7 @@ from monai.networks.layers.factories import Conv
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import whole_number
+from pretext3d.checking import integer
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 
@@ -37,7 +37,7 @@ class SegmentationNet(nn.Module):
 
     def __init__(self, backbone: Backbone, num_classes: int, decoder: str = "") -> None:
         super().__init__()
-        whole_number("num_classes", num_classes, minimum=1)
+        integer("num_classes", num_classes, minimum=1)
         if decoder not in DECODERS:
             raise UserError(f"decoder: found {decoder!r}, expected '' (the encoder's own) or 'duc'")
         self.decoder = decoder

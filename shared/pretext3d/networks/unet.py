@@ -65,7 +65,7 @@ class UNet(Backbone):
         UserError: For fewer than two levels, an invalid number of channels, or an unknown norm.
     """
 
-    beside_encoder = ("up", "merge")
+    outside_encoder = ("up", "merge")
     encodes_any_size = True
 
     def __init__(
@@ -80,11 +80,11 @@ class UNet(Backbone):
         counts = (convolutions,) * len(channels) if isinstance(convolutions, int) else tuple(convolutions)
         if len(counts) != len(channels) or not all(isinstance(n, int) and n > 0 for n in counts):
             raise UserError(
-                f"convolutions: found {convolutions!r}, expected one whole number, or one for each of the "
+                f"convolutions: found {convolutions!r}, expected one integer, or one for each of the "
                 f"{len(channels)} levels"
             )
         if len(channels) < 2 or not all(isinstance(c, int) and c > 0 for c in channels):
-            raise UserError(f"channels: found {list(channels)}, expected two or more whole numbers")
+            raise UserError(f"channels: found {list(channels)}, expected two or more integers")
         if norm not in NORMS:
             raise UserError(f"norm: found {norm!r}, expected one of {', '.join(NORMS)}")
         if norm == "group" and any(c % 8 for c in channels):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Int, Shaped, Tensor
-from pretext3d.checking import per_axis, whole_number
+from pretext3d.checking import integer, per_axis
 from pretext3d.errors import UserError
 
 __all__ = ["far_permutations", "load_permutations", "minimum_distance", "reorder"]
@@ -61,7 +61,7 @@ def load_permutations(
     Raises:
         UserError: If a file holds something other than permutations, or the seed is not an integer from 0.
     """
-    whole_number("permutations_seed", seed, minimum=0)
+    integer("permutations_seed", seed, minimum=0)
     cells = math.prod(per_axis("grid", grid, spatial_dims))
     for file in sorted(Path(folder).glob("permutations*.json")):
         try:
@@ -94,7 +94,7 @@ def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray
     if cells < 2:
         raise UserError(f"grid: found {cells} cell(s), expected 2 or more")
     most = min(POOL, math.factorial(min(cells, 20)))
-    whole_number("num_permutations", count, 1, most, f"1 to {most} permutations of {cells} cells")
+    integer("num_permutations", count, 1, most, f"1 to {most} permutations of {cells} cells")
     rng = np.random.default_rng([seed, cells])
     pool = _candidates(cells, count, rng)
     if len(pool) < count:

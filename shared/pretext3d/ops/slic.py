@@ -116,7 +116,7 @@ def check_settings(
 ) -> None:
     """Raise a `UserError` for a setting outside its range."""
     for name, number in (("n_segments", n_segments), ("max_iterations", max_iterations)):
-        checking.whole_number(name, number, minimum=1)
+        checking.integer(name, number, minimum=1)
     checking.number("compactness", compactness, low=0, low_open=True)
     if spacing is not None and (len(spacing) != spatial_dims or not all(0 < s < math.inf for s in spacing)):
         raise UserError(f"spacing: found {list(spacing)}, expected {COUNTS[spatial_dims]} lengths above 0")

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretext3d.annotations import Float, Shaped
-from pretext3d.checking import whole_number
+from pretext3d.checking import integer
 from pretext3d.errors import UserError
 from pretext3d.files import draft_folder, sha256_of
 from pretext3d.phantom.anatomy import LABELS, paint_torso
@@ -114,7 +114,7 @@ def write_phantom(
     Raises:
         UserError: If an argument is out of its range, or `root` cannot be written.
     """
-    whole_number("num_cases of the phantom", num_cases, minimum=1, maximum=9999)
+    integer("num_cases of the phantom", num_cases, minimum=1, maximum=9999)
     size, mm = check_grid(seed, 0, size, spacing)
     grid = "x".join(map(str, size)) + "_" + "x".join(f"{step:g}" for step in mm) + "mm"
     folder = Path(root).expanduser() / f"phantom_v{VERSION}_seed{seed}_n{num_cases}_{grid}"
@@ -148,11 +148,9 @@ def check_grid(
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """The size and spacing as tuples, or a `UserError` that names the fault."""
     for name, number in (("seed", seed), ("index", index)):
-        whole_number(f"{name} of the phantom", number, minimum=0)
+        integer(f"{name} of the phantom", number, minimum=0)
     if len(size) != 3 or any(int(n) != n or n < 16 for n in size):
-        raise UserError(
-            f"size of the phantom: found {list(size)}, expected three whole numbers from 16 (voxels)"
-        )
+        raise UserError(f"size of the phantom: found {list(size)}, expected three integers from 16 (voxels)")
     mm = (
         [extent / n for extent, n in zip(FIELD_OF_VIEW, size, strict=True)]
         if spacing is None

@@ -21,7 +21,7 @@ from pretext3d.data.reader import check_frames
 from pretext3d.data.slices import check_slices
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError, one_line
-from pretext3d.publishing.provenance import CARD, MODEL, read_provenance
+from pretext3d.publishing.provenance import MODEL, MODEL_CARD, read_provenance
 from pretext3d.publishing.weights import (
     facts_of,
     metrics_at,
@@ -186,7 +186,7 @@ def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
     ]
     provenance["train"] = sorted({*before.get("train", []), *provenance["train"]})
     write_provenance(folder, provenance)
-    card = folder / CARD
+    card = folder / MODEL_CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else "# Weights\n"
     write_model_file(card, f"{text}\n{trained_on(provenance)}\n".encode())
     logger.info(
@@ -194,11 +194,11 @@ def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
     )
 
 
-def trained_on(story: Mapping[str, Any]) -> str:
+def trained_on(provenance: Mapping[str, Any]) -> str:
     """A line for models/README.md about a further training."""
     return (
-        f"Trained on with {story['training_cases']} cases ({story['data'] or 'not named'}), "
-        f"{story['epochs']} epochs; SHA-256 of `{MODEL}` since: `{story['sha256']}`."
+        f"Trained on with {provenance['training_cases']} cases ({provenance['data'] or 'not named'}), "
+        f"{provenance['epochs']} epochs; SHA-256 of `{MODEL}` since: `{provenance['sha256']}`."
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretext3d.checking import closest_hint, whole_number
+from pretext3d.checking import closest_hint, integer
 from pretext3d.errors import UserError
 from pretext3d.files import sha256_of
 from pretext3d.publishing.archive import (
@@ -110,7 +110,7 @@ def _entry(key: str, value: Any, where: str) -> Entry:
     if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise UserError(f"{where}: {key}: sha256: found {sha256!r}, expected 64 hexadecimal digits")
     for name, size in zip(("size", "unpacked_size"), sizes, strict=True):
-        whole_number(f"{where}: {key}: {name}", size, minimum=0, expected="a number of bytes")
+        integer(f"{where}: {key}: {name}", size, minimum=0, expected="a number of bytes")
     return Entry(*known, source, sha256, *sizes)
 
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pretext3d.checking import is_whole
+from pretext3d.checking import is_integer
 from pretext3d.errors import UserError
 from pretext3d.files import sha256_of
 from pretext3d.publishing.archive import check_version, json_object
 
-__all__ = ["CARD", "MODEL", "PROVENANCE", "check_provenance", "check_story", "read_provenance"]
+__all__ = ["MODEL", "MODEL_CARD", "PROVENANCE", "check_entries", "check_provenance", "read_provenance"]
 
-MODEL, PROVENANCE, CARD = "model.pt", "provenance.json", "README.md"
+MODEL, PROVENANCE, MODEL_CARD = "model.pt", "provenance.json", "README.md"
 
 
 def read_provenance(models_dir: str | Path) -> dict[str, Any]:
@@ -41,35 +41,35 @@ def check_provenance(models_dir: Path) -> str:
         check_same_weights(model)
     if not model.is_file():
         return ""
-    file, card = models_dir / PROVENANCE, models_dir / CARD
-    for path in (file, card):
+    file, model_card = models_dir / PROVENANCE, models_dir / MODEL_CARD
+    for path in (file, model_card):
         if not path.is_file():
             raise UserError(f"{path}: not found; expected the provenance of the weights")
     provenance, digest = read_provenance(models_dir), sha256_of(model)
-    check_story(provenance, str(file))
+    check_entries(provenance, str(file))
     if provenance["sha256"] != digest:
         raise UserError(f"{file}: sha256: found {provenance['sha256']!r}, expected {digest} of {MODEL}")
-    if digest not in card.read_text(encoding="utf-8", errors="replace"):
-        raise UserError(f"{card}: found no SHA-256 of {MODEL}, expected {digest}")
+    if digest not in model_card.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"{model_card}: found no SHA-256 of {MODEL}, expected {digest}")
     return f"{provenance['data']}; {provenance['licence']}; SHA-256 as in the model card"
 
 
-def check_story(story: Mapping[str, Any], where: str) -> None:
+def check_entries(provenance: Mapping[str, Any], where: str) -> None:
     """Make sure that a provenance.json is complete.
 
     Raises:
         UserError: it lacks data, licence, seed, versions, length, metric or SHA-256; begins with `where`.
     """
     for key in ("data", "licence", "sha256"):
-        if not isinstance(story.get(key), str) or not story[key].strip():
-            raise UserError(f"{where}: {key}: found {story.get(key)!r}, expected text")
+        if not isinstance(provenance.get(key), str) or not provenance[key].strip():
+            raise UserError(f"{where}: {key}: found {provenance.get(key)!r}, expected text")
     for key in ("bundle_version", "pretext3d_version"):
-        check_version(story.get(key), f"{where}: {key}")
-    if not _whole(story.get("seed"), 0):
-        raise UserError(f"{where}: seed: found {story.get('seed')!r}, expected a whole number")
-    if not (_whole(story.get("steps"), 1) or _whole(story.get("epochs"), 1)):
-        raise UserError(f"{where}: steps, epochs: found neither, expected a whole number")
-    metrics = story.get("held_out")
+        check_version(provenance.get(key), f"{where}: {key}")
+    if not _is_integer(provenance.get("seed"), 0):
+        raise UserError(f"{where}: seed: found {provenance.get('seed')!r}, expected an integer")
+    if not (_is_integer(provenance.get("steps"), 1) or _is_integer(provenance.get("epochs"), 1)):
+        raise UserError(f"{where}: steps, epochs: found neither, expected an integer")
+    metrics = provenance.get("held_out")
     if not isinstance(metrics, dict) or not metrics:
         raise UserError(f"{where}: held_out: found {metrics!r}, expected the metrics on held-out cases")
     for name, value in metrics.items():
@@ -77,5 +77,5 @@ def check_story(story: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{where}: held_out: {name}: found {value!r}, expected a number")
 
 
-def _whole(value: Any, least: int) -> bool:
-    return is_whole(value) and value >= least
+def _is_integer(value: Any, least: int) -> bool:
+    return is_integer(value) and value >= least

@@ -10,7 +10,7 @@ import math
 
 from ignite.engine import Engine, Events
 
-from pretext3d.checking import whole_number
+from pretext3d.checking import integer
 from pretext3d.errors import UserError
 from pretext3d.ranks import is_first
 
@@ -32,7 +32,7 @@ class RunLength:
         steps_per_epoch: Number of batches L of the data loader, in each process.
 
     Raises:
-        UserError: both None, or not whole numbers from 1.
+        UserError: both None, or not integers from 1.
 
     Examples:
         >>> length = RunLength(max_epochs=None, max_steps=10, steps_per_epoch=4)
@@ -97,10 +97,10 @@ def check_length(max_epochs: int | None, max_steps: int | None) -> None:
     """Refuse a run without a length.
 
     Raises:
-        UserError: both None, or not whole numbers from 1.
+        UserError: both None, or not integers from 1.
     """
     if max_epochs is None and max_steps is None:
         raise UserError("max_epochs, max_steps: found null for both, expected a number for one of them")
     for key, value in (("max_epochs", max_epochs), ("max_steps", max_steps)):
         if value is not None:
-            whole_number(key, value, 1, expected="a whole number from 1, or null")
+            integer(key, value, 1, expected="an integer from 1, or null")

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
-from pretext3d.checking import is_number, is_whole, number, whole_number
+from pretext3d.checking import integer, is_integer, is_number, number
 from pretext3d.errors import UserError
 from pretext3d.training.checkpoint_io import unwrap
 from pretext3d.training.transfer import transferred
@@ -46,7 +46,7 @@ def check_recipe(keys: Mapping[str, Any]) -> None:
     Examples:
         >>> check_recipe({"warmup": 0.1, "freeze_encoder_epochs": -1})
         Traceback (most recent call last):
-        pretext3d.errors.UserError: freeze_encoder_epochs: found -1, expected a whole number from 0
+        pretext3d.errors.UserError: freeze_encoder_epochs: found -1, expected an integer from 0
     """
     if "learning_rate" in keys:
         number("learning_rate", keys["learning_rate"], low=0, low_open=True)
@@ -54,9 +54,9 @@ def check_recipe(keys: Mapping[str, Any]) -> None:
     if rate is not None:
         number("backbone_learning_rate", rate, low=0, expected="null (as learning_rate) or a number from 0")
     epochs = keys.get("freeze_encoder_epochs", 0)
-    whole_number("freeze_encoder_epochs", epochs, minimum=0, expected="a whole number from 0")
+    integer("freeze_encoder_epochs", epochs, minimum=0, expected="an integer from 0")
     warmup = keys.get("warmup", 0)
-    if not is_number(warmup) or warmup < 0 or (warmup > 1 and not is_whole(warmup)):
+    if not is_number(warmup) or warmup < 0 or (warmup > 1 and not is_integer(warmup)):
         raise UserError(f"warmup: found {warmup!r}, expected a share from 0.0 to 1.0 or a number of steps")
     number("final_lr_factor", keys.get("final_lr_factor", 0), 0, 1, expected="a number from 0 to 1")
 
@@ -152,7 +152,7 @@ def _evaluate(module: nn.Module, inputs: Any) -> None:
 class FreezeEncoder:
     """Handler of a trainer: freezes the transferred part of the encoder for the first epochs, see `Frozen`.
 
-    The encoder is the backbone without `Backbone.beside_encoder`. Whether it is frozen depends on the epoch
+    The encoder is the backbone without `Backbone.outside_encoder`. Whether it is frozen depends on the epoch
     alone, so a resumed run behaves like an uninterrupted one.
 
     Args:
@@ -160,7 +160,7 @@ class FreezeEncoder:
         epochs: Number of epochs, freeze_encoder_epochs; 0 = none.
 
     Raises:
-        UserError: epochs is not a whole number from 0; the backbone does not name what is outside its
+        UserError: epochs is not an integer from 0; the backbone does not name what is outside its
             encoder.
     """
 
@@ -200,13 +200,13 @@ class FreezeEncoder:
 def _encoder_names(network: nn.Module) -> frozenset[str]:
     """Names of the encoder's tensors that were transferred."""
     backbone = network.get_submodule("backbone")
-    beside = tuple(f"backbone.{name}." for name in getattr(backbone, "beside_encoder", ()))
-    if not beside:
+    outside = tuple(f"backbone.{name}." for name in getattr(backbone, "outside_encoder", ()))
+    if not outside:
         raise UserError(
-            f"freeze_encoder_epochs: {type(backbone).__name__} does not say what is `beside_encoder`; "
+            f"freeze_encoder_epochs: {type(backbone).__name__} does not say what is `outside_encoder`; "
             "expected the names of the submodules that its coarsest map does not depend on (its decoder)"
         )
-    names = frozenset(name for name in transferred(network) if not name.startswith(beside))
+    names = frozenset(name for name in transferred(network) if not name.startswith(outside))
     if not names:
         logger.warning("freeze_encoder_epochs: nothing was transferred to the encoder, nothing is frozen")
     return names
@@ -244,7 +244,7 @@ def warmup_cosine(
     Args:
         optimizer: Optimizer whose groups have the initial rates.
         steps: Number of steps S of the run.
-        warmup: Fraction of the steps, 0.0 to 1.0, or their number W as a whole number.
+        warmup: Fraction of the steps, 0.0 to 1.0, or their number W as an integer.
         final_lr_factor: Smallest factor after the warmup, 0 to 1; 1 = constant.
 
     Raises:
@@ -255,7 +255,7 @@ def warmup_cosine(
         >>> [round(warmup_cosine(optimizer, 4, 1, 0.1).lr_lambda(step), 2) for step in range(5)]
         [0.0, 1.0, 0.75, 0.25, 0.0]
     """
-    whole_number("steps", steps, minimum=1, expected="a whole number from 1")
+    integer("steps", steps, minimum=1, expected="an integer from 1")
     check_recipe({"warmup": warmup, "final_lr_factor": final_lr_factor})
-    warmup_steps = int(warmup) if is_whole(warmup) else int(warmup * steps)
+    warmup_steps = int(warmup) if is_integer(warmup) else int(warmup * steps)
     return WarmupCosine(optimizer, steps, warmup_steps, final_lr_factor)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pretext3d.checking import is_number, is_whole
+from pretext3d.checking import is_integer, is_number
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.normalisation import check_normalisation
 from pretext3d.errors import UserError
@@ -50,10 +50,10 @@ class Entry(NamedTuple):
 Table = Mapping[str, "Entry | Table"]
 
 
-def whole(low: int = 0, high: int = 2**63 - 1) -> Entry:
-    """A whole number from `low` to `high`."""
+def integer(low: int = 0, high: int = 2**63 - 1) -> Entry:
+    """An integer from `low` to `high`."""
     top = f" to {high:,}" if high < 2**32 else ""
-    return Entry(f"a whole number from {low}{top}", lambda v: is_whole(v) and low <= v <= high)
+    return Entry(f"an integer from {low}{top}", lambda v: is_integer(v) and low <= v <= high)
 
 
 def fraction() -> Entry:
@@ -99,7 +99,7 @@ def spacing() -> Entry:
 def is_window(value: Any) -> bool:
     """Whether a value is the size of a crop along two or three axes."""
     sizes = isinstance(value, list | tuple) and 2 <= len(value) <= 3
-    return sizes and all(is_whole(n) and n > 0 for n in value) and math.prod(value) <= MAX_WINDOW
+    return sizes and all(is_integer(n) and n > 0 for n in value) and math.prod(value) <= MAX_WINDOW
 
 
 def is_normalisation(value: Any) -> bool:
@@ -139,19 +139,21 @@ def are_options(value: Any) -> bool:
 
 def are_slices(value: Any) -> bool:
     """Whether a value says which slices of a volume are taken."""
-    known = isinstance(value, dict) and set(value) <= {"axis", "every"} and all(map(is_whole, value.values()))
+    known = (
+        isinstance(value, dict) and set(value) <= {"axis", "every"} and all(map(is_integer, value.values()))
+    )
     return known and value.get("axis", 2) in (0, 1, 2) and value.get("every", 1) >= 1
 
 
-WINDOW = Entry(f"two or three whole numbers from 1, of {MAX_WINDOW:,} voxels at most together", is_window)
+WINDOW = Entry(f"two or three integers from 1, of {MAX_WINDOW:,} voxels at most together", is_window)
 DIGESTS = listed(text(DIGEST, "a hexadecimal number"))
-COUNT = whole(1, MAX_COUNT)
+COUNT = integer(1, MAX_COUNT)
 SUFFIX = text(re.compile("[A-Za-z0-9]+"), "a BIDS suffix")
 
 BACKBONE: Table = {
     "encoder": text(DOTTED, "the name of an encoder"),
     "in_channels": COUNT,
-    "spatial_dims": Entry("2 or 3", lambda v: is_whole(v) and v in (2, 3)),
+    "spatial_dims": Entry("2 or 3", lambda v: is_integer(v) and v in (2, 3)),
     "roi_size": WINDOW,
     "options": Entry("names with numbers, words or lists of these", are_options),
     "untrained": listed(text(DOTTED, "the name of a submodule"), high=64),
@@ -163,42 +165,42 @@ RECORD: Table = {
     "backbone": BACKBONE,
     "decoder": either(text(re.compile(""), "''"), text(WORD, "a decoder's name")),
     "channels": COUNT,
-    "channel_indices": either(whole(0, MAX_COUNT), listed(whole(0, MAX_COUNT), 1, MAX_COUNT), null=True),
+    "channel_indices": either(integer(0, MAX_COUNT), listed(integer(0, MAX_COUNT), 1, MAX_COUNT), null=True),
     "modalities": either(SUFFIX, listed(SUFFIX, high=64), null=True),
     "slices": either(Entry("{axis: 0, 1 or 2, every: 1 or more}", are_slices), null=True),
     "frames": either(
         Entry("first, mean or channels", lambda v: v in ("first", "mean", "channels")),
-        listed(whole(0, MAX_COUNT), 1, MAX_COUNT),
+        listed(integer(0, MAX_COUNT), 1, MAX_COUNT),
         null=True,
     ),
     "pixdim": either(listed(spacing(), 0, 3), null=True),
     "normalisation": Entry(
         "{percentiles: [0.5, 99.5]}, {window: ...} or {mean_maximum: ...}", is_normalisation
     ),
-    "seed": either(whole(), null=True),
+    "seed": either(integer(), null=True),
     "roi_size": WINDOW,
-    "num_classes": whole(0, MAX_COUNT),  # 0: of a training without labels
+    "num_classes": integer(0, MAX_COUNT),  # 0: of a training without labels
     "class_names": listed(text(), 0, MAX_COUNT),
     "labels": Entry("the label values of the classes, or regions of them", is_label_map),
     "split": {
         "val_fraction": fraction(),
         "test_fraction": fraction(),
-        "split_seed": whole(-(2**63)),
-        "fold": either(whole(), null=True),
+        "split_seed": integer(-(2**63)),
+        "fold": either(integer(), null=True),
         "val": DIGESTS,
     },
-    "freeze_encoder_epochs": whole(),
+    "freeze_encoder_epochs": integer(),
     "data": {"name": text(), "train": DIGESTS, "pretrained": text()},
 }
 STATE = either(Entry("a state dictionary", lambda v: isinstance(v, dict)), null=True)
 CHECKPOINT: Table = {
     "record": RECORD,
     "network": Entry("tensors by name", lambda v: isinstance(v, dict)),
-    "epoch": whole(),
-    "iteration": whole(),
+    "epoch": integer(),
+    "iteration": integer(),
     "ended_early": Entry("True", lambda v: v is True),
     "best_metric": either(Entry("a finite number", lambda v: is_number(v) and abs(v) < 2**63), null=True),
-    "best_epoch": either(whole(), null=True),
+    "best_epoch": either(integer(), null=True),
     "optimizer": STATE,
     "lr_scheduler": STATE,
     "scaler": STATE,

@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 import pretext3d
-from pretext3d.checking import number, per_axis, whole_number
+from pretext3d.checking import integer, number, per_axis
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import refuse_earlier_run
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 STOPPED = "stopped; the same command with --resume True continues from the last finished epoch"
 
-# Keys of a training that are whole numbers, and the smallest value of each.
+# Keys of a training that are integers, and the smallest value of each.
 COUNTS = {
     "batch_size": 1, "max_epochs": 1, "max_steps": 1, "num_workers": 0, "steps_per_epoch": 1,
     "val_interval": 1, "val_crops": 1,
@@ -95,7 +95,7 @@ def begin(
         seed: Seed of the network's initial weights and, with the rank added, of everything drawn later.
         profile: Name of the profile, shown in the log; '' for a configuration without profiles.
         save_config: File name of the merged configuration.
-        counts: Keys whose value must be a whole number from 1; num_workers may be 0; steps_per_epoch,
+        counts: Keys whose value must be an integer from 1; num_workers may be 0; steps_per_epoch,
             val_interval and one of max_epochs and max_steps may be None.
         device: Device of the run, which must exist.
         ckpt_dir: Folder of a training's checkpoints, without a run unless `resume` is set; '' = not checked.
@@ -118,7 +118,7 @@ def begin(
     seed = setting("seed", 0) if seed is None else seed
     profile = setting("profile", "") if profile is None else profile
     device = setting("device", "cpu") if device is None else device
-    whole_number("seed", seed, minimum=0, expected="a whole number from 0")
+    integer("seed", seed, minimum=0, expected="an integer from 0")
     if profile and training:
         check_profile(profile, setting("profiles", {profile: {}}))
     counts = _settings(COUNTS, counts) if training else {}
@@ -215,9 +215,7 @@ def spatial_size(value: int | Sequence[int], spatial_dims: int = 3, key: str = "
         ((64, 64, 64), (64, 32))
     """
     words, example = {2: ("two", "[64,32]"), 3: ("three", "[64,64,32]")}[spatial_dims]
-    return per_axis(
-        key, value, spatial_dims, expected=f"one whole number of voxels or {words}, as 64 or {example}"
-    )
+    return per_axis(key, value, spatial_dims, expected=f"one number of voxels or {words}, as 64 or {example}")
 
 
 def finish(output_dir: str | None = None, wrote: Sequence[str] = (), next_step: str = "") -> None:
@@ -289,7 +287,7 @@ def _check_counts(counts: Mapping[str, Any]) -> None:
         minimum = COUNTS.get(key, 1)
         if value is None and key in OPTIONAL:
             continue
-        whole_number(key, value, minimum, expected=f"a whole number from {minimum}")
+        integer(key, value, minimum, expected=f"an integer from {minimum}")
 
 
 def _shown(record: logging.LogRecord) -> bool:

@@ -25,7 +25,7 @@ class LabelToClassd(MapTransform):
         allow_missing_keys: Skip keys that a case lacks.
 
     Raises:
-        UserError: voxels that are not whole numbers, or values that no class has; names the case.
+        UserError: voxels that are not integers, or values that no class has; names the case.
     """
 
     def __init__(

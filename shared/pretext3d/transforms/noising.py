@@ -122,7 +122,7 @@ def _checked(name: str, value: Any) -> Any:
     if name in ("num_windows", "inpaint_blocks", "outpaint_windows", "border"):
         least = 1 if name == "outpaint_windows" else 0
         if not is_number(value) or value != int(value) or value < least:
-            raise UserError(f"{name}: found {value!r}, expected a whole number of {least} or more")
+            raise UserError(f"{name}: found {value!r}, expected an integer of {least} or more")
         return int(value)
     kind = "fraction" if name == "window_size" else "probability"
     return number(name, value, 0, 1, expected=f"a {kind} from 0 to 1")

@@ -12,7 +12,7 @@ def make_grid(*args: Any, **kwargs: Any) -> NoReturn:
         RuntimeError: always.
     """
     raise RuntimeError(
-        "make_grid needs torchvision, which does not fit the installed torch; install both anew"
+        "make_grid needs torchvision, which does not fit the installed torch; install both again"
     )
 
 
@@ -23,5 +23,5 @@ def save_image(*args: Any, **kwargs: Any) -> NoReturn:
         RuntimeError: always.
     """
     raise RuntimeError(
-        "save_image needs torchvision, which does not fit the installed torch; install both anew"
+        "save_image needs torchvision, which does not fit the installed torch; install both again"
     )

@@ -102,7 +102,7 @@ def check_options(options: argparse.Namespace) -> None:
     for name, low in (("num_labelled", 1), ("seeds", 0)):
         values = getattr(options, name)
         if min(values) < low or len(set(values)) < len(values):
-            raise UserError(f"--{name}: found {values}, expected different whole numbers from {low}")
+            raise UserError(f"--{name}: found {values}, expected different integers from {low}")
     for name, low in (("jobs", 1), ("threads", 0)):
         if getattr(options, name) < low:
             raise UserError(f"--{name}: found {getattr(options, name)}, expected {low} or more")

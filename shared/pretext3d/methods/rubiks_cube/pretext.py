@@ -29,7 +29,7 @@ from monai.transforms import Randomizable, Transform
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
-from pretext3d.checking import per_axis, whole_number
+from pretext3d.checking import integer, per_axis
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import PermutationHead
@@ -259,8 +259,8 @@ class RubiksCubeNet(nn.Module):
         super().__init__()
         if orientation not in HEADS:
             raise UserError(f"orientation: found {orientation!r}, expected one of {', '.join(HEADS)}")
-        whole_number("cube_features", features, minimum=0, expected="a whole number from 0")
-        whole_number("head_hidden", hidden, minimum=0, expected="a whole number from 0")
+        integer("cube_features", features, minimum=0, expected="an integer from 0")
+        integer("head_hidden", hidden, minimum=0, expected="an integer from 0")
         count, cells = permutations.shape
         self.backbone = backbone.train_encoder_only()
         self.register_buffer("permutations", permutations)

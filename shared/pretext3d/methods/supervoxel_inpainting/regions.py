@@ -20,7 +20,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Transform
 
 from pretext3d.annotations import Bool, Int, Tensor
-from pretext3d.checking import is_whole, number, whole_number
+from pretext3d.checking import integer, is_integer, number
 from pretext3d.errors import UserError
 from pretext3d.transforms.crops import crop_resize
 
@@ -101,7 +101,7 @@ class Regionsd(Transform):
     ) -> None:
         if regions not in KINDS:
             raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
-        whole_number("min_region_voxels", min_region_voxels, minimum=1, expected="a whole number from 1")
+        integer("min_region_voxels", min_region_voxels, minimum=1, expected="an integer from 1")
         number(
             "min_region_size",
             min_region_size,
@@ -280,7 +280,7 @@ class RandHideRegiond(MapTransform, Randomizable):
 def _two_sides(sides: Any) -> tuple[int, int]:
     """The shortest and the longest edge of a cuboid."""
     two = list(sides) if isinstance(sides, Sequence) else [sides]
-    if len(two) != 2 or not all(map(is_whole, two)) or not 1 <= two[0] <= two[1]:
+    if len(two) != 2 or not all(map(is_integer, two)) or not 1 <= two[0] <= two[1]:
         raise UserError(
             f"cuboid_sides: found {sides!r}, expected the shortest and the longest edge in voxels, as [12,32]"
         )

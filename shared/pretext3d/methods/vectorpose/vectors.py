@@ -10,7 +10,7 @@ import math
 import torch
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import whole_number
+from pretext3d.checking import integer
 
 __all__ = ["ORIGINS", "check_num_vectors", "landmark_vectors", "to_cartesian", "to_spherical"]
 
@@ -43,7 +43,7 @@ def check_num_vectors(num_vectors: int | None, spatial_dims: int) -> int:
     expected = (
         f"0 to {most}, the centre and the corners of a crop in {spatial_dims}D, or null for all of them"
     )
-    return most if num_vectors is None else whole_number("num_vectors", num_vectors, 0, most, expected)
+    return most if num_vectors is None else integer("num_vectors", num_vectors, 0, most, expected)
 
 
 def landmark_vectors(
