@@ -67,7 +67,7 @@ def dicom(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         target = tmp_path / folder
         target.mkdir(parents=True, exist_ok=True)
-        uid = uid or generate_uid()
+        uid = uid or generate_uid(entropy_srcs=[folder, str(start)])
         for i in range(slices):
             data = pydicom.Dataset()
             data.file_meta = pydicom.dataset.FileMetaDataset()

@@ -74,7 +74,7 @@ def test_nnunet_with_pictures(tmp_path, prepare):
     listing = {"channel_names": {"0": "a"}, "labels": {"background": 0, "vessel": 2}, "file_ending": ".png"}
     (tmp_path / "in/dataset.json").write_text(json.dumps(listing))
     ready = prepare(tmp_path / "in", purpose="finetuning")
-    assert (ready["channels"], ready["class_names"]) == (2, ["background", "label 1", "vessel"])
+    assert (ready["channels"], ready["class_names"]) == (2, ["background", "vessel"])
 
 
 def test_a_datalist_of_pictures_and_slices(tmp_path, prepare, volume):
@@ -177,7 +177,7 @@ def test_slices_are_held_out_with_their_volume_and_as_in_3d(labelled_volumes, pr
             f"{c['id']}/slice{index:03d}" for c in volumes[part] for index in (0, 2, 4, 6)
         ]
         assert all(c["subject"] == c["id"].split("/")[0] for c in planes[part])
-    assert (planes["num_classes"], len(planes["pixdim"])) == (3, 2)
+    assert (planes["num_classes"], len(planes["pixdim"])) == (2, 2)  # label values 0 and 2
     assert "slices along axis 2: 12 of 3 volumes; 0 constant ones (air) left out" in caplog.text
     # extents 5 x 1 and 6 x 2 mm, finest 1 mm: sqrt(5 * 12) / (1.5 * 4) = 1.29
     assert planes["pixdim"] == [1.29, 1.29]
