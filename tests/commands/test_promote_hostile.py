@@ -18,9 +18,9 @@ from pretext3d.commands.promote.run import read_run
 from pretext3d.commands.promote.text import table
 from pretext3d.commands.saved_config import as_saved, read_config, settings_of
 from pretext3d.errors import UserError
+from pretext3d.literals import is_literal_text
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.publishing.literals import is_literal_text
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
 
 from tests.commands.hostile_runs import EXPANDED, ODD, hostile_configs, renamed

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pretext3d.errors import UserError, one_line
-from pretext3d.publishing.literals import is_literal
-from pretext3d.training.arguments import is_constant
+from pretext3d.literals import is_constant, is_literal
 
 __all__ = ["Settings", "as_saved", "encoders_in", "of_this_machine", "read_config", "settings_of"]
 

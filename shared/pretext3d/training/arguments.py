@@ -6,7 +6,6 @@ the content of another key, and `#` as its separator `::`. That is right for set
 of folders and files.
 """
 
-import ast
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretext3d.errors import UserError, is_monai_command
+from pretext3d.literals import NOTHING, literal
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -24,8 +24,6 @@ __all__ = [
     "TEXT_KEYS",
     "as_configuration",
     "at_home",
-    "is_constant",
-    "literal",
     "read_value",
     "restore_typed",
     "typed_values",
@@ -48,44 +46,6 @@ TEXT_KEYS = FOLDER_KEYS | {
 MONAI_ARGUMENTS = (
     "run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file",
 )  # fmt: skip
-NOTHING = "$None"  # MONAI drops an override that is None
-
-
-def literal(text: str) -> str:
-    r"""An entry of a configuration that MONAI's parser resolves to this text, whatever the text is.
-
-    Text without special characters is its own entry; otherwise the entry is an expression, a quoted string
-    without `@`, `%` and `#`, which MONAI replaces inside strings, too.
-
-    Args:
-        text: Text, as the name of a folder.
-
-    Examples:
-        >>> literal("scans/2024"), literal("$HOME"), literal("scan #3")
-        ('scans/2024', "$'$HOME'", "$'scan \\x233'")
-    """
-    if not re.search(r"^[$@%]|#|[@%]::", text):
-        return text
-    return "$" + re.sub(r"[@%#]", lambda found: f"\\x{ord(found[0]):02x}", repr(text))
-
-
-def is_constant(entry: object) -> bool:
-    r"""Whether an entry is an expression that `as_configuration` writes: one quoted text, or None.
-
-    Args:
-        entry: Entry of a configuration, as a run has saved it.
-
-    Examples:
-        >>> is_constant("$'scan \\x233'"), is_constant("$None"), is_constant("$'a' + f()")
-        (True, True, False)
-    """
-    if not isinstance(entry, str) or not entry.startswith("$"):
-        return False
-    try:
-        value = ast.literal_eval(entry[1:])
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return entry == (literal(value) if isinstance(value, str) else NOTHING)
 
 
 def at_home(text: str) -> str:

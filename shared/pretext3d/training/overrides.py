@@ -14,9 +14,9 @@ from monai.bundle.utils import merge_kv
 
 from pretext3d.checking import closest_hint
 from pretext3d.errors import UserError, install_excepthook
+from pretext3d.literals import NOTHING
 from pretext3d.training.arguments import (
     MONAI_ARGUMENTS,
-    NOTHING,
     forgotten_value,
     restore_typed,
     typed_words,

@@ -20,10 +20,10 @@ from pretext3d.commands.promote.run import Run, read_run
 from pretext3d.commands.promote.text import label_names, metadata, models_readme, readme
 from pretext3d.errors import UserError
 from pretext3d.files import draft_folder
+from pretext3d.literals import check_literal
 from pretext3d.messages import say
 from pretext3d.publishing.archive import check_name, check_version
 from pretext3d.publishing.deployment import provenance_of
-from pretext3d.publishing.literals import check_literal
 from pretext3d.publishing.weights import write_provenance, write_weights
 from pretext3d.training.pretrained import load_segmentation
 

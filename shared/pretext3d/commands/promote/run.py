@@ -9,8 +9,8 @@ from pretext3d.commands.bundles import bundles_at_hand, find_bundle
 from pretext3d.commands.saved_config import read_config
 from pretext3d.data.labels import recorded_labels
 from pretext3d.errors import UserError
+from pretext3d.literals import check_literal
 from pretext3d.networks.factory import ENCODERS
-from pretext3d.publishing.literals import check_literal
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pretrained import resolve_pretrained
 from pretext3d.training.record_schema import known_entries

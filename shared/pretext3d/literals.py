@@ -1,20 +1,23 @@
-"""Text from data in files that MONAI parses: it stays text, or is refused.
+"""Text in files that MONAI parses: it stays text, by quotation, or is refused.
 
 MONAI evaluates what begins with `$`, replaces what begins with `%` and what is a reference (`@id`), resolves
 relative ids (`@##id`, `%#id`) anywhere in a text, and writes `::` for `#`; all of this also in metadata.json.
 An import (`$import x`) anywhere in a file is executed when the first entry is read. So names of folders,
-classes and data sets, and values of a run from elsewhere, pass through `check_literal` before being written.
+classes and data sets, and values of a run from elsewhere, pass through `check_literal` before being written,
+and what a user types as text becomes an entry by `literal`.
 """
 
+import ast
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from pretext3d.errors import UserError
 
-__all__ = ["check_literal", "is_literal", "is_literal_text"]
+__all__ = ["NOTHING", "check_literal", "is_constant", "is_literal", "is_literal_text", "literal"]
 
 EXPANDED = re.compile(r"[$@%]|.*#|.*[@%]::", re.DOTALL)
+NOTHING = "$None"  # MONAI drops an override that is None
 SPECIAL_KEY = re.compile(r"_\w+_|.*::", re.DOTALL)  # _target_, _mode_, ..., and nested ids
 EXPECTED = "expected text that MONAI leaves as it is: no $, @ or % at its beginning, no # in it"
 
@@ -70,3 +73,40 @@ def check_literal(value: Any, where: str, instead: str = "") -> Any:
     for part in parts:
         check_literal(part, where, instead)
     raise UserError(f"{where}: found {value!r}, {EXPECTED}{f'; {instead}' if instead else ''}")
+
+
+def literal(text: str) -> str:
+    r"""An entry of a configuration that MONAI's parser resolves to this text, whatever the text is.
+
+    Text without special characters is its own entry; otherwise the entry is an expression, a quoted string
+    without `@`, `%` and `#`, which MONAI replaces inside strings, too.
+
+    Args:
+        text: Text, as the name of a folder.
+
+    Examples:
+        >>> literal("scans/2024"), literal("$HOME"), literal("scan #3")
+        ('scans/2024', "$'$HOME'", "$'scan \\x233'")
+    """
+    if EXPANDED.match(text) is None:
+        return text
+    return "$" + re.sub(r"[@%#]", lambda found: f"\\x{ord(found[0]):02x}", repr(text))
+
+
+def is_constant(entry: object) -> bool:
+    r"""Whether an entry is an expression that is constant: one text as `literal` quotes it, or None.
+
+    Args:
+        entry: Entry of a configuration, as a run has saved it.
+
+    Examples:
+        >>> is_constant("$'scan \\x233'"), is_constant("$None"), is_constant("$'a' + f()")
+        (True, True, False)
+    """
+    if not isinstance(entry, str) or not entry.startswith("$"):
+        return False
+    try:
+        value = ast.literal_eval(entry[1:])
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return entry == (literal(value) if isinstance(value, str) else NOTHING)
