@@ -30,8 +30,8 @@ EXAMPLES = """examples
 
 def provenance_of_run(
     run: Path, bundle: Path, data: str, licence: str, command: str
-) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint to ship, and its provenance.
+) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The checkpoint to ship, its content, and its provenance.
 
     Raises:
         UserError: not a pre-training of this bundle's method, or a file that is too large.
@@ -45,7 +45,7 @@ def provenance_of_run(
     at = metrics_at(run / "metrics.csv", content["epoch"])
     if at is None:
         raise UserError(f"{run}: found no metrics.csv with epoch {content['epoch']}, expected a pre-training")
-    return file, {
+    provenance = {
         "data": data,
         "licence": licence,
         "command": command,
@@ -57,6 +57,7 @@ def provenance_of_run(
         "bundle_version": read_metadata(bundle / "configs" / "metadata.json").get("version"),
         "sha256": sha256_of(file),
     }
+    return file, content, provenance
 
 
 def model_card(name: str, provenance: dict[str, Any]) -> str:
@@ -108,13 +109,13 @@ def main(words: Sequence[str] | None = None) -> None:
     for option in ("data", "licence", "command"):
         if traces := machine_traces(getattr(options, option)):
             raise UserError(f"--{option}: found {traces[0]!r}, expected nothing specific to this machine")
-    file, provenance = provenance_of_run(options.run, bundle, options.data, options.licence, options.command)
+    said = options.data, options.licence, options.command
+    file, content, provenance = provenance_of_run(options.run, bundle, *said)
     models = bundle / "models"
     if (models / MODEL).exists() and not options.force:
         raise UserError(f"bundle: {options.bundle}: found models/model.pt already, expected none, or --force")
     check_entries(provenance, "the model card")
     write_model_file(models / MODEL, file.read_bytes())
-    content = load_checkpoint(file)
     safe = write_safetensors(models / MODEL, content["network"], content["record"])
     write_provenance(models, provenance)
     write_model_file(models / MODEL_CARD, model_card(bundle.name, provenance).encode())

@@ -107,7 +107,10 @@ def test_an_order_that_is_accepted_gives_back_every_region(sets: list[set[int]])
         ({"": [1]}, None, "regions: found the names [''], expected different ones"),
         ({"WT": [1], " wt": [2]}, None, "regions: found the names ['WT', ' wt'], expected different ones"),
         ({"background": [1]}, None, "none for the background"),
-        ({"$x": [1]}, None, "expected different ones without $, @ and %"),
+        ({"$x": [1]}, None, "expected different ones that MONAI leaves as they are (no $, @ or %"),
+        ({"_target_": [1]}, None, "regions: found the names ['_target_'], expected different ones"),
+        ({"a#b": [1]}, None, "regions: found the names ['a#b'], expected different ones"),
+        ({"a::b": [1]}, None, "regions: found the names ['a::b'], expected different ones"),
         (BRATS, [2, 1], "regions_class_order: found [2, 1], expected 3 label values, one of each region"),
         (BRATS, [2, 1, 1], "regions_class_order: found [2, 1, 1], expected 3 label values, one of each"),
         # painted over by WT, which comes last

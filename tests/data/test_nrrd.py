@@ -177,6 +177,9 @@ def test_segmentations_of_slicer(tmp_path):
     assert (facts.values, facts.names) == ([0, 1, 5], [[1, "Hígado"], [5, "spleen"]])
     layers = segmentation(tmp_path / "b.seg.nrrd", array, Segment1_Layer="1")
     assert examine(layers, "label").detail == "overlapping segments in 2 layers, expected one value per voxel"
+    for value in ("-1", "65536"):
+        outside = examine(segmentation(tmp_path / "d.seg.nrrd", array, Segment1_LabelValue=value), "label")
+        assert outside.detail == f"Segment1_LabelValue is {value}, expected 0 to 65535"
     rows = np.insert(DIRECTIONS, 0, np.nan, axis=0)
     both = np.stack([array == 1, array == 5]).astype(np.uint8)
     stacked = segmentation(

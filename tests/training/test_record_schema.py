@@ -41,6 +41,7 @@ def test_every_entry_is_checked_and_named() -> None:
 def test_a_training_without_labels_has_no_classes() -> None:
     content = valid_content()
     content["record"] |= {"num_classes": 0, "class_names": []}
+    del content["record"]["labels"]
     check_checkpoint(content, "x.pt")
 
 
@@ -78,6 +79,8 @@ def test_an_entry_that_is_read_and_not_there_is_named(tmp_path: Path) -> None:
     [
         ({"roi_size": [16, 16]}, r"record\.roi_size: found \[16, 16\], expected 3 sizes"),
         ({"num_classes": 4}, r"record\.class_names: found 3, expected 4"),
+        ({"class_names": ["background", "a", "a"]}, r"x\.pt: record\.class_names: found 'a' twice, expected"),
+        ({"labels": {"values": [0, 1]}}, r"x\.pt: record\.labels: found those of 2 outputs, expected 3, as"),
         ({"roi_size": [2**10] * 3}, r"record\.roi_size: found .*134,217,728 voxels at most"),
     ],
 )

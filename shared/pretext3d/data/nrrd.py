@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretext3d.data.faults import DIMENSIONS, GEOMETRY, UNREADABLE, BadFileError
+from pretext3d.data.labels import MAX_VALUE
 from pretext3d.data.scan import Header, Scan, is_basis
 from pretext3d.data.streams import check_size, data_files, read_parts, require
 
@@ -209,6 +210,8 @@ def _segments(fields: dict[str, Any]) -> dict[int, str]:
             value = int(str(found))
         except ValueError:
             raise BadFileError(UNREADABLE, f"{key} is {found!r}, expected an integer") from None
+        if not 0 <= value <= MAX_VALUE:
+            raise BadFileError(UNREADABLE, f"{key} is {value}, expected 0 to {MAX_VALUE}")
         name = str(fields.get(match[1] + "Name") or fields.get(match[1] + "ID") or f"segment {value}")
         layer = str(fields.get(match[1] + "Layer", "0"))
         layers.setdefault(layer, []).append(value)

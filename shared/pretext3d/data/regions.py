@@ -9,10 +9,9 @@ from typing import Any
 
 from pretext3d.checking import brief, is_integer
 from pretext3d.errors import UserError
+from pretext3d.literals import is_literal
 
 __all__ = ["check_regions", "check_sets", "ordered_regions"]
-
-EXPANDED = frozenset("$@%")  # a name with one of these could mean something else in a configuration
 
 
 def check_regions(regions: Mapping[str, Sequence[int]], order: Sequence[int], values: Sequence[int]) -> None:
@@ -58,17 +57,16 @@ def check_sets(regions: Any, values: Sequence[int]) -> None:
         values: Values of the labels; () = those of a network that has one class, and no regions.
 
     Raises:
-        UserError: an empty name, the same one twice, `background`, or one with $, @ or %; a region without
-            values, with 0, or with values that no label has.
+        UserError: an empty name, the same one twice, `background`, or one that is not literal; a
+            region without values, with 0, or with values that no label has.
     """
     if not isinstance(regions, Mapping) or not all(isinstance(v, list | tuple) for v in regions.values()):
         raise UserError(f"regions: found {brief(regions)}, expected sets of label values: {{WT: [1, 2, 3]}}")
     names = [str(name).strip().lower() for name in regions]
-    bad = [n for n in regions if not (isinstance(n, str) and n.isprintable() and not EXPANDED & set(n))]
-    if bad or len({*names, "", "background"}) != len(names) + 2:
+    if not is_literal(dict.fromkeys(regions)) or len({*names, "", "background"}) != len(names) + 2:
         raise UserError(
-            f"regions: found the names {brief([*regions])}, expected different ones without $, @ and %, and "
-            "none for the background"
+            f"regions: found the names {brief([*regions])}, expected different ones that MONAI leaves as "
+            "they are (no $, @ or % at the beginning, no # or ::, no _name_), and none for the background"
         )
     known = ", ".join(str(v) for v in values if v)
     if regions and not known:

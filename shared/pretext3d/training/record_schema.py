@@ -11,6 +11,7 @@ Entries that are not listed, as another version of the package may write them, a
 import math
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from pretext3d.checking import is_integer, is_number
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.normalisation import check_normalisation
 from pretext3d.errors import UserError
+from pretext3d.literals import is_literal
 
 __all__ = ["Record", "check_checkpoint", "check_finite", "check_record", "check_tensors", "known_entries"]
 
@@ -134,7 +136,12 @@ def is_option(value: Any, depth: int = 3) -> bool:
 def are_options(value: Any) -> bool:
     """Whether a value is the mapping of an encoder's further arguments."""
     words = isinstance(value, dict) and all(isinstance(k, str) and WORD.fullmatch(k) for k in value)
-    return words and len(value) <= 64 and all(map(is_option, value.values()))
+    return (
+        words
+        and is_literal(dict.fromkeys(value))
+        and len(value) <= 64
+        and all(map(is_option, value.values()))
+    )
 
 
 def are_slices(value: Any) -> bool:
@@ -282,6 +289,17 @@ def _check_agreement(record: Mapping[str, Any], where: str) -> None:
     if names is not None and classes is not None and len(names) != classes:
         raise UserError(
             f"{where}: record.class_names: found {len(names)}, expected {classes}, as num_classes"
+        )
+    twice = [name for name, count in Counter(names or ()).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{where}: record.class_names: found {SHORT.repr(twice[0])} twice, expected different names"
+        )
+    labels = record.get("labels")
+    outputs = None if labels is None or classes is None else LabelMap.of(labels).channels
+    if outputs not in (None, classes):
+        raise UserError(
+            f"{where}: record.labels: found those of {outputs} outputs, expected {classes}, as num_classes"
         )
 
 

@@ -7,7 +7,7 @@ template; an edit that finds nothing to change is an error.
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ import yaml
 
 from pretext3d.commands.promote.document import Document
 from pretext3d.commands.saved_config import as_saved, of_this_machine, settings_of
-from pretext3d.data.labels import recorded_labels
 from pretext3d.errors import UserError
 from pretext3d.publishing.vendoring import vendored
 from pretext3d.training.record_schema import SHORT
@@ -55,8 +54,8 @@ CHECK_CASES = {
 READ_PROVENANCE = {"_target_": "pretext3d.publishing.provenance.read_provenance", "models_dir": MODELS}
 
 
-def network(record: dict[str, Any]) -> dict[str, Any]:
-    """The component `network_def` of a record."""
+def network(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The component `network_def` of a run's settings."""
     backbone = record["backbone"]
     built = {"_target_": "pretext3d.networks.factory.build_backbone", "encoder": backbone["encoder"]}
     built |= {key: backbone[key] for key in ("in_channels", "roi_size", "options") if key in backbone}
@@ -64,22 +63,10 @@ def network(record: dict[str, Any]) -> dict[str, Any]:
         built["spatial_dims"] = backbone["spatial_dims"]
     return {
         "_target_": "pretext3d.networks.segmentation.SegmentationNet",
-        "backbone": as_lists(built),
+        "backbone": built,
         "num_classes": record["num_classes"],
         "decoder": record.get("decoder", ""),
     }
-
-
-def as_lists(value: Any) -> Any:
-    """A value with lists for tuples, as in YAML.
-
-    Examples:
-        >>> as_lists({"roi_size": (32, 32)})
-        {'roi_size': [32, 32]}
-    """
-    if isinstance(value, dict):
-        return {key: as_lists(v) for key, v in value.items()}
-    return [as_lists(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def take_over(document: Document, run: "Run", template: dict[str, Any], trusted: bool = False) -> None:
@@ -120,6 +107,13 @@ def take_over(document: Document, run: "Run", template: dict[str, Any], trusted:
         logger.warning("not taken over from the run's config.yaml: %s", ", ".join(left))
 
 
+def set_input(document: Document, record: Mapping[str, Any]) -> None:
+    """Set what a network sees of a file: channels, BIDS modalities, slices and frames."""
+    document.set("channels", record.get("channel_indices"))
+    for key in ("modalities", "slices", "frames"):
+        document.set(key, record.get(key))
+
+
 def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str], trusted: bool = False) -> str:
     """The run's fine-tuning, starting from the bundle's weights and ending in them.
 
@@ -130,7 +124,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str], truste
         classes: Names of the classes, background first; or of the regions.
         trusted: Whether to take over expressions and components of the run's configuration, too.
     """
-    text, record = file.read_text(), as_lists(run.record)
+    text, record = file.read_text(), run.settings
     header = (
         f"# {name}: training on, from models/model.pt, with the settings that it was fine-tuned with.\n"
         "# python -m monai.bundle run --config_file configs/train.yaml --dataset_dir labelled\n"
@@ -148,18 +142,20 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str], truste
     spatial_dims = record["backbone"].get("spatial_dims", 3)
     rows = [run.profile, *([f"{run.profile}_2d"] if spatial_dims == 2 else [])]
     profiles = run.config["profiles"]
-    document.set("profiles", {row: as_lists(profiles[row]) for row in rows if row in profiles}, "")
+    document.set("profiles", {row: profiles[row] for row in rows if row in profiles}, "")
     document.set("spatial_dims", spatial_dims, "")
     document.set("num_classes", record["num_classes"], "with background")
     document.set("encoder", record["backbone"]["encoder"], "of network_def")
     document.set("decoder", record.get("decoder", ""), "of network_def")
     document.set("roi_size", record["roi_size"], "voxels of a crop")
     document.set("pixdim", "$@spacing or 'native'", "")
+    set_input(document, record)
+    document.set("normalisation", record["normalisation"])
     document.set("in_channels", record["channels"], "")
     document.set("spacing", record["pixdim"] or [], "mm; [] = as the files have it")
     document.set("classes", "@num_classes", "")
     document.set("class_names", list(classes), "")
-    document.set("labels", recorded_labels(record), "the label value of each class, or the regions")
+    document.set("labels", record["labels"], "the label value of each class, or the regions")
     document["cases"]["labels"] = "@labels"
     document.set("regions", None, "sets of label values that evaluate.yaml measures besides: {all: [1, 2]}")
     for key in ("regions_class_order", "merge_foreground"):
@@ -198,7 +194,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str], truste
 
 def inference_yaml(file: Path, run: "Run", name: str) -> str:
     """The bundle's inference.yaml with this network, spacing, normalisation and window."""
-    record = as_lists(run.record)
+    record = run.settings
     document = Document(
         file.read_text(),
         f"# {name}: segmentation of a folder of volumes or images; results on each input's own grid.\n"
@@ -212,10 +208,8 @@ def inference_yaml(file: Path, run: "Run", name: str) -> str:
     kept = {"pixdim": record["pixdim"] or []} | {key: record[key] for key in ("normalisation", "roi_size")}
     document.set("record", kept, "")
     document.set("spatial_dims", record["backbone"].get("spatial_dims", 3))
-    document.set("channels", record.get("channel_indices"))
-    for key in ("modalities", "slices", "frames"):
-        document.set(key, record.get(key))
-    document.set("labels", recorded_labels(record), "the label value of each class, or the regions")
+    set_input(document, record)
+    document.set("labels", record["labels"], "the label value of each class, or the regions")
     document.set("network_def", network(record))
     check = {
         "_target_": f"{DEPLOYMENT}.check_channels",

@@ -123,14 +123,14 @@ def promote(
         trusted: Whether to take over expressions and components of the run's configuration.
 
     Raises:
-        UserError: another number of labels than the run has classes; a name of the data that MONAI would
-            evaluate; a configuration that is not plain; a folder that cannot be written.
+        UserError: another number of labels than the run has classes; a name of a class or of the data that
+            MONAI would evaluate; a configuration that is not plain; a folder that cannot be written.
     """
     check_labels(labels, run.foreground)
     named = given.get("data") or run.record["data"].get("name", "")
     check_literal(named, "data: the name of the run's data set", "give another one by --data")
-    names = run.record["class_names"]
-    classes = [*names[: len(names) - len(run.foreground)], *labels]
+    check_literal(labels, "--labels")
+    classes = ["background"] * (len(run.record["class_names"]) - len(run.foreground)) + list(labels)
     target = output_dir / name
     try:
         with draft_folder(target) as draft:
@@ -156,9 +156,9 @@ def fill(
     """
     for part in ("configs", "docs", "models"):
         (folder / part).mkdir()
-    network = load_segmentation(str(run.checkpoint))  # builds and loads, or reports what does not fit
+    network = load_segmentation(run.pretrained)  # builds and loads, or reports what does not fit
     digest = write_weights(folder / "models" / "model.pt", network.state_dict())
-    values = label_names(run.record, classes)
+    values = label_names(run.settings, classes)
     provenance = {"name": name, "labels": [one for value, one in values.items() if value]}
     provenance["method"] = run.bundle.name
     provenance |= {**provenance_of(run.checkpoint, run.content), **given, "sha256": digest}
@@ -173,11 +173,11 @@ def fill(
     for file, text in configs.items():
         (folder / "configs" / file).write_text(text)
     own = json.loads((templates / "metadata.json").read_text())
-    described = json.dumps(metadata(own, provenance, run.record, values), indent=4)
+    described = json.dumps(metadata(own, provenance, run.settings, values), indent=4)
     (folder / "configs" / "metadata.json").write_text(described + "\n")
     shutil.copy(templates / "logging.conf", folder / "configs" / "logging.conf")
     shutil.copy(run.bundle / "LICENSE", folder / "LICENSE")
-    (folder / "docs" / "README.md").write_text(readme(provenance, run.record, values))
+    (folder / "docs" / "README.md").write_text(readme(provenance, run.settings, values))
     (folder / "models" / "README.md").write_text(models_readme(provenance))
     shutil.copytree(
         Path(pretext3d.__file__).parent,

@@ -1,6 +1,7 @@
 """A fine-tuned run that is promoted: its configuration, weights, bundle and profile."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,14 @@ from pretext3d.errors import UserError
 from pretext3d.literals import check_literal
 from pretext3d.networks.factory import ENCODERS
 from pretext3d.training.checkpoint_io import load_checkpoint
-from pretext3d.training.pretrained import resolve_pretrained
-from pretext3d.training.record_schema import known_entries
+from pretext3d.training.pretrained import Pretrained, resolve_pretrained
+from pretext3d.training.record_schema import Record, known_entries
+
+# entries of a record that the new bundle's files hold; names of classes and of the data are checked apart
+SETTINGS = (
+    "backbone", "decoder", "channels", "channel_indices", "modalities", "slices", "frames", "pixdim",
+    "normalisation", "roi_size", "num_classes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,17 +29,24 @@ class Run:
 
     Attributes:
         config: Merged configuration that the run has saved.
-        checkpoint: Path of the file with its weights.
+        pretrained: Its checkpoint, read once.
         content: Content of that file.
+        settings: What the new bundle's files hold of the record; see `recorded_settings`.
         bundle: Folder of the bundle whose finetune.yaml it ran.
         profile: Name of its profile.
     """
 
     config: dict[str, Any]
-    checkpoint: Path
+    pretrained: Pretrained
     content: dict[str, Any]
+    settings: Record
     bundle: Path
     profile: str
+
+    @property
+    def checkpoint(self) -> Path:
+        """Path of the file with the run's weights."""
+        return self.pretrained.file
 
     @property
     def record(self) -> dict[str, Any]:
@@ -45,6 +59,42 @@ class Run:
         """The names of the run's classes without the background, or of its regions."""
         names = list(self.record["class_names"])
         return names if recorded_labels(self.record).get("regions") else names[1:]
+
+
+def as_lists(value: Any) -> Any:
+    """A value with lists for tuples, as in YAML.
+
+    Examples:
+        >>> as_lists({"roi_size": (32, 32)})
+        {'roi_size': [32, 32]}
+    """
+    if isinstance(value, dict):
+        return {key: as_lists(v) for key, v in value.items()}
+    return [as_lists(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def recorded_settings(record: Mapping[str, Any], where: str) -> Record:
+    """The entries of a record that the files of a bundle may hold, `labels` included: plain data alone.
+
+    Configurations and metadata.json are made from these and from nothing else of a record.
+
+    Args:
+        record: Record of the run.
+        where: Name of the checkpoint, for messages.
+
+    Raises:
+        UserError: MONAI would evaluate or replace a part of an entry.
+
+    Examples:
+        >>> recorded_settings({"num_classes": 2, "decoder": "%x"}, "final.pt")
+        Traceback (most recent call last):
+        pretext3d.errors.UserError: final.pt: record.decoder: found '%x', expected text that MONAI leaves ...
+    """
+    found = {key: as_lists(record[key]) for key in SETTINGS if key in record}
+    found["labels"] = recorded_labels(record)
+    for key, value in found.items():
+        check_literal(value, f"{where}: record.{key}")
+    return Record(found, f"{where}: record")
 
 
 def read_run(folder: Path, weights: str, bundle: str = "") -> Run:
@@ -80,7 +130,9 @@ def read_run(folder: Path, weights: str, bundle: str = "") -> Run:
         )
     config = read_config(saved)
     own = bundle_of(record, folder, bundle)
-    return Run(config, checkpoint, {**content, "record": record}, own, profile_of(config, folder))
+    pretrained = Pretrained(checkpoint, record, content["network"])
+    settings = recorded_settings(record, str(checkpoint))
+    return Run(config, pretrained, {**content, "record": record}, settings, own, profile_of(config, folder))
 
 
 def bundle_of(record: dict[str, Any], folder: Path, given: str = "") -> Path:

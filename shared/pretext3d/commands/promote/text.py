@@ -43,7 +43,7 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in cells)])
 
 
-def input_of(record: dict[str, Any]) -> tuple[str, str, str]:
+def input_of(record: Mapping[str, Any]) -> tuple[str, str, str]:
     """What a network segments (plural), one of it, and what its grid consists of.
 
     Examples:
@@ -62,7 +62,7 @@ def label_names(record: Mapping[str, Any], classes: Sequence[str]) -> dict[int, 
     """The name of each label value that results have, ascending.
 
     Args:
-        record: Record of the run.
+        record: What the bundle holds of the run's record.
         classes: Names of the classes, background first; or of the regions.
 
     Examples:
@@ -80,14 +80,14 @@ def foreground(names: Mapping[int, str]) -> str:
 
 
 def metadata(
-    own: dict[str, Any], provenance: dict[str, Any], record: dict[str, Any], values: Mapping[int, str]
+    own: dict[str, Any], provenance: dict[str, Any], record: Mapping[str, Any], values: Mapping[int, str]
 ) -> dict[str, Any]:
     """metadata.json.
 
     Args:
         own: Metadata of the bundle that was fine-tuned.
         provenance: Provenance of the weights.
-        record: Record of the run.
+        record: What the bundle holds of the run's record.
         values: Name of each label value that results have.
     """
     channels, roi_size = record["channels"], list(record["roi_size"])
@@ -131,7 +131,7 @@ def metadata(
     }
 
 
-def readme(provenance: dict[str, Any], record: dict[str, Any], names: Mapping[int, str]) -> str:
+def readme(provenance: dict[str, Any], record: Mapping[str, Any], names: Mapping[int, str]) -> str:
     """docs/README.md."""
     spacing = " x ".join(f"{edge:g}" for edge in record["pixdim"] or []) or ""
     segmented, one, elements = input_of(record)
