@@ -233,6 +233,22 @@ def test_the_encoder_is_the_profile_s_in_2d(tmp_path: Path, monkeypatch: pytest.
     assert (saved["held_out"]["0"], saved["labelled_pool"]["0"]) == (["val"], ["train"])
 
 
+def test_several_data_sets_are_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their paths are absolute, and reach the cells as typed: a `$` begins no expression."""
+    given: list[dict[str, Any]] = []
+
+    def resolve(config: Path, overrides: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+        given.append(overrides)
+        raise UserError("no further")
+
+    monkeypatch.setattr(compare, "resolved", resolve)
+    monkeypatch.chdir(tmp_path)
+    for typed in ("['HEADS','$x']", "HEADS", ""):
+        main(["compare", "--dataset_dir", typed, "--output_dir", "out"])
+    expected = [[f"{tmp_path}/HEADS", f"{tmp_path}/$x"], f"{tmp_path}/HEADS", ""]
+    assert [each["dataset_dir"] for each in given] == expected
+
+
 def test_cells_run_side_by_side() -> None:
     together = threading.Barrier(2, timeout=30)  # breaks, and both cells fail, unless two run at once
 

@@ -1,9 +1,11 @@
 """The documents, and the help of the commands themselves, type commands and options that exist."""
 
 import importlib
+import inspect
 import re
 import shlex
 from pathlib import Path
+from pydoc import locate
 
 import pytest
 import yaml
@@ -43,6 +45,24 @@ def test_commands_and_options_exist(document: str) -> None:
     for words in command_lines(text):
         check_command(words)
     assert set(re.findall(r"`(?:python -m )?pretext3d ([a-z]\w*)", text)) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_arguments_of_components_exist(document: str) -> None:
+    """`--loss::include_background False`: an argument of what some configuration has under that key."""
+    bundle = Path(*Path(document).parts[:2]) if document.startswith("bundles/") else "bundles/vectorpose"
+    for key, name in re.findall(r"--(\w+)::(\w+)", (ROOT / document).read_text()):
+        targets = components(ROOT / bundle, key)
+        assert any(name in inspect.signature(locate(target)).parameters for target in targets), (
+            f"{document}: --{key}::{name}: not an argument of {targets}"
+        )
+
+
+def components(bundle: Path, key: str) -> list[str]:
+    """The classes that a bundle's configurations have under a key."""
+    configs = [yaml.safe_load(path.read_text()) for path in sorted((bundle / "configs").glob("*.yaml"))]
+    entries = [config[key] for config in configs if isinstance(config.get(key), dict)]
+    return [str(entry["_target_"]) for entry in entries if "_target_" in entry]
 
 
 def test_readme_shows_them() -> None:

@@ -90,6 +90,19 @@ def test_a_folder_is_what_was_typed(command, name) -> None:
     assert (found["dataset_dir"], found["cache_dir"], found["decoder"]) == (name, f"{name}/cases", name)
 
 
+def test_several_folders_are_a_list(command, monkeypatch, tmp_path) -> None:
+    """For dataset_dir alone, and where no folder has the text for its name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    typed = "['HEADS', '@data','~/$x','2024']"
+    found = command("--dataset_dir", typed, "--cache_dir", "['a']", "--decoder", "['a']")
+    assert found["dataset_dir"] == ["HEADS", "@data", f"{tmp_path}/$x", "2024"]
+    assert (found["cache_dir"], found["decoder"]) == ("['a']/cases", "['a']")
+    assert [command("--dataset_dir", text)["dataset_dir"] for text in ("[]", "[1]")] == ["[]", "[1]"]
+    (tmp_path / "['a']").mkdir()
+    assert command("--dataset_dir", "['a']")["dataset_dir"] == "['a']"
+
+
 def test_home_folder(command, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     found = command("--dataset_dir=~/scans", "--cache_dir", "~", "--decoder", "~")

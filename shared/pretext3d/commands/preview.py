@@ -24,7 +24,7 @@ from pretext3d.data.subjects import subject_count
 from pretext3d.errors import UserError
 from pretext3d.messages import say
 from pretext3d.networks.factory import check_recorded
-from pretext3d.training.arguments import as_configuration
+from pretext3d.training.arguments import as_configuration, read_value
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pictures import file_name, predict, render, write_png
 from pretext3d.training.pretrained import resolve_pretrained
@@ -195,7 +195,11 @@ def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str,
     """The command's own options, and the overrides of train.yaml."""
     known, rest = make_parser().parse_known_args(words)
     own = {name: getattr(known, name) for name in ("dataset_dir", "seed", "profile")}
-    given = {name: value for name, value in own.items() if value is not None}
+    given = {
+        name: read_value(name, value) if isinstance(value, str) else value
+        for name, value in own.items()
+        if value is not None
+    }
     return known, {**given, **read_overrides(rest, flags=True)}
 
 

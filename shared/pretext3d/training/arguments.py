@@ -3,9 +3,11 @@
 Two readers see a value before a component does. Fire reads `2024` as a number, `a,b` as a pair and `None` as
 None, which MONAI drops. MONAI's parser then reads `$HOME` as an expression, `@data` as a reference, `%x` as
 the content of another key, and `#` as its separator `::`. That is right for settings and wrong for the names
-of folders and files.
+of folders and files. `dataset_dir` alone may be several, typed as a list of texts.
 """
 
+import ast
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,6 +67,8 @@ def at_home(text: str) -> str:
 def read_value(key: str, text: str) -> Any:
     """The value that a user means by a typed text: the text itself for a text key, else what Fire reads.
 
+    For `dataset_dir`, a list of texts is several folders, unless a folder has this name.
+
     Args:
         key: Key of the configuration.
         text: Text as typed.
@@ -72,12 +76,28 @@ def read_value(key: str, text: str) -> Any:
     Examples:
         >>> read_value("dataset_dir", "2024"), read_value("seed", "2024")
         ('2024', 2024)
+        >>> read_value("dataset_dir", "['heads','2024']"), read_value("output_dir", "['heads']")
+        (['heads', '2024'], "['heads']")
     """
     if key not in TEXT_KEYS:
         from fire.parser import DefaultParseValue
 
         return DefaultParseValue(text)
+    if key == "dataset_dir" and (folders := _listed_folders(text)):
+        return [at_home(folder) for folder in folders]
     return at_home(text) if key in FOLDER_KEYS else text
+
+
+def _listed_folders(text: str) -> list[str]:
+    """The folders in a typed list of quoted texts; none where it is another text, or a folder's name."""
+    if not text.lstrip().startswith("[") or os.path.lexists(text):
+        return []
+    try:
+        found = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    listed = isinstance(found, list) and all(isinstance(folder, str) for folder in found)
+    return found if listed else []
 
 
 def as_configuration(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,10 +110,14 @@ def as_configuration(values: Mapping[str, Any]) -> dict[str, Any]:
         >>> as_configuration({"dataset_dir": "@data", "fold": None, "seed": "$@fold"})
         {'dataset_dir': "$'\\x40data'", 'fold': '$None', 'seed': '$@fold'}
     """
-    return {
-        key: literal(value) if key in TEXT_KEYS and isinstance(value, str) else value
-        for key, value in values.items()
-    } | {key: NOTHING for key, value in values.items() if value is None}
+
+    def entry(value: Any) -> Any:
+        if isinstance(value, list):
+            return [entry(each) for each in value]
+        return literal(value) if isinstance(value, str) else value
+
+    found = {key: entry(value) if key in TEXT_KEYS else value for key, value in values.items()}
+    return {key: NOTHING if value is None else value for key, value in found.items()}
 
 
 def typed_values(words: Sequence[str]) -> dict[str, str]:

@@ -131,10 +131,13 @@ def distinct(cases: Sequence[Any]) -> list[str]:
 
 
 def data_name(dataset_dir: str | Sequence[str] | None, unnamed: str = "phantom") -> str:
-    """The last part of a data set's path; `unnamed` without one.
+    """The last part of a data set's path, of several ones with `+` between; `unnamed` without one.
 
     Examples:
         >>> data_name("scans/heads/"), data_name("")
         ('heads', 'phantom')
+        >>> data_name(["scans/heads", "scans/brains"])
+        'heads+brains'
     """
-    return Path(str(dataset_dir or unnamed).rstrip("/")).name
+    folders = [dataset_dir] if isinstance(dataset_dir, str) or not dataset_dir else dataset_dir
+    return "+".join(Path(str(folder or unnamed).rstrip("/")).name for folder in folders)

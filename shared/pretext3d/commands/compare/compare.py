@@ -66,7 +66,11 @@ def make_parser() -> argparse.ArgumentParser:
         EXAMPLES,
     )
     add, default = parser.add_argument, "default: %(default)s"
-    add("--dataset_dir", default="", help="labelled cases; default: the embedded phantom")
+    add(
+        "--dataset_dir",
+        default="",
+        help="labelled cases, a folder or \"['A','B']\"; default: the embedded phantom",
+    )
     add("--arms", nargs="+", default=["scratch"], metavar="ARM", help="see below; default: scratch")
     add("--num_labelled", nargs="+", type=int, default=[4], metavar="N", help="labelled subjects; default: 4")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
@@ -220,7 +224,10 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     check_spatial_dims(spatial_dims)
     arms = Arms(options.arms, options.num_labelled, options.seeds, options.encoder, spatial_dims)
     dataset_dir = read_value("dataset_dir", options.dataset_dir)
-    given = {"dataset_dir": str(Path(dataset_dir).resolve()) if dataset_dir else "", **given}
+    if isinstance(dataset_dir, list):
+        given = {"dataset_dir": [str(Path(folder).resolve()) for folder in dataset_dir], **given}
+    else:
+        given = {"dataset_dir": str(Path(dataset_dir).resolve()) if dataset_dir else "", **given}
     cases: dict[int, Any] = {}
     for seed in options.seeds:
         split = {"split_seed": seed} if options.monte_carlo else {}
