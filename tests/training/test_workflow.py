@@ -33,6 +33,7 @@ in_channels: 1
 spacing: [1.0, 2.0, 3.0]
 classes: 2
 class_names: [background, liver]
+labels: {values: [0, 1]}
 val_fraction: 0.2
 test_fraction: 0.1
 split_seed: 0
