@@ -293,6 +293,16 @@ def test_overrides_are_checked_before_a_run_begins(path: Path) -> None:
     assert called.index(checks[0]) < called.index("pretext3d.training.session.begin")
 
 
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("bundles/*/configs/*.yaml")), ids=lambda p: p.relative_to(ROOT).as_posix()
+)
+def test_a_file_alone_can_be_merged(path: Path) -> None:
+    """An overlay that is run without its base file reaches our code, which says so in one line."""
+    keys = [key.removeprefix("+") for key in yaml.safe_load(path.read_text())]
+    parents = {key for key in keys if "::" not in key}
+    assert {key.split("::")[0] for key in keys if "::" in key} <= parents
+
+
 # --------------------------------------------------------------------------------------------- house rules
 def test_package_version_is_in_the_changelog() -> None:
     assert f"\n## {pretext3d.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
