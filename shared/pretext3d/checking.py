@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from pretext3d.errors import UserError
 
-__all__ = ["brief", "closest_hint", "integer", "is_integer", "is_number", "number", "per_axis"]
+__all__ = ["WORDS", "brief", "closest_hint", "integer", "is_integer", "is_number", "number", "per_axis"]
 
 
 WORDS = {2: "two", 3: "three"}  # numbers of axes

@@ -19,7 +19,7 @@ __all__ = ["NOTHING", "check_literal", "is_constant", "is_literal", "is_literal_
 EXPANDED = re.compile(r"[$@%]|.*#|.*[@%]::", re.DOTALL)
 NOTHING = "$None"  # MONAI drops an override that is None
 SPECIAL_KEY = re.compile(r"_\w+_|.*::", re.DOTALL)  # _target_, _mode_, ..., and nested ids
-EXPECTED = "expected text that MONAI leaves as it is: no $, @ or % at its beginning, no # in it"
+EXPECTED = "expected text that MONAI does not expand: no $, @ or % at its beginning, no # in it"
 
 
 def is_literal_text(text: str) -> bool:
@@ -61,7 +61,7 @@ def check_literal(value: Any, where: str, instead: str = "") -> Any:
     Examples:
         >>> check_literal(["liver", "%stenosis"], "--labels")
         Traceback (most recent call last):
-        pretext3d.errors.UserError: --labels: found '%stenosis', expected text that MONAI leaves as it is: ...
+        pretext3d.errors.UserError: --labels: found '%stenosis', expected text that MONAI does not expand: ...
     """
     if is_literal(value):
         return value

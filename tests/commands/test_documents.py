@@ -10,6 +10,7 @@ from pydoc import locate
 import pytest
 import yaml
 from pretext3d.__main__ import COMMANDS
+from pretext3d.training.arguments import MONAI_ARGUMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -56,6 +57,18 @@ def test_arguments_of_components_exist(document: str) -> None:
         assert any(name in inspect.signature(locate(target)).parameters for target in targets), (
             f"{document}: --{key}::{name}: not an argument of {targets}"
         )
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name.startswith("bundles/")])
+def test_keys_exist(document: str) -> None:
+    """`--key` in a bundle's documents: a key of one of its configurations, or an option of a command."""
+    known = {*MONAI_ARGUMENTS}
+    for path in (ROOT / Path(*Path(document).parts[:2]) / "configs").glob("*.yaml"):
+        known |= set(yaml.safe_load(path.read_text()))
+    for command in COMMANDS.values():
+        parser = importlib.import_module(f"pretext3d.commands.{command.module}").make_parser()
+        known |= {option.removeprefix("--") for option in parser._option_string_actions}
+    assert set(re.findall(r"--([a-z_]\w*)", (ROOT / document).read_text())) <= known
 
 
 def components(bundle: Path, key: str) -> list[str]:

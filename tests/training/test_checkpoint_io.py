@@ -200,5 +200,21 @@ def test_check_same_run_lists_each_difference():
         check_same_run(Path("x.pt"), {**record, "arm": "roi-grid"}, {**record, "arm": "noroi-grid"})
 
 
+def test_check_same_run_compares_what_the_outputs_mean():
+    """Outputs of equal shapes; a record without a label map has the values 0, 1, 2, ..."""
+    record = {"method": "segmentation", "num_classes": 3, "class_names": ["background", "a", "b"]}
+    same = {**record, "decoder": "", "labels": {"values": [0, 1, 2]}}
+    check_same_run(Path("x.pt"), record, same)
+    check_same_run(Path("x.pt"), same, record)
+    for key, value in {
+        "class_names": ["background", "b", "a"],
+        "labels": {"values": [0, 1, 4]},
+        "decoder": "duc",
+        "num_classes": 4,
+    }.items():
+        with pytest.raises(UserError, match=f"cannot be resumed: {key} is "):
+            check_same_run(Path("x.pt"), record, {**record, key: value})
+
+
 def test_format_is_written(tmp_path):
     assert load_checkpoint(saved(tmp_path))["format"] == checkpoint_io.FORMAT == "pretext3d-2"

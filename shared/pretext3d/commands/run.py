@@ -20,7 +20,7 @@ from monai.bundle.utils import ID_SEP_KEY, MACRO_KEY, merge_kv
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.parser import command_parser
-from pretext3d.errors import UserError, chain, find_user_error, frames
+from pretext3d.errors import UserError, chain, find_user_error, frames, one_line
 from pretext3d.training.arguments import MONAI_ARGUMENTS, as_configuration, read_value, typed_values
 from pretext3d.training.overrides import as_files, check_nested, overlay_hint, walk
 
@@ -122,7 +122,7 @@ def load(file: str, key: str = "config_file") -> dict[str, Any]:
             f"{file}: line {error.lineno}, column {error.colno}: {error.msg}, expected JSON"
         ) from error
     except (OSError, ValueError, yaml.YAMLError) as error:  # another suffix, no text, a key twice
-        raise UserError(f"--{key}: {file}: {_one_line(error)}") from error
+        raise UserError(f"--{key}: {file}: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: found {type(content).__name__}, expected keys and values")
     return content
@@ -188,14 +188,9 @@ def _is_of_the_configuration(error: BaseException) -> bool:
 def _cause(error: BaseException) -> str:
     """The innermost error of MONAI's chain, with the entry that it was in."""
     errors = list(chain(error))
-    where = next((_one_line(e) for e in reversed(errors[:-1]) if str(e).startswith("Failed to ")), "")
+    where = next((one_line(e) for e in reversed(errors[:-1]) if str(e).startswith("Failed to ")), "")
     return (
-        f"{where}: {_one_line(errors[-1])}"
+        f"{where}: {one_line(errors[-1])}"
         if where
-        else f"{type(errors[-1]).__name__}: {_one_line(errors[-1])}"
+        else f"{type(errors[-1]).__name__}: {one_line(errors[-1])}"
     )
-
-
-def _one_line(error: BaseException, limit: int = 300) -> str:
-    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-    return text if len(text) <= limit else text[:limit] + " ..."

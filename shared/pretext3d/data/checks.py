@@ -198,14 +198,14 @@ def report_bad(checked: CheckResult, total: int, verb: str) -> None:
 
 def log_notes(cases: Sequence[Case], cache: VerdictCache, with_labels: bool) -> None:
     """One line per file in which the reader chose between contradicting statements, with the choice."""
-    told: set[str] = set()
+    described: set[str] = set()
     for case in cases:
         files = [(path, "header", "") for path in files_of(case)]
         files += [(case["label"], "label", "label ")] if with_labels and "label" in case else []
         for path, kind, which in files:
             note = cache.facts(path, kind).note
-            if note and path not in told:
-                told.add(path)
+            if note and path not in described:
+                described.add(path)
                 logger.warning("%s: %s%s: %s", case["id"], which, Path(path).name, note)
 
 

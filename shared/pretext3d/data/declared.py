@@ -209,7 +209,7 @@ def choose_labels(
     if not labels.is_identity:
         written = [f" (written as {value})" for value in labels.order] or [""] * len(names)
         each = zip(names, labels.members(), written, strict=True)
-        outputs = [f"{name} is {labels.told(classes)}{text}" for name, classes, text in each]
+        outputs = [f"{name} is {labels.described(classes)}{text}" for name, classes, text in each]
         logger.info(
             "labels: the network's %s; results are written with the label values %s",
             "; ".join(outputs),
@@ -230,7 +230,7 @@ def warn_missing(labels: LabelMap, names: Sequence[str], values: Iterable[Iterab
     if labels.merged or not present:
         return
     missing = [
-        f"{name} (label value {labels.told(classes)})"
+        f"{name} (label value {labels.described(classes)})"
         for name, classes in zip(names, labels.members(), strict=True)
         if not any(labels.values[c] in present or c == 0 for c in classes)
     ]

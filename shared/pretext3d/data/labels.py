@@ -191,11 +191,11 @@ class LabelMap:
             return [[c] for c in range(len(self.values))]
         return [[self.values.index(v) for v in values] for values in self.regions.values()]
 
-    def told(self, classes: Sequence[int]) -> str:
+    def described(self, classes: Sequence[int]) -> str:
         """The label values of some classes, as text.
 
         Examples:
-            >>> LabelMap((0, 1, 2, 4)).told([1, 3]), LabelMap((0, 1), merged=True).told([1])
+            >>> LabelMap((0, 1, 2, 4)).described([1, 3]), LabelMap((0, 1), merged=True).described([1])
             ('1 4', 'above 0')
         """
         if self.merged and list(classes) == [1]:

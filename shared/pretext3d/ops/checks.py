@@ -3,16 +3,15 @@
 from typing import Any
 
 from pretext3d.annotations import Tensor
+from pretext3d.checking import WORDS
 from pretext3d.errors import UserError
 
-__all__ = ["COUNTS", "check_spatial_dims", "check_volume_shape"]
-
-COUNTS = {2: "two", 3: "three"}  # spatial axes, in words
+__all__ = ["check_spatial_dims", "check_volume_shape"]
 
 
 def check_spatial_dims(spatial_dims: Any) -> None:
     """Raise a `UserError` for a number of spatial axes other than 2 and 3."""
-    if spatial_dims not in COUNTS:
+    if spatial_dims not in WORDS:
         raise UserError(f"spatial_dims: found {spatial_dims!r}, expected 2 or 3")
 
 

@@ -24,8 +24,9 @@ from skimage.util import regular_grid
 
 from pretext3d import checking
 from pretext3d.annotations import Bool, Float, Int, Tensor
+from pretext3d.checking import WORDS
 from pretext3d.errors import UserError
-from pretext3d.ops.checks import COUNTS, check_volume_shape
+from pretext3d.ops.checks import check_volume_shape
 from pretext3d.ops.connectivity import connected_regions
 
 __all__: list[str] = []
@@ -119,7 +120,7 @@ def check_settings(
         checking.integer(name, number, minimum=1)
     checking.number("compactness", compactness, low=0, low_open=True)
     if spacing is not None and (len(spacing) != spatial_dims or not all(0 < s < math.inf for s in spacing)):
-        raise UserError(f"spacing: found {list(spacing)}, expected {COUNTS[spatial_dims]} lengths above 0")
+        raise UserError(f"spacing: found {list(spacing)}, expected {WORDS[spatial_dims]} lengths above 0")
 
 
 def check_volume(image: Tensor, mask: Tensor | None, name: str = "image", mask_name: str = "mask") -> None:

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretext3d.data.labels import LabelMap
 from pretext3d.errors import UserError, interrupted, one_line
 from pretext3d.files import replacing
 from pretext3d.training.record_schema import check_checkpoint
@@ -55,6 +56,9 @@ IDENTITY = (
     "modalities",
     "slices",
     "frames",
+    "decoder",
+    "num_classes",
+    "class_names",
 )
 
 
@@ -243,7 +247,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def check_same_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse to resume a run of another method, architecture or number of channels.
+    """Refuse to resume a run of another method, architecture, number of channels or meaning of the outputs.
 
     Args:
         path: Path of the checkpoint, for the message.
@@ -271,6 +275,9 @@ def _digest(names: Any) -> Any:
 def _identity(record: Mapping[str, Any]) -> dict[str, str]:
     """What must be equal for a resume, as text in which a list and a tuple are the same."""
     parts = {key: record.get(key) for key in IDENTITY}
+    parts["decoder"] = record.get("decoder") or None  # '' is the default, which a record may leave out
+    labels = LabelMap.of(record["labels"]) if record.get("labels") else None
+    parts["labels"] = None if labels is None or labels.is_identity else labels.plain()
     data = record.get("data") or {}
     parts["training cases"] = _digest(data.get("train"))
     parts |= {f"backbone {key}": value for key, value in (record.get("backbone") or {}).items()}

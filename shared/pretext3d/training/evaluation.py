@@ -211,8 +211,8 @@ class CaseMetrics:
         who = {"case": volume_of(case), **({"subject": person_name(dict(case))} if "subject" in case else {})}
         for table, members in self.tables.items():
             for name, row in case_metrics(pred, label, members, spacing).items():
-                told = self.labels.told(members[name])
-                self.rows[table].append({**who, "class": name, "label_values": told, **row})
+                described = self.labels.described(members[name])
+                self.rows[table].append({**who, "class": name, "label_values": described, **row})
 
     def write(self, engine: Engine) -> None:
         """Write the tables."""

@@ -45,13 +45,10 @@ class History:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
 
     def start_run(self, engine: Engine) -> None:
-        """Say which epochs of an earlier run are trained again: those that ended without their checkpoint."""
+        """Say which epochs of an earlier run are trained again: not saved, or shortened."""
         again = [line["epoch"] for line in self._rows() if int(float(line["epoch"])) > engine.state.epoch]
         if again and idist.get_rank() == 0:
-            logger.info(
-                "%s: epoch %s: logged, but stopped before a checkpoint was written; trained again",
-                self.path, ", ".join(again),
-            )  # fmt: skip
+            logger.info("%s: epoch %s: trained again", self.path, ", ".join(again))
 
     def start_epoch(self, engine: Engine) -> None:
         """Start a new mean."""

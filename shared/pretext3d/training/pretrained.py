@@ -20,6 +20,7 @@ import numpy as np
 from torch import nn
 
 from pretext3d.annotations import Tensor
+from pretext3d.checking import brief
 from pretext3d.data.splits import check_unseen
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
@@ -29,7 +30,7 @@ from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import load_checkpoint, unwrap
 from pretext3d.training.checkpointer import epoch_files
 from pretext3d.training.rebuilding import Pretrained, backbone_of, filled
-from pretext3d.training.record import split_settings
+from pretext3d.training.record import output_layer, running_output_layer, split_settings
 from pretext3d.training.record_schema import check_finite, known_entries
 from pretext3d.training.safe_weights import preferred
 from pretext3d.training.transfer import Adapter, Row, TransferReport, mark_transferred
@@ -147,6 +148,25 @@ def check_window(file: Path, there: Mapping[str, Any], here: Mapping[str, Any] |
             "give the same by --normalisation",
             file, there, here,
         )  # fmt: skip
+
+
+def check_output_layer(file: Path, record: Mapping[str, Any], here: Sequence[str] | None) -> None:
+    """Refuse to keep an output layer whose outputs mean something else here.
+
+    Args:
+        file: Path of the checkpoint, for the message.
+        record: Its record; one that names no classes is not checked.
+        here: See `running_output_layer`.
+
+    Raises:
+        UserError: another decoder, other classes or regions, or other label values of them.
+    """
+    there = output_layer(str(record.get("decoder") or ""), record)
+    if here is not None and record.get("class_names") and there != tuple(here):
+        raise UserError(
+            f"{file}: its head cannot be kept: its outputs are {brief(list(there[1:]))} of decoder "
+            f"{there[0]!r}, expected {brief(list(here[1:]))} of decoder {here[0]!r}, those of this run"
+        )
 
 
 def transfer_weights(
@@ -282,6 +302,8 @@ def load_pretrained(
         raise UserError(
             f"encoder: found {encoder!r}, expected '' or {record['encoder']!r}, the encoder of {file}"
         )
+    if keep_head:
+        check_output_layer(file, pretrained.record, running_output_layer(decoder))
     network = network_of(backbone_of(pretrained, encoder, in_channels, roi_size))
     transfer_weights(network, pretrained, exclude=exclude, keep_head=keep_head)
     return network

@@ -11,7 +11,7 @@ from pretext3d.data.labels import LabelMap
 from pretext3d.data.splits import SPLIT, fingerprints
 from pretext3d.training.workflow import bundle_root, has_setting, setting
 
-__all__ = ["labelled_record", "pretraining_record", "split_settings"]
+__all__ = ["labelled_record", "output_layer", "pretraining_record", "running_output_layer", "split_settings"]
 
 
 def pretraining_record(
@@ -95,6 +95,29 @@ def labelled_record(
 def split_settings() -> dict[str, Any]:
     """The keys of the running configuration that choose who is held out; {} without one."""
     return {key: setting(key) for key in SPLIT if has_setting(key)}
+
+
+def output_layer(decoder: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """What identifies the output layer of a segmentation: its decoder, classes or regions, and label values.
+
+    Args:
+        decoder: Name of the decoder.
+        found: Record of a checkpoint, or what `prepare_cases` returns: class_names and labels.
+
+    Examples:
+        >>> output_layer("", {"class_names": ["background", "vessel"], "labels": {"values": [0, 255]}})
+        ('', 'background', 'vessel', "{'values': [0, 255]}")
+    """
+    labels = LabelMap.of(found["labels"]) if found.get("labels") else None
+    described = () if labels is None or labels.is_identity else (str(labels.plain()),)
+    return (decoder, *map(str, found.get("class_names", ())), *described)
+
+
+def running_output_layer(decoder: str) -> tuple[str, ...] | None:
+    """`output_layer` of the running configuration; None where it has no classes."""
+    if not (has_setting("class_names") or has_setting("cases")):
+        return None
+    return output_layer(decoder, {name: _found(name, name) for name in ("class_names", "labels")})
 
 
 def _common() -> dict[str, Any]:

@@ -10,14 +10,13 @@ Entries that are not listed, as another version of the package may write them, a
 
 import math
 import re
-import reprlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 
-from pretext3d.checking import is_integer, is_number
+from pretext3d.checking import brief, is_integer, is_number
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.normalisation import check_normalisation
 from pretext3d.errors import UserError
@@ -37,9 +36,6 @@ WORD = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 LABEL = re.compile(r"[\w.+-]{1,64}", re.ASCII)
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{1,64}")
-
-SHORT = reprlib.Repr()  # a value in a message: one line, however large or deeply nested it is
-SHORT.maxstring = SHORT.maxother = 60
 
 
 class Entry(NamedTuple):
@@ -268,13 +264,13 @@ def check_record(record: Mapping[str, Any], where: str) -> None:
 
 def _check_table(content: Any, table: Table, where: str, name: str) -> None:
     if not isinstance(content, dict):
-        raise UserError(f"{where}: {name}: found {SHORT.repr(content)}, expected entries by name")
+        raise UserError(f"{where}: {name}: found {brief(content)}, expected entries by name")
     for key, entry in table.items():
         place = f"{name}.{key}" if name else key
         if key in content and not isinstance(entry, Entry):
             _check_table(content[key], entry, where, place)
         elif key in content and not entry.valid(content[key]):  # type: ignore[union-attr]
-            found, expected = SHORT.repr(content[key]), entry.expected  # type: ignore[union-attr]
+            found, expected = brief(content[key]), entry.expected  # type: ignore[union-attr]
             raise UserError(f"{where}: {place}: found {found}, expected {expected}")
 
 
@@ -293,7 +289,7 @@ def _check_agreement(record: Mapping[str, Any], where: str) -> None:
     twice = [name for name, count in Counter(names or ()).items() if count > 1]
     if twice:
         raise UserError(
-            f"{where}: record.class_names: found {SHORT.repr(twice[0])} twice, expected different names"
+            f"{where}: record.class_names: found {brief(twice[0])} twice, expected different names"
         )
     labels = record.get("labels")
     outputs = None if labels is None or classes is None else LabelMap.of(labels).channels
@@ -335,9 +331,9 @@ def check_tensors(tensors: Mapping[Any, Any], where: str) -> None:
     """
     for name, value in tensors.items():
         if not isinstance(name, str):
-            raise UserError(f"{where}: found the key {SHORT.repr(name)}, expected names of tensors")
+            raise UserError(f"{where}: found the key {brief(name)}, expected names of tensors")
         if not isinstance(value, torch.Tensor):
-            raise UserError(f"{where}.{name}: found {SHORT.repr(value)}, expected a tensor")
+            raise UserError(f"{where}.{name}: found {brief(value)}, expected a tensor")
         dense = value.layout == torch.strided and value.device.type == "cpu"
         if not dense or value.dtype not in DTYPES:
             raise UserError(

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from pretext3d.checking import is_number
+from pretext3d.checking import brief, is_number
 from pretext3d.errors import UserError
-from pretext3d.training.record_schema import SHORT
 
 __all__ = ["check_moments", "check_optimizer_settings", "check_same_settings", "schedule_state"]
 
@@ -62,8 +61,7 @@ def schedule_state(path: Path, stored: Mapping[str, Any], current: Mapping[str, 
     for key, value in found.items():
         if is_number(current[key]) != is_number(value):
             raise UserError(
-                f"{path}: lr_scheduler.{key}: found {SHORT.repr(value)}, expected a value such as "
-                f"{current[key]!r}"
+                f"{path}: lr_scheduler.{key}: found {brief(value)}, expected a value such as {current[key]!r}"
             )
     return {**current, **found}
 
@@ -77,12 +75,12 @@ def check_optimizer_settings(path: Path, state: Mapping[str, Any], optimizer: to
     groups, moments = state.get("param_groups"), state.get("state")
     listed = isinstance(groups, Sequence) and all(map(_is_mapping, groups))
     if not listed or not isinstance(moments, Mapping) or not all(map(_is_mapping, moments.values())):
-        raise UserError(f"{path}: optimizer: found {SHORT.repr(dict(state))}, expected an optimizer's state")
+        raise UserError(f"{path}: optimizer: found {brief(dict(state))}, expected an optimizer's state")
     for index, (there, own) in enumerate(zip(groups, optimizer.param_groups, strict=False)):  # type: ignore[arg-type]
         for key in own:
             if key != "params" and key in there and is_number(own[key]) != is_number(there[key]):
                 raise UserError(
-                    f"{path}: optimizer.param_groups[{index}].{key}: found {SHORT.repr(there[key])}, "
+                    f"{path}: optimizer.param_groups[{index}].{key}: found {brief(there[key])}, "
                     f"expected a value such as {own[key]!r}"
                 )
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from monai.transforms import MapTransform, Randomizable
 
 from pretext3d.annotations import Shaped, Tensor
+from pretext3d.checking import WORDS
 from pretext3d.errors import UserError
-from pretext3d.ops.checks import COUNTS
 from pretext3d.ops.rotations import (
     check_flip_axes,
     check_rotation_axes,
@@ -86,7 +86,7 @@ class RandScaleCropd(MapTransform, Randomizable):
         low, high = scale_range
         if not 0 < low <= high:
             raise UserError(f"scale_range: found {list(scale_range)}, expected two numbers 0 < low <= high")
-        if len(roi_size) not in COUNTS or min(roi_size) < 1:
+        if len(roi_size) not in WORDS or min(roi_size) < 1:
             found = list(roi_size)
             raise UserError(
                 f"roi_size: found {found}, expected three sizes in voxels, in 2D two, of 1 or more"
@@ -103,7 +103,7 @@ class RandScaleCropd(MapTransform, Randomizable):
     def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
         """Draw `start` and `size` for a volume."""
         if data.ndim - 1 != len(self.roi_size):
-            count = COUNTS.get(data.ndim - 1, data.ndim - 1)
+            count = WORDS.get(data.ndim - 1, data.ndim - 1)
             raise UserError(
                 f"roi_size: found {list(self.roi_size)}, expected {count} sizes for these volumes"
             )

@@ -21,10 +21,11 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
 from pretext3d.annotations import Tensor
+from pretext3d.checking import WORDS
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.disk_cache import kept_array
 from pretext3d.errors import UserError
-from pretext3d.ops.checks import COUNTS, check_volume_shape
+from pretext3d.ops.checks import check_volume_shape
 from pretext3d.ops.slic import check_settings, check_volume, slic
 from pretext3d.transforms.outputs import like, output_names
 
@@ -165,5 +166,5 @@ def _relative_spacing(image: Any, dims: int) -> tuple[float, ...]:
         return (1.0,) * dims
     lengths = image.affine[:-1, :dims].to(torch.float64).norm(dim=0)
     if not (lengths > 0).all():
-        raise UserError(f"affine: found spacing {lengths.tolist()}, expected {COUNTS[dims]} lengths above 0")
+        raise UserError(f"affine: found spacing {lengths.tolist()}, expected {WORDS[dims]} lengths above 0")
     return tuple(round(length, 6) for length in (lengths / lengths.log().mean().exp()).tolist())

@@ -44,7 +44,7 @@ class Arm:
     name: str
     pretrained: str = ""  # the checkpoint's path; '' for scratch and restart
     digest: str = ""  # sha256 of that file: the arm is the same wherever the file is
-    head: tuple[str, ...] = ()  # of a segmentation's checkpoint: see `plan.output_layer`
+    head: tuple[str, ...] = ()  # of a segmentation's checkpoint: see `record.output_layer`
 
 
 @dataclass(frozen=True)

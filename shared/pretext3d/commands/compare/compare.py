@@ -23,7 +23,6 @@ from pretext3d.commands.compare.plan import (
     Arms,
     check_overrides,
     leak,
-    output_layer,
     read_configs,
     resolved,
     top_key,
@@ -211,6 +210,8 @@ def run_all(cells: Sequence[Cell], runner: Any, output_dir: Path, jobs: int) -> 
 
 def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Plan, check, run and report. Returns the exit code."""
+    from pretext3d.training.record import output_layer
+
     check_options(options)
     given = read_overrides(words)
     configs = find_bundle(options.bundle) / "configs"

@@ -11,7 +11,6 @@ import yaml
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.compare.cells import BUILT_IN, Arm
-from pretext3d.data.labels import LabelMap
 from pretext3d.errors import UserError, find_user_error
 
 RESERVED = {
@@ -117,6 +116,7 @@ class Arms:
     def _read(self, name: str, path: str, num_labelled: int, seed: int) -> Arm:
         from pretext3d.networks.factory import check_recorded
         from pretext3d.training.pretrained import check_spatial_dims, read_record, resolve_pretrained
+        from pretext3d.training.record import output_layer
 
         if not path:
             return Arm(name)
@@ -144,22 +144,6 @@ class Arms:
             if arm.pretrained:
                 found.setdefault(name, {})[arm.pretrained, seed] = (arm, seed)
         return {name: list(each.values()) for name, each in found.items()}
-
-
-def output_layer(decoder: str, found: Mapping[str, Any]) -> tuple[str, ...]:
-    """What identifies the output layer of a segmentation: its decoder, classes or regions, and label values.
-
-    Args:
-        decoder: Name of the decoder.
-        found: Record of a checkpoint, or what `prepare_cases` returns: class_names and labels.
-
-    Examples:
-        >>> output_layer("", {"class_names": ["background", "vessel"], "labels": {"values": [0, 255]}})
-        ('', 'background', 'vessel', "{'values': [0, 255]}")
-    """
-    labels = LabelMap.of(found["labels"]) if found.get("labels") else None
-    told = () if labels is None or labels.is_identity else (str(labels.plain()),)
-    return (decoder, *map(str, found.get("class_names", ())), *told)
 
 
 def resolved(config: Path, given: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pretext3d.checking import brief
 from pretext3d.commands.promote.document import Document
 from pretext3d.commands.saved_config import as_saved, of_this_machine, settings_of
 from pretext3d.errors import UserError
 from pretext3d.publishing.vendoring import vendored
-from pretext3d.training.record_schema import SHORT
 
 if TYPE_CHECKING:
     from pretext3d.commands.promote.run import Run
@@ -98,7 +98,7 @@ def take_over(document: Document, run: "Run", template: dict[str, Any], trusted:
             for path in [path for path in found.other if path not in handlers]:
                 if not trusted:
                     raise UserError(
-                        f"run: config.yaml: {path}: found {SHORT.repr(found.other[path])}, which the new "
+                        f"run: config.yaml: {path}: found {brief(found.other[path])}, which the new "
                         "bundle would execute and finetune.yaml does not have; expected plain values, or "
                         "--trust_config if you have written this run's configuration yourself"
                     )
