@@ -125,6 +125,18 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_a_draft_that_cannot_be_made_is_an_error_also_where_the_folder_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "disk full")
+
+    (tmp_path / "a").mkdir()
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(OSError, match="disk full"), new_folder(tmp_path / "a"):
+        pytest.fail("there is no draft")
+
+
 def test_old_drafts_are_removed(tmp_path: Path) -> None:
     for name, age in ((".a.0.tmp", 2 * MAX_DRAFT_AGE), (".b.0.tmp", 0.0), ("c", 2 * MAX_DRAFT_AGE)):
         (tmp_path / name).mkdir()

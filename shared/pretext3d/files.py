@@ -127,7 +127,7 @@ def new_folder(path: Path, sync: bool = False) -> Iterator[Path]:
             leave empty files.
 
     Raises:
-        OSError: the folder cannot be written, and no other process has written it.
+        OSError: the draft cannot be made; or it cannot be written, and no other process has written `path`.
 
     Examples:
         >>> from tempfile import mkdtemp
@@ -138,8 +138,10 @@ def new_folder(path: Path, sync: bool = False) -> Iterator[Path]:
         >>> (path / "a.txt").read_text()
         'first'
     """
+    made = False
     try:
         with draft_folder(path) as draft:
+            made = True
             yield draft
             for part in [*draft.iterdir(), draft] if sync else []:
                 _reach_disk(part)
@@ -147,7 +149,7 @@ def new_folder(path: Path, sync: bool = False) -> Iterator[Path]:
             if sync:
                 _reach_disk(path.parent)
     except OSError:
-        if not path.is_dir():
+        if not (made and path.is_dir()):
             raise
 
 

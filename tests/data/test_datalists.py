@@ -91,13 +91,31 @@ def test_byte_order_mark(tmp_path: Path) -> None:
     assert [case["name"] for case in find_cases(str(tmp_path))] == ["a"]
 
 
-def test_fields_that_cases_get_here_are_not_taken_from_a_datalist(tmp_path: Path) -> None:
+def test_fields_that_cases_get_here_are_not_taken_from_a_datalist(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     entry = {"image": "a.nii.gz", "id": "x", "path": 5, "missing": ["T1w"], "split": "validation"}
+    others = [
+        "volume",
+        "slice_every",
+        "constant",
+        "fault",
+        "source_name",
+        "oriented",
+        "unusable",
+        "draw",
+        "visit_seed",
+        "age",
+    ]
+    entry |= dict.fromkeys(others, 1)
+    caplog.set_level("DEBUG")
     (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry]}))
     (case,) = find_cases(str(tmp_path))
     assert (case["id"], case["name"]) == ("a", "a")
     assert "missing" not in case
     assert "split" not in case
+    assert not case.keys() & set(others)
+    assert caplog.text.count("further fields of its entries are ignored: ['age', 'constant', 'draw',") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 from monai.transforms import LoadImage
+from pretext3d.data import dicom_pixels
 from pretext3d.data.cases import walk
 from pretext3d.data.dicom import find_stacks, is_dicom, read_stack
 from pretext3d.data.dicom_files import missing_decoder
 from pretext3d.data.faults import BadFileError
+from pretext3d.data.volumes import VerdictCache
 from pydicom.data import get_testdata_file
 from pydicom.uid import HTJ2K, MPEG2MPHL, JPEGLSLossless
 
@@ -124,7 +126,7 @@ def test_compressed_files_have_the_values_of_the_plain_one():
         np.testing.assert_array_equal(other, affine, err_msg=name)
 
 
-def test_a_missing_decoder_is_named(monkeypatch):
+def test_a_missing_decoder_is_named(monkeypatch, tmp_path):
     expected = (
         "High-Throughput JPEG 2000 Image Compression: needs the package pylibjpeg-openjpeg with pylibjpeg"
     )
@@ -140,7 +142,21 @@ def test_a_missing_decoder_is_named(monkeypatch):
     assert missing_decoder(JPEGLSLossless) == reason
     (found,) = find_stacks([Path(get_testdata_file("MR_small_jpeg_ls_lossless.dcm"))], "")
     assert found.reason == f"unreadable: {reason}"
+    facts = VerdictCache(str(tmp_path)).facts(get_testdata_file("MR_small_jpeg_ls_lossless.dcm"), "image")
+    assert (facts.detail, facts.passing) == (reason, True)
+    assert list(tmp_path.iterdir()) == []  # no verdict: installing it mends the file
     missing_decoder.cache_clear()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_voxels_that_gdcm_might_decode_are_no_lasting_fault(monkeypatch, installed):
+    monkeypatch.setattr(dicom_pixels, "stored_frames", lambda *_: iter([]))  # zip: fewer frames, ValueError
+    find_spec = importlib.util.find_spec
+    known = lambda name: (name if installed else None) if name == "gdcm" else find_spec(name)  # noqa: E731
+    monkeypatch.setattr(dicom_pixels.importlib.util, "find_spec", known)
+    with pytest.raises(BadFileError, match="cannot be decoded") as raised:
+        list(dicom_pixels.decoded(get_testdata_file("MR_small_RLE.dcm"), [0]))
+    assert raised.value.passing is not installed
 
 
 def test_damaged_voxels_are_named(tmp_path):

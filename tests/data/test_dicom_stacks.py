@@ -129,6 +129,32 @@ def clock(slices: list[Slice]) -> tuple[list[Slice], list[list[Slice]], list[str
     return flat(found), found, []
 
 
+def clocks_that_interleave(slices: list[Slice]) -> tuple[list[Slice], list[list[Slice]], list[str]]:
+    """Two stacks taken at the same time, in opposite order: the first image of a position is of either."""
+    found = [
+        [replace(s, elements={"AcquisitionTime": f"1200{n:02d}"}) for n, s in zip(order, group, strict=True)]
+        for order, group in zip(
+            (range(0, 2 * len(slices), 2), range(2 * len(slices) - 1, 0, -2)), again(slices, 2), strict=True
+        )
+    ]
+    return flat(found), [], ["repeated positions"]
+
+
+def two_with_one_uid(element: str, values: Sequence[str]) -> Fault:
+    """Two stacks with one SeriesInstanceUID (a bad anonymisation), which another element tells apart."""
+
+    def fault(slices: list[Slice]) -> tuple[list[Slice], list[list[Slice]], list[str]]:
+        both, count = clocks_that_interleave(slices)[0], len(slices)
+        groups = [
+            [replace(one, elements={**one.elements, element: value}) for one in group]
+            for value, group in zip(values, (both[:count], both[count:]), strict=True)
+        ]
+        return flat(groups), groups, []
+
+    fault.__name__ = f"two_with_one_uid_{element}"
+    return fault
+
+
 def one_of_two_times_incomplete(slices: list[Slice]) -> tuple[list[Slice], list[list[Slice]], list[str]]:
     first, second = again(slices, 2, AcquisitionNumber=[1, 2])
     return [*first, *second[:1], *second[2:]], [first], ["missing slices"]
@@ -173,6 +199,9 @@ def cine(slices: list[Slice]) -> tuple[list[Slice], list[list[Slice]], list[str]
 FAULTS: list[Fault] = [
     none, scout, other_matrix, missing, end_missing, times, echoes, echoes_in_time, clock,
     one_of_two_times_incomplete, repeated, turned, displaced, uneven, rounded, series_of_one, cine,
+    clocks_that_interleave, two_with_one_uid("PatientID", ["a", "b"]),
+    two_with_one_uid("StudyInstanceUID", ["1.2.1", "1.2.2"]),
+    two_with_one_uid("FrameOfReferenceUID", ["1.2.1", "1.2.2"]),
 ]  # fmt: skip
 
 

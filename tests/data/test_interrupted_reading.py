@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from monai.transforms import Compose
+from pretext3d.data import dataset
+from pretext3d.data.dataset import CachedVolumes
+from pretext3d.errors import UserError
 
 # The threads of a pool that is only abandoned are in the middle of such a product when the interpreter ends.
 PROGRAM = """
@@ -52,3 +56,18 @@ def test_one_line_and_an_orderly_end(tmp_path: Path, fault: str, code: int, line
     assert len(lines) == 1
     assert lines[0].startswith(line.format(cache=cache))
     assert done.stdout == ""
+
+
+def test_an_entry_that_cannot_be_read_again_names_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = CachedVolumes([{"number": 0}], Compose([]), str(tmp_path))
+
+    def broken(folder: Path) -> None:
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(dataset, "_read_entry", broken)
+    with pytest.raises(
+        UserError, match=r"^cache_dir: .*volumes.* cannot be read after it was written: input"
+    ):
+        data.volume(0)

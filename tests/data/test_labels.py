@@ -51,6 +51,9 @@ def test_further_classes_get_the_next_values() -> None:
     assert (labels.values, names) == ((0, 5, 6, 7), ["background", "label 5", "label 6", "label 7"])
     with pytest.raises(UserError, match="num_classes: found 2, expected 3 or more"):
         choose_labels(NONE, [0, 1, 5], num_classes=2)
+    for wrong in (257, 10**12, -1):  # before a list of that length is made
+        with pytest.raises(UserError, match=f"num_classes: found {wrong}, expected an integer from 0 to 256"):
+            choose_labels(NONE, [0, 5], num_classes=wrong)
 
 
 def test_merged_foreground() -> None:

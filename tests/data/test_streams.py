@@ -92,10 +92,45 @@ def test_parts_of_several_files(tmp_path):
         read_parts(files, np.dtype(">i2"), (4, 3, 2), "raw")
 
 
-@pytest.mark.parametrize("named", ["", "LIST", "s%d.raw a b c", "s%q.raw 1 2 1", "s.raw\0"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        "",
+        "LIST",
+        "s%d.raw a b c",
+        "s%q.raw 1 2 1",
+        "s%0100000d.raw 1 2 1",
+        "s%*d.raw 1 2 1",
+        "s%d%d 1 2 1",
+        "s.raw\0",
+    ],
+)
 def test_headers_that_name_no_data_file(named):
     with pytest.raises(BadFileError, match="names no data file"):
         data_files("a.mhd", named, [])
+
+
+def test_a_header_names_few_files_below_its_folder():
+    assert data_files("a/b.mhd", "c/../s%03d.raw 1 10000 1", [])[-1] == "a/c/../s10000.raw"
+    for last in (10_001, 10**30):
+        with pytest.raises(BadFileError, match=r"names more than 10,000 data files \('s%d\.raw 1"):
+            data_files("a/b.mhd", f"s%d.raw 1 {last} 1", [])
+    with pytest.raises(BadFileError, match="names 10,001 data files, expected at most 10,000"):
+        data_files("a/b.mhd", "LIST", ["s.raw"] * 10_001)
+    for name in ("/etc/passwd", "../b.raw", "c/../../b.raw", ".."):
+        for named, listed in ((name, []), ("LIST", ["s.raw", name])):
+            with pytest.raises(BadFileError, match="expected a data file in the header's folder"):
+                data_files("a/b.mhd", named, listed)
+
+
+def test_bzip2_is_counted_before_memory_is_taken(tmp_path, monkeypatch):
+    path = tmp_path / "a.raw.bz2"
+    path.write_bytes(PACKED["bz2"])
+    whole = read_parts([(str(path), 0)], np.dtype("u1"), (299_997,), "bz2", 3)
+    assert whole.tobytes() == DATA[3:]
+    monkeypatch.setattr(np, "empty", lambda *_, **__: pytest.fail("memory was taken"))
+    with pytest.raises(BadFileError, match=r"fewer data than its header states in a\.raw\.bz2"):
+        read_parts([(str(path), 0)], np.dtype("u1"), (2000, 1000, 1000), "bz2")
 
 
 def test_pointers(tmp_path):

@@ -80,6 +80,7 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
         UserError: For a list or an entry of the wrong type; names file, list and index, and key.
     """
     entries: list[tuple[str, Case]] = []
+    ignored: set[str] = set()
     for section in ("training", "validation"):
         listed = content.get(section, [])
         if not isinstance(listed, list):
@@ -87,6 +88,7 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
                 f"{datalist}: '{section}' is a {type(listed).__name__}, expected a list of entries"
             )
         for number, raw in enumerate(listed):
+            ignored |= raw.keys() - {*PATH_KEYS, *FIELDS} if isinstance(raw, dict) else set()
             entry = checked_entry(
                 {"image": raw} if isinstance(raw, str) else raw, f"{datalist}: {section}[{number}]"
             )
@@ -94,6 +96,8 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
                 entries.append((section, entry))
     if not entries:
         raise UserError(f"{datalist}: 'training' is empty, expected a list of entries with 'image'")
+    if ignored:
+        logger.debug("%s: further fields of its entries are ignored: %s", datalist, brief(sorted(ignored)))
     base = datalist.parent
     first = next(iter(paths_of(entries[0][1]["image"])))
     if not is_there(base / first) and is_there(folder / first):
@@ -133,7 +137,7 @@ def paths_of(value: Any) -> list[Any]:
 
 
 def checked_entry(raw: Any, where: str) -> Case:
-    """A datalist's entry reduced to plain values; an empty or null label counts as none.
+    """A datalist's entry reduced to its paths and `FIELDS`; an empty or null label counts as none.
 
     Args:
         raw: Entry as in the file.
@@ -145,7 +149,7 @@ def checked_entry(raw: Any, where: str) -> Case:
     if not isinstance(raw, dict) or "image" not in raw:
         found = f"the keys {brief(sorted(raw))}" if isinstance(raw, dict) else brief(raw)
         raise UserError(f"{where}: found {found}, expected an entry with 'image'")
-    entry = {k: v for k, v in raw.items() if v is not None and v != "" and is_plain(v) and k not in OURS}
+    entry = {key: raw[key] for key in FIELDS if raw.get(key) not in (None, "")}
     for key in PATH_KEYS:
         given = raw.get(key)
         paths = paths_of(given)
@@ -191,12 +195,6 @@ def is_point(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(is_number(v) for v in value)
 
 
-def is_plain(value: Any) -> bool:
-    """True for a string, a number, or a list of these."""
-    values = value if isinstance(value, list) else [value]
-    return all(isinstance(v, str | int | float) for v in values)
-
-
 # what an entry's fields hold: a check, and what it expects
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fold": (is_integer, "an integer"),
@@ -205,19 +203,6 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "landmark": (is_point, "[x, y, z] in world mm"),
     "slice": (lambda v: is_integer(v) and v >= 0, "an integer from 0"),
     "slice_axis": (lambda v: is_integer(v) and 0 <= v <= 2, "0, 1 or 2"),
-}
-# fields that the cases get here, and no datalist may give
-OURS = {
-    "frames",
-    "id",
-    "name",
-    "path",
-    "source",
-    "split",
-    "missing",
-    "subject_scope",
-    "result_name",
-    "slice_count",
 }
 
 

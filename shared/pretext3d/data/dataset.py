@@ -173,7 +173,11 @@ class CachedVolumes(KeyedItems):
         return self.volume(case)
 
     def volume(self, case: int) -> dict[str, Any]:
-        """The deterministic result of case `case`, memory-mapped; writing to it does not reach the disk."""
+        """The deterministic result of case `case`, memory-mapped; writing to it does not reach the disk.
+
+        Raises:
+            UserError: If the case or the cache cannot be read, or the cache cannot be written.
+        """
         folder, item = self.entry(case), self.data[case]
         try:
             result = _read_entry(folder) if folder.is_dir() else {}
@@ -183,7 +187,12 @@ class CachedVolumes(KeyedItems):
             result = {}
         if not result:
             self._fill(case)
-            result = _read_entry(folder)
+            try:
+                result = _read_entry(folder)
+            except Exception as error:
+                raise UserError(
+                    f"cache_dir: {folder} cannot be read after it was written: {error}"
+                ) from error
         return result | {key: item[key] for key in NAMES if key in item and key in result}
 
     def entry(self, case: int) -> Path:

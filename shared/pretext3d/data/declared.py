@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pretext3d.checking import brief, is_integer
+from pretext3d.checking import brief, integer, is_integer
 from pretext3d.data.labels import MAX_CLASSES, MAX_VALUE, LabelMap
 from pretext3d.data.regions import ordered_regions
 from pretext3d.errors import UserError
@@ -166,7 +166,8 @@ def choose_labels(
         known: Label map of a trained network, which is kept; the arguments before it have no effect.
 
     Raises:
-        UserError: no value above 0; more than 255 of them; a smaller num_classes; wrong regions.
+        UserError: no value above 0; more than 255 of them; a num_classes that is smaller
+            or above 256; wrong regions.
 
     Examples:
         >>> labels, names = choose_labels(DeclaredLabels({}, {}, []), [0, 255])
@@ -177,6 +178,7 @@ def choose_labels(
     if known is not None:
         names = [*known.regions] or [given.get(v, f"label {v}") for v in known.values]
         return known, names
+    integer("num_classes", num_classes, 0, MAX_CLASSES)
     values = sorted({0, *declared.names} if declared.names else {0, *found})
     if len(values) < 2:
         raise UserError(

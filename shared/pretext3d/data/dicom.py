@@ -81,11 +81,11 @@ def find_stacks(files: Sequence[Path], cache_dir: str, spatial_dims: int = 3) ->
     for uid, members in series.items():
         for folder in {Path(member.file).parent for member in members} if uid else ():
             owners[folder].add(uid)
+    names = series_names(series, owners)
     found: list[Found] = []
     for uid, members in series.items():
         if uid:
-            alone = len(owners[Path(members[0].file).parent]) == 1
-            found += found_in_series(members, alone, folders, cache_dir, spatial_dims)
+            found += found_in_series(members, names[uid], folders, cache_dir, spatial_dims)
     tilted = [one.shear for one in found if one.shear > SHEARED]
     if tilted:
         detail = "by up to %.0f degrees, as with a tilted gantry; their affines have the shear"
@@ -131,25 +131,51 @@ def without_others(headers: Sequence[Header]) -> list[Header]:
     return kept
 
 
+def series_names(series: dict[str, list[Header]], owners: dict[Path, set[str]]) -> dict[str, Path]:
+    """The path that each series is named after: its folder; beside others, a part of it by SeriesNumber.
+
+    Args:
+        series: Files of each series; '' = unreadable ones.
+        owners: Series that have files in each folder.
+    """
+    names = {}
+    for uid, members in series.items():
+        folder = Path(members[0].file).parent
+        if not uid:
+            continue
+        if len(owners[folder]) > 1:
+            stated = uid.split("\n")[0]
+            last = "0" if stated == str(folder) else stated.rsplit(".", 1)[-1]
+            folder = folder / f"series_{members[0].number or last}"
+        names[uid] = folder
+    counts = Counter(names.values())
+    return {
+        uid: name if counts[name] == 1 else name.with_name(f"{name.name}_{person_of(uid)[:6]}")
+        for uid, name in names.items()
+    }
+
+
+def person_of(uid: str) -> str:
+    """A name for the subject of a series, 12 hexadecimal digits."""
+    return hashlib.sha256(uid.encode(errors="surrogateescape")).hexdigest()[:12]
+
+
 def found_in_series(
-    members: Sequence[Header], alone: bool, folders: Counter[Path], cache_dir: str, spatial_dims: int
+    members: Sequence[Header], base: Path, folders: Counter[Path], cache_dir: str, spatial_dims: int
 ) -> list[Found]:
     """What one series gives.
 
     Args:
         members: Files of the series.
-        alone: Whether no other series has files in the folder of the first.
+        base: Path that it is named after.
         folders: Number of images in each folder.
         cache_dir: Folder where folders of links are made.
         spatial_dims: Number of spatial axes.
     """
-    folder, uid = Path(members[0].file).parent, members[0].series
-    base = folder
-    if not alone:
-        base = folder / f"series_{members[0].number or (uid.rsplit('.')[-1] if uid != str(folder) else 0)}"
+    uid = members[0].series
     if len(members) == 1:
         base = Path(members[0].file)
-    person = hashlib.sha256(uid.encode()).hexdigest()[:12]
+    person = person_of(uid)
     views = [m for m in members if m.projection and spatial_dims == 2]
     found = [Found(Path(view.file), view.file, "", person) for view in views]
     faults: dict[str, list[Header]] = defaultdict(list)
@@ -271,7 +297,7 @@ def open_stack(path: str | Path, spatial_dims: int = 3) -> Stack:
     for header in images:
         if header.problem:
             where = f" ({Path(header.file).name})" if len(images) > 1 else ""
-            raise BadFileError(header.problem, header.detail + where)
+            raise BadFileError(header.problem, header.detail + where, header.passing)
     chosen = place / SELECTION
     selection = json.loads(chosen.read_text()) if place.is_dir() and chosen.is_file() else None
     series: dict[str, list[Frame]] = defaultdict(list)

@@ -63,8 +63,11 @@ PLACE = {  # functional group: its element and the number of its values
     "PlanePositionSequence": ("ImagePositionPatient", 3),
 }
 
+# A series is of one patient, study and frame of reference, also where two have the same SeriesInstanceUID.
+SERIES = ("SeriesInstanceUID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
+
 TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality", "AcquisitionDate",
+    "SOPClassUID", "SOPInstanceUID", *SERIES, "SeriesNumber", "Modality", "AcquisitionDate",
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated",
     "PixelSpacing", "ImagerPixelSpacing", "SliceThickness", "ImageOrientationPatient", "ImagePositionPatient",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
@@ -120,12 +123,14 @@ class Header(NamedTuple):
 
     Attributes:
         file: Path.
-        series: SeriesInstanceUID, or the folder where it is not stated; '' for an unreadable file.
+        series: SeriesInstanceUID (the folder where it is not stated), PatientID, StudyInstanceUID and
+            FrameOfReferenceUID, a line each; '' for an unreadable file.
         number: SeriesNumber; ''.
         instance: SOPInstanceUID; ''.
         kind: What it is if no image: RTDOSE, SEG ...; ''.
         problem: Fixed name of a fault; ''.
         detail: What was found.
+        passing: The fault is one of the machine, such as a missing decoder.
         frames: Frames of an image without a fault.
         projection: The frame of an image without a position in the patient (an X-ray), placed like a picture.
     """
@@ -137,6 +142,7 @@ class Header(NamedTuple):
     kind: str = ""
     problem: str = ""
     detail: str = ""
+    passing: bool = False
     frames: tuple[Frame, ...] = ()
     projection: Frame | None = None
 
@@ -157,10 +163,10 @@ def read_header(file: str, pool: dict[Any, Any]) -> Header:
         with Path(file).open("rb") as opened:
             data = open_dataset(opened, stop_before_pixels=True, specific_tags=[tag_of(tag) for tag in TAGS])
             left = os.fstat(opened.fileno()).st_size - opened.tell()
-        series, number, instance = (
-            str(plain(data, key) or "") for key in ("SeriesInstanceUID", "SeriesNumber", "SOPInstanceUID")
+        uid, *others, number, instance = (
+            str(plain(data, key) or "") for key in (*SERIES, "SeriesNumber", "SOPInstanceUID")
         )
-        series = series or str(Path(file).parent)
+        series = "\n".join([uid or str(Path(file).parent), *others])
         header = Header(file, pool.setdefault(series, series), pool.setdefault(number, number), instance)
         kind = kind_of(data)
         if kind:
@@ -173,7 +179,7 @@ def read_header(file: str, pool: dict[Any, Any]) -> Header:
         )
         return header._replace(frames=tuple(frames))
     except BadFileError as error:
-        return header._replace(problem=error.problem, detail=error.detail)
+        return header._replace(problem=error.problem, detail=error.detail, passing=error.passing)
     except MemoryError:
         raise
     except OSError as error:
@@ -197,7 +203,7 @@ def check_pixels(data: Any, left: int) -> None:
     syntax = data.file_meta.TransferSyntaxUID
     fault = missing_decoder(syntax)
     if fault:
-        raise BadFileError(UNREADABLE, fault)
+        raise BadFileError(UNREADABLE, fault, passing=True)
     if "MOSAIC" in values(data, "ImageType"):
         detail = "the slices of a volume as tiles of one picture (Siemens); dcm2niix converts such series"
         raise BadFileError(MOSAIC, detail)

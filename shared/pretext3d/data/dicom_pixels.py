@@ -11,6 +11,7 @@ Source: DICOM PS3.3 C.11.1 (modality LUT), C.7.6.3.1.2 (photometric interpretati
 """
 
 import contextlib
+import importlib.util
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -84,7 +85,9 @@ def decoded(file: str, numbers: Sequence[int]) -> Iterator[tuple[NDArray[Any], N
     except (BadFileError, MemoryError, OSError):
         raise
     except Exception as error:  # a broken file, and each decoder, may raise anything
-        raise BadFileError(UNREADABLE, f"{Path(file).name}: its voxels{name} cannot be decoded") from error
+        detail = f"{Path(file).name}: its voxels{name} cannot be decoded"
+        without_gdcm = importlib.util.find_spec("gdcm") is None  # which may decode what the others cannot
+        raise BadFileError(UNREADABLE, detail, passing=without_gdcm) from error
 
 
 def stored_frames(file: str, data: Any, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:

@@ -215,7 +215,7 @@ def divisions(frames: Sequence[Frame], places: NDArray[Any]) -> Iterator[tuple[t
     A cost is the number of groups that are no stacks, of groups, of marks, and the place in the order of
     `MARKS`. Marks are used alone and in combinations of up to three. Of a clock (trigger time, acquisition
     time), which may differ from slice to slice, the order at each position is used, too: the first images of
-    all positions are one group, where all positions have equally many.
+    all positions are one group, where all positions have equally many and the groups follow each other.
 
     Args:
         frames: Frames in order of their position.
@@ -286,7 +286,11 @@ def combined(parts: Sequence[NDArray[Any]], length: int) -> NDArray[Any]:
 
 
 def ordinal(ids: NDArray[Any], places: NDArray[Any], known: NDArray[Any]) -> NDArray[Any] | None:
-    """The rank of each frame by a clock within its position and known group; None where it is unclear."""
+    """The rank of each frame by a clock within its position and known group; None where it is unclear.
+
+    It is unclear where times are equal, positions have unequally many frames, or the ranks do not follow each
+    other in time or take the positions in another order: stacks taken at the same time could be mixed.
+    """
     cells = places * (int(known.max()) + 1) + known
     order = np.lexsort((ids, cells))
     first = np.r_[True, np.diff(cells[order]) > 0]
@@ -298,7 +302,14 @@ def ordinal(ids: NDArray[Any], places: NDArray[Any], known: NDArray[Any]) -> NDA
         return None
     ranks = np.empty(len(order), dtype=int)
     ranks[order] = np.arange(len(order)) - np.repeat(starts, sizes)
-    return ranks
+    in_time = np.lexsort((-ranks, ids, known))
+    falls = np.diff(ranks[in_time]) < 0
+    unclear = bool(falls[np.diff(known[in_time]) == 0].any())
+    in_turn = np.lexsort((ids, ranks, known))  # each group's positions in the order of their times
+    for number in np.unique(known):
+        turns = places[in_turn][known[in_turn] == number].reshape(sizes[0], -1)
+        unclear |= bool((turns != turns[0]).any())
+    return None if unclear else ranks
 
 
 def grid(frames: Sequence[Frame]) -> NDArray[np.float64]:

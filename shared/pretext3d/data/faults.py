@@ -20,15 +20,16 @@ class BadFileError(ValueError):
     Attributes:
         problem: Fixed name of the fault, one of this module's constants.
         detail: What was found, one clause in the user's terms.
+        passing: The fault is one of the machine, such as a missing decoder, and may be gone next time.
 
     Examples:
         >>> print(BadFileError(GEOMETRY, "no space origin"))
         bad geometry: no space origin
     """
 
-    def __init__(self, problem: str, detail: str) -> None:
+    def __init__(self, problem: str, detail: str, passing: bool = False) -> None:
         super().__init__(f"{problem}: {detail}")
-        self.problem, self.detail = problem, detail
+        self.problem, self.detail, self.passing = problem, detail, passing
 
 
 def amount(size: float) -> str:

@@ -2,10 +2,14 @@
 
 A header may claim any size. Before memory is taken for the voxels, the claim is compared with the size of the
 file: plain data must fill it exactly, and deflate (gzip, zlib) expands to at most 1032 times its size. A
-compressed stream is read to its end, where its checksum and length are compared with the data.
+compressed stream is read to its end, where its checksum and length are compared with the data. bzip2 has no
+such limit: its data are expanded once and counted, before memory is taken for them.
 """
 
 import bz2
+import math
+import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretext3d.checking import brief
 from pretext3d.data.faults import UNREADABLE, BadFileError, amount
 
 __all__ = [
@@ -31,6 +36,7 @@ __all__ = [
 
 MAX_VOXELS = 2**31  # of one file, over all channels: 8 GiB as float32; larger files are refused
 MAX_EXPANSION = 1032  # of deflate: no stream gives more bytes than this many times its own
+MAX_FILES = 10_000  # data files that one header names
 BLOCK = 2**22  # bytes that are expanded at once
 FIRST_READ, READ = 2**13, 2**18  # bytes read at once: a header's, then the voxels'
 DEFLATE = ("gzip", "zlib")
@@ -192,25 +198,36 @@ def read_parts(
     """
     sizes = [Path(path).stat().st_size - offset for path, offset in files]
     check_size(shape, dtype.itemsize, sum(sizes), encoding, skip * len(files))
+    each, rest = divmod(math.prod(map(int, shape)) * dtype.itemsize, len(files))
+    if rest:
+        raise BadFileError(UNREADABLE, f"{len(files)} data files, which do not divide {shape}")
+    for path, offset in files if encoding == "bz2" else ():
+        with Path(path).open("rb", buffering=0) as file:
+            file.seek(offset)
+            if _skipped(Stream(file, encoding), max(skip, 0) + each) < max(skip, 0) + each:
+                raise BadFileError(UNREADABLE, f"fewer data than its header states in {Path(path).name}")
     array = np.empty(shape, dtype, order="F")
     flat = memoryview(array.reshape(-1, order="F").view(np.uint8))  # type: ignore[arg-type]
-    if len(flat) % len(files):
-        raise BadFileError(UNREADABLE, f"{len(files)} data files, which do not divide {shape}")
-    each = len(flat) // len(files)
     for number, (path, offset) in enumerate(files):
         with Path(path).open("rb", buffering=0) as file:
             file.seek(offset)
             stream = Stream(file, encoding)
-            left = skip
-            while left > 0:
-                step = len(stream.read(min(left, BLOCK)))
-                if not step:
-                    break
-                left -= step
-            if left or stream.readinto(flat[number * each : (number + 1) * each]) < each:
+            short = _skipped(stream, skip) < skip
+            if short or stream.readinto(flat[number * each : (number + 1) * each]) < each:
                 raise BadFileError(UNREADABLE, f"fewer data than its header states in {Path(path).name}")
             stream.expect_end()
     return array
+
+
+def _skipped(stream: Stream, count: int) -> int:
+    """The number of bytes that were skipped, fewer than `count` at the end of the stream."""
+    done = 0
+    while done < count:
+        step = len(stream.read(min(count - done, BLOCK)))
+        if not step:
+            break
+        done += step
+    return done
 
 
 def data_files(header: str, named: str, listed: Sequence[str]) -> list[str]:
@@ -222,7 +239,7 @@ def data_files(header: str, named: str, listed: Sequence[str]) -> list[str]:
         listed: Lines that follow it, the names of a LIST.
 
     Raises:
-        BadFileError: For an entry that names no file.
+        BadFileError: For an entry that names no file, more than `MAX_FILES`, or one outside the folder.
 
     Examples:
         >>> data_files("a/b.mhd", "b.raw", []), data_files("a/b.mhd", "s%02d.raw 2 3 1", [])
@@ -234,13 +251,28 @@ def data_files(header: str, named: str, listed: Sequence[str]) -> list[str]:
     elif len(words) >= 4 and "%" in words[0]:
         try:
             first, last, step = (int(word) for word in words[1:4])
-            names = [words[0] % number for number in range(first, last + 1, step)]
-        except (TypeError, ValueError):
-            names = []
+            numbers = range(first, last + 1, step)
+        except ValueError:
+            numbers = range(0)
+        if numbers[MAX_FILES:]:
+            raise BadFileError(
+                UNREADABLE, f"its header names more than {MAX_FILES:,} data files ({brief(named)})"
+            )
+        fits = re.fullmatch(r"[^%]*%0?[0-9]?d[^%]*", words[0])
+        names = [words[0] % number for number in numbers] if fits else []
     else:
         names = [named] if named else []
     if not names or any("\0" in name for name in names):
-        raise BadFileError(UNREADABLE, f"its header names no data file ({named!r})")
+        raise BadFileError(UNREADABLE, f"its header names no data file ({brief(named)})")
+    if len(names) > MAX_FILES:
+        raise BadFileError(
+            UNREADABLE, f"its header names {len(names):,} data files, expected at most {MAX_FILES:,}"
+        )
+    for name in names:
+        inside = os.path.normpath(name)
+        if Path(inside).is_absolute() or Path(inside).parts[:1] == ("..",):
+            detail = f"its header names {brief(name)}, expected a data file in the header's folder"
+            raise BadFileError(UNREADABLE, detail)
     return [str(folder / name) for name in names]
 
 

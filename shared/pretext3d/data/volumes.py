@@ -41,7 +41,7 @@ from pretext3d.files import write_whole
 
 __all__ = ["VerdictCache", "VolumeFacts", "examine", "strip_extension"]
 
-FORMAT = 3  # version of the verdicts on disk: a change here recomputes every verdict
+FORMAT = 4  # version of the verdicts on disk: a change here recomputes every verdict
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class VolumeFacts:
         note: Choice that the reader made between contradicting statements of the header; ''.
         time: What the file calls its fourth axis, where it says time.
         names: Pairs [value, name] of a label whose file names its values.
-        passing: The problem is one of the machine, such as a lack of memory, and may be gone next time.
+        passing: The problem is one of the machine, such as a lack of memory or a missing decoder, and may be
+            gone next time.
     """
 
     problem: str = ""
@@ -199,7 +200,7 @@ def examine(path: str, kind: str, spatial_dims: int = 3, frames: Frames = None) 
             warnings.simplefilter("ignore")
             return _examined(path, kind, spatial_dims, frames)
     except BadFileError as error:
-        return VolumeFacts(error.problem, error.detail)
+        return VolumeFacts(error.problem, error.detail, passing=error.passing)
     except MemoryError:
         return VolumeFacts(UNREADABLE, "not enough memory", passing=True)
     except OSError as error:
