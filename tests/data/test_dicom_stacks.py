@@ -129,6 +129,15 @@ def clock(slices: list[Slice]) -> tuple[list[Slice], list[list[Slice]], list[str
     return flat(found), found, []
 
 
+def heartbeats(slices: list[Slice]) -> tuple[list[Slice], list[list[Slice]], list[str]]:
+    """A slower heart at every position: the third phase of one may be later than the fourth of another."""
+    found = [
+        [replace(s, elements={"TriggerTime": 10.0 * t * (1 + 0.2 * k)}) for k, s in enumerate(group)]
+        for t, group in enumerate(again(slices, 4), 1)
+    ]
+    return flat(found), found, []
+
+
 def clocks_that_interleave(slices: list[Slice]) -> tuple[list[Slice], list[list[Slice]], list[str]]:
     """Two stacks taken at the same time, in opposite order: the first image of a position is of either."""
     found = [
@@ -199,7 +208,7 @@ def cine(slices: list[Slice]) -> tuple[list[Slice], list[list[Slice]], list[str]
 FAULTS: list[Fault] = [
     none, scout, other_matrix, missing, end_missing, times, echoes, echoes_in_time, clock,
     one_of_two_times_incomplete, repeated, turned, displaced, uneven, rounded, series_of_one, cine,
-    clocks_that_interleave, two_with_one_uid("PatientID", ["a", "b"]),
+    heartbeats, clocks_that_interleave, two_with_one_uid("PatientID", ["a", "b"]),
     two_with_one_uid("StudyInstanceUID", ["1.2.1", "1.2.2"]),
     two_with_one_uid("FrameOfReferenceUID", ["1.2.1", "1.2.2"]),
 ]  # fmt: skip

@@ -229,9 +229,9 @@ def divisions(frames: Sequence[Frame], places: NDArray[Any]) -> Iterator[tuple[t
         for chosen in itertools.combinations(values, size):
             names, parts = [name for name, _ in chosen], [ids for _, ids in chosen]
             known = combined(parts, len(frames))
-            ranked = [(name, ordinal(ids, places, known)) for name, ids in clocks] if size < 3 else []
-            extra = [pair for pair in ranked if pair[1] is not None]
-            for name, ids in [("", None), *extra]:
+            used = clocks if size < 3 else []
+            ranked = [(name, ordinal(ids, places, known, name != "phase")) for name, ids in used]
+            for name, ids in [("", None), *(pair for pair in ranked if pair[1] is not None)]:
                 rank += 1
                 all_names = [*names, name] if ids is not None else names
                 all_parts = [*parts, ids] if ids is not None else parts
@@ -268,8 +268,7 @@ def mark_columns(frames: Sequence[Frame]) -> Iterator[tuple[str, NDArray[Any], b
 
 def numbered(name: str, values: Sequence[Any], is_clock: bool) -> Iterator[tuple[str, NDArray[Any], bool]]:
     """Values as numbers of their order; nothing where all are equal."""
-    distinct = set(values)
-    if len(distinct) > 1:
+    if len(distinct := set(values)) > 1:
         ordered = sorted(
             distinct,
             key=lambda v: (v is not None, isinstance(v, str), v if isinstance(v, int | float) else 0, str(v)),
@@ -285,11 +284,13 @@ def combined(parts: Sequence[NDArray[Any]], length: int) -> NDArray[Any]:
     return np.unique(np.stack(parts, axis=1), axis=0, return_inverse=True)[1].ravel()
 
 
-def ordinal(ids: NDArray[Any], places: NDArray[Any], known: NDArray[Any]) -> NDArray[Any] | None:
+def ordinal(
+    ids: NDArray[Any], places: NDArray[Any], known: NDArray[Any], of_day: bool = True
+) -> NDArray[Any] | None:
     """The rank of each frame by a clock within its position and known group; None where it is unclear.
 
-    It is unclear where times are equal, positions have unequally many frames, or the ranks do not follow each
-    other in time or take the positions in another order: stacks taken at the same time could be mixed.
+    It is unclear where times are equal, positions have unequally many frames, or, by the time of day, ranks
+    overlap in time or take the positions in another order: stacks taken at the same time could be mixed.
     """
     cells = places * (int(known.max()) + 1) + known
     order = np.lexsort((ids, cells))
@@ -302,14 +303,14 @@ def ordinal(ids: NDArray[Any], places: NDArray[Any], known: NDArray[Any]) -> NDA
         return None
     ranks = np.empty(len(order), dtype=int)
     ranks[order] = np.arange(len(order)) - np.repeat(starts, sizes)
+    if not of_day:  # a trigger time starts again at every heartbeat
+        return ranks
     in_time = np.lexsort((-ranks, ids, known))
     falls = np.diff(ranks[in_time]) < 0
-    unclear = bool(falls[np.diff(known[in_time]) == 0].any())
     in_turn = np.lexsort((ids, ranks, known))  # each group's positions in the order of their times
-    for number in np.unique(known):
-        turns = places[in_turn][known[in_turn] == number].reshape(sizes[0], -1)
-        unclear |= bool((turns != turns[0]).any())
-    return None if unclear else ranks
+    groups = [places[in_turn][known[in_turn] == k].reshape(sizes[0], -1) for k in np.unique(known)]
+    same_order = all(bool((turns == turns[0]).all()) for turns in groups)
+    return ranks if same_order and not falls[np.diff(known[in_time]) == 0].any() else None
 
 
 def grid(frames: Sequence[Frame]) -> NDArray[np.float64]:
