@@ -26,7 +26,7 @@ def brief(value: Any) -> str:
         >>> brief([1, "a"]), brief([[[[1]]]]), len(brief("x" * 1000))
         ("[1, 'a']", '[[[[...]]]]', 80)
     """
-    return _BRIEF.repr(value)
+    return " ".join(_BRIEF.repr(value).split())  # a tensor takes several lines
 
 
 def is_integer(value: Any) -> TypeGuard[int]:

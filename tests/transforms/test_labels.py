@@ -43,7 +43,7 @@ def test_values_survive_the_round_trip(labels: dict[str, Any]) -> None:
 def test_unknown_values_name_the_case() -> None:
     with pytest.raises(UserError, match="case a: label values: 3, expected one of 0, 1, 2, 4"):
         LabelToClassd("label", BRATS)({"id": "a", "label": torch.tensor([[[3.0]]])})
-    with pytest.raises(UserError, match=r"case a: label values: 0.5, expected whole"):
+    with pytest.raises(UserError, match=r"case a: label values: 0.5, expected integers"):
         LabelToClassd("label", BRATS)({"id": "a", "label": torch.tensor([[[0.5]]])})
 
 

@@ -88,7 +88,7 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
                 f"{datalist}: '{section}' is a {type(listed).__name__}, expected a list of entries"
             )
         for number, raw in enumerate(listed):
-            ignored |= raw.keys() - {*PATH_KEYS, *FIELDS} if isinstance(raw, dict) else set()
+            ignored |= raw.keys() & RESERVED if isinstance(raw, dict) else set()
             entry = checked_entry(
                 {"image": raw} if isinstance(raw, str) else raw, f"{datalist}: {section}[{number}]"
             )
@@ -97,7 +97,7 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
     if not entries:
         raise UserError(f"{datalist}: 'training' is empty, expected a list of entries with 'image'")
     if ignored:
-        logger.debug("%s: further fields of its entries are ignored: %s", datalist, brief(sorted(ignored)))
+        logger.debug("%s: fields that cases are given here are not read: %s", datalist, brief(sorted(ignored)))
     base = datalist.parent
     first = next(iter(paths_of(entries[0][1]["image"])))
     if not is_there(base / first) and is_there(folder / first):
@@ -137,7 +137,7 @@ def paths_of(value: Any) -> list[Any]:
 
 
 def checked_entry(raw: Any, where: str) -> Case:
-    """A datalist's entry reduced to its paths and `FIELDS`; an empty or null label counts as none.
+    """A datalist's entry without the fields of `RESERVED`; an empty or null field counts as none.
 
     Args:
         raw: Entry as in the file.
@@ -149,7 +149,8 @@ def checked_entry(raw: Any, where: str) -> Case:
     if not isinstance(raw, dict) or "image" not in raw:
         found = f"the keys {brief(sorted(raw))}" if isinstance(raw, dict) else brief(raw)
         raise UserError(f"{where}: found {found}, expected an entry with 'image'")
-    entry = {key: raw[key] for key in FIELDS if raw.get(key) not in (None, "")}
+    known = {*RESERVED, *PATH_KEYS}
+    entry = {key: value for key, value in raw.items() if key not in known and value not in (None, "")}
     for key in PATH_KEYS:
         given = raw.get(key)
         paths = paths_of(given)
@@ -195,6 +196,14 @@ def is_point(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(is_number(v) for v in value)
 
 
+# what cases are given here, and an entry cannot set
+RESERVED = frozenset(
+    {
+        "constant", "draw", "fault", "frames", "id", "missing", "name", "oriented", "path", "result_name",
+        "slice_count", "slice_every", "source", "source_name", "split", "subject_scope", "unusable", "visit_seed",
+        "volume",
+    }
+)  # fmt: skip
 # what an entry's fields hold: a check, and what it expects
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fold": (is_integer, "an integer"),

@@ -104,7 +104,12 @@ class ValidationReport:
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
         if self.evaluator is not None and is_first():
-            engine.add_event_handler(Events.STARTED, lambda _: logger.info("%s", self.text(engine)))
+            engine.add_event_handler(Events.EPOCH_STARTED, self.report)
+
+    def report(self, engine: Engine) -> None:
+        """Log once, before the first epoch; a run without steps has none."""
+        engine.remove_event_handler(self.report, Events.EPOCH_STARTED)
+        logger.info("%s", self.text(engine))
 
     def text(self, engine: Engine) -> str:
         """The line of the log."""
