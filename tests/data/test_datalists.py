@@ -114,7 +114,7 @@ def test_fields_that_cases_get_here_are_not_taken_from_a_datalist(
     assert "missing" not in case
     assert "split" not in case
     assert not case.keys() & set(others)
-    assert caplog.text.count("fields that cases are given here are not read: ['constant', 'draw',") == 1
+    assert caplog.text.count("not read, since cases are given them here: ['constant', 'draw',") == 1
 
 
 @pytest.mark.parametrize(

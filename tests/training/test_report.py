@@ -14,6 +14,7 @@ CASES = [{"id": f"{who}_{phase}", "subject": who} for who in ("anna", "ben") for
 def line(monkeypatch, caplog, epochs=54, held_out=CASES, measured=True, **settings) -> str:
     """What the log of a run with such settings says of its validation."""
     monkeypatch.setattr(report, "setting", lambda key, default=None: settings.get(key, default))
+    monkeypatch.setattr(report, "built", settings.get)
     evaluator = SimpleNamespace(
         data_loader=SimpleNamespace(dataset=SimpleNamespace(data=held_out)),
         state=SimpleNamespace(key_metric_name="val_mean_dice"),

@@ -97,7 +97,7 @@ def listed_cases(datalist: Path, content: dict[str, Any], folder: Path) -> list[
     if not entries:
         raise UserError(f"{datalist}: 'training' is empty, expected a list of entries with 'image'")
     if ignored:
-        logger.debug("%s: fields that cases are given here are not read: %s", datalist, brief(sorted(ignored)))
+        logger.debug("%s: not read, since cases are given them here: %s", datalist, brief(sorted(ignored)))
     base = datalist.parent
     first = next(iter(paths_of(entries[0][1]["image"])))
     if not is_there(base / first) and is_there(folder / first):
@@ -200,8 +200,8 @@ def is_point(value: Any) -> bool:
 RESERVED = frozenset(
     {
         "constant", "draw", "fault", "frames", "id", "missing", "name", "oriented", "path", "result_name",
-        "slice_count", "slice_every", "source", "source_name", "split", "subject_scope", "unusable", "visit_seed",
-        "volume",
+        "slice_count", "slice_every", "source", "source_name", "split", "subject_scope", "unusable",
+        "visit_seed", "volume",
     }
 )  # fmt: skip
 # what an entry's fields hold: a check, and what it expects

@@ -16,7 +16,7 @@ from pretext3d.training.history import History
 from pretext3d.training.length import RunLength
 from pretext3d.training.pictures import Pictures
 from pretext3d.training.tracking import MLflowDetails
-from pretext3d.training.workflow import setting
+from pretext3d.training.workflow import built, setting
 
 __all__ = ["Progress", "RunReport", "ValidationReport"]
 
@@ -99,7 +99,6 @@ class ValidationReport:
     def __init__(self, evaluator: Any = None, measured: bool = False) -> None:
         self.evaluator, self.measured = evaluator, measured
         self.val_interval = setting("val_interval")
-        self.test = (setting("cases") or {}).get("test") or ()
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -113,7 +112,7 @@ class ValidationReport:
 
     def text(self, engine: Engine) -> str:
         """The line of the log."""
-        cases = self.evaluator.data_loader.dataset.data
+        cases, test = self.evaluator.data_loader.dataset.data, (built("cases") or {}).get("test")
         epochs = int(engine.state.max_epochs or 0)
         interval = RunLength.interval(self.val_interval, epochs)
         if not cases or interval > epochs:
@@ -122,8 +121,8 @@ class ValidationReport:
         when = f"every {interval} epochs" if interval > 1 else "every epoch"
         text = f"validation after {when}, {epochs // interval} in all, on {counted(cases)}; "
         text += f"best.pt has the best {getattr(self.evaluator.state, 'key_metric_name', None) or 'metric'}"
-        if self.measured and self.test:
-            text += f"; evaluation measures {counted(self.test)} of the test set"
+        if self.measured and test:
+            text += f"; evaluation measures {counted(test)} of the test set"
         elif self.measured:
             text += "; evaluation measures these, too, best.pt too high: test_fraction sets others apart"
         return text

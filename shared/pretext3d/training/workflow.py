@@ -15,6 +15,7 @@ from monai.utils import ensure_tuple
 from pretext3d.ranks import is_first
 
 __all__ = [
+    "built",
     "bundle_root",
     "dated_folder",
     "has_setting",
@@ -55,6 +56,16 @@ def setting(key: str, default: Any = None) -> Any:
     """The value of a key of the running configuration; `default` without one, or without that key."""
     parser = running_parser()
     return default if parser is None or key not in parser else parser.get_parsed_content(key)
+
+
+def built(key: str) -> Any:
+    """A component of the running configuration that has been built; None where nothing has needed it.
+
+    A program that gives its own lists of cases (MONAI Label) leaves `cases` out: it must not be built for a
+    report.
+    """
+    parser = running_parser()
+    return None if parser is None else parser.ref_resolver.resolved_content.get(key)
 
 
 def has_setting(key: str) -> bool:

@@ -88,7 +88,7 @@ def recorded_settings(record: Mapping[str, Any], where: str) -> Record:
     Examples:
         >>> recorded_settings({"num_classes": 2, "decoder": "%x"}, "final.pt")
         Traceback (most recent call last):
-        pretext3d.errors.UserError: final.pt: record.decoder: found '%x', expected text that MONAI does not ...
+        pretext3d.errors.UserError: final.pt: record.decoder: found '%x', expected text that MONAI does ...
     """
     found = {key: as_lists(record[key]) for key in SETTINGS if key in record}
     found["labels"] = recorded_labels(record)
