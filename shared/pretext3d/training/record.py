@@ -9,7 +9,7 @@ from typing import Any
 
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.splits import SPLIT, fingerprints
-from pretext3d.training.workflow import bundle_root, has_setting, setting
+from pretext3d.training.workflow import built, bundle_root, has_setting, setting
 
 __all__ = ["labelled_record", "output_layer", "pretraining_record", "running_output_layer", "split_settings"]
 
@@ -124,11 +124,12 @@ def _common() -> dict[str, Any]:
     """The entries that every record has."""
     backbone = getattr(setting("network_def").backbone, "record", {})
     given = {key: setting(key) for key in ("modalities", "slices")}
-    found = setting("cases") if has_setting("cases") else {}
+    channels = _found("in_channels", "channels")  # builds the cases, unless a bundle states their channels
+    found = built("cases") or {}
     given["frames"] = found.get("frames") or (setting("frames") if has_setting("frames") else None)
     return {
         "backbone": backbone,
-        "channels": _found("in_channels", "channels"),
+        "channels": channels,
         "channel_indices": setting("channels"),
         "pixdim": list(_found("spacing", "pixdim")),
         "normalisation": setting("normalisation"),
