@@ -95,8 +95,9 @@ def split_cases(
         else:
             ranked |= ranked_split(rest, val_fraction, seed, fold)
     held = (with_namesakes(cases, ranked) | listed) - tested
+    aside = held | tested
     split = Split(
-        [c for c in cases if c["id"] not in held | tested],
+        [c for c in cases if c["id"] not in aside],
         [c for c in cases if c["id"] in held],
         [c for c in cases if c["id"] in tested],
     )
