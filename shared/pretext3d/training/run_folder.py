@@ -17,7 +17,7 @@ from pathlib import Path
 
 import filelock
 
-from pretext3d.errors import UserError
+from pretext3d.errors import UserError, one_line
 from pretext3d.files import locked
 
 __all__ = ["close_folder", "open_folder"]
@@ -187,4 +187,4 @@ def _holder(path: Path) -> str:
         text = "{configuration}, since {started}, process {process} on {host}".format(**found)
     except (OSError, ValueError, TypeError, KeyError):  # a drive that lets nobody else read a locked file
         return ""
-    return ": " + "".join(letter for letter in text if letter.isprintable())[:300]
+    return f": {one_line(text)}"
