@@ -1,5 +1,6 @@
 """Small volumes on disk, of every format and with every fault that the tests of the data package need."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,22 @@ def label(volume: Writer) -> Writer:
         return volume(name, blob(shape, value), **kwargs)
 
     return write
+
+
+@pytest.fixture
+def msd(tmp_path: Path, volume: Writer, label: Writer) -> Writer:
+    """A folder of ten cases whose labels hold 0 and 2; `labels` is dataset.json's."""
+
+    def make(labels: dict[str, Any] | None = None) -> str:
+        names = [f"case{i}" for i in range(10)]
+        for name in names:
+            volume(f"msd/imagesTr/{name}.nii.gz"), label(f"msd/labelsTr/{name}.nii.gz", 2)
+        training = [{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in names]
+        content = {"training": training, **({"labels": labels} if labels else {})}
+        (tmp_path / "msd/dataset.json").write_text(json.dumps(content))
+        return str(tmp_path / "msd")
+
+    return make
 
 
 @pytest.fixture

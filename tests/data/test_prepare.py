@@ -6,24 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pretext3d.data.prepare import choose_pixdim, prepare_cases
+from pretext3d.data.prepare import prepare_cases
+from pretext3d.data.spacing import choose_pixdim
 from pretext3d.errors import UserError
-
-
-@pytest.fixture
-def msd(tmp_path, volume, label):
-    """A folder of ten labelled cases with dataset.json; `names` of labels may be given."""
-
-    def make(labels=None):
-        names = [f"case{i}" for i in range(10)]
-        for name in names:
-            volume(f"msd/imagesTr/{name}.nii.gz"), label(f"msd/labelsTr/{name}.nii.gz", 2)
-        training = [{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in names]
-        content = {"training": training, **({"labels": labels} if labels else {})}
-        (tmp_path / "msd/dataset.json").write_text(json.dumps(content))
-        return str(tmp_path / "msd")
-
-    return make
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pretext3d.data.cases import find_cases
-from pretext3d.data.prepare import choose_pixdim, inference_cases, prepare_cases
+from pretext3d.data.prepare import inference_cases, prepare_cases
+from pretext3d.data.spacing import choose_pixdim
 from pretext3d.errors import UserError
 
 from .conftest import voxels

@@ -1,6 +1,5 @@
 """Regions, merged foreground and label values beyond a byte, from a folder to the classes of a run."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,22 +21,6 @@ def prepare(tmp_path: Path) -> Prepare:
         return prepare_cases(folder, **keys)
 
     return call
-
-
-@pytest.fixture
-def msd(tmp_path: Path, volume: Callable[..., str], label: Callable[..., str]) -> Callable[..., str]:
-    """A folder of ten cases whose labels hold 0 and 2; `labels` is dataset.json's."""
-
-    def make(labels: dict[str, Any] | None = None) -> str:
-        names = [f"case{i}" for i in range(10)]
-        for name in names:
-            volume(f"msd/imagesTr/{name}.nii.gz"), label(f"msd/labelsTr/{name}.nii.gz", 2)
-        training = [{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in names]
-        content = {"training": training, **({"labels": labels} if labels else {})}
-        (tmp_path / "msd/dataset.json").write_text(json.dumps(content))
-        return str(tmp_path / "msd")
-
-    return make
 
 
 def test_regions_and_merged_foreground(msd, prepare, label):
