@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from pretext3d.methods.rubiks_cube.figure import answered, caption, draw, layer_of, turn_names
+from pretext3d.methods.rubiks_cube.figure import answered, caption, draw, turn_names
 from pretext3d.methods.rubiks_cube.pretext import RandRubiksCubed
 from pretext3d.ops.permutations import far_permutations
 from pretext3d.training.pictures import render
@@ -75,11 +75,6 @@ def test_without_a_network():
 @pytest.mark.parametrize(("turned", "name"), [((0, 0), ""), ((1, 0), " h"), ((0, 1), " v"), ((1, 1), " hv")])
 def test_names_of_turns(turned, name):
     assert turn_names(torch.tensor(turned, dtype=torch.bool)) == name
-
-
-def test_layers_from_back_to_front():
-    # cells of a 2 x 3 x 2 grid in C order: (i, j, k) is 6 i + 2 j + k
-    assert layer_of((2, 3, 2), 1).tolist() == [[2, 3], [8, 9]]
 
 
 def test_the_answer_is_the_networks_own():

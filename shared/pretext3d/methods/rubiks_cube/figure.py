@@ -13,17 +13,25 @@ import torch
 from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.checking import per_axis
 from pretext3d.methods.rubiks_cube.pretext import check_axes, solve, turn_probabilities
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
+from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, times
+from pretext3d.training.grid_drawing import (
+    BOX,
+    DEPTH,
+    RIGHT,
+    WRONG,
+    Contrast,
+    as_volume,
+    draw_layer,
+    layer_of,
+    note,
+)
 
 __all__ = ["draw"]
 
 WIDTH, HEIGHTS = 12.0, {3: (4.6, 3.7), 2: (6.4, 5.6)}  # inches; heights without and with a solution
-DEPTH = 1  # the axis through coronal planes
 HEADINGS = {3: "The volume, its cubes outlined", 2: "The image, its tiles outlined"}
 MARKS = {2: "hv", 1: "r"}  # of a rotated cube, by the number of its rotations
-BOX, RIGHT, WRONG = "#ffd54a", "#5fd38d", "#ff5f57"
 SEAM = 2  # voxels between the cubes of a mosaic
-NOTE = np.asarray([0.95, 0.93])  # start of a cube's note, relative to its size
 
 
 def draw(
@@ -73,7 +81,7 @@ def draw(
             left = 0.015 + (group * cells[DEPTH] + layer) * width
             panel = figure.add_axes((left + 0.004, 0.11, width - 0.008, 0.62))
             if group == 0:
-                draw_volume(panel, image, sample, cells, layer, show)
+                draw_layer(panel, image, sample, cells, layer, show)
             else:
                 draw_mosaic(panel, sample, answer if group == 2 else None, cells, layer, turned_about, show)
             mark_edges(panel, [*across, *up] if group != 1 else [""] * 4)
@@ -83,18 +91,6 @@ def draw(
         )
     figure.text(0.5, 0.05, caption(sample, answer), color=FAINT, size=10.5, ha="center", va="center")
     return figure
-
-
-def as_volume(
-    image: Tensor, sample: Mapping[str, Any], cells: Sequence[int]
-) -> tuple[Tensor, Mapping[str, Any], tuple[int, ...]]:
-    """Image, sample and grid; in 2D those of a volume that is one voxel thick from back to front."""
-    if image.ndim == 4:
-        return image, sample, tuple(cells)
-    starts = torch.as_tensor(sample["starts"])
-    thin = torch.stack([starts[:, 0], torch.zeros_like(starts[:, 0]), starts[:, 1]], dim=1)
-    tiles = torch.as_tensor(sample["image"]).unsqueeze(-2)
-    return image.unsqueeze(-2), {**sample, "image": tiles, "starts": thin}, (cells[0], 1, cells[1])
 
 
 def describe(volume: Mapping[str, Any], sample: Mapping[str, Any], count: int) -> str:
@@ -110,58 +106,11 @@ def describe(volume: Mapping[str, Any], sample: Mapping[str, Any], count: int) -
     )
 
 
-class Contrast:
-    """Scales a slice for display: its first channel or its colours, with all but the extremes in [0, 1]."""
-
-    def __init__(self, image: Tensor, colour: bool) -> None:
-        self.colour = colour
-        shown = numpy(image if colour else image[:1])
-        low, high = np.quantile(shown.reshape(len(shown), -1), [0.005, 0.995], axis=1)
-        self.low, self.high = (torch.from_numpy(limit)[:, None, None] for limit in (low, high))
-
-    def __call__(self, panel: Any, plane: Shaped[Tensor, "c a b"], extent: Sequence[Any]) -> None:
-        """Draw a slice."""
-        plane = torch.as_tensor(plane)[: len(self.low)].double().cpu()
-        scaled = (plane - self.low) / (self.high - self.low).clamp(min=1e-12)
-        picture = pixels(scaled, colour=self.colour)
-        panel.imshow(picture, cmap="gray", vmin=0, vmax=1, origin="lower", extent=tuple(extent))
-
-
 def answered(pred: tuple[Tensor, Tensor], permutations: Int[Tensor, "k m"]) -> tuple[Tensor, Tensor]:
     """The predicted order (m,) and rotations (m, r) of one puzzle."""
     batch = tuple(part.detach().cpu().float()[None] for part in pred)
     turned = turn_probabilities((batch[0], batch[1]), permutations)[0] > 0.5
     return permutations[int(batch[0][0].argmax())], turned
-
-
-def layer_of(cells: Sequence[int], layer: int) -> Shaped[np.ndarray, "a b"]:
-    """Numbers of the cells in one layer along axis 1, (cells along axis 0, cells along axis 2)."""
-    return np.arange(np.prod(cells)).reshape(cells)[:, layer]
-
-
-def draw_volume(
-    panel: Any,
-    image: Shaped[Tensor, "c i j k"],
-    sample: Mapping[str, Any],
-    cells: Sequence[int],
-    layer: int,
-    show: Contrast,
-) -> None:
-    """The coronal plane through the middle of a layer's cubes, with their outlines and numbers."""
-    from matplotlib.patches import Rectangle
-
-    width, depth, height = sample["image"].shape[2:]
-    numbers = layer_of(cells, layer)
-    starts = numpy(sample["starts"])
-    middle = int(np.clip(starts[numbers.ravel(), DEPTH].mean() + depth / 2, 0, image.shape[2] - 1))
-    show(panel, image[:, :, middle], (0, image.shape[1], 0, image.shape[3]))
-    for number in numbers.ravel():
-        corner = starts[number][[0, 2]]
-        panel.add_patch(Rectangle(tuple(corner), width, height, fill=False, edgecolor=BOX, linewidth=1.4))
-        panel.text(*(corner + NOTE * (width, height)), str(number + 1), color=BOX, size=10, va="top")
-    low = np.minimum(0, starts.min(0)[[0, 2]])
-    high = np.maximum([image.shape[1], image.shape[3]], starts.max(0)[[0, 2]] + (width, height))
-    frame(panel, low, high)
 
 
 def draw_mosaic(
@@ -190,11 +139,11 @@ def draw_mosaic(
         show(panel, cubes[place, :, :, depth // 2], extent)
         position = int(where[place])
         if answer is None:
-            note, colour = str(int(order[place]) + 1) + turn_names(turned[place]), BOX
+            text, colour = str(int(order[place]) + 1) + turn_names(turned[place]), BOX
         else:
             right = int(order[position]) == place and torch.equal(turned[position], answer[1][position])
-            note, colour = "", RIGHT if right else WRONG
-        panel.text(*(corner + NOTE * (width, height)), note, color=colour, size=10, ha="left", va="top")
+            text, colour = "", RIGHT if right else WRONG
+        note(panel, corner, (width, height), text, colour)
         panel.add_patch(Rectangle(tuple(corner), width, height, fill=False, edgecolor=colour, linewidth=1.6))
     frame(panel, -np.ones(2), pitch * numbers.shape)
 
