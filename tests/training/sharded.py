@@ -16,6 +16,7 @@ from monai.engines import SupervisedEvaluator
 from monai.handlers import MeanDice, from_engine
 from monai.transforms import AsDiscreted, Compose
 from pretext3d.training.classification import ClassMetrics
+from pretext3d.training.collapse import collapse_metrics
 from pretext3d.training.metrics import SampleMean, ValidationLoss
 from pretext3d.training.processes import ShareBuffers, ShareSampler, distribute, join
 from torch import nn
@@ -61,7 +62,8 @@ def figures(cases: int, batch_size: int, folder: Path) -> list[dict[str, float]]
         given = {"postprocessing": onehot, "key_val_metric": {"dice": dice}}
         segmentation = evaluator(net, net, data, batch_size, **given)
         mean = SampleMean(lambda output: output["pred"].flatten(1).mean(1))
-        given = {"key_val_metric": {"loss": ValidationLoss(uneven)}, "additional_metrics": {"mean": mean}}
+        more = {"mean": mean} | collapse_metrics(lambda output: output["pred"].flatten(1))
+        given = {"key_val_metric": {"loss": ValidationLoss(uneven)}, "additional_metrics": more}
         plain = evaluator(net, net, data, batch_size, decollate=False, **given)
         pooled = nn.Sequential(net, nn.AdaptiveAvgPool3d(1), nn.Flatten())
         judged = evaluator(pooled, net, classes, batch_size, key_val_metric={"ignite": Accuracy(batched)})

@@ -81,6 +81,7 @@ def test_two_processes_have_the_figures_of_one(
     """Sums are taken in another order: float32's rounding."""
     alone, found = figures(*sizes, tmp_path), two[0][SIZES.index(sizes)]
     names = ["dice", "loss", "mean", "ignite", "accuracy", "balanced_accuracy", "auc"]
+    names += ["feature_std", "effective_rank"]
     for one, both in zip(alone, found, strict=True):
         assert sorted(one) == sorted(both) == sorted(names)
         values = [[row[name] for name in names] for row in (one, both)]

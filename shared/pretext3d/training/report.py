@@ -12,6 +12,7 @@ from ignite.handlers import ProgressBar
 from pretext3d.data.subjects import subject_count
 from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
+from pretext3d.training.collapse import CollapseWarning
 from pretext3d.training.history import History
 from pretext3d.training.length import RunLength
 from pretext3d.training.pictures import Pictures
@@ -46,7 +47,7 @@ class RunReport:
     """Handler of a trainer: progress bar, metrics.csv, pictures, and the parameters of an MLflow run.
 
     List it last: metrics.csv includes the validation's metrics. See `History`, `Pictures`, `MLflowDetails`;
-    and `ValidationReport` for what it logs at the start.
+    `ValidationReport` for what it logs at the start, and `CollapseWarning`.
 
     Args:
         output_dir: Folder of the run.
@@ -73,6 +74,7 @@ class RunReport:
             ValidationReport(evaluator, measured="num_classes" in record),
             Progress(title),
             History(str(Path(output_dir) / "metrics.csv"), optimizer, evaluator),
+            CollapseWarning(evaluator),
             MLflowDetails(parameters, output_dir),
         ]
         if evaluator is not None and draw is not None:
