@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretext3d.annotations import Bool, Float, Shaped, Tensor
+from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
 from pretext3d.errors import UserError
 
 __all__ = [
+    "check_equal_edges",
     "check_flip_axes",
     "check_rotation_axes",
     "flip_matrix",
     "half_turns",
     "reorient",
+    "rotated_versions",
+    "rotation_classes",
     "rotation_matrix",
 ]
 
@@ -88,6 +91,94 @@ def rotation_matrix(axis: int, quarter_turns: int, spatial_dims: int = 3) -> Flo
     turn[[a, b], [a, b]] = 0.0
     turn[b, a], turn[a, b] = 1.0, -1.0
     return np.linalg.matrix_power(turn, quarter_turns % 4)[:spatial_dims, :spatial_dims]
+
+
+def rotation_classes(spatial_dims: int = 3, axes: Sequence[int] | None = None) -> tuple[tuple[int, int], ...]:
+    """The distinct rotations by 0, 90, 180 and 270 degrees about one axis each: pairs (axis, quarter turns).
+
+    The rotation by 0 degrees is the same about every axis, and comes once, first: 10 about three axes, 7
+    about two, 4 about one. In 2D there are the 4 about the axis through the plane.
+
+    Args:
+        spatial_dims: Number of spatial axes, 3 or 2.
+        axes: Axes to rotate about, see `check_rotation_axes`; None = all.
+
+    Raises:
+        UserError: no axis, one twice, or one that does not exist; names `rotation_axes`.
+
+    Examples:
+        >>> rotation_classes(spatial_dims=2)
+        ((2, 0), (2, 1), (2, 2), (2, 3))
+        >>> len(rotation_classes()), rotation_classes()[:5]
+        (10, ((0, 0), (0, 1), (0, 2), (0, 3), (1, 1)))
+    """
+    usual = (0, 1, 2) if spatial_dims == 3 else (2,)
+    chosen = usual if axes is None else check_rotation_axes("rotation_axes", axes, spatial_dims)
+    if not chosen or len(set(chosen)) < len(chosen):
+        legal = ", ".join(map(str, usual))
+        raise UserError(
+            f"rotation_axes: found {list(chosen)}, expected one or more different axes out of {legal}"
+        )
+    return ((chosen[0], 0), *((axis, turns) for axis in chosen for turns in (1, 2, 3)))
+
+
+def rotated_versions(
+    images: Shaped[Tensor, "b c *space"],
+    classes: Int[Tensor, "b v"],
+    rotations: Sequence[tuple[int, int]],
+) -> Shaped[Tensor, "b v c *space"]:
+    """Several rotated versions of each volume or image, on its device: version v by rotations[classes[b, v]].
+
+    There is one step per rotation, for all versions with this rotation in the batch: at most ten, for any
+    number of samples.
+
+    Args:
+        images: Volumes (b, c, i, j, k) or images (b, c, i, j).
+        classes: Rotation of each version, 0 to len(rotations) - 1.
+        rotations: Pairs (axis, quarter turns), see `rotation_classes`.
+
+    Raises:
+        UserError: rotations by 90 degrees between axes of different length; names `roi_size`.
+
+    Examples:
+        >>> image = torch.tensor([[[[1, 2], [3, 4]]]])
+        >>> rotated_versions(image, torch.tensor([[0, 1]]), rotation_classes(spatial_dims=2)).tolist()
+        [[[[[1, 2], [3, 4]]], [[[2, 4], [1, 3]]]]]
+    """
+    space = images.shape[2:]
+    check_equal_edges(space, rotations)
+    count, versions = classes.shape
+    flat = classes.to(images.device).flatten()
+    result = images.new_empty(count * versions, *images.shape[1:])
+    for number, (axis, turns) in enumerate(rotations):
+        places = (flat == number).nonzero().squeeze(1)
+        if len(places):
+            joined = images[places // versions].flatten(0, 1)  # a rotation is the same for all channels
+            moved = reorient(joined, rotation_matrix(axis, turns, len(space)))
+            result[places] = moved.view(len(places), *images.shape[1:])
+    return result.view(count, versions, *images.shape[1:])
+
+
+def check_equal_edges(size: Sequence[int], rotations: Sequence[tuple[int, int]]) -> None:
+    """Refuse a size that rotations by 90 degrees do not bring onto itself.
+
+    Args:
+        size: Voxels along each spatial axis.
+        rotations: Pairs (axis, quarter turns).
+
+    Raises:
+        UserError: names `roi_size` and two axes of different length that a rotation exchanges.
+
+    Examples:
+        >>> check_equal_edges((40, 40, 56), rotation_classes(axes=[2]))
+    """
+    for axis in sorted({axis for axis, turns in rotations if turns % 2}):
+        a, b = (other for other in range(len(size)) if other != axis)
+        if size[a] != size[b]:
+            raise UserError(
+                f"roi_size: found {list(size)}, expected equal edges along axes {a} and {b}, which a "
+                f"rotation by 90 degrees about axis {axis} exchanges"
+            )
 
 
 def reorient(volume: Shaped[Tensor, "c *space"], orientation: np.ndarray) -> Shaped[Tensor, "c *result"]:
