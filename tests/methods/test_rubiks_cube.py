@@ -158,7 +158,7 @@ def test_a_volume_shorter_than_the_grid():
         ({"grid": 3}, "permutations: found 8 cells, expected 27 for grid"),
         ({"size": (0, 2, 2)}, "roi_size: found"),
         ({"gap": -1}, "gap: found -1"),
-        ({"rotate_prob": 7}, "rotate_prob: found 7, expected 0 to 1"),
+        ({"rotate_prob": 7}, "rotate_prob: found 7, expected a number in"),
         ({"shift": -0.5}, "shift: found -0.5"),
         ({"axes": (0, 0)}, "axes: found"),
         ({"axes": (0, 3)}, "axes: found"),

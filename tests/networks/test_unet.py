@@ -71,3 +71,12 @@ def test_norms(norm, kind):
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(UserError, match=message):
         UNet(1, **arguments)
+
+
+def test_the_norm_may_come_last():
+    """Taleb et al.: convolution, ReLU, batch norm, twice a level; the convolution then has a bias."""
+    net = UNet(1, channels=(16, 32, 64, 128, 256), norm_last=True)
+    kinds = [torch.nn.Conv3d, torch.nn.ReLU, torch.nn.BatchNorm3d] * 2
+    for block in (*net.down, *net.merge):
+        assert [type(layer) for layer in block] == kinds
+        assert block[0].bias is not None

@@ -4,11 +4,11 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 from pretext3d.errors import UserError
+from pretext3d.networks.backbone import channels_last
 from pretext3d.networks.classification import ClassificationNet
 from pretext3d.networks.factory import build_backbone
 from pretext3d.training.precision import (
     AutocastInferer,
-    channels_last,
     spatial_dims_of,
     to_device,
     use_bfloat16,

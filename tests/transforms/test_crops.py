@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from pretext3d.errors import UserError
 from pretext3d.transforms import crops
 
@@ -214,3 +215,61 @@ def test_there_are_8_orientations_of_an_image_and_the_matrix_says_where_pixels_g
 def test_axes_that_images_do_not_have(arguments, message):
     with pytest.raises(UserError, match=message):
         crops.RandFlipRotate90d("image", **arguments)({"image": ramp((1, 4, 4))})
+
+
+# ------------------------------------------------------------------------------------ the box of the body
+def body(*shape: int) -> MetaTensor:
+    """Air of 2, a body of 102 in the voxels (1, 1, 2) to (2, 3, 3); voxels of 2 x 1 x 3 mm."""
+    image = torch.full((1, *shape), 2.0)
+    image[0, 1:3, 1:4, 2:4] = 102.0
+    image[0, 0, 0, 0] = 7.0  # 5 % of the range: not above it
+    return MetaTensor(image, affine=torch.diag(torch.tensor([2.0, 1.0, 3.0, 1.0])))
+
+
+def test_the_body_is_cut_out_and_resized() -> None:
+    volume = body(4, 6, 5)
+    got = crops.ResizeBodyd("image", size=[4, 3, 2])({"image": volume})["image"]
+    torch.testing.assert_close(got.as_tensor(), torch.full((1, 4, 3, 2), 102.0))
+    # 2 voxels of 2 mm have become 4 of 1 mm; the first voxel is where it was, but for half a voxel's length
+    torch.testing.assert_close(got.affine.diagonal(), torch.tensor([1.0, 1.0, 3.0, 1.0]).double())
+    torch.testing.assert_close(got.affine[:3, 3], torch.tensor([2.0 - 0.5, 1.0, 6.0]).double())
+    assert torch.equal(volume.as_tensor(), body(4, 6, 5).as_tensor())
+
+
+def test_any_channel_belongs_to_the_body() -> None:
+    image = torch.zeros(2, 4, 4)
+    image[0, 1, 1] = 1
+    image[1, 2, 3] = 100
+    got = crops.ResizeBodyd("image", size=[2, 3], spatial_dims=2)({"image": image})["image"]
+    torch.testing.assert_close(got, image[:, 1:3, 1:4])
+
+
+def test_without_a_threshold_or_a_body_the_whole_volume_is_resized() -> None:
+    volume = body(4, 6, 5)
+    whole = crops.ResizeBodyd("image", size=[4, 6, 5], threshold=None)({"image": volume})["image"]
+    torch.testing.assert_close(whole.as_tensor(), volume.as_tensor())
+    flat = torch.ones(1, 2, 2, 2)
+    assert crops.ResizeBodyd("image", size=1)({"image": flat})["image"].shape == (1, 1, 1, 1)
+
+
+def test_shrinking_a_body_averages_it() -> None:
+    """A checkerboard of 0 and 1 with a period of 2 becomes its mean; plain interpolation would alias it."""
+    i, j, k = torch.meshgrid(*[torch.arange(16.0)] * 3, indexing="ij")
+    board = ((i + j + k) % 2)[None]
+    got = crops.ResizeBodyd("image", size=4)({"image": board})["image"]
+    torch.testing.assert_close(got[0, 1:3, 1:3, 1:3], torch.full((2, 2, 2), 0.5), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "arguments"),
+    [
+        ("body_size", {"size": [4, 4]}),
+        ("body_size", {"size": 0}),
+        ("body_threshold", {"size": 4, "threshold": 1.0}),
+    ],
+)
+def test_a_wrong_body_box(key: str, arguments: dict) -> None:
+    with pytest.raises(UserError, match=rf"^{key}: found"):
+        crops.ResizeBodyd("image", **arguments)
+    with pytest.raises(UserError, match=r"^body_size"):
+        crops.ResizeBodyd("image", size=4)({"image": torch.ones(1, 4, 4)})

@@ -1,4 +1,4 @@
-"""Volumes stretched to a grid of cubes."""
+"""Random grids of cubes, and volumes stretched to them."""
 
 import logging
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from pretext3d.errors import UserError
-from pretext3d.transforms.grids import StretchToGridd
+from pretext3d.transforms.grids import RandGrid, StretchToGridd
 
 
 def numbered(*shape):
@@ -48,3 +48,41 @@ def test_short_images_are_stretched():
     torch.testing.assert_close(got[0, :3, 0].as_tensor(), torch.tensor([0.0, 1.0, 3.0]))
     with pytest.raises(UserError, match="image: found 3 spatial axes, expected the 2 of the grid"):
         stretch({"image": numbered(1, 3, 4, 5)})
+
+
+# ------------------------------------------------------------------------------------------- a random grid
+def test_a_grid_by_hand():
+    """2 x 1 cells of 2 + 1 and 3 + 2 voxels in 10 x 5: the block of 6 has 4 voxels of room along axis 0."""
+    grid = RandGrid([2, 1], (2, 3), [1, 2], shift=0, spatial_dims=2).set_random_state(seed=0)
+    grid.randomize(torch.zeros(1, 10, 5))
+    assert grid.cells == 2
+    assert grid.corner == (2, 0)  # in the middle
+    assert torch.equal(grid.starts - torch.from_numpy(grid.offsets), torch.tensor([[2, 0], [5, 0]]))
+
+
+def test_jitter_limits_the_place_in_a_cell():
+    """Gap 4: without jitter every cube is 2 voxels into its cell, with a jitter of 2 from 1 to 3."""
+    for jitter, allowed in ((0, {2}), (2, {1, 2, 3}), (4, set(range(5))), (None, set(range(5)))):
+        grid = RandGrid(3, (2, 2, 2), 4, jitter=jitter).set_random_state(seed=0)
+        seen = set()
+        for _ in range(20):
+            grid.randomize(torch.zeros(1, 18, 18, 18))
+            seen |= set(grid.offsets.ravel().tolist())
+        assert seen == allowed
+
+
+@pytest.mark.parametrize(
+    ("key", "arguments"),
+    [("jitter", {"jitter": 3}), ("gap", {"gap": -1}), ("grid", {"grid": 0}), ("shift", {"shift": 2})],
+)
+def test_a_wrong_grid(key, arguments):
+    with pytest.raises(UserError, match=rf"^{key}: found"):
+        RandGrid(**{"grid": 2, "size": (2, 2, 2), "gap": 2} | arguments)
+
+
+def test_a_grid_that_does_not_fit():
+    grid = RandGrid(3, (2, 2, 2), 1)
+    with pytest.raises(UserError, match=r"need \[9, 9, 9\] voxels, found a volume of \[9, 8, 9\]"):
+        grid.randomize(torch.zeros(1, 9, 8, 9))
+    with pytest.raises(UserError, match="spatial_dims: found 3, expected the 2 axes"):
+        grid.randomize(torch.zeros(1, 9, 9))

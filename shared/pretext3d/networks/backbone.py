@@ -14,7 +14,9 @@ from pretext3d.checking import integer, per_axis
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
 
-__all__ = ["Backbone"]
+__all__ = ["Backbone", "channels_last"]
+
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 class Backbone(nn.Module, ABC):
@@ -164,6 +166,16 @@ class Backbone(nn.Module, ABC):
                 f"batch_size: found 1 with inputs of {sizes}, whose coarsest map is one voxel, too few to "
                 f"train batch norm; expected a batch of 2 or more, or roi_size {larger} or more"
             )
+
+
+def channels_last(spatial_dims: int) -> torch.memory_format:
+    """The layout of images (spatial_dims 2) or volumes (3) in which bfloat16 convolutions are fastest.
+
+    Examples:
+        >>> channels_last(2)
+        torch.channels_last
+    """
+    return LAYOUTS[spatial_dims]
 
 
 def check_sizes(roi_size: Sequence[Any] | np.ndarray, spatial_dims: int) -> list[int]:

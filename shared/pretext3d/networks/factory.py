@@ -19,6 +19,7 @@ ENCODERS: dict[str, Callable[..., Backbone]] = {
     "unet": UNet,
     "unet4": partial(UNet, channels=(16, 32, 64, 128)),
     "vgg": partial(UNet, channels=(64, 128, 256, 512, 512), convolutions=(1, 1, 2, 2, 2)),  # VGG-11's layout
+    "taleb_unet": partial(UNet, channels=(16, 32, 64, 128, 256), norm_last=True),  # Taleb et al., 2020
     "resnet10": partial(ResNet, depth=10),
     "resnet18": partial(ResNet, depth=18),
     "resnet50": partial(ResNet, depth=50),

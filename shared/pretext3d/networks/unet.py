@@ -33,15 +33,19 @@ NORMS: dict[str, str | tuple[str, dict[str, object]]] = {
 
 
 def convolution_block(
-    spatial_dims: int, source: int, target: int, norm: str, count: int = 2
+    spatial_dims: int, source: int, target: int, norm: str, count: int = 2, norm_last: bool = False
 ) -> nn.Sequential:
-    """`count` times: 3x3x3 convolution with zero padding and without bias (the norm has one), norm, ReLU."""
+    """`count` times: 3x3x3 convolution with zero padding, norm, ReLU; with `norm_last` the norm last.
+
+    A convolution right before its norm has no bias, since the norm has one.
+    """
     layers: list[nn.Module] = []
     for channels in (source, *(target,) * (count - 1)):
+        normalise = get_norm_layer(name=NORMS[norm], spatial_dims=spatial_dims, channels=target)
+        activate = nn.ReLU(inplace=True)
         layers += [
-            Conv[Conv.CONV, spatial_dims](channels, target, kernel_size=3, padding=1, bias=False),
-            get_norm_layer(name=NORMS[norm], spatial_dims=spatial_dims, channels=target),
-            nn.ReLU(inplace=True),
+            Conv[Conv.CONV, spatial_dims](channels, target, kernel_size=3, padding=1, bias=norm_last),
+            *((activate, normalise) if norm_last else (normalise, activate)),
         ]
     return nn.Sequential(*layers)
 
@@ -60,6 +64,7 @@ class UNet(Backbone):
         convolutions: Convolutions of each level of the encoder, one number or one per level; the decoder has
             2 per level.
         spatial_dims: Number of spatial axes, 3 or 2.
+        norm_last: Whether the norm comes after the ReLU, as in Taleb et al., NeurIPS 2020.
 
     Raises:
         UserError: For fewer than two levels, an invalid number of channels, or an unknown norm.
@@ -75,6 +80,7 @@ class UNet(Backbone):
         norm: str = "batch",
         spatial_dims: int = 3,
         convolutions: int | Sequence[Any] = 2,
+        norm_last: bool = False,
     ) -> None:
         channels = tuple(channels)
         counts = (convolutions,) * len(channels) if isinstance(convolutions, int) else tuple(convolutions)
@@ -101,7 +107,7 @@ class UNet(Backbone):
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2, ceil_mode=True)
         pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList(
-            convolution_block(spatial_dims, source, target, norm, count)
+            convolution_block(spatial_dims, source, target, norm, count, norm_last)
             for (source, target), count in zip([(self.in_channels, channels[0]), *pairs], counts, strict=True)
         )
         self.up = nn.ModuleList(
@@ -109,7 +115,8 @@ class UNet(Backbone):
             for fine, coarse in pairs
         )
         self.merge = nn.ModuleList(
-            convolution_block(spatial_dims, 2 * fine, fine, norm) for fine in channels[:-1]
+            convolution_block(spatial_dims, 2 * fine, fine, norm, norm_last=norm_last)
+            for fine in channels[:-1]
         )
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:

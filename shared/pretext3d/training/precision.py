@@ -14,21 +14,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from pretext3d.errors import UserError
+from pretext3d.networks.backbone import channels_last
 
-__all__ = ["AutocastInferer", "channels_last", "spatial_dims_of", "to_device"]
+__all__ = ["AutocastInferer", "spatial_dims_of", "to_device"]
 
 CONVOLUTIONS = (torch.conv2d, torch.conv3d)
-LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
-
-
-def channels_last(spatial_dims: int) -> torch.memory_format:
-    """The layout of images (spatial_dims 2) or volumes (3) in which bfloat16 convolutions are fastest.
-
-    Examples:
-        >>> channels_last(2)
-        torch.channels_last
-    """
-    return LAYOUTS[spatial_dims]
 
 
 def spatial_dims_of(network: Any) -> int:
@@ -43,7 +33,7 @@ def spatial_dims_of(network: Any) -> int:
     """
     network = getattr(network, "module", network)
     found = getattr(getattr(network, "backbone", network), "spatial_dims", None)
-    if found in LAYOUTS:
+    if found in (2, 3):
         return int(found)
     weights = network.parameters() if isinstance(network, nn.Module) else ()
     return 2 if max((weight.ndim for weight in weights), default=0) == 4 else 3

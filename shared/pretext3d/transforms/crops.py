@@ -1,20 +1,20 @@
-"""Crops of random position and scale, and random flips and 90-degree rotations, in 2D and 3D.
+"""Random crops, flips and 90-degree rotations, and the box of the body resized, in 2D and 3D.
 
 Voxel coordinates are continuous: voxel i covers [i, i + 1) along its axis, so a volume of n voxels spans
 [0, n] and its centre is n / 2. A crop is (start, size) in these coordinates; for orientations see
 `pretext3d.ops.rotations`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import MapTransform, Randomizable, Resize, SpatialCrop, generate_spatial_bounding_box
 
 from pretext3d.annotations import Shaped, Tensor
-from pretext3d.checking import WORDS
+from pretext3d.checking import WORDS, number, per_axis
 from pretext3d.errors import UserError
 from pretext3d.ops.rotations import (
     check_flip_axes,
@@ -24,7 +24,7 @@ from pretext3d.ops.rotations import (
     rotation_matrix,
 )
 
-__all__ = ["RandFlipRotate90d", "RandScaleCropd"]
+__all__ = ["RandFlipRotate90d", "RandScaleCropd", "ResizeBodyd"]
 
 LINEAR = {2: "bilinear", 3: "trilinear"}
 
@@ -51,6 +51,75 @@ def crop_resize(
     if tuple(size) == tuple(roi_size):
         return window.clone()
     return F.interpolate(window[None], size=tuple(roi_size), mode=LINEAR[len(low)], align_corners=False)[0]
+
+
+class ResizeBodyd(MapTransform):
+    """Deterministic: the bounding box of the body, resized to one size for all cases, with its affine.
+
+    A voxel is in the body where a channel exceeds `threshold` of the range from the channel's minimum to its
+    maximum. Interpolation is trilinear, for an image bilinear, after a Gaussian low-pass filter where the
+    box shrinks (MONAI's `Resize` with anti_aliasing). A case without such a voxel is resized as a whole.
+    Source: Taleb et al., NeurIPS 2020, who take 0.05 and 128^3 voxels.
+
+    Args:
+        keys: Keys of volumes (c, i, j, k) or, in 2D, images (c, i, j); the first one decides on the box.
+        size: Voxels of the result, one number or one per axis.
+        threshold: Part of the intensity range, 0 to 1 without 1; None = the whole volume is resized.
+        spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
+
+    Raises:
+        UserError: For invalid arguments and, when called, for a volume with another number of spatial axes.
+
+    Examples:
+        >>> image = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 3.0, 5.0]]])
+        >>> ResizeBodyd("image", size=[1, 2], spatial_dims=2)({"image": image})["image"].tolist()
+        [[[3.0, 5.0]]]
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str] | str,
+        size: int | Sequence[int],
+        threshold: float | None = 0.05,
+        spatial_dims: int = 3,
+    ) -> None:
+        super().__init__(keys)
+        self.size = per_axis("body_size", size, spatial_dims)
+        self.threshold = (
+            None if threshold is None else number("body_threshold", threshold, 0, 1, high_open=True)
+        )
+
+    def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The case with its bodies."""
+        d = dict(data)
+        keys = list(self.key_iterator(d))
+        first = d[keys[0]]
+        dims = first.ndim - 1
+        if dims != len(self.size):
+            raise UserError(f"body_size: found {list(self.size)}, expected {dims} sizes for these volumes")
+        box = self.box(_plain(first))
+        for key in keys:
+            crop = SpatialCrop(roi_start=box[0], roi_end=box[1])(d[key])
+            d[key] = Resize(self.size, mode=LINEAR[dims], anti_aliasing=True)(crop)
+        return d
+
+    def box(self, volume: Shaped[Tensor, "c *space"]) -> tuple[list[int], list[int]]:
+        """First voxel of the body's box, and the first one after it, along each axis."""
+        whole = [0] * (volume.ndim - 1), list(volume.shape[1:])
+        if self.threshold is None:
+            return whole
+        low, high = (extreme(volume.flatten(1), dim=1) for extreme in (torch.amin, torch.amax))
+        limit = low + self.threshold * (high - low)
+        inside = volume > limit.view(-1, *[1] * (volume.ndim - 1))
+        if not inside.any():
+            return whole
+        start, end = generate_spatial_bounding_box(inside.any(0, keepdim=True), select_fn=is_true)
+        return list(start), list(end)
+
+
+def is_true(mask: Tensor) -> Tensor:
+    """The mask itself."""
+    return mask
 
 
 class RandScaleCropd(MapTransform, Randomizable):

@@ -1,16 +1,18 @@
-"""Volumes resampled to the size that a grid of cubes needs; the grid is in `pretext3d.ops.grids`."""
+"""Grids of cubes on volumes: a random grid, and volumes long enough for it; see `pretext3d.ops.grids`."""
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from monai.transforms import MapTransform, Resize
+import numpy as np
+from monai.transforms import MapTransform, Randomizable, Resize
 
-from pretext3d.checking import per_axis
+from pretext3d.annotations import Int, Shaped, Tensor
+from pretext3d.checking import number, per_axis
 from pretext3d.errors import UserError
-from pretext3d.ops.grids import block_size
+from pretext3d.ops.grids import block_size, cube_starts
 
-__all__ = ["StretchToGridd"]
+__all__ = ["RandGrid", "StretchToGridd"]
 
 LINEAR = {2: "bilinear", 3: "trilinear"}
 
@@ -62,3 +64,84 @@ class StretchToGridd(MapTransform):
                 )
                 d[key] = Resize(longer, mode=LINEAR[len(shape)])(d[key])
         return d
+
+
+class RandGrid(Randomizable):
+    """Base of transforms that cut a grid of cubes: the grid at a random position, each cube in its cell.
+
+    The block of grid * (size + gap) voxels is in the middle of the volume or, where the volume is longer, up
+    to `shift` of the free space away from it. Each cube is at a random place of its cell, `jitter` voxels
+    long, in the cell's middle: neighbours are `gap` voxels apart on average, and gap - jitter to gap + jitter
+    for an even difference of the two. In 2D the cubes are tiles of an image.
+
+    Derived classes draw what else they need in `randomize`, after this one's, and read `starts`.
+
+    Args:
+        grid: Number of cells along each axis, one number or one per axis.
+        size: Size of a cube in voxels.
+        gap: Mean number of voxels between neighbours, one number or one per axis.
+        shift: Range of the block's position, 0 (in the middle) to 1 (anywhere in the volume).
+        jitter: Range of a cube's place, 0 to gap, one number or one per axis; None = gap, the whole cell.
+        image_key: Key of the volume.
+        spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
+
+    Attributes:
+        cells: Number m of cells.
+
+    Raises:
+        UserError: for invalid arguments and, when drawing, for a volume shorter than the grid (see
+            `StretchToGridd`).
+    """
+
+    def __init__(
+        self,
+        grid: int | Sequence[int],
+        size: Sequence[int],
+        gap: int | Sequence[int],
+        shift: float = 1.0,
+        jitter: int | Sequence[int] | None = None,
+        image_key: str = "image",
+        spatial_dims: int = 3,
+    ) -> None:
+        self.grid = per_axis("grid", grid, spatial_dims)
+        self.size = per_axis("roi_size", size, spatial_dims)
+        self.gap = per_axis("gap", gap, spatial_dims, minimum=0)
+        self.jitter = self.gap if jitter is None else per_axis("jitter", jitter, spatial_dims, minimum=0)
+        if any(moves > room for moves, room in zip(self.jitter, self.gap, strict=True)):
+            raise UserError(
+                f"jitter: found {list(self.jitter)}, expected at most gap, "
+                f"{list(self.gap)}: a cube stays in its cell"
+            )
+        self.shift, self.image_key = number("shift", shift, 0, 1), image_key
+        self.cells = int(np.prod(self.grid))
+        self.corner = (0,) * spatial_dims
+        self.offsets = np.zeros((self.cells, spatial_dims), dtype=np.int64)
+
+    def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
+        """Draw the position of the block, and the place of each cube."""
+        block = block_size(self.grid, self.size, self.gap)
+        if data.ndim - 1 != len(block):
+            raise UserError(
+                f"spatial_dims: found {len(block)}, expected the {data.ndim - 1} axes of an image of "
+                f"{list(data.shape[1:])}"
+            )
+        room = np.asarray(data.shape[1:]) - block
+        if (room < 0).any():
+            raise UserError(
+                f"grid: {list(self.grid)} cells of roi_size {list(self.size)} and gap {list(self.gap)} need "
+                f"{list(block)} voxels, found a volume of {list(data.shape[1:])}"
+            )
+        self.corner = tuple(round(r / 2 + self.R.uniform(-0.5, 0.5) * r * self.shift) for r in room.tolist())
+        jitter = np.asarray(self.jitter)
+        self.offsets = self.R.randint(0, jitter + 1, size=self.offsets.shape)
+        self.offsets += (np.asarray(self.gap) - jitter) // 2
+
+    @property
+    def starts(self) -> Int[Tensor, "m d"]:
+        """Lowest voxels of the cubes of the cells, in the volume, as drawn."""
+        return cube_starts(self.corner, self.grid, self.size, self.gap, self.offsets)
+
+    def volume(self, data: Mapping[str, Any]) -> Shaped[Tensor, "c *space"]:
+        """The case's volume as a plain tensor."""
+        volume = data[self.image_key]
+        return volume.as_tensor() if hasattr(volume, "as_tensor") else volume

@@ -24,20 +24,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ignite.metrics import Metric
-from monai.networks.layers.factories import Pool
-from monai.transforms import Randomizable, Transform
+from monai.transforms import Transform
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
-from pretext3d.checking import integer, per_axis
+from pretext3d.checking import integer, number
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
-from pretext3d.networks.heads import PermutationHead
-from pretext3d.ops.grids import block_size, cube_starts, extract_cubes
+from pretext3d.networks.heads import PatchFeatures, PermutationHead
+from pretext3d.ops.grids import extract_cubes
 from pretext3d.ops.permutations import reorder
 from pretext3d.ops.rotations import check_rotation_axes, half_turns
 from pretext3d.training.metrics import SampleMean
-from pretext3d.training.precision import channels_last
+from pretext3d.transforms.grids import RandGrid
 
 __all__ = [
     "OrientationAccuracy",
@@ -97,8 +96,8 @@ def scramble(
         [2, 3, 1, 0]
     """
     moved = reorder(cubes, order)
-    for number, axis in enumerate(axes):
-        moved = half_turns(moved, turned[..., number], axis)
+    for which, axis in enumerate(axes):
+        moved = half_turns(moved, turned[..., which], axis)
     return moved
 
 
@@ -115,17 +114,15 @@ def solve(
         >>> solve(tiles, torch.tensor([1, 0]), torch.tensor([[False], [True]]), [2]).flatten().tolist()
         [0, 1, 2, 3]
     """
-    for number, axis in enumerate(axes):
-        cubes = half_turns(cubes, turned[..., number], axis)
+    for which, axis in enumerate(axes):
+        cubes = half_turns(cubes, turned[..., which], axis)
     return reorder(cubes, order.argsort(dim=-1))
 
 
-class RandRubiksCubed(Randomizable, Transform):
+class RandRubiksCubed(RandGrid, Transform):
     """A volume (c, i, j, k) becomes a puzzle: `image` (m, c, *size), the cubes as the network sees them.
 
-    In 2D an image (c, i, j) becomes tiles. The block of grid * (size + gap) voxels is in the middle of the
-    volume or, where the volume is longer, up to `shift` of the free space away from it. Each cube is placed
-    randomly in its cell, so neighbours are `gap` voxels apart on average.
+    In 2D an image (c, i, j) becomes tiles. For the grid and its arguments see `RandGrid`.
 
     Adds `permutation` (the class, int64, 0 to K - 1), `order` (m,) (the cell of the cube at each position),
     `turned` (m, r) bool (half rotations about the r `axes`) and `starts` (m, d) (lowest voxels of the cubes
@@ -162,52 +159,30 @@ class RandRubiksCubed(Randomizable, Transform):
         spatial_dims: int = 3,
         rotate: bool = True,
     ) -> None:
-        self.grid = per_axis("grid", grid, spatial_dims)
-        self.size = per_axis("roi_size", size, spatial_dims)
-        self.gap = per_axis("gap", gap, spatial_dims, minimum=0)
-        cells = int(np.prod(self.grid))
-        if permutations.shape[1] != cells:
+        super().__init__(grid, size, gap, shift, image_key=image_key, spatial_dims=spatial_dims)
+        if permutations.shape[1] != self.cells:
             raise UserError(
-                f"permutations: found {permutations.shape[1]} cells, expected {cells} for grid "
+                f"permutations: found {permutations.shape[1]} cells, expected {self.cells} for grid "
                 f"{list(self.grid)}"
             )
-        for name, value in (("rotate_prob", rotate_prob), ("shift", shift)):
-            if not 0 <= value <= 1:
-                raise UserError(f"{name}: found {value}, expected 0 to 1")
         self.permutations, self.axes = permutations, check_axes(axes, spatial_dims)
-        self.rotate_prob = float(rotate_prob) if rotate else 0.0
-        self.shift, self.image_key = float(shift), image_key
-        self.corner = (0,) * spatial_dims
-        self.offsets = np.zeros((cells, spatial_dims), dtype=np.int64)
+        probability = number("rotate_prob", rotate_prob, 0, 1)
+        self.rotate_prob = probability if rotate else 0.0
         self.permutation = 0
-        self.turned = np.zeros((cells, len(self.axes)), dtype=bool)
+        self.turned = np.zeros((self.cells, len(self.axes)), dtype=bool)
 
     def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
         """Draw the positions of block and cubes, the permutation and the rotations."""
-        block = block_size(self.grid, self.size, self.gap)
-        if data.ndim - 1 != len(block):
-            raise UserError(
-                f"spatial_dims: found {len(block)}, expected the {data.ndim - 1} axes of an image of "
-                f"{list(data.shape[1:])}"
-            )
-        room = np.asarray(data.shape[1:]) - block
-        if (room < 0).any():
-            raise UserError(
-                f"grid: {list(self.grid)} cells of roi_size {list(self.size)} and gap {list(self.gap)} need "
-                f"{list(block)} voxels, found a volume of {list(data.shape[1:])}"
-            )
-        self.corner = tuple(round(r / 2 + self.R.uniform(-0.5, 0.5) * r * self.shift) for r in room.tolist())
-        self.offsets = self.R.randint(0, np.asarray(self.gap) + 1, size=self.offsets.shape)
+        super().randomize(data)
         self.permutation = int(self.R.randint(len(self.permutations)))
         self.turned = self.R.uniform(size=self.turned.shape) < self.rotate_prob
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """The case with its puzzle and the puzzle's solution."""
         d = dict(data)
-        volume = d[self.image_key]
-        volume = volume.as_tensor() if hasattr(volume, "as_tensor") else volume
+        volume = self.volume(d)
         self.randomize(volume)
-        starts = cube_starts(self.corner, self.grid, self.size, self.gap, self.offsets)
+        starts = self.starts
         order, turned = self.permutations[self.permutation].clone(), torch.from_numpy(self.turned.copy())
         d[self.image_key] = scramble(extract_cubes(volume, starts, self.size), order, turned, self.axes)
         d["permutation"] = torch.tensor(self.permutation)
@@ -262,16 +237,14 @@ class RubiksCubeNet(nn.Module):
         integer("cube_features", features, minimum=0, expected="an integer from 0")
         integer("head_hidden", hidden, minimum=0, expected="an integer from 0")
         count, cells = permutations.shape
-        self.backbone = backbone.train_encoder_only()
+        self.backbone, self.patches = backbone, PatchFeatures(backbone, pool_size)
         self.register_buffer("permutations", permutations)
-        dims = backbone.spatial_dims
-        self.rotations = len(ROTATION_AXES[dims])
-        self.pool = Pool[Pool.ADAPTIVEAVG, dims](pool_size)
-        deepest = backbone.feature_channels[-1] * pool_size**dims
+        self.rotations = len(ROTATION_AXES[backbone.spatial_dims])
+        pooled = self.patches.features
         self.branch = (
-            nn.Sequential(nn.Linear(deepest, features), nn.ReLU(inplace=True)) if features else nn.Identity()
+            nn.Sequential(nn.Linear(pooled, features), nn.ReLU(inplace=True)) if features else nn.Identity()
         )
-        features = features or deepest
+        features = features or pooled
 
         self.ordering_head = PermutationHead(cells, features, hidden, count, dropout)
         self.given_order = orientation == "given_order"
@@ -288,8 +261,7 @@ class RubiksCubeNet(nn.Module):
         The latter are of the cube at each position, if it came from each cell.
         """
         batch, cells = x.shape[:2]
-        cubes = x.flatten(0, 1).to(memory_format=channels_last(x.ndim - 3))
-        features = self.branch(self.pool(self.backbone.encode_coarsest(cubes)).flatten(1))
+        features = self.branch(self.patches(self.backbone, x))
         joined = features.view(batch, -1)
         if self.given_order:
             turns = self.orientation_head(features).view(batch, cells, cells, self.rotations)
