@@ -157,7 +157,7 @@ def test_relative_links_lead_somewhere(document: str) -> None:
 def test_every_key_of_the_readme_is_in_the_configurations(bundle: Path) -> None:
     general, finetuning = readme_keys("The same in every bundle"), readme_keys("In `finetune.yaml` also")
     assert len(general) == 32
-    assert len(finetuning) == 12
+    assert len(finetuning) == 14
     assert general <= config_keys(bundle / "configs" / "train.yaml")
     assert general | finetuning <= config_keys(bundle / "configs" / "finetune.yaml")
     assert readme_keys("In some files only") == {"pictures", "class_file", "weights", "tracking"}

@@ -250,6 +250,7 @@ def load_pretrained(
     exclude: Sequence[str] = (),
     spatial_dims: int = 3,
     tested: Sequence[dict[str, Any]] = (),
+    transfer: str = "all",
 ) -> SegmentationNet | ClassificationNet:
     """A network for a labelled task: its backbone rebuilt from a checkpoint's record alone, or from scratch.
 
@@ -271,11 +272,20 @@ def load_pretrained(
         exclude: Prefixes of tensor names, see `transfer_weights`.
         spatial_dims: Number of spatial axes, 3 or 2; the checkpoint's must be the same.
         tested: Cases of the test set: none may have trained the checkpoint, or chosen its weights.
+        transfer: Part of the backbone to transfer: all, or encoder, so that the decoder starts at random.
 
     Raises:
-        UserError: no such checkpoint, one of another encoder, one that does not fit, or one that has seen a
-            test case.
+        UserError: no such checkpoint, one of another encoder, one that does not fit, one that has seen a
+            test case, or an unknown part.
     """
+    if transfer not in ("all", "encoder"):
+        raise UserError(
+            f"transfer: found {transfer!r}, expected 'all' or 'encoder' (the decoder starts at random)"
+        )
+    if transfer == "encoder" and keep_head and not decoder:
+        raise UserError(
+            "keep_head: found with transfer 'encoder', whose decoder is new; expected one of them"
+        )
 
     def network_of(backbone: Backbone) -> SegmentationNet | ClassificationNet:
         if task == "classification":
@@ -305,6 +315,8 @@ def load_pretrained(
     if keep_head:
         check_output_layer(file, pretrained.record, running_output_layer(decoder))
     network = network_of(backbone_of(pretrained, encoder, in_channels, roi_size))
+    if transfer == "encoder":
+        exclude = (*exclude, *(f"backbone.{name}." for name in network.backbone.outside_encoder))
     transfer_weights(network, pretrained, exclude=exclude, keep_head=keep_head)
     return network
 

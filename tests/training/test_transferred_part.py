@@ -1,0 +1,64 @@
+"""What of a checkpoint reaches a labelled task: the encoder alone, or with the decoder, from any task."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pretext3d.errors import UserError
+from pretext3d.networks.factory import build_backbone
+from pretext3d.networks.segmentation import SegmentationNet
+from pretext3d.training.checkpoint_io import save_checkpoint
+from pretext3d.training.pretrained import load_pretrained
+from pretext3d.training.recipes import FreezeEncoder
+from pretext3d.training.transfer import transferred
+
+ROI = (16, 16, 16)
+NAMES = ["background", "grey", "white"]
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A checkpoint of a segmentation of three classes, a supervised pre-training; its weights."""
+    torch.manual_seed(0)
+    network = SegmentationNet(build_backbone("unet", 1, ROI), 3)
+    record = {"method": "segmentation", "channels": 1, "num_classes": 3, "class_names": NAMES}
+    record["backbone"] = network.backbone.record
+    save_checkpoint(tmp_path / "final.pt", {"record": record, "network": network.state_dict()})
+    return tmp_path / "final.pt", network.state_dict()
+
+
+@pytest.mark.parametrize("transfer", ["all", "encoder"])
+def test_the_decoder_is_transferred_or_starts_at_random(supervised, transfer) -> None:
+    """Another segmentation, of five classes: its output layer is new in both cases."""
+    path, source = supervised
+    torch.manual_seed(1)
+    network = load_pretrained(str(path), "", 1, ROI, num_classes=5, transfer=transfer)
+    weights = {name: value for name, value in network.state_dict().items() if value.ndim > 1}
+    learned = {name for name in weights if torch.equal(weights[name], source.get(name, weights[name][:0]))}
+    convolutions = {name for name, value in source.items() if value.ndim > 1 and name.startswith("backbone.")}
+    encoder = {name for name in convolutions if name.startswith("backbone.down.")}
+    assert 0 < len(encoder) < len(convolutions)
+    assert learned == (convolutions if transfer == "all" else encoder)
+    assert network.head.weight.shape[0] == 5
+    decoder = ("backbone.up.", "backbone.merge.")
+    assert any(name.startswith(decoder) for name in transferred(network)) == (transfer == "all")
+    assert FreezeEncoder(network, epochs=1).names == {n for n in source if n.startswith("backbone.down.")}
+
+
+def test_a_supervised_pre_training_serves_a_classification(supervised) -> None:
+    path, source = supervised
+    network = load_pretrained(str(path), "", 1, ROI, num_classes=2, task="classification")
+    for name, value in network.backbone.state_dict().items():
+        assert torch.equal(value, source[f"backbone.{name}"]), name
+    assert network.eval()(torch.zeros(1, 1, *ROI)).shape == (1, 2)
+
+
+def test_mistakes(supervised) -> None:
+    path, _ = supervised
+    with pytest.raises(UserError, match="transfer: found 'decoder', expected 'all' or 'encoder'"):
+        load_pretrained(str(path), "", 1, ROI, 3, transfer="decoder")
+    with pytest.raises(UserError, match="keep_head: found with transfer 'encoder', whose decoder is new"):
+        load_pretrained(str(path), "", 1, ROI, 3, transfer="encoder", keep_head=True)
+    # of DUC nothing lies between the encoder and the output layer, which is another one here
+    with pytest.raises(UserError, match="its head cannot be kept"):
+        load_pretrained(str(path), "", 1, ROI, 3, decoder="duc", transfer="encoder", keep_head=True)
