@@ -15,12 +15,12 @@ from pretext3d.files import sha256_of
 from pretext3d.messages import say
 from pretext3d.publishing.archive import read_metadata
 from pretext3d.publishing.contents import check_size
-from pretext3d.publishing.provenance import MODEL, MODEL_CARD, check_entries
+from pretext3d.publishing.provenance import MODEL, MODEL_CARD, SAFE_DIGEST, check_entries, check_provenance
 from pretext3d.publishing.traces import machine_traces
 from pretext3d.publishing.weights import facts_of, metrics_at, write_model_file, write_provenance
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pretrained import resolve_pretrained
-from pretext3d.training.safe_weights import write_safetensors
+from pretext3d.training.safe_weights import is_installed, write_safetensors
 
 EXAMPLES = """examples
   python tools/ship_weights.py runs/vp bundles/vectorpose --data "the embedded phantom" \\
@@ -66,13 +66,15 @@ def model_card(name: str, provenance: dict[str, Any]) -> str:
     rows = "".join(
         f"| {key.replace('_', ' ')} | {provenance[key]} |\n"
         for key in ("data", "licence", "training_cases", "seed", "epochs", "steps", "encoder", "channels",
-                    "pixdim", "bundle_version", "pretext3d_version", "torch_version", "sha256")
+                    "pixdim", "bundle_version", "pretext3d_version", "torch_version", "sha256",
+                    SAFE_DIGEST)
     )  # fmt: skip
     return f"""# Weights
 
 `model.pt` was pre-trained with this bundle and is meant for fine-tuning:
 `finetune.yaml --pretrained bundles/{name}`. Without fine-tuning it cannot segment. It loads with
-`torch.load(..., weights_only=True)`; `provenance.json` is this model card for programs.
+`torch.load(..., weights_only=True)`. `model.safetensors` holds the same tensors and record in a format that
+cannot contain code, and is read in its place. `provenance.json` is this model card for programs.
 
 | | |
 |---|---|
@@ -85,7 +87,7 @@ Held-out cases, at the epoch of these weights:
     {provenance["command"]}
 
 To replace them with the weights of your own run,
-`python tools/ship_weights.py RUN bundles/{name} --force ...` writes all three files.
+`python tools/ship_weights.py RUN bundles/{name} --force ...` writes all four files.
 """
 
 
@@ -104,6 +106,8 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--force", action="store_true", help="replace existing weights")
     options = parser.parse_args(words)
     bundle = options.bundle.resolve()
+    if not is_installed():
+        raise UserError("found no package safetensors, which writes models/model.safetensors: pip install it")
     if not (bundle / "configs" / "metadata.json").is_file():
         raise UserError(f"bundle: {options.bundle}: found no configs/metadata.json, expected a bundle")
     for option in ("data", "licence", "command"):
@@ -116,11 +120,12 @@ def main(words: Sequence[str] | None = None) -> None:
         raise UserError(f"bundle: {options.bundle}: found models/model.pt already, expected none, or --force")
     check_entries(provenance, "the model card")
     write_model_file(models / MODEL, file.read_bytes())
-    safe = write_safetensors(models / MODEL, content["network"], content["record"])
-    write_provenance(models, provenance)
-    write_model_file(models / MODEL_CARD, model_card(bundle.name, provenance).encode())
-    files = ["model.pt", *([safe.name] if safe else []), "provenance.json", "README.md"]
-    say(f"wrote {options.bundle}/models: {', '.join(files)}, of {file.name} of {options.run}")
+    write_safetensors(models / MODEL, content["network"], content["record"])
+    complete = write_provenance(models, provenance)
+    write_model_file(models / MODEL_CARD, model_card(bundle.name, complete).encode())
+    check_provenance(models)
+    files = "model.pt, model.safetensors, provenance.json, README.md"
+    say(f"wrote {options.bundle}/models: {files}, of {file.name} of {options.run}")
 
 
 if __name__ == "__main__":

@@ -227,6 +227,9 @@ def test_weights_that_are_not_on_their_card(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (bundle / "models" / "model.pt").write_bytes(b"other weights")
+    expected = "model.safetensors: was written with another model.pt: found SHA-256"
+    assert expected in refused(capsys, bundle, "--output_dir", tmp_path)
+    (bundle / "models" / "model.safetensors").unlink()
     assert "provenance.json: sha256: found" in refused(capsys, bundle, "--output_dir", tmp_path)
     (bundle / "models" / "provenance.json").unlink()
     assert "provenance.json: not found" in refused(capsys, bundle, "--output_dir", tmp_path)

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of
 from pretext3d.networks.factory import build_backbone, rebuild
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.publishing.provenance import check_provenance
+from pretext3d.training import safe_weights
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
-from pretext3d.training.pretrained import transfer_weights
+from pretext3d.training.pretrained import read_pretrained, transfer_weights
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +65,18 @@ def test_weights_and_their_card(run: Path, bundle: Path) -> None:
     card = (bundle / "models" / "README.md").read_text()
     for text in ("made-up bodies", "CC0", "train it", provenance["sha256"], "| accuracy | 0.75 |"):
         assert text in card
+    safe = bundle / "models" / "model.safetensors"
+    assert provenance["sha256_safetensors"] == hashlib.sha256(safe.read_bytes()).hexdigest()
+    assert provenance["sha256_safetensors"] in card
+    assert read_pretrained(bundle).file == safe
+
+
+def test_both_forms_or_none(run: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe_weights, "is_installed", lambda: False)
+    monkeypatch.setattr(ship_weights, "is_installed", lambda: False)
+    with pytest.raises(UserError, match="found no package safetensors"):
+        ship_weights.main([str(run), str(bundle), *SAYS])
+    assert not (bundle / "models").exists()
 
 
 def test_mistakes(run: Path, bundle: Path, tmp_path: Path) -> None:
@@ -113,13 +127,23 @@ def test_weights_stay_when_others_cannot_be_written(
 
 @pytest.mark.parametrize("shipped", BUNDLES, ids=lambda path: path.name)
 def test_shipped_weights(shipped: Path) -> None:
-    """The ones that their model card describes; they load as plain data and are transferred completely."""
-    file = shipped / "models" / "model.pt"
-    assert file.stat().st_size < 25e6
+    """The ones that their model card describes; they load as plain data and are transferred completely.
+
+    Both forms have the same tensors and record, and the one that cannot contain code is read.
+    """
+    file, safe = shipped / "models" / "model.pt", shipped / "models" / "model.safetensors"
+    assert max(file.stat().st_size, safe.stat().st_size) < 25e6
     assert check_provenance(file.parent)
+    card = (shipped / "models" / "README.md").read_text()
+    assert sha256_of(safe) in card
     torch.load(file, weights_only=True)
     content = load_checkpoint(file)
     assert content["record"]["method"] == shipped.name
+    read = read_pretrained(shipped)
+    assert read.file == safe
+    assert read.record == content["record"]
+    assert read.network.keys() == content["network"].keys()
+    assert all(torch.equal(read.network[name], value) for name, value in content["network"].items())
     network = SegmentationNet(rebuild(content["record"]["backbone"]), num_classes=2)
-    report = transfer_weights(network, file)
+    report = transfer_weights(network, shipped)
     assert report.fraction == 1.0

@@ -16,6 +16,9 @@ import pytest
 import torch
 from pretext3d.errors import UserError
 from pretext3d.publishing.archive import unpack
+from pretext3d.publishing.weights import write_weights
+from pretext3d.training.checkpoint_io import load_checkpoint
+from pretext3d.training.safe_weights import write_safetensors
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))  # as when the tool is run
@@ -65,6 +68,17 @@ def append(bundle: Path, name: str, text: str) -> None:
         file.write(text)
 
 
+def other_weights(bundle: Path) -> None:
+    write_weights(bundle / "models" / "model.pt", {"x": torch.ones(1)})
+
+
+def other_record(bundle: Path) -> None:
+    content = load_checkpoint(bundle / "models" / "model.pt")
+    write_safetensors(
+        bundle / "models" / "model.pt", content["network"], {**content["record"], "channels": 2}
+    )
+
+
 SLASH = "/"
 BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "no licence": (lambda b: (b / "LICENSE").unlink(), "files", "no LICENSE"),
@@ -86,8 +100,17 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "in models/more.pt",
     ),
     "other weights": (
-        lambda b: (b / "models" / "model.pt").write_bytes(b"x"), "provenance", "sha256: found",
+        lambda b: (b / "models" / "model.pt").write_bytes(b"x"), "provenance", "with another model.pt: found",
     ),
+    "other weights in both forms": (other_weights, "provenance", "sha256: found"),
+    "one form forgotten": (
+        lambda b: (b / "models" / "model.safetensors").unlink(), "provenance", "expected none: there is no",
+    ),
+    "safetensors that no card has": (
+        lambda b: change(b, "models/provenance.json", sha256_safetensors="0"), "provenance",
+        "sha256_safetensors: found '0', expected",
+    ),
+    "another record": (other_record, "provenance", "the record differs from that of model.pt"),
     "no card": (lambda b: (b / "models" / "README.md").unlink(), "provenance", "models/README.md: not found"),
     "licence of the weights": (
         lambda b: change(b, "models/provenance.json", licence=""), "provenance", "licence: found ''",

@@ -9,9 +9,18 @@ from pretext3d.errors import UserError
 from pretext3d.files import sha256_of
 from pretext3d.publishing.archive import check_version, json_object
 
-__all__ = ["MODEL", "MODEL_CARD", "PROVENANCE", "check_entries", "check_provenance", "read_provenance"]
+__all__ = [
+    "MODEL",
+    "MODEL_CARD",
+    "PROVENANCE",
+    "SAFE_DIGEST",
+    "check_entries",
+    "check_provenance",
+    "read_provenance",
+]
 
 MODEL, PROVENANCE, MODEL_CARD = "model.pt", "provenance.json", "README.md"
+SAFE_DIGEST = "sha256_safetensors"  # entry of a provenance: SHA-256 of model.safetensors, if that is there
 
 
 def read_provenance(models_dir: str | Path) -> dict[str, Any]:
@@ -25,17 +34,18 @@ def read_provenance(models_dir: str | Path) -> dict[str, Any]:
 
 
 def check_provenance(models_dir: Path) -> str:
-    """Make sure that models/model.pt, if present, is the file that its provenance describes.
+    """Make sure that the weights in a bundle's folder models, if any, are those of their provenance.
 
     Returns:
         A summary of the provenance; '' where there are no weights.
 
     Raises:
         UserError: no provenance, one without data, licence, seed, versions, length, metric or SHA-256, or one
-            of other weights; or models/model.safetensors of other weights.
+            of other weights; or a model.safetensors of other weights, or one that is stated and missing.
     """
     model = models_dir / MODEL
-    if model.with_suffix(".safetensors").is_file():
+    safe = model.with_suffix(".safetensors")
+    if safe.is_file():
         from pretext3d.training.safe_weights import check_same_weights
 
         check_same_weights(model)
@@ -51,6 +61,11 @@ def check_provenance(models_dir: Path) -> str:
         raise UserError(f"{file}: sha256: found {provenance['sha256']!r}, expected {digest} of {MODEL}")
     if digest not in model_card.read_text(encoding="utf-8", errors="replace"):
         raise UserError(f"{model_card}: found no SHA-256 of {MODEL}, expected {digest}")
+    stated, found = provenance.get(SAFE_DIGEST), sha256_of(safe) if safe.is_file() else None
+    if stated != found:
+        raise UserError(
+            f"{file}: {SAFE_DIGEST}: found {stated!r}, expected {found or f'none: there is no {safe.name}'}"
+        )
     return f"{provenance['data']}; {provenance['licence']}; SHA-256 as in the model card"
 
 

@@ -16,7 +16,7 @@ import torch
 import pretext3d
 from pretext3d.errors import UserError, one_line
 from pretext3d.files import replacing, sha256_of, write_whole
-from pretext3d.publishing.provenance import PROVENANCE
+from pretext3d.publishing.provenance import MODEL, PROVENANCE, SAFE_DIGEST
 from pretext3d.training.safe_weights import SUFFIX, write_safetensors
 
 __all__ = ["facts_of", "metrics_at", "write_model_file", "write_provenance", "write_weights"]
@@ -80,13 +80,21 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
     return digest
 
 
-def write_provenance(models_dir: Path, provenance: Mapping[str, Any]) -> None:
+def write_provenance(models_dir: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Write models/provenance.json, completely or not at all.
+
+    Returns:
+        What it holds: the entries given, and the SHA-256 of the safetensors in that folder, if any.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_model_file(models_dir / PROVENANCE, (json.dumps(provenance, indent=4) + "\n").encode())
+    complete = {key: value for key, value in provenance.items() if key != SAFE_DIGEST}  # that of others
+    safe = (models_dir / MODEL).with_suffix(SUFFIX)
+    if safe.is_file():
+        complete[SAFE_DIGEST] = sha256_of(safe)
+    write_model_file(models_dir / PROVENANCE, (json.dumps(complete, indent=4) + "\n").encode())
+    return complete
 
 
 def write_model_file(path: Path, content: bytes) -> None:

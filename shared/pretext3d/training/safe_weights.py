@@ -116,10 +116,10 @@ def preferred(path: Path) -> Path:
 
 
 def check_same_weights(path: Path) -> None:
-    """Make sure that a file of weights and the safetensors next to it hold the same tensors.
+    """Make sure that a file of weights and the safetensors next to it hold the same tensors and record.
 
     Raises:
-        UserError: other weights, or safetensors without the file.
+        UserError: other weights, another record, or safetensors without the file.
     """
     from pretext3d.training.checkpoint_io import read_archive
 
@@ -130,11 +130,14 @@ def check_same_weights(path: Path) -> None:
         raise UserError(f"{safe}: found no {path.name} next to it, which MONAI reads; expected both")
     if preferred(path) == path:
         return
-    content = read_archive(path)
-    there, here = content.get("network", content), read_safetensors(safe)["network"]
+    content, read = read_archive(path), read_safetensors(safe)
+    there, here = content.get("network", content), read["network"]
     for name in sorted({*there, *here}):
         same = name in there and name in here and there[name].dtype == here[name].dtype
         if not same or not torch.equal(there[name], here[name]):
             raise UserError(
                 f"{safe}: tensor {name} differs from that of {path.name}, expected the same weights"
             )
+    record = content.get("record", {}) if "network" in content else {}
+    if json.dumps(record, sort_keys=True) != json.dumps(read["record"], sort_keys=True):
+        raise UserError(f"{safe}: the record differs from that of {path.name}, expected the same one")
