@@ -44,6 +44,15 @@ def test_the_papers_head():
     assert sum(isinstance(layer, torch.nn.BatchNorm1d) for layer in layers) == 2
 
 
+def test_batch_norm_needs_two_rows_in_training():
+    row = torch.ones(1, 4)
+    with pytest.raises(UserError, match="batch_size: found a batch of 1 for the head, expected 2 or more"):
+        FullyConnectedHead(4, 2, hidden=[3])(row)
+    assert FullyConnectedHead(4, 2, hidden=[3]).eval()(row).shape == (1, 2)
+    assert FullyConnectedHead(4, 2, hidden=[])(row).shape == (1, 2)
+    assert FullyConnectedHead(4, 2, hidden=[3], batch_norm=False)(row).shape == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("key", "arguments"),
     [

@@ -61,7 +61,8 @@ class FullyConnectedHead(nn.Sequential):
         dropout: Probability with which a hidden unit is dropped in training.
 
     Raises:
-        UserError: `head_units` is not a list of integers of 1 or more, `head_dropout` not in [0, 1).
+        UserError: `head_units` is not a list of integers of 1 or more, `head_dropout` not in [0, 1); when
+            called in training, one row, of which batch norm has no statistics.
 
     Examples:
         >>> [type(layer).__name__ for layer in FullyConnectedHead(8, 3, hidden=[4])]
@@ -88,6 +89,17 @@ class FullyConnectedHead(nn.Sequential):
             layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
             width = units
         super().__init__(*layers, nn.Linear(width, outputs))
+        self.rows = 2 if batch_norm and layers else 1  # needed in training
+
+    def forward(self, input: Float[Tensor, "b inputs"]) -> Float[Tensor, "b outputs"]:  # noqa: A002
+        """The logits of each row."""
+        if self.training and len(input) < self.rows:
+            raise UserError(
+                f"batch_size: found a batch of {len(input)} for the head, expected {self.rows} or more: its "
+                "batch norm needs statistics (with steps_per_epoch null an epoch's last batch may be small)"
+            )
+        output: Tensor = super().forward(input)
+        return output
 
 
 class PermutationHead(nn.Sequential):
