@@ -29,6 +29,7 @@ from torch import nn
 from pretext3d.data.labels import LabelMap
 from pretext3d.errors import UserError, interrupted, one_line
 from pretext3d.files import replacing
+from pretext3d.training.checked_zip import CheckedZip
 from pretext3d.training.record_schema import check_checkpoint
 from pretext3d.training.safe_weights import SUFFIX, read_safetensors
 
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 FORMAT = "pretext3d-2"
+ZIP = b"PK\x03\x04"  # the first bytes of a zip
 IDENTITY = (
     "method",
     "arm",
@@ -186,28 +188,39 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def read_archive(path: Path) -> Any:
     """The content of a file of `torch.save`: tensors, on the CPU, and plain containers, nothing else.
 
-    Its members are stored, as torch writes them, and together no larger than the file, so that reading never
-    takes more memory than a few times the file's size.
+    Its members are stored, as torch writes them, and together no larger than the file. Each byte is read
+    once, into its tensor, and each member's checksum is compared; the memory taken is about the file's size.
 
     Raises:
         UserError: not such a file; says what was found, without the path.
     """
     if not path.is_file():
         raise UserError(f"there is {'a folder of this name' if path.is_dir() else 'no such file'}")
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            start = file.read(4)
-        kind = "a truncated checkpoint" if start in (b"", b"PK\x03\x04") else "another kind of file"
-        raise UserError(f"found {kind} ({path.stat().st_size:,} bytes, beginning with {start!r})")
-    with zipfile.ZipFile(path) as archive:
-        _check_members(archive.infolist(), path.stat().st_size)
-        damaged = archive.testzip()  # torch.load itself does not look at the checksums
+    with CheckedZip(path) as file:
+        start = file.read(len(ZIP))
+        if start != ZIP or not zipfile.is_zipfile(file):  # torch looks at the beginning, zipfile at the end
+            kind = "a truncated checkpoint" if start in (b"", ZIP) else "another kind of file"
+            raise UserError(f"found {kind} ({file.size:,} bytes, beginning with {start!r})")
+        with zipfile.ZipFile(file) as archive:
+            _check_members(archive.infolist(), file.size)
+            content, error = _load(file)
+            damaged = file.damaged(archive)  # torch itself does not look at the checksums
     if damaged is not None:
-        raise UserError(f"found a damaged file (wrong checksum in {damaged})")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        raise UserError(f"found a damaged file (wrong checksum in {damaged})") from error
+    if isinstance(error, pickle.UnpicklingError):
         raise UserError("found a pickle of Python objects besides tensors and plain containers") from error
+    if error is not None:
+        raise error
+    return content
+
+
+def _load(file: CheckedZip) -> tuple[Any, Exception | None]:
+    """The content, or the error: damage is looked for first, since it explains any other."""
+    file.seek(0)
+    try:
+        return torch.load(cast(IO[bytes], file), map_location="cpu", weights_only=True), None
+    except Exception as error:  # whatever pickle or torch make of a foreign or damaged file
+        return None, error
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
