@@ -160,8 +160,15 @@ def test_every_key_of_the_readme_is_in_the_configurations(bundle: Path) -> None:
     assert len(finetuning) == 14
     assert general <= config_keys(bundle / "configs" / "train.yaml")
     assert general | finetuning <= config_keys(bundle / "configs" / "finetune.yaml")
-    assert readme_keys("In some files only") == {"pictures", "class_file", "weights", "tracking"}
+    assert readme_keys("In some files only") == {
+        "pictures",
+        "class_file",
+        "ordered_classes",
+        "weights",
+        "tracking",
+    }
     files = {"pictures": ("train",), "class_file": ("finetune_classification",)}
+    files["ordered_classes"] = ("finetune_classification", "evaluate_classification")
     files["weights"] = ("evaluate", "evaluate_classification", "inference")
     for key, names in files.items():
         assert all(key in config_keys(bundle / "configs" / f"{name}.yaml") for name in names)

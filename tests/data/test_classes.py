@@ -1,5 +1,5 @@
 import pytest
-from pretext3d.data.classes import classified_cases
+from pretext3d.data.classes import are_ordered, classified_cases
 from pretext3d.errors import UserError
 
 CASES = [{"id": f"a/{n}", "name": n, "image": f"x/{n}.nii.gz"} for n in ("s1", "s2", "s3", "s4")]
@@ -66,3 +66,39 @@ def test_no_file():
         classified_cases(CASES, "gone.csv")
     with pytest.raises(UserError, match="found 0 cases of 0 classes in the datalist's field 'class'"):
         classified_cases(CASES)
+
+
+GRADED = [{"id": n, "name": n, "class": n} for n in ("mild", "none", "severe")]
+
+
+def test_grades_keep_their_order():
+    found, names = classified_cases(GRADED, ordered_classes=["none", "mild", "severe"])
+    assert names == ["none", "mild", "severe"]
+    assert classes_of(found) == {"none": 0, "mild": 1, "severe": 2}
+    assert are_ordered(names, names)
+    assert classified_cases(GRADED)[1] == ["mild", "none", "severe"]
+
+
+def test_what_is_ordered():
+    """Three or more integers are, unless the key says otherwise; of two classes an order says nothing."""
+    assert are_ordered(["0", "1", "2"])
+    assert not are_ordered(["0", "1", "2"], False)
+    assert not are_ordered(["0", "1"])
+    assert not are_ordered(["NOR", "DCM", "RV"])
+    assert are_ordered(["0", "1"], [0, 1])
+
+
+@pytest.mark.parametrize("order", [True, "none", ["none"]])
+def test_an_order_is_a_list_of_names(order):
+    with pytest.raises(
+        UserError, match=r"ordered_classes: found .*, expected the classes in ascending order"
+    ):
+        classified_cases(GRADED, ordered_classes=order)
+
+
+@pytest.mark.parametrize("order", [["none", "mild"], ["none", "mild", "severe", "grave"], ["none"] * 3])
+def test_an_order_has_all_classes_once(order):
+    with pytest.raises(
+        UserError, match=r"ordered_classes: .*expected each class of the cases once: mild, no"
+    ):
+        classified_cases(GRADED, ordered_classes=order)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pretext3d.data.cases import find_cases
 from pretext3d.data.checks import CheckResult, as_channels, check_cases, report_bad
-from pretext3d.data.classes import classified_cases
+from pretext3d.data.classes import are_ordered, classified_cases
 from pretext3d.data.datalists import declared_labels
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.declared import (
@@ -62,6 +62,7 @@ def prepare_cases(
     merge_foreground: bool = False,
     labels: Mapping[str, Any] | None = None,
     frames: str | int | Sequence[int] | None = None,
+    ordered_classes: Sequence[str | int] | bool | None = None,
 ) -> dict[str, Any]:
     """Find the cases, hold some out, leave out or refuse bad ones, determine channels, spacing and classes.
 
@@ -109,12 +110,14 @@ def prepare_cases(
         frames: Use of a fourth axis: first, mean, a list of indices, or channels (see
             `reader.select_frames`). None: an axis that the file calls time is a bad case, unless dataset.json
             declares several channels.
+        ordered_classes: Classes of a classification in ascending order (see `classes.are_ordered`).
 
     Returns:
         train, val, test: lists of cases. channels: number. pixdim: [x, y, z] mm, in 2D those of the plane's
         two axes, or [] for no resampling. frames: use of a fourth axis that was made, or None.
         num_classes (the network's outputs), class_names and labels (a `LabelMap` in plain form): 0, [] and {}
-        where no labels are read. bad: lists [id, reason].
+        where no labels are read. ordered: whether the classes of a classification are. bad: lists [id,
+        reason].
 
     Raises:
         UserError: Names the key or file, what was found and what was expected.
@@ -142,7 +145,7 @@ def prepare_cases(
     split = split_cases(found, val_fraction, split_seed, fold, test_fraction)
     class_names: list[str] = []
     if purpose == "classification":
-        found, class_names = classified_cases(found, class_file)
+        found, class_names = classified_cases(found, class_file, ordered_classes)
     declared = declared_labels(dataset_dir, datalist) if segmenting else NOTHING_DECLARED
     known = LabelMap.of(labels) if labels else None
     allowed = allowed_values(declared, known)
@@ -227,6 +230,7 @@ def prepare_cases(
         "num_classes": len(class_names),
         "class_names": class_names,
         "labels": learned.plain() if learned else {},
+        "ordered": purpose == "classification" and are_ordered(class_names, ordered_classes),
         "bad": [[case["id"], reason] for case, reason in checked.bad],
     }
 

@@ -184,6 +184,9 @@ RECORD: Table = {
     "roi_size": WINDOW,
     "num_classes": integer(0, MAX_COUNT),  # 0: of a training without labels
     "class_names": listed(text(), 0, MAX_COUNT),
+    "ordered_classes": either(
+        Entry("False", lambda v: v is False), listed(either(text(), integer(-(2**63))), 2, MAX_COUNT)
+    ),
     "labels": Entry("the label values of the classes, or regions of them", is_label_map),
     "split": {
         "val_fraction": fraction(),
