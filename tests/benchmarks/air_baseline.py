@@ -1,61 +1,195 @@
-"""How much of Rubik's cube recovery air gives away: `python tests/benchmarks/air_baseline.py dataset_dir`.
+"""A pretext task without anatomy: `python tests/benchmarks/air_baseline.py BUNDLE [--key value ...]`.
 
-A linear map of eight numbers a cube, the share of air in each of its octants, to its two half turns, for each
-cell that the cube may come from; the true order is given. The laptop profile's puzzles, the bundle's held-out
-cases. Air: the lowest 8 % of the first channel's range.
+What the encoder sees (a cube, a patch, a rotated image) is described by a few numbers instead: for each half
+along each axis (2^d parts) the share of air, and the mean of every channel. A linear model of them answers
+the task; where a task has no classes, the nearest neighbour does. Air: the lowest 8 % of the range of the
+volume's first channel. The laptop profile's samples, fitted on the training cases, measured on the held-out
+ones.
+
+--parts 3 describes thirds instead of halves, --air_only True leaves the means out; every other --key value
+overrides a key of train.yaml: --dataset_dir HEADS, --spatial_dims 2.
 """
 
+import math
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from monai.networks.layers.factories import Pool
+from pretext3d.commands.parser import read_overrides
+from pretext3d.errors import install_excepthook
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.laptop import laptop_parser
 
-AIR, TRAINING, HELD_OUT = 0.08, 40, 16  # share of the range; puzzles of a case
+AIR = 0.08  # share of the range
+SAMPLES = {"train": 1200, "validate": 400}  # at least
+DECAY = 1e-3  # of a linear model's weights
+OWN = {"parts": 2, "air_only": False}  # options of this program, and their defaults
 
 
-def octants(parser: Any, part: str, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Shares of air (n, 8), cells (n,) and turns (n, 2) of the cubes of `count` puzzles of each case."""
+class Sample(NamedTuple):
+    """One sample: its number of a draw, the features of what the encoder sees (n, f), and the targets."""
+
+    draw: int
+    features: torch.Tensor
+    targets: Mapping[str, torch.Tensor]
+
+
+def describe(images: torch.Tensor, limit: float, parts: int, air_only: bool) -> torch.Tensor:
+    """Shares of air and means of each channel in parts^d parts of images (n, c, *space): (n, f).
+
+    Examples:
+        >>> describe(torch.tensor([[[0.0, 0.0, 0.0, 1.0]]]).unsqueeze(2), 0.5, 1, False)
+        tensor([[0.7500, 0.2500]])
+    """
+    air = (images[:, :1] < limit).float()
+    shown = air if air_only else torch.cat([air, images.float()], dim=1)
+    return Pool[Pool.ADAPTIVEAVG, images.ndim - 2](parts)(shown).flatten(1)
+
+
+def samples(parser: Any, part: str, parts: int, air_only: bool) -> list[Sample]:
+    """The samples of a bundle's training or held-out cases, draw by draw."""
     dataset = parser.get_parsed_content(f"{part}#dataset")
-    puzzle = dataset.random.transforms[0].set_random_state(seed=0)
-    shares, cells, turns = [], [], []
-    for case in range(len(dataset.data)):
+    limits = []
+    for case in range(dataset.num_cases):
         image = dataset.volume(case)["image"].as_tensor()[:1]
-        air = image < image.min() + AIR * (image.max() - image.min())
-        for _ in range(count):
-            sample = puzzle({"image": air.float()})
-            shares.append(F.adaptive_avg_pool3d(sample["image"], 2).flatten(1))
-            cells.append(sample["order"])
-            turns.append(sample["turned"].float())
-    return torch.cat(shares), torch.cat(cells), torch.cat(turns)
+        limits.append(float(image.min() + AIR * (image.max() - image.min())))
+    draws = math.ceil(SAMPLES[part] / dataset.num_cases)
+    found = []
+    for key in range(draws * dataset.num_cases):
+        draw, case = divmod(key, dataset.num_cases)
+        sample = dict(dataset[key])
+        features = describe(torch.as_tensor(sample.pop("image")), limits[case], parts, air_only)
+        found.append(Sample(draw, features, sample))
+    return found
+
+
+# ------------------------------------------------------------------------------------------ linear models
+def fit(x: torch.Tensor, y: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A linear classifier of rows (n, f): of classes (n,), or of yes-or-no questions (n, q), y boolean."""
+    mean, spread = x.mean(0), x.std(0).clamp(min=1e-6)
+    binary = y.dtype == torch.bool
+    linear = torch.nn.Linear(x.shape[1], y.shape[1] if binary else int(y.max()) + 1)
+    torch.nn.init.zeros_(linear.weight)
+    rows, target = (x - mean) / spread, y.float() if binary else y
+    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = linear(rows)
+        error = F.binary_cross_entropy_with_logits if binary else F.cross_entropy
+        total = error(logits, target) + DECAY * linear.weight.square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return lambda new: linear((new - mean) / spread).detach()
+
+
+def linear_accuracy(rows: Callable[[Sample], tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., str]:
+    """A measure: the accuracy of a linear model on `rows(sample)`, features and answers."""
+
+    def measure(train: list[Sample], held_out: list[Sample], parser: Any) -> str:
+        x, y = (torch.cat(part) for part in zip(*map(rows, train), strict=True))
+        new, truth = (torch.cat(part) for part in zip(*map(rows, held_out), strict=True))
+        logits = fit(x, y)(new)
+        binary = truth.dtype == torch.bool
+        answers = logits > 0 if binary else logits.argmax(1)
+        right = (answers == truth).float().mean()
+        kind = "yes-or-no questions" if binary else f"answers out of {logits.shape[1]}"
+        return f"linear model: {100 * right:.1f} % of {truth.numel()} {kind}"
+
+    return measure
+
+
+def half_turns(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rubik's cube, the true order given: a linear map of its own for each cell that a cube comes from."""
+    order = sample.targets["order"]
+    cells = F.one_hot(order, len(order)).float()
+    return (cells[:, :, None] * with_one(sample.features)[:, None]).flatten(1), sample.targets["turned"]
+
+
+def pairs(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    """Relative patch location: the centre's features and a query's."""
+    centre, queries = sample.features[:1], sample.features[1:]
+    return torch.cat([centre.expand_as(queries), queries], dim=1), sample.targets["location"]
+
+
+def puzzle(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    """Jigsaw: the features of all patches, position by position."""
+    return sample.features.flatten()[None], sample.targets["permutation"][None]
+
+
+def versions(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotation: the features of each version."""
+    return sample.features, sample.targets["rotation"]
+
+
+# ---------------------------------------------------------------------------------------------- neighbours
+def nearest_anchor(train: list[Sample], held_out: list[Sample], parser: Any) -> str:
+    """Exemplar: is a view's nearest anchor, among those of all held-out cases of one draw, its own?"""
+    both = torch.cat([sample.features for sample in train])
+    mean, spread = both.mean(0), both.std(0).clamp(min=1e-6)
+    right, count = 0, 0
+    for draw in sorted({sample.draw for sample in held_out}):
+        rows = torch.stack([(s.features - mean) / spread for s in held_out if s.draw == draw])
+        nearest = torch.cdist(rows[:, 1], rows[:, 0]).argmin(1)
+        right, count = right + int((nearest == torch.arange(len(rows))).sum()), count + len(rows)
+    chance = 100 * len({sample.draw for sample in held_out}) / count
+    return f"nearest anchor: {100 * right / count:.1f} % of {count} views; chance {chance:.1f} %"
+
+
+def nearest_location(train: list[Sample], held_out: list[Sample], parser: Any) -> str:
+    """CPC: a linear map from a patch's features to those some rows ahead; is the nearest patch that one?"""
+    grid = parser.get_parsed_content("patches")
+    columns = math.prod(grid.shape[1:])
+    sources = grid.targets - columns * grid.step_of
+    ordered, new = (torch.stack([s.features[grid.order] for s in part]) for part in (train, held_out))
+    mean, spread = ordered.mean((0, 1)), ordered.std((0, 1)).clamp(min=1e-6)
+    ordered, new = ((rows - mean) / spread for rows in (ordered, new))
+    right, count = 0, 0
+    for step in range(1, grid.steps + 1):
+        here, there = sources[grid.step_of == step], grid.targets[grid.step_of == step]
+        x, y = with_one(ordered[:, here]).flatten(0, 1), ordered[:, there].flatten(0, 1)
+        ridge = x.T @ x + DECAY * len(x) * torch.eye(x.shape[1])
+        predicted = with_one(new[:, here]) @ torch.linalg.solve(ridge, x.T @ y)
+        nearest = torch.cdist(predicted, new).argmin(-1)
+        right, count = right + int((nearest == there).sum()), count + nearest.numel()
+    chance = 100 / new.shape[1]
+    return f"nearest location: {100 * right / count:.1f} % of {count} predictions; chance {chance:.1f} %"
+
+
+def with_one(rows: torch.Tensor) -> torch.Tensor:
+    """The rows (..., f) with a last feature of 1, for an intercept."""
+    return F.pad(rows, (0, 1), value=1.0)
+
+
+MEASURES = {
+    "rubiks_cube": linear_accuracy(half_turns),
+    "relative_patch_location": linear_accuracy(pairs),
+    "jigsaw": linear_accuracy(puzzle),
+    "rotation": linear_accuracy(versions),
+    "cpc": nearest_location,
+    "exemplar": nearest_anchor,
+}
 
 
 def main() -> None:
-    """Fit on the training cases, print the accuracy on the held-out ones."""
+    """Print the measure of one bundle on one data set."""
+    install_excepthook()
+    words = sys.argv[1:]
+    if not words or words[0] not in MEASURES:
+        sys.exit(f"{__doc__}\nbundles: {', '.join(MEASURES)}")
+    options = {**OWN, **read_overrides(words[1:])}
+    own = {name: options.pop(name) for name in OWN}
     torch.manual_seed(0)
-    overrides = {"dataset_dir": sys.argv[1]} if len(sys.argv) > 1 else {}
-    parser = laptop_parser("rubiks_cube", **overrides)
-    train, held_out = octants(parser, "train", TRAINING), octants(parser, "validate", HELD_OUT)
-    count = int(train[1].max()) + 1
-    linear = torch.nn.Linear(8, count * 2)
-
-    def logits(shares: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        return linear(shares).view(-1, count, 2)[torch.arange(len(shares)), cells]
-
-    optimizer = torch.optim.Adam(linear.parameters(), 0.05)
-    for _ in range(600):
-        optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(logits(*train[:2]), train[2]).backward()
-        optimizer.step()
-    for name, (shares, cells, turns) in (("training", train), ("held-out", held_out)):
-        right = ((logits(shares, cells) > 0) == (turns > 0.5)).float().mean()
-        print(
-            f"{name} cases: {100 * right:.1f} % of the half turns from the air in eight octants of each cube"
-        )
+    parser = laptop_parser(words[0], **options)
+    train, held_out = (samples(parser, part, **own) for part in ("train", "validate"))
+    print(f"{words[0]}, held-out cases: {MEASURES[words[0]](train, held_out, parser)}")
 
 
 if __name__ == "__main__":

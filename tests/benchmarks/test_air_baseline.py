@@ -1,0 +1,68 @@
+"""The baselines without anatomy, on features made by hand."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from tests.benchmarks.air_baseline import MEASURES, Sample, describe
+
+
+def measured(bundle: str, samples: list[Sample], parser: Any = None) -> str:
+    return MEASURES[bundle](samples, samples, parser)
+
+
+def test_features_by_hand() -> None:
+    """2 x 2 pixels of 2 channels, in halves: air where channel 0 is below 1, then the pixels."""
+    image = torch.tensor([[[[0.0, 2.0], [3.0, 0.5]], [[5.0, 6.0], [7.0, 8.0]]]])
+    assert describe(image, 1.0, 2, air_only=True).tolist() == [[1, 0, 0, 1]]
+    assert describe(image, 1.0, 2, air_only=False).tolist() == [[1, 0, 0, 1, 0, 2, 3, 0.5, 5, 6, 7, 8]]
+    assert describe(image, 1.0, 1, air_only=False).tolist() == [[0.5, 1.375, 6.5]]
+
+
+def test_classes_that_a_feature_gives_away() -> None:
+    """The location is the query's feature, whatever the centre's is; the rotation that of the version."""
+    features = torch.tensor([[7.0], [0.0], [1.0], [2.0]])
+    patches = [Sample(0, features + 0.01 * n, {"location": torch.tensor([0, 1, 2])}) for n in range(4)]
+    assert "100.0 % of 12 answers out of 3" in measured("relative_patch_location", patches)
+    images = [Sample(0, features[1:], {"rotation": torch.tensor([0, 1, 2])})] * 4
+    assert "100.0 % of 12 answers out of 3" in measured("rotation", images)
+
+
+def test_classes_that_no_feature_gives_away() -> None:
+    samples = [Sample(0, torch.zeros(2, 1), {"permutation": torch.tensor(n % 4)}) for n in range(8)]
+    assert "25.0 % of 8 answers out of 4" in measured("jigsaw", samples)
+
+
+def test_half_turns_are_read_for_the_cell_that_a_cube_comes_from() -> None:
+    """A feature of 1 means rotated in cell 0, upright in cell 1."""
+    samples = []
+    for order in ([0, 1], [1, 0]):
+        for feature in (0.0, 1.0):
+            turned = torch.tensor([[(feature == 1) == (cell == 0)] for cell in order])
+            targets = {"order": torch.tensor(order), "turned": turned}
+            samples.append(Sample(0, torch.full((2, 1), feature), targets))
+    assert "100.0 % of 8 yes-or-no questions" in measured("rubiks_cube", samples)
+
+
+def test_nearest_anchors_by_hand() -> None:
+    """Anchors 0, 10, 20; views 1, 9 are nearest to their own, view 12 of anchor 20 to that of 10."""
+    rows = ([[0.0], [1.0]], [[10.0], [9.0]], [[20.0], [12.0]])
+    samples = [Sample(0, torch.tensor(row), {}) for row in rows]
+    assert "66.7 % of 3 views; chance 33.3 %" in measured("exemplar", samples)
+
+
+def test_nearest_locations_by_hand() -> None:
+    """Three rows of one patch, 0, 2 and 4 from the top, in a grid stored from the bottom up: always 2 more.
+
+    With a last row of 2 instead, the line through (0, 2) and (2, 2) predicts 2 below 2, which rows 1 and 2
+    have; the first of them is taken.
+    """
+    grid = SimpleNamespace(
+        shape=(3, 1), steps=1, order=torch.tensor([2, 1, 0]), targets=torch.tensor([1, 2]),
+        step_of=torch.tensor([1, 1]),
+    )  # fmt: skip
+    parser = SimpleNamespace(get_parsed_content={"patches": grid}.get)
+    for last, expected in ((4.0, "100.0 % of 6"), (2.0, "50.0 % of 6")):
+        samples = [Sample(0, torch.tensor([[last], [2.0], [0.0]]), {}) for _ in range(3)]
+        assert measured("cpc", samples, parser) == f"nearest location: {expected} predictions; chance 33.3 %"
