@@ -116,6 +116,9 @@ def test_cases_that_share_a_file_keep_their_names(cases: list[dict], tmp_path: P
     data = CachedVolumes(same, pipeline(), str(tmp_path / "cache"))
     assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 1
     assert [(data[n]["id"], data[n]["fold"]) for n in range(3)] == [(f"entry{n}", n) for n in range(3)]
+    plain, named = {**cases[0], "name": "x"}, {**cases[0], "name": "x", "subject": "p"}
+    found = [CachedVolumes([c], pipeline(), str(tmp_path / "other")).volume(0) for c in (plain, named, plain)]
+    assert [one.get("subject") for one in found] == [None, "p", None]  # not those of the run that filled it
     moved = [{**cases[0], "landmark": [0.0, 0.0, z]} for z in (1.0, 2.0)]  # transforms do read this one
     CachedVolumes(moved, pipeline(), str(tmp_path / "cache"))
     assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 3

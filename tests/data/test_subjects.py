@@ -3,7 +3,16 @@
 import logging
 
 import pytest
-from pretext3d.data.subjects import by_subject, set_subjects, similar_names, subject_count, warn_ungrouped
+from pretext3d.data.subjects import (
+    by_subject,
+    case_code,
+    interleaved,
+    set_subjects,
+    similar_names,
+    subject_code,
+    subject_count,
+    warn_ungrouped,
+)
 from pretext3d.errors import UserError
 
 CASES = [{"id": f"a/{n}", "name": n, "source": "a"} for n in ("s1_ed", "s1_es", "s2_ed")]
@@ -126,3 +135,21 @@ def test_one_warning_says_how_to_group_volumes(caplog):
     caplog.clear()
     warn_ungrouped([{**case, "subject": case["name"]} for case in cases])  # somebody said who is who
     assert not caplog.records
+
+
+def test_codes_follow_subjects_and_data_sets() -> None:
+    """Eyes of one person agree; equal names in two data sets do not, unless a CSV file identifies them."""
+    left, right = ({"id": side, "subject": "p", "source": "a"} for side in ("left", "right"))
+    elsewhere = {**left, "source": "b"}
+    assert subject_code(left) == subject_code(right)
+    assert case_code(left) != case_code(right)
+    assert subject_code(left) != subject_code(elsewhere)
+    assert subject_code({**left, "subject_scope": ""}) == subject_code({**elsewhere, "subject_scope": ""})
+    assert len({subject_code({"id": str(n)}) for n in range(1000)}) == 1000
+    assert 0 <= subject_code(left) < 2**32
+
+
+def test_interleaved_cases_are_all_there_once() -> None:
+    cases = [{"id": name, "subject": name[0]} for name in ("a0", "a1", "a2", "b0")]
+    assert [case["id"] for case in interleaved(cases)] == ["a0", "b0", "a1", "a2"]
+    assert interleaved([]) == []

@@ -193,7 +193,10 @@ class CachedVolumes(KeyedItems):
                 raise UserError(
                     f"cache_dir: {folder} cannot be read after it was written: {error}"
                 ) from error
-        return result | {key: item[key] for key in NAMES if key in item and key in result}
+        # names are the case's, which may have others than the case that filled the entry: a subject, for one
+        kept = NAMES if "name" in result and "name" in item else [key for key in NAMES if key in result]
+        plain = {key: value for key, value in result.items() if key not in NAMES}
+        return plain | {key: item[key] for key in kept if key in item}
 
     def entry(self, case: int) -> Path:
         """The folder in the cache that holds case `case`: a hash of its files and of the transforms."""

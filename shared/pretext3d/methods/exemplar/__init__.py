@@ -1,0 +1,1 @@
+"""Exemplar networks (Taleb et al., NeurIPS 2020)."""

@@ -1,0 +1,92 @@
+"""What is exemplar networks' own, through the real command line, on the phantom."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.bundles.command import FINETUNE, PAPER_STEP, TINY, fail, history, succeed
+
+pytestmark = pytest.mark.slow
+
+BUNDLE = "exemplar"
+
+
+def final(folder: Path) -> dict:
+    return dict(torch.load(folder / "checkpoints" / "final.pt", weights_only=True))
+
+
+def test_a_run_measures_retrieval_and_collapse_and_hands_the_encoder_over(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    succeed("train", bundle=BUNDLE, output_dir=run, **TINY)
+    last = history(run)[-1]
+    assert 0 <= float(last["retrieval_accuracy"]) <= 1
+    assert float(last["retrieval_chance"]) == pytest.approx(1 / 5)  # held-out bodies
+    assert float(last["feature_std"]) > 0
+    assert float(last["effective_rank"]) > 1
+    assert len(list((run / "pictures").glob("*.png"))) == 4  # two held-out cases, two epochs
+    keys = {**FINETUNE, "max_epochs": 1, "num_labelled": 3, "val_fraction": 0.1}
+    output = succeed("finetune", bundle=BUNDLE, pretrained=run, output_dir=tmp_path / "fine", **keys)
+    lines = output.splitlines()
+    matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "missing"))
+    assert "backbone.down" in matched
+    assert "backbone.up" not in matched
+    assert "backbone.up" in new
+
+
+def test_negatives_from_the_whole_data_set_survive_a_resume(tmp_path: Path) -> None:
+    """Three epochs at once, or one and then two more: the same memory and the same weights."""
+    keys = {**TINY, "negatives": "dataset", "memory_size": 8, "objective": "triplet", "pictures": 0}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    keys["final_lr_factor"] = 1.0
+    keys = {k: v for k, v in keys.items() if k != "final_lr_factor"} | {"lr_scheduler__final_lr_factor": 1.0}
+    succeed("train", bundle=BUNDLE, output_dir=whole, **{**keys, "max_epochs": 2})
+    succeed("train", bundle=BUNDLE, output_dir=parts, **{**keys, "max_epochs": 2, "max_steps": 4})
+    succeed("train", bundle=BUNDLE, output_dir=parts, resume=True, **{**keys, "max_epochs": 2})
+    one, two = final(whole)["network"], final(parts)["network"]
+    assert (one["memory.subjects"] >= 0).sum() == 8
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_in_2d_on_slices_of_which_neighbours_are_no_negatives(tmp_path: Path) -> None:
+    keys = {**TINY, "spatial_dims": 2, "batch_size": 4, "objective": "triplet", "views__anchor": "image"}
+    succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
+    last = history(tmp_path / "run")[-1]
+    assert float(last["retrieval_chance"]) < 1 / 50  # each slice is a case
+    assert float(last["val_loss"]) > 0  # every batch had negatives
+
+
+def test_a_run_that_collapses_says_so(tmp_path: Path) -> None:
+    """With the weights of the last layer drawn to 0, every image has the same embedding."""
+    keys = {**TINY, "objective": "triplet", "learning_rate": 1.0, "optimizer__weight_decay": 1.0}
+    output = succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
+    assert "collapse" in output
+    assert float(history(tmp_path / "run")[-1]["feature_std"]) < 0.01
+
+
+def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
+    keys = {**PAPER_STEP, "roi_size": 32, "batch_size": 2}
+    succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
+    content = final(tmp_path / "run")
+    assert content["record"]["backbone"]["encoder"] == "taleb_unet"
+    heads = {name: list(tensor.shape) for name, tensor in content["network"].items() if "head." in name}
+    assert heads["head.0.weight"] == [2048, 256]
+    assert heads["head.4.weight"] == [1024, 2048]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"val_fraction": 0.95}, ["one subject", "expected two subjects or more", "--val_fraction"]),
+        ({"batch_size": 1}, ["batch_size", "negatives: batch"]),
+        ({"negatives": "nowhere"}, ["negatives", "nowhere", "dataset"]),
+        ({"objective": "quadruplet"}, ["objective", "quadruplet", "triplet"]),
+        ({"views__anchor": "both"}, ["anchor", "both"]),
+        ({"views__flip_prob": 7}, ["flip_prob", "7"]),
+        ({"views__zoom_range": "[2,1]"}, ["zoom_range", "[2, 1]"]),
+        ({"margin": -1}, ["margin", "-1"]),
+        ({"temperature": 0}, ["temperature", "0"]),
+    ],
+)
+def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: list[str]) -> None:
+    fail("train", *expected, bundle=BUNDLE, output_dir=tmp_path / "run", **{**TINY, **keys})
