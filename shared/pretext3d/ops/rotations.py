@@ -145,18 +145,18 @@ def rotated_versions(
         >>> rotated_versions(image, torch.tensor([[0, 1]]), rotation_classes(spatial_dims=2)).tolist()
         [[[[[1, 2], [3, 4]]], [[[2, 4], [1, 3]]]]]
     """
-    space = images.shape[2:]
+    shape, space = images.shape[1:], images.shape[2:]
     check_equal_edges(space, rotations)
     count, versions = classes.shape
     flat = classes.to(images.device).flatten()
-    result = images.new_empty(count * versions, *images.shape[1:])
-    for number, (axis, turns) in enumerate(rotations):
-        places = (flat == number).nonzero().squeeze(1)
-        if len(places):
-            joined = images[places // versions].flatten(0, 1)  # a rotation is the same for all channels
-            moved = reorient(joined, rotation_matrix(axis, turns, len(space)))
-            result[places] = moved.view(len(places), *images.shape[1:])
-    return result.view(count, versions, *images.shape[1:])
+    result = images.new_empty(count * versions, *shape)
+    for number in flat.unique().tolist():
+        places, (axis, turns) = (flat == number).nonzero().squeeze(1), rotations[number]
+        # a rotation is the same for all channels; a single image needs no copy before it is rotated
+        joined = images[0] if count == 1 else images.index_select(0, places // versions).flatten(0, 1)
+        moved = reorient(joined, rotation_matrix(axis, turns, len(space))).view(-1, *shape)
+        result.index_copy_(0, places, moved.expand(len(places), *shape))
+    return result.view(count, versions, *shape)
 
 
 def check_equal_edges(size: Sequence[int], rotations: Sequence[tuple[int, int]]) -> None:
