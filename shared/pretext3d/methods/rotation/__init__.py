@@ -1,0 +1,1 @@
+"""Rotation prediction in 3D and 2D (Taleb et al., NeurIPS 2020)."""
