@@ -119,7 +119,10 @@ def clean_environment(folder: Path, packages: list[str], work: Path) -> Environm
                 ["-m", "pip", "install", "--quiet", *packages], work, 3600
             )
             if made.returncode:
-                raise UserError(f"environment: {place}: pip: {last_line(made.stderr)}")
+                raise UserError(
+                    f"environment: {place}: pip: {last_line(made.stderr)}; it needs a package index, which "
+                    "--environment current does not"
+                )
             stamp.write_text(wanted, encoding="utf-8")
     return Environment(python.absolute(), clean_variables(work))
 

@@ -1,6 +1,7 @@
 """The one exception for a user's mistake, and how a run shows it: one message, no stack trace."""
 
 import errno
+import importlib.util
 import os
 import re
 import signal
@@ -107,6 +108,7 @@ def frames(error: BaseException | None) -> Iterator[FrameType]:
 
 # torch's report where a checkpoint with its record is read as a state dict
 _WITH_RECORD = re.compile(r'loading state_dict.*Unexpected key.*"record", "network"', re.DOTALL)
+_NOT_IN_ONNX = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 
 def verb_mistake(error: BaseException | None) -> str:
@@ -124,6 +126,8 @@ def verb_mistake(error: BaseException | None) -> str:
         )
     for frame in frames(error):
         name = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}"
+        if name == "monai.bundle.scripts.onnx_export":
+            return _onnx_mistake(error)
         if name == "monai.bundle.scripts.verify_net_in_out":
             record = (frame.f_locals["parser"].config or {}).get("record")
             target = record.get("_target_", "") if isinstance(record, dict) else ""
@@ -134,6 +138,22 @@ def verb_mistake(error: BaseException | None) -> str:
                     "segmentation weights"
                 )
     return ""
+
+
+def _onnx_mistake(error: BaseException | None) -> str:
+    """What a network's export to ONNX lacked; '' where that is unknown."""
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        return (
+            f"onnx_export: found no package {' and no '.join(missing)}; expected: pip install onnx onnxscript"
+        )
+    unknown = next((found[1] for each in chain(error) if (found := _NOT_IN_ONNX.search(str(each)))), "")
+    if not unknown:
+        return ""
+    return (
+        f"onnx_export: found the operation {unknown} in the network, which torch cannot write as ONNX; "
+        "expected another network, or ckpt_export, which writes TorchScript"
+    )
 
 
 def memory_short(error: BaseException | None) -> bool:

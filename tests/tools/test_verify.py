@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -60,6 +61,18 @@ def change(bundle: Path, name: str = "configs/metadata.json", /, **changes: Any)
 def test_good_bundle_passes(packed: Path, bundle: Path) -> None:
     assert failed(bundle, packed) == {}
     assert failed(bundle) == {}
+
+
+def test_metadata_needs_no_network(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schema is the copy next to the tool."""
+
+    def refused(*arguments: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    assert files.check_metadata(bundle).status == "passed"
+    assert set(failed(ROOT / "bundles" / "vectorpose")) == {"files"}  # not packed, but its metadata are valid
 
 
 def append(bundle: Path, name: str, text: str) -> None:
@@ -264,7 +277,7 @@ def test_environment_is_made_once_for_each_set(tmp_path: Path, monkeypatch: pyte
     assert two.python.parents[1] != one.python.parents[1]  # nothing of the one is in the other
     assert {made.python.parents[2] for made in (one, two)} == {folder}
     assert calls == [["-m", "pip", "install", "--quiet", f"a=={version}"] for version in (1, 2)]
-    with pytest.raises(UserError, match="pip: ERROR: no such version"):
+    with pytest.raises(UserError, match=r"pip: ERROR: no such version; .* --environment current does not"):
         runs.clean_environment(folder, ["a==3"], tmp_path)
     left = next(place for place in folder.iterdir() if not (place / runs.STAMP).read_text())
     (left / "half").touch()
