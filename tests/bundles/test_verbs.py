@@ -50,12 +50,9 @@ def test_export_of_the_pretrained_network(tmp_path: Path) -> None:
 @needs_onnx
 def test_onnx_of_a_segmentation(tmp_path: Path) -> None:
     """Input and output as the network's, and all of its weights."""
-    import onnx
-
+    onnx = pytest.importorskip("onnx")
     content, file = valid_content(), tmp_path / "model.onnx"
-    del content["record"][
-        "modalities"
-    ]  # of BIDS: the phantom, whose first image gives the channels, has none
+    del content["record"]["modalities"]  # of BIDS names, which the phantom's images do not have
     save_checkpoint(tmp_path / "checkpoints" / "final.pt", content)
     words = ["onnx_export", *export(file, "--config_file", "configs/inference.yaml")[1:]]
     words[words.index("models/model.pt")] = str(tmp_path / "checkpoints" / "final.pt")
