@@ -85,6 +85,8 @@ def test_half_turns_undo_themselves_and_commute(size, axis, other):
 def test_a_cube_outside_is_an_error():
     with pytest.raises(IndexError):
         extract_cubes(numbered(1, 3, 3, 3), torch.tensor([[2, 0, 0]]), (2, 2, 2))
+    with pytest.raises(IndexError, match=r"cubes of \[2, 4, 2\] voxels in a volume of \[3, 3, 3\]"):
+        extract_cubes(numbered(1, 3, 3, 3), torch.tensor([[0, 0, 0]]), (2, 4, 2))
 
 
 # -------------------------------------------------------------------------------------------------------- 2D

@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from pretext3d.errors import UserError
-from pretext3d.transforms.grids import RandGrid, StretchToGridd
+from pretext3d.transforms.grids import RandGrid, RandPuzzle, StretchToGridd
 
 
 def numbered(*shape):
@@ -86,3 +86,33 @@ def test_a_grid_that_does_not_fit():
         grid.randomize(torch.zeros(1, 9, 8, 9))
     with pytest.raises(UserError, match="spatial_dims: found 3, expected the 2 axes"):
         grid.randomize(torch.zeros(1, 9, 9))
+
+
+def test_a_grid_that_does_not_fit_a_known_body():
+    RandGrid(3, (2, 2, 2), 1, body_size=9)
+    with pytest.raises(UserError, match=r"need \[9, 9, 9\] voxels, found body_size of \[9, 9, 8\]"):
+        RandGrid(3, (2, 2, 2), 1, body_size=[9, 9, 8])
+    with pytest.raises(UserError, match=r"body_size: found \[9, 9\], expected one or three integers"):
+        RandGrid(3, (2, 2, 2), 1, body_size=[9, 9])
+
+
+def test_a_puzzle_draws_the_grid_first_then_one_of_its_permutations():
+    permutations = torch.tensor([[0, 1], [1, 0]])
+    grid = RandGrid([2, 1], (2, 3), 1, spatial_dims=2).set_random_state(seed=3)
+    puzzle = RandPuzzle(permutations, [2, 1], (2, 3), 1, spatial_dims=2).set_random_state(seed=3)
+    drawn = set()
+    for _ in range(20):
+        for each in (grid, puzzle):
+            each.randomize(torch.zeros(1, 10, 9))
+        assert torch.equal(grid.starts, puzzle.starts)
+        assert puzzle.permutation == int(grid.R.randint(2))
+        assert torch.equal(puzzle.order, permutations[puzzle.permutation])
+        drawn.add(puzzle.permutation)
+    assert drawn == {0, 1}
+    puzzle.order.zero_()
+    assert torch.equal(permutations, torch.tensor([[0, 1], [1, 0]]))
+
+
+def test_permutations_of_another_grid():
+    with pytest.raises(UserError, match=r"permutations: found 2 cells, expected 4 for grid \[2, 2\]"):
+        RandPuzzle(torch.tensor([[0, 1]]), 2, (1, 1), 0, spatial_dims=2)

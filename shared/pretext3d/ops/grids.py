@@ -86,9 +86,15 @@ def extract_cubes(
         [[[[0, 1]]], [[[2, 3]]]]
     """
     dims = starts.shape[-1]
-    batched = volume.reshape(-1, *volume.shape[-dims - 1 :])
+    windows = volume.reshape(-1, *volume.shape[-dims - 1 :])
+    if any(edge > length for edge, length in zip(size, windows.shape[2:], strict=True)):
+        raise IndexError(f"cubes of {list(size)} voxels in a volume of {list(windows.shape[2:])}")
     places = starts.reshape(-1, *starts.shape[-2:]).to(volume.device)
-    cubes = batched[_indices(places, size)].movedim(-1, 2)  # the channels end up last, behind the indices
+    for axis, edge in enumerate(size):  # a view of all windows: whole rows are copied, not voxels
+        windows = windows.unfold(2 + axis, edge, 1)
+    batch = torch.arange(len(places), device=volume.device).view(-1, 1)
+    index: tuple[Any, ...] = (batch, slice(None), *places.unbind(-1))
+    cubes = windows[index]
     return cubes.reshape(*starts.shape[:-1], *cubes.shape[2:])
 
 

@@ -43,10 +43,8 @@ def describe_puzzle(volume: Mapping[str, Any], sample: Mapping[str, Any], count:
     permutation = f"permutation {int(sample['permutation'])} of {count}"
     if len(shape) == 2:
         return f"image: {times(shape)} pixels; {cut} pixels, {permutation}"
-    return (
-        f"volume: {times(shape)} voxels; {cut} voxels, {permutation}; coronal planes through the layers of "
-        "the grid, the hindmost first"
-    )
+    planes = "coronal planes, the hindmost first"
+    return f"volume: {times(shape)} voxels; {cut} voxels, {permutation}; {planes}"
 
 
 def draw_puzzle(

@@ -12,7 +12,7 @@ from pretext3d.checking import number, per_axis
 from pretext3d.errors import UserError
 from pretext3d.ops.grids import block_size, cube_starts
 
-__all__ = ["RandGrid", "StretchToGridd"]
+__all__ = ["RandGrid", "RandPuzzle", "StretchToGridd"]
 
 LINEAR = {2: "bilinear", 3: "trilinear"}
 
@@ -84,6 +84,8 @@ class RandGrid(Randomizable):
         jitter: Range of a cube's place, 0 to gap, one number or one per axis; None = gap, the whole cell.
         image_key: Key of the volume.
         spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
+        body_size: Voxels of all volumes along each axis, one number or one per axis, where they are known: a
+            grid that does not fit is then refused at once.
 
     Attributes:
         cells: Number m of cells.
@@ -102,6 +104,7 @@ class RandGrid(Randomizable):
         jitter: int | Sequence[int] | None = None,
         image_key: str = "image",
         spatial_dims: int = 3,
+        body_size: int | Sequence[int] | None = None,
     ) -> None:
         self.grid = per_axis("grid", grid, spatial_dims)
         self.size = per_axis("roi_size", size, spatial_dims)
@@ -116,21 +119,32 @@ class RandGrid(Randomizable):
         self.cells = int(np.prod(self.grid))
         self.corner = (0,) * spatial_dims
         self.offsets = np.zeros((self.cells, spatial_dims), dtype=np.int64)
+        if body_size is not None:
+            self.room(per_axis("body_size", body_size, spatial_dims), "body_size")
 
-    def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
-        """Draw the position of the block, and the place of each cube."""
+    def room(self, shape: Sequence[int], found: str = "a volume") -> Int[np.ndarray, "d"]:
+        """Voxels along each axis by which a volume is longer than the grid.
+
+        Raises:
+            UserError: the volume is shorter; `found` says what is.
+        """
         block = block_size(self.grid, self.size, self.gap)
-        if data.ndim - 1 != len(block):
-            raise UserError(
-                f"spatial_dims: found {len(block)}, expected the {data.ndim - 1} axes of an image of "
-                f"{list(data.shape[1:])}"
-            )
-        room = np.asarray(data.shape[1:]) - block
+        room = np.asarray(shape) - block
         if (room < 0).any():
             raise UserError(
                 f"grid: {list(self.grid)} cells of roi_size {list(self.size)} and gap {list(self.gap)} need "
-                f"{list(block)} voxels, found a volume of {list(data.shape[1:])}"
+                f"{list(block)} voxels, found {found} of {list(shape)}"
             )
+        return room
+
+    def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
+        """Draw the position of the block, and the place of each cube."""
+        if data.ndim - 1 != len(self.grid):
+            raise UserError(
+                f"spatial_dims: found {len(self.grid)}, expected the {data.ndim - 1} axes of an image of "
+                f"{list(data.shape[1:])}"
+            )
+        room = self.room(data.shape[1:])
         self.corner = tuple(round(r / 2 + self.R.uniform(-0.5, 0.5) * r * self.shift) for r in room.tolist())
         jitter = np.asarray(self.jitter)
         self.offsets = self.R.randint(0, jitter + 1, size=self.offsets.shape)
@@ -145,3 +159,47 @@ class RandGrid(Randomizable):
         """The case's volume as a plain tensor."""
         volume = data[self.image_key]
         return volume.as_tensor() if hasattr(volume, "as_tensor") else volume
+
+
+class RandPuzzle(RandGrid):
+    """Base of transforms that permute the cubes of a grid by one of K permutations, drawn with equal chances.
+
+    Args:
+        permutations: Classes (K, m).
+        grid: Number of cells along each axis; for this and what follows see `RandGrid`.
+        size: Size of a cube in voxels.
+        gap: Mean number of voxels between neighbours.
+        **options: Further arguments of `RandGrid`.
+
+    Attributes:
+        permutation: The class that was drawn, 0 to K - 1.
+
+    Raises:
+        UserError: permutations of another number of cells; see also `RandGrid`.
+    """
+
+    def __init__(
+        self,
+        permutations: Int[Tensor, "k m"],
+        grid: int | Sequence[int],
+        size: Sequence[int],
+        gap: int | Sequence[int],
+        **options: Any,
+    ) -> None:
+        super().__init__(grid, size, gap, **options)
+        if permutations.shape[1] != self.cells:
+            raise UserError(
+                f"permutations: found {permutations.shape[1]} cells, expected {self.cells} for grid "
+                f"{list(self.grid)}"
+            )
+        self.permutations, self.permutation = permutations, 0
+
+    def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
+        """Draw the grid, then the permutation."""
+        super().randomize(data)
+        self.permutation = int(self.R.randint(len(self.permutations)))
+
+    @property
+    def order(self) -> Int[Tensor, "m"]:
+        """The cell of the cube at each position, as drawn."""
+        return self.permutations[self.permutation].clone()

@@ -36,7 +36,7 @@ from pretext3d.ops.grids import extract_cubes
 from pretext3d.ops.permutations import reorder
 from pretext3d.ops.rotations import check_rotation_axes, half_turns
 from pretext3d.training.metrics import SampleMean
-from pretext3d.transforms.grids import RandGrid
+from pretext3d.transforms.grids import RandPuzzle
 
 __all__ = [
     "OrientationAccuracy",
@@ -119,7 +119,7 @@ def solve(
     return reorder(cubes, order.argsort(dim=-1))
 
 
-class RandRubiksCubed(RandGrid, Transform):
+class RandRubiksCubed(RandPuzzle, Transform):
     """A volume (c, i, j, k) becomes a puzzle: `image` (m, c, *size), the cubes as the network sees them.
 
     In 2D an image (c, i, j) becomes tiles. For the grid and its arguments see `RandGrid`.
@@ -159,22 +159,16 @@ class RandRubiksCubed(RandGrid, Transform):
         spatial_dims: int = 3,
         rotate: bool = True,
     ) -> None:
-        super().__init__(grid, size, gap, shift, image_key=image_key, spatial_dims=spatial_dims)
-        if permutations.shape[1] != self.cells:
-            raise UserError(
-                f"permutations: found {permutations.shape[1]} cells, expected {self.cells} for grid "
-                f"{list(self.grid)}"
-            )
-        self.permutations, self.axes = permutations, check_axes(axes, spatial_dims)
+        options = {"shift": shift, "image_key": image_key, "spatial_dims": spatial_dims}
+        super().__init__(permutations, grid, size, gap, **options)
+        self.axes = check_axes(axes, spatial_dims)
         probability = number("rotate_prob", rotate_prob, 0, 1)
         self.rotate_prob = probability if rotate else 0.0
-        self.permutation = 0
         self.turned = np.zeros((self.cells, len(self.axes)), dtype=bool)
 
     def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
         """Draw the positions of block and cubes, the permutation and the rotations."""
         super().randomize(data)
-        self.permutation = int(self.R.randint(len(self.permutations)))
         self.turned = self.R.uniform(size=self.turned.shape) < self.rotate_prob
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -182,8 +176,7 @@ class RandRubiksCubed(RandGrid, Transform):
         d = dict(data)
         volume = self.volume(d)
         self.randomize(volume)
-        starts = self.starts
-        order, turned = self.permutations[self.permutation].clone(), torch.from_numpy(self.turned.copy())
+        starts, order, turned = self.starts, self.order, torch.from_numpy(self.turned.copy())
         d[self.image_key] = scramble(extract_cubes(volume, starts, self.size), order, turned, self.axes)
         d["permutation"] = torch.tensor(self.permutation)
         d["order"], d["turned"], d["starts"] = order, turned, starts
