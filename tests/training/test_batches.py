@@ -36,3 +36,12 @@ def test_everything_goes_to_the_device_and_the_batch_stays() -> None:
 def test_missing_target_is_named() -> None:
     with pytest.raises(KeyError, match="boundary"):
         PrepareTargets(["boundary"])(batch(), torch.device("cpu"))
+
+
+def test_further_inputs_are_arguments_of_their_names() -> None:
+    """MONAI's trainer calls network(image, *args, **kwargs) for (image, targets, args, kwargs)."""
+    given = batch()
+    image, targets, args, kwargs = PrepareTargets(["clean"], input_keys=["vectors"])(given, META)
+    assert image.device == targets["clean"].device == kwargs["vectors"].device == META
+    assert (list(targets), args, list(kwargs)) == (["clean"], (), ["vectors"])
+    assert kwargs["vectors"].shape == given["vectors"].shape
