@@ -120,8 +120,8 @@ def pairs(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def puzzle(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
-    """Jigsaw: the features of all patches, position by position."""
-    return sample.features.flatten()[None], sample.targets["permutation"][None]
+    """Jigsaw: the features of all patches, position by position, of each puzzle of a grid."""
+    return sample.features[sample.targets["moves"]].flatten(1), sample.targets["permutation"]
 
 
 def versions(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,8 +30,12 @@ def test_classes_that_a_feature_gives_away() -> None:
 
 
 def test_classes_that_no_feature_gives_away() -> None:
-    samples = [Sample(0, torch.zeros(2, 1), {"permutation": torch.tensor(n % 4)}) for n in range(8)]
-    assert "25.0 % of 8 answers out of 4" in measured("jigsaw", samples)
+    """Two puzzles of each of four grids: patches all alike, or with their cell as their feature."""
+    targets = {"moves": torch.tensor([[0, 1], [1, 0]]), "permutation": torch.tensor([0, 1])}
+    alike = [Sample(0, torch.zeros(2, 1), targets) for _ in range(4)]
+    assert "50.0 % of 8 answers out of 2" in measured("jigsaw", alike)
+    cells = [Sample(0, torch.tensor([[0.0], [1.0 + n]]), targets) for n in range(4)]
+    assert "100.0 % of 8 answers out of 2" in measured("jigsaw", cells)
 
 
 def test_half_turns_are_read_for_the_cell_that_a_cube_comes_from() -> None:

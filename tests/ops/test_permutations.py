@@ -163,11 +163,41 @@ def test_file(tmp_path):
     assert load_permutations(folder + "/none", 2, 4).tolist() == far_permutations(8, 4).tolist()
 
 
-@pytest.mark.parametrize(("grid", "cells"), [([2, 2, 2], 8), ([3, 3, 3], 27)])
-def test_the_bundle_has_both_usual_grids(monkeypatch, grid, cells):
+@pytest.mark.parametrize(
+    ("bundle", "grid", "cells"),
+    [
+        ("rubiks_cube", [2, 2, 2], 8),
+        ("rubiks_cube", [3, 3, 3], 27),
+        ("jigsaw", [2, 2, 2], 8),
+        ("jigsaw", [3, 3, 3], 27),
+        ("jigsaw", [3, 3], 9),
+    ],
+)
+def test_the_bundles_have_the_usual_grids(monkeypatch, bundle, grid, cells):
     expected = far_permutations(cells, 100).tolist()
     monkeypatch.setattr(permutations, "far_permutations", None)  # not called
-    assert load_permutations(str(BUNDLES / "rubiks_cube/configs"), grid, 100).tolist() == expected
+    folder = str(BUNDLES / bundle / "configs")
+    assert load_permutations(folder, grid, 100, spatial_dims=len(grid)).tolist() == expected
+
+
+def test_permutations_that_are_too_close():
+    """Of 4 cells: the 4 rotations of a circle are 4 apart, all 24 permutations 2, and 25 there are not."""
+    far = load_permutations("", [1, 2, 2], 4, min_distance=4)
+    assert minimum_distance(far.numpy()) == 4
+    with pytest.raises(UserError, match="min_distance: found 3, but the 24 permutations of 4 cells are only"):
+        load_permutations("", [1, 2, 2], 24, min_distance=3)
+    with pytest.raises(UserError, match="num_permutations: found 25, expected 1 to 24 permutations of 4"):
+        load_permutations("", [1, 2, 2], 25, min_distance=2)
+    folder = str(BUNDLES / "jigsaw/configs")  # stored ones are measured, too
+    assert len(load_permutations(folder, 3, 100, min_distance=26)) == 100
+    with pytest.raises(UserError, match="are only 26 apart; expected 26 or less, or a smaller num_perm"):
+        load_permutations(folder, 3, 100, min_distance=27)
+
+
+@pytest.mark.parametrize("distance", [1, 5, True])
+def test_distances_that_no_permutations_have(distance):
+    with pytest.raises(UserError, match=r"min_distance: found .*, expected 2 to 4, the number of cells"):
+        load_permutations("", [1, 2, 2], 4, min_distance=distance)
 
 
 @pytest.mark.parametrize("seed", [-1, True])

@@ -47,7 +47,12 @@ def reorder(cubes: Shaped[Tensor, "..."], order: Int[Tensor, "*b m"]) -> Shaped[
 
 
 def load_permutations(
-    folder: str, grid: int | Sequence[int], count: int, seed: int = 0, spatial_dims: int = 3
+    folder: str,
+    grid: int | Sequence[int],
+    count: int,
+    seed: int = 0,
+    spatial_dims: int = 3,
+    min_distance: int | None = None,
 ) -> Int[Tensor, "k m"]:
     """The permutations in a file of a folder, if one holds `count` for the grid; else newly chosen ones.
 
@@ -57,12 +62,29 @@ def load_permutations(
         count: Number k of permutations.
         seed: Seed of the choice; a file with another seed is not used, one without a seed is.
         spatial_dims: Number of spatial axes of the grid, 3 or 2.
+        min_distance: Smallest Hamming distance that two of them may have; None = any.
 
     Raises:
-        UserError: If a file holds something other than permutations, or the seed is not an integer from 0.
+        UserError: If a file holds something other than permutations, the seed is not an integer from 0, or
+            the permutations are closer than `min_distance`.
     """
     integer("permutations_seed", seed, minimum=0)
     cells = math.prod(per_axis("grid", grid, spatial_dims))
+    found = _stored(folder, cells, count, seed)
+    found = far_permutations(cells, count, seed) if found is None else found
+    if min_distance is not None:
+        integer("min_distance", min_distance, 2, cells, f"2 to {cells}, the number of cells, or null")
+        distance = minimum_distance(found)
+        if distance < min_distance:
+            raise UserError(
+                f"min_distance: found {min_distance}, but the {count} permutations of {cells} cells are only "
+                f"{distance} apart; expected {distance} or less, or a smaller num_permutations"
+            )
+    return torch.from_numpy(found)
+
+
+def _stored(folder: str, cells: int, count: int, seed: int) -> Shaped[np.ndarray, "k m"] | None:
+    """The permutations in a file of the folder, see `load_permutations`; None where no file holds them."""
     for file in sorted(Path(folder).glob("permutations*.json")):
         try:
             stored = json.loads(file.read_text())
@@ -72,8 +94,8 @@ def load_permutations(
         if found.ndim != 2 or found.dtype.kind != "i" or (np.sort(found) != np.arange(found.shape[-1])).any():
             raise UserError(f"{file}: expected `permutations`, each a list of the numbers 0 to m - 1")
         if found.shape == (count, cells) and chosen_by == seed:
-            return torch.from_numpy(found.astype(np.int64))
-    return torch.from_numpy(far_permutations(cells, count, seed))
+            return np.asarray(found, dtype=np.int64)
+    return None
 
 
 def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray, "k m"]:

@@ -1,0 +1,238 @@
+"""Jigsaw puzzles: which permutation were the patches of a grid put in?
+
+Taleb A, Loetzsch W, Danz N, Severin J, Gaertner T, Bergner B, Lippert C. 3D Self-Supervised Methods for
+Medical Imaging. NeurIPS 2020 (section 3.3, 3D-Jig), after Noroozi M, Favaro P. Unsupervised Learning of
+Visual Representations by Solving Jigsaw Puzzles. ECCV 2016.
+
+In the paper's order: the puzzles (an n x n x n grid at a random place, a patch at a random place of each
+cell, K of P permutations), the network (one encoder for all patches, fully connected layers on the features
+of all of them in the order that they are given), the loss and the accuracy. The grid is in
+`pretext3d.transforms.grids`, the choice of the permutations in `pretext3d.ops.permutations`.
+
+Cells are numbered in C order, from 0 to m - 1: the last axis runs fastest. The encoder sees one patch at a
+time, so that the features of a scrambled grid are the scrambled features of the grid: a grid is encoded once
+for its K puzzles, and each further puzzle costs only a pass through the head.
+
+Deviates: the loss is the mean over the puzzles of a batch. The permutations are as far apart as those of
+Noroozi and Favaro or farther, and are chosen from a group where there is one. The paper does not say how its
+K puzzles of an image are drawn; here they have one grid and different permutations.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from ignite.metrics import Metric
+from monai.transforms import Transform
+from torch import nn
+
+from pretext3d.annotations import Float, Int, Shaped, Tensor
+from pretext3d.checking import integer
+from pretext3d.errors import UserError
+from pretext3d.networks.backbone import Backbone
+from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
+from pretext3d.ops.grids import assemble_cubes, extract_cubes
+from pretext3d.ops.permutations import reorder
+from pretext3d.training.metrics import SampleMean
+from pretext3d.transforms.grids import RandPuzzle
+
+__all__ = [
+    "JigsawLoss",
+    "JigsawNet",
+    "RandJigsawd",
+    "permutation_accuracy",
+    "scramble",
+    "unscramble",
+    "validation_metrics",
+]
+
+
+# -------------------------------------------------------------------------------------------- 3.3 the puzzle
+def scramble(
+    volume: Shaped[Tensor, "..."],
+    starts: Int[Tensor, "*b m d"],
+    order: Int[Tensor, "*b m"],
+    size: Sequence[int],
+) -> Shaped[Tensor, "..."]:
+    """The patches of a grid in a new order: position s gets the patch of cell order[s].
+
+    Each patch is copied once, from the volume to its position.
+
+    Args:
+        volume: Volumes (*b, c, i, j, k) or images (*b, c, i, j).
+        starts: Lowest voxels of the patches, in the order of the cells.
+        order: Cell that the patch at each position comes from.
+        size: Voxels of a patch.
+
+    Returns:
+        (*b, m, c, *size).
+
+    Examples:
+        >>> row = torch.tensor([[[5, 6, 7]]])
+        >>> scramble(row, torch.tensor([[0, 0], [0, 1], [0, 2]]), torch.tensor([2, 0, 1]), (1, 1)).flatten()
+        tensor([7, 5, 6])
+    """
+    return extract_cubes(volume, reorder(starts, order), size)
+
+
+def unscramble(
+    patches: Shaped[Tensor, "..."],
+    starts: Int[Tensor, "*b m d"],
+    order: Int[Tensor, "*b m"],
+    shape: Sequence[int],
+) -> Shaped[Tensor, "..."]:
+    """The inverse of `scramble`: each patch where it comes from, in a volume of `shape`, zeros between.
+
+    Args:
+        patches: The puzzle (*b, m, c, *size).
+        starts: Lowest voxels of the patches, in the order of the cells.
+        order: Cell that the patch at each position comes from.
+        shape: Voxels of the volumes along each spatial axis.
+
+    Returns:
+        (*b, c, *shape).
+
+    Examples:
+        >>> patches = torch.tensor([7, 5, 6]).view(3, 1, 1, 1)
+        >>> starts = torch.tensor([[0, 0], [0, 1], [0, 2]])
+        >>> unscramble(patches, starts, torch.tensor([2, 0, 1]), (1, 4)).tolist()
+        [[[5, 6, 7, 0]]]
+    """
+    return assemble_cubes(patches, reorder(starts, order), shape)
+
+
+class RandJigsawd(RandPuzzle, Transform):
+    """A volume (c, i, j, k) becomes K puzzles of one grid: `image` (m, c, *size), the patches of the first.
+
+    In 2D an image (c, i, j) does. For the grid see `RandGrid`.
+
+    Adds `permutation` (K,) (the classes, int64, 0 to P - 1, all different), `order` (m,) (the cell of the
+    patch at each position of `image`), `moves` (K, m) (for each puzzle, the position in `image` of the patch
+    at each of its positions; the first row is 0 to m - 1) and `starts` (m, d) (lowest voxels of the patches
+    of the cells, in the volume of d axes).
+
+    Args:
+        permutations: Classes (P, m).
+        grid: Number n of cells along each axis, one number or one per axis.
+        size: Size of a patch in voxels.
+        gap: Mean number of voxels between neighbours; a cell is `size` + `gap` long (the paper: 39 + 3).
+        puzzles: Number K of puzzles per sample.
+        shift: Range of the grid's position, 0 (in the middle) to 1 (anywhere in the volume).
+        jitter: Range of a patch's place in its cell, 0 to `gap`; None = `gap`.
+        image_key: Key of the volume.
+        spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
+        body_size: Voxels of all volumes along each axis; None = they differ.
+
+    Raises:
+        UserError: for invalid arguments, and for a volume shorter than the grid.
+    """
+
+    def __init__(
+        self,
+        permutations: Int[Tensor, "p m"],
+        grid: int | Sequence[int],
+        size: Sequence[int],
+        gap: int | Sequence[int],
+        puzzles: int = 1,
+        shift: float = 1.0,
+        jitter: int | Sequence[int] | None = None,
+        image_key: str = "image",
+        spatial_dims: int = 3,
+        body_size: int | Sequence[int] | None = None,
+    ) -> None:
+        where = {"shift": shift, "jitter": jitter, "body_size": body_size}
+        super().__init__(
+            permutations, grid, size, gap, image_key=image_key, spatial_dims=spatial_dims, **where
+        )
+        count = len(permutations)
+        if count < 2:
+            raise UserError(f"num_permutations: found {count}, expected 2 or more to tell apart")
+        expected = f"1 to {count}, the number of permutations"
+        self.puzzles = integer("puzzles", puzzles, 1, count, expected)
+        self.further = np.zeros(self.puzzles - 1, dtype=np.int64)
+
+    def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:
+        """Draw the grid, the permutation of the first puzzle, and those of the further ones."""
+        super().randomize(data)
+        others = self.R.permutation(len(self.permutations) - 1)[: self.puzzles - 1]
+        self.further = others + (others >= self.permutation)
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The case with its puzzles and their solutions."""
+        d = dict(data)
+        volume = self.volume(d)
+        self.randomize(volume)
+        starts, order = self.starts, self.order
+        permutation = torch.tensor([self.permutation, *self.further.tolist()])
+        d[self.image_key] = scramble(volume, starts, order, self.size)
+        d["permutation"], d["order"], d["starts"] = permutation, order, starts
+        d["moves"] = order.argsort()[self.permutations[permutation]]
+        return d
+
+
+# ------------------------------------------------------------------------------------- 3.3 network and loss
+class JigsawNet(nn.Module):
+    """One encoder for all m patches, and a fully connected head on their features, joined in their order.
+
+    Args:
+        backbone: Network with `encode`; its decoder is not used.
+        permutations: Classes (P, m), kept with the weights: they give the P logits their meaning.
+        hidden: Units of each hidden layer of the head (the paper: 2048 and 1024).
+        dropout: Probability with which a hidden unit is dropped (the paper: 0.5).
+        pool_size: Edge of the pooled map of a patch.
+
+    Raises:
+        UserError: for invalid arguments.
+    """
+
+    permutations: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        permutations: Int[Tensor, "p m"],
+        hidden: Any = (2048, 1024),
+        dropout: float = 0.5,
+        pool_size: int = 1,
+    ) -> None:
+        super().__init__()
+        count, cells = permutations.shape
+        self.backbone, self.patches = backbone, PatchFeatures(backbone, pool_size)
+        self.register_buffer("permutations", permutations)
+        self.head = FullyConnectedHead(cells * self.patches.features, count, hidden, dropout=dropout)
+
+    def forward(
+        self, x: Float[Tensor, "b m c *space"], moves: Int[Tensor, "b k m"] | None = None
+    ) -> Float[Tensor, "b k p"]:
+        """The logits of the P permutations for each of the K puzzles.
+
+        Args:
+            x: The patches.
+            moves: Index in `x` of the patch at each position of each puzzle; None = one puzzle, as given.
+        """
+        features = self.patches(self.backbone, x)
+        puzzles = features[:, None]
+        if moves is not None:
+            puzzles = reorder(features[:, None].expand(-1, moves.shape[1], -1, -1), moves)
+        return self.head(puzzles.flatten(2).flatten(0, 1)).unflatten(0, puzzles.shape[:2])
+
+
+class JigsawLoss(nn.Module):
+    """L_Jig: -log p(permutation), the mean over all puzzles of a batch; log P for a guess."""
+
+    def forward(self, pred: Float[Tensor, "b k p"], target: Mapping[str, Tensor]) -> Tensor:
+        """The target has `permutation` (b, K)."""
+        return F.cross_entropy(pred.flatten(0, 1), target["permutation"].flatten())
+
+
+# ------------------------------------------------------------------------------------------- the accuracies
+def permutation_accuracy(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
+    """Fraction of a grid's puzzles whose permutation is recognised; chance is 1 / P, 0.01 for 100."""
+    return (output["pred"].argmax(-1) == output["label"]["permutation"]).float().mean(1)
+
+
+def validation_metrics() -> dict[str, Metric]:
+    """The metric of a validation: the mean of `permutation_accuracy` over all held-out puzzles, 0 to 1."""
+    return {"permutation_accuracy": SampleMean(permutation_accuracy)}
