@@ -11,13 +11,13 @@ EXIF_ORIENTATION = 274
 
 
 def png16(path: Path, array: np.ndarray) -> str:
-    """A PNG of 16 bits per colour, of an array (rows, columns, 3 or 4)."""
+    """A PNG of 16 bits per value, of an array (rows, columns, 2 to 4): grey with alpha, RGB, RGBA."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     rows, columns, channels = array.shape
-    header = struct.pack(">IIBBBBB", columns, rows, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", columns, rows, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)

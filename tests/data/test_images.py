@@ -1,9 +1,12 @@
 """Pictures: values to the last bit, what a viewer shows, labels, and broken or huge files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
-from pretext3d.data.images import picture_header, read_label_picture, read_picture
+from pretext3d.data.checks import check_cases
+from pretext3d.data.images import picture_header, read_label_picture, read_picture, transparency
 from pretext3d.data.volumes import VerdictCache, examine
 
 from .pictures import bomb, colours, photograph, picture, png16
@@ -99,6 +102,16 @@ def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
         np.testing.assert_array_equal(read_picture(grey)[..., 0].T, shown[..., 0])
 
 
+def test_a_palette_of_greys_is_grey(tmp_path):
+    """As an image its greys, as a label its indices."""
+    indexed = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8), mode="L").convert("P")
+    indexed.putpalette([9, 9, 9, 80, 80, 80, 200, 200, 200])
+    indexed.save(tmp_path / "a.png")
+    assert picture_header(str(tmp_path / "a.png")).channels == 1
+    assert read_picture(str(tmp_path / "a.png"))[..., 0].tolist() == [[9, 200], [80, 9]]
+    assert read_label_picture(str(tmp_path / "a.png"))[..., 0].tolist() == [[0, 2], [1, 0]]
+
+
 def test_palettes_and_cmyk_become_rgb(tmp_path):
     indexed = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8), mode="L").convert("P")
     indexed.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
@@ -167,3 +180,68 @@ def test_a_huge_declared_size_is_refused(tmp_path):
     assert "declares more than 178,956,970 pixels" in facts.detail
     between = bomb(tmp_path / "b.png", 13_378)  # 178,970,884 pixels, above the limit by 14 thousand
     assert "pixels" in examine(between, "image", 2).detail
+
+
+def with_alpha(array, alpha):
+    return np.concatenate([array.reshape(*array.shape[:2], -1), alpha[..., None]], -1)
+
+
+@pytest.mark.parametrize("array", [GREY, colours(2, 3)])
+def test_alpha_that_is_not_opaque_is_named(tmp_path, array):
+    """Two of six pixels; the colours are the stored ones in each case."""
+    alpha = np.array([[255, 255, 255], [0, 255, 254]], np.uint8)
+    through = picture(tmp_path / "through.png", with_alpha(array, alpha))
+    solid = picture(tmp_path / "solid.png", with_alpha(array, np.full_like(alpha, 255)))
+    np.testing.assert_array_equal(read_picture(through), read_picture(solid))
+    assert transparency(solid) == transparency(picture(tmp_path / "plain.png", array)) == ""
+    note = "alpha, below 255 in 33.3% of the pixels, is dropped: colours as stored"
+    assert transparency(through) == examine(through, "image", 2).note == note
+    assert examine(solid, "image", 2).note == ""
+
+
+def test_a_transparent_entry_of_a_palette_is_alpha(tmp_path):
+    indexed = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8), mode="L").convert("P")
+    indexed.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    indexed.save(tmp_path / "a.png", transparency=2)
+    assert transparency(str(tmp_path / "a.png")).startswith("alpha, below 255 in 25.0% of the pixels")
+
+
+def test_a_folder_of_different_pictures(tmp_path, caplog):
+    """Sizes may differ; the number of channels is that of most; each outcome is one line with a reason."""
+    made = {"a": colours(20, 30), "b": colours(12, 40, seed=1), "c": colours(9, 9, seed=2)}
+    files = {name: picture(tmp_path / f"{name}.png", array) for name, array in made.items()}
+    files["grey"] = picture(tmp_path / "grey.png", photograph(8, 8)[..., 0])
+    alpha = np.full((9, 9), 128, np.uint8)
+    files["alpha"] = picture(tmp_path / "alpha.png", with_alpha(colours(9, 9, seed=3), alpha))
+    frames = [Image.fromarray(colours(6, 6, seed=seed)) for seed in range(3)]
+    frames[0].save(tmp_path / "animated.png", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "other.png", format="GIF")
+    Image.fromarray(colours(6, 6)).convert("RGB").convert("LAB").save(tmp_path / "lab.tif")
+    Path(tmp_path / "page.png").write_text("<html>404</html>")
+    for name in ("animated.png", "other.png", "lab.tif", "page.png"):
+        files[name[:-4]] = str(tmp_path / name)
+    cases = [{"id": name, "image": path} for name, path in files.items()]
+    checked = check_cases(cases, spatial_dims=2)
+    assert [case["id"] for case in checked.good] == ["a", "b", "c", "alpha"]
+    assert {case["id"]: reason for case, reason in checked.bad} == {
+        "grey": "wrong number of channels: 1, expected 3 as in most cases",
+        "animated": "wrong number of dimensions: 3 pages, expected one picture per file",
+        "other": "unreadable: its content is no PNG, JPEG or TIFF",
+        "lab": "unreadable: colours in LAB, expected grey, RGB, CMYK or a palette",
+        "page": "unreadable: its content is no PNG, JPEG or TIFF",
+    }
+    assert [r.message for r in caplog.records if "alpha" in r.message] == [
+        "alpha: alpha.png: alpha, below 255 in 100.0% of the pixels, is dropped: colours as stored"
+    ]
+    first = check_cases(cases, channels=[0], spatial_dims=2)  # of grey its only one, of RGB red
+    assert [case["id"] for case in first.good] == ["a", "b", "c", "grey", "alpha"]
+
+
+def test_grey_of_16_bits_with_alpha_is_not_halved(tmp_path):
+    """Pillow keeps the upper 8 bits."""
+    path = png16(
+        tmp_path / "a.png", with_alpha(GREY.astype(np.uint16) * 1000, np.full_like(GREY, 9, np.uint16))
+    )
+    with pytest.raises(ValueError, match="grey of 16 bits with alpha, of which 8 would be lost"):
+        read_picture(path)
+    assert examine(path, "image", 2).problem == "unreadable"

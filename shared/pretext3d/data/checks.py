@@ -200,7 +200,7 @@ def log_notes(cases: Sequence[Case], cache: VerdictCache, with_labels: bool) -> 
     """One line per file in which the reader chose between contradicting statements, with the choice."""
     described: set[str] = set()
     for case in cases:
-        files = [(path, "header", "") for path in files_of(case)]
+        files = [(path, "image", "") for path in files_of(case)]
         files += [(case["label"], "label", "label ")] if with_labels and "label" in case else []
         for path, kind, which in files:
             note = cache.facts(path, kind).note

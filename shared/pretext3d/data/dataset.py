@@ -41,7 +41,7 @@ __all__ = ["CachedVolumes", "EpochSampler", "UsableVolumes", "default_cache_dir"
 logger = logging.getLogger(__name__)
 
 MAX_INLINE_ELEMENTS = 64  # arrays of up to this size are kept in case.json, not in a separate file
-FORMAT = 3  # version of the cached files: a change here recomputes every cached volume
+FORMAT = 4  # version of the cached files: a change here recomputes every cached volume
 FILES = ("image", "label", "landmark_mask")  # the keys of a case that name files
 NAMES = (  # no transform reads them
     "id", "name", "source", "source_name", "subject", "subject_scope", "split", "fold",

@@ -32,7 +32,7 @@ from pretext3d.data.faults import (
     UNREADABLE,
     BadFileError,
 )
-from pretext3d.data.images import JPEG, PICTURES, is_picture
+from pretext3d.data.images import JPEG, PICTURES, is_picture, transparency
 from pretext3d.data.labels import whole_values
 from pretext3d.data.reader import EXTENSIONS, Frames, is_dicom_path, needs_package, open_scan, select_frames
 from pretext3d.data.scan import Header
@@ -41,7 +41,7 @@ from pretext3d.files import write_whole
 
 __all__ = ["VerdictCache", "VolumeFacts", "examine", "strip_extension"]
 
-FORMAT = 4  # version of the verdicts on disk: a change here recomputes every verdict
+FORMAT = 5  # version of the verdicts on disk: a change here recomputes every verdict
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,7 @@ def _examined(path: str, kind: str, spatial_dims: int, frames: Frames) -> Volume
         read: dict[str, Any] = {"values": values, "states": [["values", fault]]}
     else:
         read = {"states": channel_states(array, scan.slope, scan.intercept)}
+        read |= {"note": transparency(path)} if is_picture(path) else {}
     if spatial_dims == 2 and 1 not in facts.shape:
         read["flat"] = flat_slices(array, facts.axes)
     return replace(facts, **read)
