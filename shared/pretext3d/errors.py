@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
@@ -175,8 +175,13 @@ class _Hook:
 
     def __init__(self) -> None:
         self.previous = sys.excepthook
-        self.interrupted = ""
+        self.message: str | Callable[[], str] = ""
         self.exit_code = 0  # exit code of a program that a signal is ending
+
+    @property
+    def interrupted(self) -> str:
+        """What an interruption prints."""
+        return self.message if isinstance(self.message, str) else self.message()
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         mistake, full = find_user_error(error), disk_full(error)
@@ -208,7 +213,7 @@ class _Hook:
             self.previous(kind, error, trace)
 
 
-def install_excepthook(interrupted: str = "stopped") -> None:
+def install_excepthook(interrupted: str | Callable[[], str] = "stopped") -> None:
     """Let an uncaught `UserError`, also a wrapped one, end the program with only its message, exit code 1.
 
     The log shows printable characters only, see `messages`. Ctrl-C, and SIGTERM, by which a cluster or
@@ -216,11 +221,11 @@ def install_excepthook(interrupted: str = "stopped") -> None:
     in a shell.
 
     Args:
-        interrupted: Message in that case; a second call changes it.
+        interrupted: Message in that case, or what gives it then; a second call changes it.
     """
     plain_log()
     hook = sys.excepthook if isinstance(sys.excepthook, _Hook) else _Hook()
-    hook.interrupted = interrupted
+    hook.message = interrupted
     sys.excepthook = hook
     # an enclosing program keeps its own handler
     in_main = threading.current_thread() is threading.main_thread()

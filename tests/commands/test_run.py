@@ -119,12 +119,19 @@ def test_bad_files(configs, capsys, content, message) -> None:
     assert refusal(capsys, call(configs, file="bad.yaml")) == f"{configs / 'bad.yaml'}: {message}"
 
 
-@pytest.mark.parametrize("file", ["configs/trian.yaml", "confgis/train.yaml"])
+@pytest.mark.parametrize("file", ["configs/trian.yaml", "confgis/train.yaml", "confgis/trian.yaml"])
 def test_mistyped_path(configs, capsys, file) -> None:
-    given = configs.parent / file
-    closest = configs / "train.yaml" if given.parent.exists() else configs
+    """A file is suggested, never a folder."""
+    given, closest = configs.parent / file, configs / "train.yaml"
+    (configs / "trian.yam").mkdir()
     message = f"--config_file: found {given}, which is no file; did you mean {closest}?"
     assert refusal(capsys, main(["run", "--config_file", str(given)])) == message
+
+
+@pytest.mark.parametrize("file", ["configs", "configs/zzz", "zzz/train.yaml"])
+def test_path_that_resembles_no_file(configs, capsys, file) -> None:
+    message = f"--config_file: found {configs.parent / file}, which is no file"
+    assert refusal(capsys, main(["run", "--config_file", str(configs.parent / file)])) == message
 
 
 def test_without_a_file(capsys) -> None:

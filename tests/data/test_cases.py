@@ -195,6 +195,16 @@ def test_wrong_folders(tmp_path, volume):
         find_cases([])
 
 
+def test_cases_without_a_label_are_named(tmp_path, volume, caplog):
+    entries = [{"image": volume(f"{name}.nii.gz")} for name in "abcdef"]
+    entries[2]["label"] = volume("c_seg.nii.gz")
+    write_json(tmp_path / "dataset.json", {"training": entries})
+    found = find_cases(str(tmp_path), require_label=True)
+    assert [case["id"] for case in found] == ["c"]
+    expected = "5 of 6 cases have no label and are left out: a, b, d and 2 more"
+    assert expected in caplog.messages
+
+
 def test_label_names_that_differ_or_are_not_supported(tmp_path):
     write_json(tmp_path / "a/dataset.json", {"labels": {"0": "background", "1": "liver"}})
     write_json(tmp_path / "b/dataset.json", {"labels": {"0": "background", "1": "spleen"}})

@@ -124,3 +124,15 @@ def test_what_itk_writes(tmp_path):
         found = read_volume(str(tmp_path / name))
         np.testing.assert_array_equal(found.array[..., 0], voxels((7, 6, 5)).T)
         np.testing.assert_allclose(found.affine, np.diag([-1, -1, 1, 1]) @ truth, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["../secret.raw", "{absolute}", "LIST\n../secret.raw", "../s%04d.raw 1 7 1"])
+def test_data_above_the_folder_are_not_read(tmp_path, name):
+    """The file is there and would fit."""
+    (tmp_path / "secret.raw").write_bytes(DATA)
+    (tmp_path / "scans").mkdir()
+    named = name.format(absolute=tmp_path / "secret.raw")
+    path = write(tmp_path / "scans" / "a.mhd", ("= LOCAL", f"= {named}"), data=b"")
+    facts = examine(path, "image")
+    assert facts.problem == "unreadable"
+    assert facts.detail.endswith("expected a data file in the header's folder")

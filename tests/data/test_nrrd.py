@@ -216,3 +216,19 @@ def test_segmentations_are_found_as_labels_and_name_the_classes(tmp_path):
     assert check_cases(cases, require_label=True).bad[0][1] == (
         "label values: 7, which no segment in its header has"
     )
+
+
+def test_data_above_the_folder_are_not_read(tmp_path):
+    """The file is there and would fit."""
+    (tmp_path / "scans").mkdir()
+    nrrd.write(str(tmp_path / "scans" / "a.nhdr"), voxels((5, 6, 7)), HEADER, detached_header=True)
+    path = str(tmp_path / "scans" / "a.nhdr")
+    assert examine(path, "image").problem == ""
+    data = next((tmp_path / "scans").glob("a.raw*"))
+    data.rename(tmp_path / data.name)
+    text = Path(path).read_text()
+    for named in (f"../{data.name}", str(tmp_path / data.name)):
+        Path(path).write_text(text.replace(f"data file: {data.name}", f"data file: {named}"))
+        facts = examine(path, "image")
+        assert facts.problem == "unreadable"
+        assert facts.detail.endswith("expected a data file in the header's folder")

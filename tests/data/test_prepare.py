@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pretext3d.data.prepare import prepare_cases
+from pretext3d.data.checks import CheckResult
+from pretext3d.data.prepare import listing, prepare_cases
 from pretext3d.data.spacing import choose_pixdim
 from pretext3d.errors import UserError
 
@@ -51,9 +52,9 @@ def test_guided_pretraining_takes_the_labelled_cases_alone(msd, prepare, volume,
 
 def test_guided_pretraining_without_labels_says_what_to_do(prepare, volume, tmp_path):
     volume("scans/a.nii.gz"), volume("scans/b.nii.gz")
-    expected = r"0 good ones to train on and 0 held out.*\(a, b: no label\); leave the labels out$"
+    expected = r"0 good ones to train on and 0 held out.*\(a, b: no label\); without labels take an arm"
     with pytest.raises(UserError, match=expected):
-        prepare(str(tmp_path / "scans"), purpose="guided", label_hint="leave the labels out")
+        prepare(str(tmp_path / "scans"), purpose="guided")
 
 
 def test_finetuning_holds_out_what_pretraining_did(msd, prepare):
@@ -365,3 +366,12 @@ def test_it_is_said_where_all_held_out_cases_are_bad(msd, prepare, volume):
         volume(f"msd/imagesTr/{name}.nii.gz", np.zeros((5, 6, 7), np.int16))
     with pytest.raises(UserError, match=rf"0 held out; .* each; all {len(held)} held-out cases are bad \("):
         prepare(folder)
+
+
+def test_the_listing_of_bad_cases_stays_short():
+    """Five reasons with three cases each, then the number of the others."""
+    bad = [({"id": f"{reason}{i}"}, f"reason {reason}") for reason in "abcdefg" for i in range(4)]
+    parts = [f"{r}0, {r}1, {r}2 and 1 more: reason {r}" for r in "abcde"]
+    checked = CheckResult(good=[], bad=bad, channels=1, shapes={}, spacings={}, values={})
+    assert listing(checked) == "; ".join([*parts, "and 8 more, see the log above"])
+    assert listing(checked._replace(bad=bad[:2])) == "a0, a1: reason a"

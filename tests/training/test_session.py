@@ -266,7 +266,12 @@ def test_interruption_says_how_to_continue(config, tmp_path, capsys) -> None:
     assert capsys.readouterr().err == "\nstopped\n"
     run(config, output_dir=str(tmp_path / "run"))  # one with a key `resume`
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert "--resume True" in capsys.readouterr().err
+    early = "\nstopped before the first epoch was saved; the same command starts from the beginning\n"
+    assert capsys.readouterr().err == early
+    (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+    (tmp_path / "run" / "checkpoints" / "epoch_0001.pt").touch()
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert "--resume True continues from the last finished epoch" in capsys.readouterr().err
 
 
 def test_an_error_is_reported_once_in_the_terminal_and_kept_in_the_log(config, tmp_path, caplog) -> None:

@@ -92,12 +92,26 @@ def check_file(file: str, key: str) -> None:
     """
     if Path(file).is_file():
         return
-    there, missing = Path(file), ""
-    while not there.exists() and there != there.parent:
-        there, missing = there.parent, there.name
-    names = [str(path) for path in there.iterdir()] if there.is_dir() else []
-    hint = closest_hint(str(there / missing), names, "; did you mean {}?")
+    near = closest_file(Path(file))
+    hint = f"; did you mean {near}?" if near else ""
     raise UserError(f"--{key}: found {file}, which is no file{hint}")
+
+
+def closest_file(file: Path) -> str:
+    """The file whose path is nearest in spelling, folder by folder; '' where there is none."""
+    place = Path()
+    for number, part in enumerate(file.parts, start=1):
+        fits = Path.is_file if number == len(file.parts) else Path.is_dir
+        if not fits(place / part):
+            try:
+                names = [path.name for path in place.iterdir() if fits(path)]
+            except OSError:  # a folder that may not be read
+                return ""
+            part = closest_hint(part, names, "{}")
+            if not part:
+                return ""
+        place /= part
+    return str(place)
 
 
 def load(file: str, key: str = "config_file") -> dict[str, Any]:

@@ -125,14 +125,31 @@ def find_cases(
     if subjects:
         cases = set_subjects(cases, subjects)
     if require_label:
-        labelled = [c for c in cases if "label" in c]
-        if not labelled:
-            raise UserError(
-                f"dataset_dir: none of the {len(cases)} cases in {', '.join(map(str, folders))} has a "
-                "label; expected 'label' in dataset.json, or labelsTr/ next to imagesTr/ with the same names"
-            )
-        cases = labelled
+        cases = labelled_alone(cases, ", ".join(map(str, folders)))
     return cases
+
+
+def labelled_alone(cases: Sequence[Case], where: str) -> list[Case]:
+    """The cases that have a label; the number of the others is logged, with the first of them.
+
+    Args:
+        cases: Cases.
+        where: Name of their folders, for messages.
+
+    Raises:
+        UserError: If none has.
+    """
+    labelled = [case for case in cases if "label" in case]
+    bare = [case["id"] for case in cases if "label" not in case]
+    if not labelled:
+        raise UserError(
+            f"dataset_dir: none of the {len(cases)} cases in {where} has a label; expected 'label' in "
+            "dataset.json, or labelsTr/ next to imagesTr/ with the same names"
+        )
+    if bare:
+        shown = f"{', '.join(bare[:3])}{f' and {len(bare) - 3} more' if len(bare) > 3 else ''}"
+        logger.warning("%d of %d cases have no label and are left out: %s", len(bare), len(cases), shown)
+    return labelled
 
 
 def tell_unlisted(folder: Path, listed: Path, cases: Sequence[Case], endings: tuple[str, ...]) -> None:

@@ -7,8 +7,8 @@ and an axial slice therefore go through the same transforms.
 A file is read as a viewer shows it: its EXIF orientation is applied, CMYK and palettes become RGB, a palette
 of greys becomes grey. Alpha is dropped: colours keep their stored values, even where a viewer would show a
 background; `transparency` says where that matters. Values keep their 8, 16 or 32 bits. As a label, a picture
-with a palette has its indices as classes, one that contains only 0 and 255 (a binary mask) is read as 0 and 1,
-and three equal channels are read as one.
+with a palette has its indices as classes, one that contains only 0 and 255 (a binary mask) is read as 0 and
+1, and three equal channels are read as one.
 """
 
 import sys

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
+WITHOUT_LABELS = "without labels take an arm that reads none, and no fraction of labelled cases"
+
 
 def prepare_cases(
     dataset_dir: str | Sequence[str] | None,
@@ -51,7 +53,6 @@ def prepare_cases(
     num_classes: int = 0,
     class_file: str = "",
     cache_dir: str = "",
-    label_hint: str = "",
     subjects: str = "",
     modalities: Sequence[str] | str | None = None,
     test_fraction: int | float = 0,
@@ -92,7 +93,6 @@ def prepare_cases(
             `choose_labels`).
         class_file: Path of the cases' classes for classification (see `classified_cases`).
         cache_dir: Folder for verdicts, links and the phantom; '' = `default_cache_dir()`.
-        label_hint: Advice for data without labels, added to the error of guided pre-training.
         subjects: Path of a CSV file with the columns id and subject; '' = the subjects of the datalist or of
             BIDS names, else each case is one.
         modalities: BIDS suffixes that become the channels of one case per session (see `find_cases`).
@@ -174,7 +174,7 @@ def prepare_cases(
         kinds = zip(("training", "held-out", "test"), split, (train, val, test), strict=True)
         emptied = [f"all {len(part)} {kind} cases are bad" for kind, part, left in kinds if part and not left]
         lost = f"; {', '.join(emptied)}" if emptied else ""
-        bad += f"; {label_hint}" if purpose == "guided" and label_hint else ""
+        bad += f"; {WITHOUT_LABELS}" if purpose == "guided" else ""
         people, tests = len(by_subject(found)), f" and {len(test)} to test on" if test_fraction else ""
         of = "" if people == len(found) else f" of {people} subject{'s' * (people != 1)}"
         raise UserError(
@@ -318,8 +318,11 @@ def embedded_phantom(cache: str) -> str:
     return folder
 
 
-def listing(checked: CheckResult, most: int = 8) -> str:
-    """The bad cases by reason, in one line: the first reasons, and the first cases of each."""
+def listing(checked: CheckResult, most: int = 5) -> str:
+    """The bad cases by reason, in one line: the first reasons, and the first cases of each.
+
+    `checks.report_bad` has logged each case in a line of its own before: the rest is there.
+    """
     names: dict[str, list[str]] = {}
     for case, reason in checked.bad:
         names.setdefault(reason, []).append(case["id"])
@@ -327,5 +330,6 @@ def listing(checked: CheckResult, most: int = 8) -> str:
         f"{', '.join(ids[:3])}{f' and {len(ids) - 3} more' if len(ids) > 3 else ''}: {reason}"
         for reason, ids in names.items()
     ]
-    more = [f"{len(parts) - most} more reasons"] if len(parts) > most else []
+    left = sum(len(ids) for ids in [*names.values()][most:])
+    more = [f"and {left} more, see the log above"] if left else []
     return "; ".join(parts[:most] + more)

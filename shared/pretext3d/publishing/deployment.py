@@ -13,7 +13,7 @@ from typing import Any
 import ignite.distributed as idist
 from torch import nn
 
-from pretext3d.data.checks import check_cases
+from pretext3d.data.checks import check_cases, report_bad
 from pretext3d.data.declared import NOTHING_DECLARED, allowed_values
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.prepare import listing
@@ -123,6 +123,7 @@ def check_annotated(
         named, channels, cache, True, allowed, spatial_dims=spatial_dims, slices=taken,
         frames=check_frames(frames),
     )  # fmt: skip
+    report_bad(checked, len(named), "bad")
     if checked.bad:
         raise UserError(f"{len(checked.bad)} of {len(named)} labelled cases are bad: {listing(checked)}")
     check_channels(checked.channels, in_channels)

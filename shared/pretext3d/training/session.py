@@ -23,7 +23,7 @@ import pretext3d
 from pretext3d.checking import integer, number, per_axis
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
-from pretext3d.training.checkpointer import refuse_earlier_run
+from pretext3d.training.checkpointer import epoch_files, refuse_earlier_run
 from pretext3d.training.length import check_length
 from pretext3d.training.overrides import command_line
 from pretext3d.training.precision import check_precision
@@ -37,6 +37,7 @@ __all__ = ["begin", "finish", "profile_settings", "spatial_size"]
 logger = logging.getLogger(__name__)
 
 STOPPED = "stopped; the same command with --resume True continues from the last finished epoch"
+STOPPED_EARLY = "stopped before the first epoch was saved; the same command starts from the beginning"
 
 # Keys of a training that are integers, and the smallest value of each.
 COUNTS = {
@@ -54,6 +55,12 @@ RECIPE = (
     "lr_scheduler#warmup",
     "lr_scheduler#final_lr_factor",
 )
+
+# What a pre-training writes.
+WROTE = (
+    "checkpoints/best.pt (weights for fine-tuning)", "metrics.csv (one line per epoch)", "pictures",
+    "config.yaml", "log.txt",
+)  # fmt: skip
 
 # What finish suggests to run next: the configuration files, and the key that takes this run's folder.
 NEXT = {
@@ -111,7 +118,8 @@ def begin(
     """
     workflow = running_workflow()
     resumable = workflow is not None and "resume" in workflow.parser.config
-    install_excepthook(STOPPED if resumable and training else "stopped")
+    folder = Path(setting("ckpt_dir", "") if ckpt_dir is None else ckpt_dir)
+    install_excepthook(partial(_stopped, folder) if resumable and training else "stopped")
     for handler in logging.getLogger().handlers:  # the terminal's; the log file, opened below, has everything
         handler.addFilter(_shown)
     output_dir = setting("output_dir", "") if output_dir is None else output_dir
@@ -218,12 +226,18 @@ def spatial_size(value: int | Sequence[int], spatial_dims: int = 3, key: str = "
     return per_axis(key, value, spatial_dims, expected=f"one number of voxels or {words}, as 64 or {example}")
 
 
-def finish(output_dir: str | None = None, wrote: Sequence[str] = (), next_step: str = "") -> None:
+def _stopped(ckpt_dir: Path) -> str:
+    """What an interrupted run says: whether there is an epoch to continue from."""
+    return STOPPED if epoch_files(ckpt_dir) else STOPPED_EARLY
+
+
+def finish(output_dir: str | None = None, wrote: Sequence[str] = WROTE, next_step: str = "") -> None:
     """Report what the run wrote and what to type next; end a distributed run; close the log.
 
     Args:
         output_dir: Folder of the run; None = the running configuration's.
         wrote: File names or patterns in it, each with a remark after a space; those that exist are listed.
+            Default: those of a pre-training.
         next_step: Step whose command is suggested, a key of NEXT: finetune or evaluate.
     """
     output_dir = setting("output_dir", "") if output_dir is None else output_dir
