@@ -54,7 +54,7 @@ def test_n_p_and_distance_are_keys(tmp_path: Path) -> None:
         ({"jitter": 9}, ["jitter", "[9, 9, 9]", "gap"]),
         ({"body_size": "[60,60]"}, ["body_size", "[60, 60]"]),
         ({"head_units": 64}, ["head_units", "64"]),
-        ({"batch_size": 1}, ["batch_size", "1", "2 or more"]),
+        ({"batch_size": 1, "puzzles": 1}, ["batch_size", "1", "2 or more"]),
     ],
 )
 def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict[str, object], expected: list[str]) -> None:

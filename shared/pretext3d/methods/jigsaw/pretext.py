@@ -115,37 +115,18 @@ class RandJigsawd(RandPuzzle, Transform):
 
     Args:
         permutations: Classes (P, m).
-        grid: Number n of cells along each axis, one number or one per axis.
-        size: Size of a patch in voxels.
-        gap: Mean number of voxels between neighbours; a cell is `size` + `gap` long (the paper: 39 + 3).
+        *grid: Number n of cells along each axis, size of a patch, gap (the paper: 3; 39 and 3 voxels).
         puzzles: Number K of puzzles per sample.
-        shift: Range of the grid's position, 0 (in the middle) to 1 (anywhere in the volume).
-        jitter: Range of a patch's place in its cell, 0 to `gap`; None = `gap`.
-        image_key: Key of the volume.
-        spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
-        body_size: Voxels of all volumes along each axis; None = they differ.
+        **options: Further arguments of `RandGrid`.
 
     Raises:
         UserError: for invalid arguments, and for a volume shorter than the grid.
     """
 
     def __init__(
-        self,
-        permutations: Int[Tensor, "p m"],
-        grid: int | Sequence[int],
-        size: Sequence[int],
-        gap: int | Sequence[int],
-        puzzles: int = 1,
-        shift: float = 1.0,
-        jitter: int | Sequence[int] | None = None,
-        image_key: str = "image",
-        spatial_dims: int = 3,
-        body_size: int | Sequence[int] | None = None,
+        self, permutations: Int[Tensor, "p m"], *grid: Any, puzzles: int = 1, **options: Any
     ) -> None:
-        where = {"shift": shift, "jitter": jitter, "body_size": body_size}
-        super().__init__(
-            permutations, grid, size, gap, image_key=image_key, spatial_dims=spatial_dims, **where
-        )
+        super().__init__(permutations, *grid, **options)
         count = len(permutations)
         if count < 2:
             raise UserError(f"num_permutations: found {count}, expected 2 or more to tell apart")

@@ -130,16 +130,12 @@ class RandRubiksCubed(RandPuzzle, Transform):
 
     Args:
         permutations: Classes (K, m).
-        grid: Number of cells along each axis, one number or one per axis.
-        size: Size of a cube in voxels.
-        gap: Mean number of voxels between neighbours, one number or one per axis (the paper: about 10).
+        *grid: Number of cells along each axis, size of a cube, gap (the paper: 2, 64 and about 10 voxels).
         rotate_prob: Probability of each half rotation of each cube.
         axes: Rotation axes, the horizontal and the vertical one, in RAS order left-right and
             inferior-superior: [0, 2]; in 2D [2], the axis through the plane; None = these.
-        shift: Range of the block's position, 0 (in the middle) to 1 (anywhere in the volume).
-        image_key: Key of the volume.
-        spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
         rotate: False leaves all cubes upright (the paper's ablation).
+        **options: Further arguments of `RandGrid`.
 
     Raises:
         UserError: for invalid arguments and, when called, for a volume shorter than the grid (see
@@ -149,19 +145,14 @@ class RandRubiksCubed(RandPuzzle, Transform):
     def __init__(
         self,
         permutations: Int[Tensor, "k m"],
-        grid: int | Sequence[int],
-        size: Sequence[int],
-        gap: int | Sequence[int],
+        *grid: Any,
         rotate_prob: float = 0.5,
         axes: Sequence[int] | None = None,
-        shift: float = 1.0,
-        image_key: str = "image",
-        spatial_dims: int = 3,
         rotate: bool = True,
+        **options: Any,
     ) -> None:
-        options = {"shift": shift, "image_key": image_key, "spatial_dims": spatial_dims}
-        super().__init__(permutations, grid, size, gap, **options)
-        self.axes = check_axes(axes, spatial_dims)
+        super().__init__(permutations, *grid, **options)
+        self.axes = check_axes(axes, len(self.grid))
         probability = number("rotate_prob", rotate_prob, 0, 1)
         self.rotate_prob = probability if rotate else 0.0
         self.turned = np.zeros((self.cells, len(self.axes)), dtype=bool)
