@@ -1,11 +1,23 @@
 """What is exemplar networks' own, through the real command line, on the phantom."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.bundles.command import FINETUNE, PAPER_STEP, TINY, fail, history, succeed
+from tests.bundles.command import (
+    FINETUNE,
+    PAPER_STEP,
+    ROOT,
+    TINY,
+    arguments,
+    environment,
+    fail,
+    history,
+    succeed,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +57,23 @@ def test_negatives_from_the_whole_data_set_survive_a_resume(tmp_path: Path) -> N
     one, two = final(whole)["network"], final(parts)["network"]
     assert (one["memory.subjects"] >= 0).sum() == 8
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_two_processes_remember_the_anchors_of_both(tmp_path: Path) -> None:
+    """One epoch of 3 steps of 2 anchors in each of two processes: 12, of which one process has 6."""
+    keys = {**TINY, "negatives": "dataset", "memory_size": 12, "device": "cpu", "pictures": 0}
+    keys |= {"max_epochs": 1, "steps_per_epoch": 6}
+    words = arguments(["train", "multi_gpu_train"], bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    done = subprocess.run(
+        [sys.executable, *launcher, *words],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    network = final(tmp_path / "run")["network"]
+    assert (network["memory.subjects"] >= 0).sum() == 12
+    assert (network["memory.embeddings"].norm(dim=1) > 0).all()
+    assert len(history(tmp_path / "run")) == 1
 
 
 def test_in_2d_on_slices_of_which_neighbours_are_no_negatives(tmp_path: Path) -> None:
