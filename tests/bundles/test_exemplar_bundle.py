@@ -85,7 +85,7 @@ def test_in_2d_on_slices_of_which_neighbours_are_no_negatives(tmp_path: Path) ->
 
 
 def test_a_run_that_collapses_says_so(tmp_path: Path) -> None:
-    """At the schedule's peak, weight decay times learning rate is 1: all weights become 0, give or take it."""
+    """At the schedule's peak, weight decay times learning rate is 1: all weights become about 0."""
     keys = {**TINY, "objective": "triplet", "learning_rate": 0.001, "optimizer__weight_decay": 1000}
     output = succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     assert "the features are the same for every sample" in output
