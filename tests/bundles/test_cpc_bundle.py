@@ -1,0 +1,76 @@
+"""What is contrastive predictive coding's own, through the real command line, on the phantom."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.bundles.command import FINETUNE, PAPER_STEP, TINY, fail, history, succeed
+
+pytestmark = pytest.mark.slow
+
+BUNDLE = "cpc"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    succeed("train", bundle=BUNDLE, output_dir=folder, **TINY)
+    return folder
+
+
+def test_a_run_measures_accuracy_and_collapse(trained: Path) -> None:
+    last = history(trained)[-1]
+    assert float(last["chance"]) == pytest.approx(1 / 64)
+    for name in ("accuracy", "accuracy_step_1", "accuracy_step_2"):
+        assert 0 <= float(last[name]) <= 1
+    assert all(float(last[name]) >= 0 for name in ("feature_std", "effective_rank"))
+    assert len(list((trained / "pictures").glob("*.png"))) == 4  # two held-out volumes, two epochs
+
+
+def test_the_encoder_alone_is_transferred(trained: Path, tmp_path: Path) -> None:
+    keys = {**FINETUNE, "max_epochs": 1, "num_labelled": 3, "val_fraction": 0.1}
+    output = succeed("finetune", bundle=BUNDLE, pretrained=trained, output_dir=tmp_path / "run", **keys)
+    lines = output.splitlines()
+    matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "missing"))
+    assert "backbone.down" in matched
+    assert "backbone.up" not in matched
+    assert "backbone.up" in new
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"context": "masked_conv", "loss_form": "pairwise", "grid": "[2,1,3]", "overlap": "[4,0,8]"},
+        {"negatives": "batch", "spatial_dims": 2, "slices": "{'axis':2,'every':16}", "row_axis": 0},
+    ],
+)
+def test_options(tmp_path: Path, keys: dict[str, object]) -> None:
+    short = {**TINY, "max_epochs": 1, "val_crops": 1, "pictures": 1}
+    succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **short, **keys)
+    assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"grid": 6}, ["grid: [6, 6, 6] patches of roi_size [16, 16, 16]", "[56, 56, 56]", "[48, 48, 48]"]),
+        ({"overlap": 16}, ["overlap: found [16, 16, 16]", "roi_size [16, 16, 16]"]),
+        ({"steps_ahead": 4}, ["steps_ahead: found 4 with 4 rows"]),
+        ({"context": "lstm"}, ["context: found 'lstm'", "gru, masked_conv"]),
+        ({"roi_size": 12, "encoder": "segresnet"}, ["roi_size: found [12, 12, 12]", "multiples of 8"]),
+    ],
+)
+def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: list[str]) -> None:
+    fail("train", *expected, bundle=BUNDLE, output_dir=tmp_path / "run", **{**TINY, **keys})
+
+
+def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
+    keys = {**PAPER_STEP, "body_size": 96, "grid": 3}  # 27 of the paper's 64 patches
+    succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
+    content = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)
+    assert content["record"]["backbone"]["encoder"] == "taleb_unet"
+    shapes = {name: list(tensor.shape) for name, tensor in content["network"].items()}
+    assert shapes["code.weight"] == [1024, 256]
+    assert shapes["ahead.1.weight"] == [1024, 256]
+    assert shapes["context.cell.weight_hh"] == [3 * 256, 256]
