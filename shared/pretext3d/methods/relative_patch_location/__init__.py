@@ -1,0 +1,1 @@
+"""Relative patch location (Taleb et al., NeurIPS 2020)."""
