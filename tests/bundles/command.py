@@ -1,9 +1,19 @@
-"""Bundles as their users run them: `python -m monai.bundle run ...` in a process of its own."""
+"""Bundles as their users run them: `python -m monai.bundle run ...` in a process of its own.
 
+`run`, `succeed` and `fail` fork it from one that has imported MONAI, see `fork_server`; where a test is about
+signals or several processes, it starts Python anew.
+"""
+
+import atexit
 import csv
+import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,14 +46,79 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default", **extra}
 
 
+class ForkServer:
+    """The process that `fork_server.py` describes, started at the first call and ended with this one."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+    def _answer(self, deadline: float) -> int | None:
+        """The next answer; None where there is none in time."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        pipe, line = self.process.stdout.fileno(), b""
+        while not line.endswith(b"\n"):
+            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return None
+            byte = os.read(pipe, 1)
+            if not byte:  # the server has ended
+                return None
+            line += byte
+        return int(line)
+
+    def run(
+        self, module: str, words: list[str], cwd: Path, variables: dict[str, str], timeout: int
+    ) -> subprocess.CompletedProcess[str]:
+        """As `subprocess.run` of `python -m module words`.
+
+        Raises:
+            subprocess.TimeoutExpired: it took too long, and was killed.
+        """
+        if self.process is None:
+            command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+            self.process = subprocess.Popen(
+                command,
+                env=environment(),
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            atexit.register(self.stop)
+        with tempfile.NamedTemporaryFile("r") as stdout, tempfile.NamedTemporaryFile("r") as stderr:
+            call = {
+                "module": module, "arguments": words, "cwd": str(cwd), "environment": variables,
+                "stdout": stdout.name, "stderr": stderr.name,
+            }  # fmt: skip
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps(call).encode() + b"\n")
+            deadline = time.monotonic() + timeout
+            fork = self._answer(deadline + 120)  # the imports of the first call
+            assert fork is not None, "the server has not answered"
+            code = self._answer(deadline)
+            if code is None:
+                os.kill(fork, signal.SIGKILL)
+                self._answer(deadline + 60)
+                raise subprocess.TimeoutExpired([module, *words], timeout)
+            return subprocess.CompletedProcess([module, *words], code, stdout.read(), stderr.read())
+
+
+SERVER = ForkServer()
+
+
 def run(
     config: str | list[str], cwd: Path = ROOT, timeout: int = 300, **keys: object
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end; the output is for the caller to judge."""
-    command = [sys.executable, *arguments(config, **keys)]
-    return subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
-    )
+    """Run to the end, in a fork; the output is for the caller to judge."""
+    _, module, *words = arguments(config, **keys)
+    return SERVER.run(module, words, cwd, environment(), timeout)
 
 
 def succeed(config: str | list[str], **keys: object) -> str:

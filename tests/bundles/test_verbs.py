@@ -2,14 +2,12 @@
 
 import importlib.util
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pretext3d.training.checkpoint_io import save_checkpoint
 
-from tests.bundles.command import BUNDLES, environment
+from tests.bundles.command import BUNDLES, SERVER, environment
 from tests.training.hostile import valid_content
 
 pytestmark = pytest.mark.slow
@@ -21,16 +19,8 @@ needs_onnx = pytest.mark.skipif(bool(ONNX), reason=f"needs {' and '.join(ONNX)}:
 
 def verb(*words: str, bundle: str = "vectorpose", **variables: str) -> tuple[int, str]:
     """Exit code and standard error of a verb, in the bundle's folder."""
-    command = [sys.executable, "-m", "monai.bundle", *words, "--meta_file", "configs/metadata.json"]
-    done = subprocess.run(
-        command,
-        cwd=BUNDLES / bundle,
-        env=environment() | variables,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    given = [*words, "--meta_file", "configs/metadata.json"]
+    done = SERVER.run("monai.bundle", given, BUNDLES / bundle, environment() | variables, 300)
     return done.returncode, done.stderr
 
 
