@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from pretext3d.data.dataset import describe
@@ -21,6 +22,8 @@ from pretext3d.methods.supervoxel_inpainting.arms import (
 from pretext3d.methods.supervoxel_inpainting.pretext import SupervoxelInpaintingNet
 from pretext3d.networks.factory import build_backbone
 from pretext3d.training.checkpoint_io import load_checkpoint
+
+from tools.bundles.sync import TEMPLATE
 
 NORMALISATION = {"percentiles": [0.5, 99.5]}
 LABELS = {"values": [0, 1]}
@@ -73,6 +76,27 @@ def test_a_case_is_loaded_alike(labelled: bool, pixdim: list[float]) -> None:
     assert names[-1] == "CastToTyped"
     assert [step.keys for step in steps if "image" in step.keys][-1] == ("image", "label")[: 1 + labelled]
     describe(steps)  # they may stand in the cached part of a pipeline
+
+
+@pytest.mark.parametrize("pixdim", [[2.0, 2.0, 3.0], []])
+def test_loading_is_the_template_s(pixdim: list[float]) -> None:
+    """With a label that of finetune.yaml, without one that of a pre-training, to the last argument."""
+    keys = {"spatial_dims": 3, "frames": None, "channels": [0], "normalisation": NORMALISATION}
+    given = (keys["channels"], pixdim, keys["spatial_dims"], keys["frames"])
+
+    def written(name: str, entry: str, last: str, **more: object) -> list[object]:
+        steps = ConfigParser(ConfigParser.load_config_file(TEMPLATE / "configs" / name))[entry]
+        count = 1 + next(i for i, step in enumerate(steps) if step["_target_"].endswith(last))
+        parser = ConfigParser({"load": steps[:count], **keys, **more})
+        return list(parser.get_parsed_content("load"))
+
+    labelled = written("finetune.yaml", "load", "CastToTyped", labels=LABELS, spacing=pixdim)
+    assert describe(loading(True, LABELS, NORMALISATION, *given)) == describe(labelled)
+    entry = "train::preprocessing::transforms"
+    plain = written("train.yaml", entry, "ScaleToUnitd", cases={"pixdim": pixdim})
+    own = loading(False, None, NORMALISATION, *given)
+    assert type(own.pop()).__name__ == "CastToTyped"  # to float32, which these transforms give
+    assert describe(own) == describe(plain)
 
 
 def test_a_segmentation_has_crops_of_image_and_label() -> None:

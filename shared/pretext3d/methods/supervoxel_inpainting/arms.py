@@ -121,7 +121,10 @@ def loading(
     spatial_dims: int = 3,
     frames: str | int | Sequence[int] | None = None,
 ) -> list[Callable[[Any], Any]]:
-    """The deterministic transforms that load a case, as in the other configurations: kept in cache_dir.
+    """The deterministic transforms that load a case, kept in cache_dir.
+
+    They are those of the other configurations, to the last argument; a test compares them. As a list in YAML
+    each would need a condition, since some arms read labels and some do not.
 
     Args:
         labelled: Whether the label is loaded, too.
