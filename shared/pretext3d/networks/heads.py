@@ -105,7 +105,7 @@ class FullyConnectedHead(nn.Sequential):
 class PermutationHead(nn.Sequential):
     """Logits from the concatenated features of all cells: dropout, then one or two fully connected layers.
 
-    Takes (b, cells * features) and returns (b, outputs): the K permutations of Rubik's cube and jigsaw. With
+    Takes (b, cells * features) and returns (b, outputs): the K permutations of Rubik's cube. With
     `hidden` units there is a hidden layer with ReLU before the logits, with 0 the logits are linear.
 
     Args:
