@@ -17,6 +17,7 @@ from pretext3d.methods.jigsaw.pretext import (
     RandJigsawd,
     permutation_accuracy,
     scramble,
+    standardise,
     unscramble,
     validation_metrics,
 )
@@ -140,6 +141,28 @@ def test_a_puzzle_of_an_image_can_be_put_together_again(
     inside = unscramble(torch.ones_like(got["image"]), got["starts"], got["order"], space)
     assert int(inside[0].sum()) == 9 * 2 * 1
     torch.testing.assert_close(joined, image.as_tensor() * inside, rtol=0, atol=0)
+
+
+def test_standardised_patches() -> None:
+    """Patches 1 3 | 0.01 0.03: standard deviations 1 and 0.01, of which the second counts as 0.02."""
+    got = standardise(torch.tensor([[[1.0, 3.0], [5.0, 5.0]], [[0.01, 0.03], [0.5, 1.5]]]))
+    expected = torch.tensor([[[-1.0, 1.0], [0.0, 0.0]], [[-0.5, 0.5], [-1.0, 1.0]]])
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("dims", [3, 2])
+def test_brightness_and_contrast_of_a_volume_are_gone(dims: int) -> None:
+    volume = torch.rand(2, *[9, 8, 8][:dims])
+    options = {"size": [4] * dims, "gap": 0, "permutations": permutations_of(2**dims), "spatial_dims": dims}
+    plain, got, other = (
+        puzzle_of(each, normalise=on, **options)["image"]
+        for each, on in ((volume, False), (volume, True), (0.5 * volume + 0.2, True))
+    )
+    torch.testing.assert_close(got, other, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(got, standardise(plain))
+    over = tuple(range(2, 2 + dims))
+    torch.testing.assert_close(got.mean(over), torch.zeros(2**dims, 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.std(over, correction=0), torch.ones(2**dims, 2), atol=1e-4, rtol=0)
 
 
 def test_every_class_comes_as_often() -> None:

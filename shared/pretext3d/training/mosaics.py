@@ -81,10 +81,13 @@ def draw_puzzle(
     figure.text(0.02, 0.865, subtitle, color=FAINT, size=10.5, va="center")
     given = per_axis("grid", grid, view.dims)
     image = volume["image"]
-    show, across, up = Contrast(image, view.colour), view.letters[0], view.letters[-1]
+    across, up = view.letters[0], view.letters[-1]
     for group, mosaic in enumerate([None, *mosaics]):
         of_mosaic = mosaics[0] if mosaic is None else mosaic
         thick, sample, cells = as_volume(image, {"image": of_mosaic.patches, "starts": starts}, given)
+        # patches may have other intensities than the volume
+        shown = image if mosaic is None else mosaic.patches.transpose(0, 1)
+        show = Contrast(shown, view.colour)
         width = 0.97 / ((1 + len(mosaics)) * cells[DEPTH])
         for layer in range(cells[DEPTH]):
             left = 0.015 + (group * cells[DEPTH] + layer) * width
