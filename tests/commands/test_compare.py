@@ -16,6 +16,7 @@ import pytest
 from pretext3d.__main__ import main
 from pretext3d.commands.compare import cells, compare, plan, report
 from pretext3d.commands.compare.cells import Arm, Cell
+from pretext3d.commands.compare.tasks import SEGMENTATION
 from pretext3d.commands.parser import read_overrides
 from pretext3d.errors import UserError
 
@@ -58,7 +59,7 @@ def test_mean_of_a_case_is_over_classes_and_counts_missing_distances() -> None:
     # case a: left 0.8 at 2 mm, right missed (Dice 0, no distance): Dice 0.4, HD95 2. case b: right in neither
     results = table({"a/left": 0.8, "a/right": 0.0, "b/left": 0.6, "b/right": np.nan})
     results.loc[3, "hd95_mm"] = np.nan
-    cases = report.per_case(results.assign(arm="scratch", num_labelled=4, seed=0)).set_index("case")
+    cases = SEGMENTATION.per_case(results.assign(arm="scratch", num_labelled=4, seed=0)).set_index("case")
     assert cases["dice"].to_dict() == {"a": 0.4, "b": 0.6}
     assert cases["hd95_mm"].to_dict() == {"a": 2.0, "b": 2.0}
     assert cases["pairs"].to_dict() == {"a": 2, "b": 1}
@@ -104,7 +105,7 @@ def test_difference_is_paired_by_seed_and_case() -> None:
         table({"a/x": 0.6, "b/x": 0.9}).assign(arm="vp", num_labelled=4, seed=0),
         table({"a/x": 1.0}).assign(arm="vp", num_labelled=4, seed=1),
     ]
-    cases = report.per_case(pd.concat(tables))
+    cases = SEGMENTATION.per_case(pd.concat(tables))
     pair = report.paired_difference(cases, "vp", "scratch", 4)
     assert pair is not None
     assert pair["mean"] == pytest.approx(0.05)
@@ -124,7 +125,7 @@ def test_the_interval_draws_subjects_with_all_their_volumes() -> None:
         table(gain).assign(arm="vp", num_labelled=4, seed=0),
     ]
     tables[1]["subject"] = tables[1]["case"].map(people)
-    cases = report.per_case(pd.concat(tables))
+    cases = SEGMENTATION.per_case(pd.concat(tables))
     assert cases.set_index("case")["subject"].to_dict() == people
     pair = report.paired_difference(cases, "vp", "scratch", 4)
     assert pair is not None
@@ -170,7 +171,7 @@ def test_cells_run_once_and_the_report_is_there(tmp_path: Path, capsys: pytest.C
     summary = (tmp_path / "summary.md").read_text()
     assert "+0.050 [+0.050, +0.050]" in summary
     results = pd.read_csv(tmp_path / "results.csv")
-    assert list(results.columns) == report.COLUMNS
+    assert list(results.columns) == list(SEGMENTATION.columns)
     assert len(results) == 12
     assert (tmp_path / "label_efficiency.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pretext3d.commands.compare import cells
 from pretext3d.commands.compare.cells import Arm, Cell
+from pretext3d.commands.compare.tasks import CLASSIFICATION
 
 SCRATCH, RESTART, VP = Arm("scratch"), Arm("restart"), Arm("vp", "runs/vp/checkpoints/best.pt", "d1")
 COMMON = {"dataset_dir": "data", "max_epochs": 10}
@@ -58,3 +59,51 @@ def test_each_seed_of_a_monte_carlo_comparison_splits_anew(tmp_path: Path) -> No
         job = runner.job(Cell(SCRATCH, 4, 7))
         for part in ("finetune", "evaluate"):  # the cases that are held out are the ones that are measured
             assert job[part].get("split_seed") == (7 if monte_carlo else None)
+
+
+def test_a_fold_holds_out_the_cases_that_the_file_lists(tmp_path: Path) -> None:
+    runner = cells.CellRunner(tmp_path, tmp_path, {}, {"subjects": "mine.csv"}, {}, subjects="folds.csv")
+    cell = Cell(SCRATCH, 4, 7, 2)
+    assert (cell.name, cell.title) == ("scratch_n004_seed7_fold2", "scratch, 4 labelled, seed 7, fold 2")
+    assert Cell(RESTART, 4, 7, 2).needs == cell.name
+    job = runner.job(cell)
+    for part in ("finetune", "evaluate"):
+        assert (job[part]["fold"], job[part]["subjects"]) == (2, "folds.csv")
+    assert runner.settings(cell)["fold"] == 2
+    assert "fold" not in runner.settings(Cell(SCRATCH, 4, 7))
+
+
+def test_an_arm_s_own_keys(tmp_path: Path) -> None:
+    """The evaluation takes what the checkpoint records, spatial_dims and slices, from there."""
+    flat = Arm(
+        "flat", "flat.pt", "d2", overrides={"spatial_dims": 2, "precision": "fp32", "encoder": "unet4"}
+    )
+    runner = cells.CellRunner(
+        tmp_path, tmp_path, COMMON, {"encoder": "unet"}, {"encoder": "unet"}, replaced={"spatial_dims"}
+    )
+    job = runner.job(Cell(flat, 4, 0))
+    assert [job["finetune"][key] for key in ("spatial_dims", "precision", "encoder")] == [2, "fp32", "unet4"]
+    assert [job["evaluate"].get(key) for key in ("spatial_dims", "precision", "encoder")] == [
+        None,
+        "fp32",
+        "unet4",
+    ]
+    assert runner.settings(Cell(flat, 4, 0))["overrides"] == flat.overrides
+    assert runner.job(Cell(SCRATCH, 4, 0))["finetune"]["encoder"] == "unet"
+
+
+def test_an_arm_with_another_decoder_has_a_new_output_layer(tmp_path: Path) -> None:
+    runner = cells.CellRunner(tmp_path, tmp_path, COMMON, {}, {})
+    for own, kept in (({}, True), ({"learning_rate": 1e-4}, True), ({"transfer": "encoder"}, False)):
+        job = runner.job(Cell(Arm("restart", overrides=own), 4, 0))
+        assert job["finetune"].get("keep_head", False) is kept
+
+
+def test_a_classification_has_its_own_files_and_no_output_layer_to_keep(tmp_path: Path) -> None:
+    runner = cells.CellRunner(tmp_path, tmp_path, COMMON, {}, {}, task=CLASSIFICATION, validate_every=3)
+    job = runner.job(Cell(RESTART, 4, 0))
+    assert job["finetune"]["config_file"] == str(tmp_path / "finetune_classification.yaml")
+    assert job["evaluate"]["config_file"][1] == str(tmp_path / "evaluate_classification.yaml")
+    assert job["finetune"]["val_interval"] == 3
+    assert "keep_head" not in job["finetune"]
+    assert job["evaluate"]["weights"] == "final"  # no validation chooses

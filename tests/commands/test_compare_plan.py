@@ -60,3 +60,90 @@ def test_a_pretraining_that_saw_the_held_out_cases_is_told(
     assert "saw 1 of the 1 held-out cases" in plan.leak(arm, slices)  # a volume
     record["data"] = {}
     assert "does not say what it was trained on" in plan.leak(arm, cases)
+
+
+# ------------------------------------------------------------------------------------------ keys of one arm
+KNOWN = {
+    "spatial_dims": 3,
+    "slices": None,
+    "encoder": "",
+    "learning_rate": 1e-3,
+    "optimizer": {},
+    "pretrained": "",
+}
+
+
+def test_keys_of_one_arm() -> None:
+    words = [
+        ["flat", "slices", "{'axis':2,'every':1}"],
+        ["flat", "--spatial_dims", "2"],
+        ["vp", "optimizer::lr", "1e-4"],
+    ]
+    assert plan.read_settings(words, KNOWN) == {
+        "flat": {"slices": {"axis": 2, "every": 1}, "spatial_dims": 2},
+        "vp": {"optimizer::lr": 1e-4},
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("max_epochs", "--set vp max_epochs: all arms have the same data, labels and number of epochs"),
+        ("pretrained", "--pretrained: the comparison sets this itself"),
+        ("learning_rat", "--learning_rat: no such option, .* did you mean --learning_rate"),
+    ],
+)
+def test_keys_that_an_arm_cannot_have(key: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan.read_settings([["vp", key, "3"]], {**KNOWN, "max_epochs": 5})
+
+
+def test_a_key_is_given_once() -> None:
+    with pytest.raises(UserError, match="--set vp encoder: found twice"):
+        plan.read_settings([["vp", "encoder", "unet"], ["vp", "encoder", "vgg"]], KNOWN)
+
+
+def test_an_arm_of_other_axes_has_its_own_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretrained = pytest.importorskip("pretext3d.training.pretrained")
+    records = {"deep": ("resnet10", 3), "flat": ("unet4", 2), "other": ("unet", 2)}
+    for name in records:
+        (tmp_path / f"{name}.pt").write_text(name)
+    monkeypatch.setattr(
+        pretrained,
+        "read_record",
+        lambda path: {
+            "backbone": dict(zip(("encoder", "spatial_dims"), records[Path(path).stem], strict=True))
+        },
+    )
+    words = ["scratch", f"deep={tmp_path}/deep.pt", f"flat={tmp_path}/flat.pt", "scratch_2d=scratch"]
+    own = {"flat": {"spatial_dims": 2}, "scratch_2d": {"spatial_dims": 2}}
+    arms = plan.Arms(words, [4], [0], spatial_dims=3, overrides=own)
+    assert arms.encoder == "resnet10"
+    assert arms.at("scratch_2d", 4, 0) == Arm("scratch_2d", overrides={"encoder": "unet4", "spatial_dims": 2})
+    assert arms.at("flat", 4, 0).overrides == {"encoder": "unet4", "spatial_dims": 2}
+    assert arms.at("scratch", 4, 0) == Arm("scratch")
+    words.append(f"other={tmp_path}/other.pt")
+    own["other"] = {"spatial_dims": 2}
+    with pytest.raises(UserError, match=r"different encoders cannot be compared .flat: unet4, other: unet."):
+        plan.Arms(words, [4], [0], spatial_dims=3, overrides=own)
+    own["other"] = {"spatial_dims": 2, "encoder": "unet"}  # named: intended
+    assert (
+        plan.Arms(words, [4], [0], spatial_dims=3, overrides=own).at("other", 4, 0).overrides == own["other"]
+    )
+    with pytest.raises(UserError, match="--set: found the arm nobody, expected one of scratch, deep"):
+        plan.Arms(words, [4], [0], spatial_dims=3, overrides={"nobody": {}})
+    with pytest.raises(UserError, match="--set restart encoder: restart has the network of scratch"):
+        plan.Arms(["restart"], [4], [0], overrides={"restart": {"encoder": "unet"}})
+    with pytest.raises(UserError, match="its network has spatial_dims 2, this one has spatial_dims 3"):
+        plan.Arms([f"flat={tmp_path}/flat.pt"], [4], [0], spatial_dims=3)
+
+
+def test_a_pre_training_for_each_fold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretrained = pytest.importorskip("pretext3d.training.pretrained")
+    monkeypatch.setattr(pretrained, "read_record", lambda path: {"backbone": {"encoder": "unet"}})
+    for fold in (0, 1):
+        (tmp_path / f"fold{fold}.pt").write_text(str(fold))
+    arms = plan.Arms([f"vp={tmp_path}/fold{{fold}}.pt"], [4], [0, 1], folds=[0, 1])
+    assert Path(arms.at("vp", 4, 1, 0).pretrained).name == "fold0.pt"
+    served = sorted((Path(arm.pretrained).name, fold) for arm, fold in arms.weights()["vp"])
+    assert served == [("fold0.pt", 0), ("fold1.pt", 1)]

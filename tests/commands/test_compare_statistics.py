@@ -37,3 +37,23 @@ def test_two_subjects_by_hand() -> None:
 def test_a_subject_for_each_case() -> None:
     with pytest.raises(UserError, match="subjects: found 2, expected one for each of the 8 cases"):
         bootstrap(PAIRS, subjects=["a", "b"])
+
+
+def test_two_classes_by_hand() -> None:
+    """Two of class a right, one of class b wrong: balanced accuracy (1 + 0) / 2.
+
+    Drawn three times of three: none of b in 8 of 27 (1, over the classes that are drawn), none of a in 1 of
+    27 (0), both in 18 of 27 (1/2).
+    """
+    pairs, classes = np.array([[1.0, 1.0, 0.0]]), ["a", "a", "b"]
+    for nested in (False, True):
+        assert bootstrap(pairs, nested, strata=classes) == (0.5, 0.0, 1.0)
+        assert bootstrap(pairs, nested, level=0.2, strata=classes) == (0.5, 0.5, 0.5)
+    assert bootstrap(pairs)[0] == pytest.approx(2 / 3)
+    with pytest.raises(UserError, match="strata: found 1, expected one for each of the 8 cases"):
+        bootstrap(PAIRS, strata=["a"])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_one_stratum_is_none(nested) -> None:
+    assert bootstrap(HOLED, nested, strata=["a"] * 8) == bootstrap(HOLED, nested)

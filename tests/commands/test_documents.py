@@ -32,7 +32,8 @@ def check_command(words: list[str]) -> None:
     name, given = words[0], {word.partition("=")[0] for word in words if word.startswith("--")}
     module = importlib.import_module(f"pretext3d.commands.{COMMANDS[name].module}")
     unknown = given - set(module.make_parser()._option_string_actions)
-    file = {"run": "train.yaml", "preview": "train.yaml", "compare": "finetune.yaml"}.get(name)
+    tuned = "finetune_classification.yaml" if "classification" in words else "finetune.yaml"
+    file = {"run": "train.yaml", "preview": "train.yaml", "compare": tuned}.get(name)
     if file and unknown:
         bundle = words[words.index("--bundle") + 1] if "--bundle" in words else "bundles/vectorpose"
         keys = yaml.safe_load((ROOT / bundle / "configs" / file).read_text())
@@ -86,7 +87,7 @@ def test_readme_shows_them() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_of_a_command_have_its_options(name: str) -> None:
     module = importlib.import_module(f"pretext3d.commands.{COMMANDS[name].module}")
-    found = command_lines(module.EXAMPLES)
+    found = command_lines(module.make_parser().epilog)
     assert found
     for words in found:
         assert words[0] == name

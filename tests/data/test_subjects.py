@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from pretext3d.data.splits import split_cases
 from pretext3d.data.subjects import (
     by_subject,
     case_code,
@@ -153,3 +154,32 @@ def test_interleaved_cases_are_all_there_once() -> None:
     cases = [{"id": name, "subject": name[0]} for name in ("a0", "a1", "a2", "b0")]
     assert [case["id"] for case in interleaved(cases)] == ["a0", "b0", "a1", "a2"]
     assert interleaved([]) == []
+
+
+def test_folds_of_a_csv(tmp_path):
+    """All cases of a subject are in its fold; those without a line train in every fold."""
+    cases = [*CASES, {"id": "a/s3", "name": "s3", "source": "a", "fold": 4}]
+    listed = set_subjects(cases, write(tmp_path, "id,subject,fold\ns1_ed,s1,1\ns2_ed,s2,0\n"))
+    assert [case["fold"] for case in listed] == [1, -1, 0, -1]
+    both = set_subjects(cases, write(tmp_path, "id,subject,fold\ns1_ed,s1,1\ns1_es,s1,1\ns2_ed,s2,0\n"))
+    assert [case["fold"] for case in both] == [1, 1, 0, -1]
+    split = split_cases(both, fold=1)
+    assert [[case["name"] for case in part] for part in split] == [["s2_ed", "s3"], ["s1_ed", "s1_es"], []]
+    with pytest.raises(UserError, match=r"fold: found 2, expected one of the datalist's folds \[0, 1\]"):
+        split_cases(both, fold=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,subject,fold\ns1_ed,s1,first\n", "case a/s1_ed: found fold 'first', expected an integer from 0"),
+        (
+            "id,subject,fold\ns1_ed,s1,0\ns1_es,s1,1\n",
+            "subject s1: found the folds 0 and 1, expected all cases of a subject in one",
+        ),
+        ("id,subject,fold\ns1_ed,s1,\n", "line 2: found case 's1_ed' and fold ''"),
+    ],
+)
+def test_bad_folds(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        set_subjects(CASES, write(tmp_path, text))

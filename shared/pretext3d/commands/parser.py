@@ -1,13 +1,14 @@
 """What the commands' command lines have in common: their parser, and overrides of a configuration."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from pretext3d.errors import UserError
 from pretext3d.training.arguments import read_value
 
-__all__ = ["command_parser", "read_overrides"]
+__all__ = ["command_parser", "read_overrides", "top_key"]
 
 
 def command_parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:
@@ -55,3 +56,13 @@ def read_overrides(words: Sequence[str], flags: bool = False) -> dict[str, Any]:
             value = "True" if bare else rest.pop(0)
         found[key] = read_value(key, value)
     return found
+
+
+def top_key(key: str) -> str:
+    """The top-level key of an override.
+
+    Examples:
+        >>> top_key("optimizer::lr")
+        'optimizer'
+    """
+    return re.split(r"::|#", key.lstrip("+"))[0]

@@ -201,7 +201,8 @@ def prepare_cases(
         )  # fmt: skip
     available = train
     if labelled:
-        train = labelled_subset(train, label_fraction, num_labelled, seed)
+        stratified = purpose == "classification"
+        train = labelled_subset(train, label_fraction, num_labelled, seed, stratified)
     if learned:
         warn_missing(learned, class_names, [checked.values[c["id"]] for c in train])
     logger.info(

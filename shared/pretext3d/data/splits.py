@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 from pretext3d.checking import integer, is_integer, number
 from pretext3d.data.reader import files_of_volume
-from pretext3d.data.subjects import by_subject, person_of, subject_of, volume_of
+from pretext3d.data.subjects import IN_NO_FOLD, by_subject, person_of, subject_of, volume_of
 from pretext3d.errors import UserError
 
 __all__ = [
-    "SPLIT", "Split", "check_unseen", "evaluation_cases", "fingerprints", "labelled_subset", "other_split",
-    "split_cases", "trained_on",
+    "SPLIT", "Split", "assigned_folds", "check_unseen", "evaluation_cases", "fingerprints",
+    "labelled_subset", "other_split", "split_cases", "trained_on",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def listed_fold(cases: Sequence[Case], fold: int) -> set[str]:
         raise UserError(
             f"fold: found {fold}, but the datalist gives no fold for {len(without)} cases ({without[0]} ...)"
         )
-    folds = sorted({c["fold"] for c in cases})
+    folds = sorted({c["fold"] for c in cases} - {IN_NO_FOLD})
     if fold not in folds:
         raise UserError(f"fold: found {fold}, expected one of the datalist's folds {folds}")
     return {c["id"] for c in cases if c["fold"] == fold}
@@ -158,7 +158,11 @@ def ranked_split(cases: Sequence[Case], val_fraction: int | float, seed: int, fo
 
 
 def labelled_subset(
-    cases: Sequence[Case], label_fraction: int | float = 1.0, num_labelled: int = 0, seed: int = 0
+    cases: Sequence[Case],
+    label_fraction: int | float = 1.0,
+    num_labelled: int = 0,
+    seed: int = 0,
+    stratified: bool = False,
 ) -> list[Case]:
     """The labelled cases that a fine-tuning may see: nested, a smaller set is part of every larger one.
 
@@ -171,6 +175,8 @@ def labelled_subset(
         label_fraction: Part of the subjects, in (0, 1].
         num_labelled: Number of subjects; 0 = by `label_fraction`.
         seed: Seed of the ranking.
+        stratified: Whether every number of subjects has the classes (`class` of a case) in their proportions,
+            as far as it can: the i-th of the n ranked subjects of a class takes the place (i + 1/2) / n.
 
     Returns:
         The cases in the order of the ranking, those of one subject as given.
@@ -192,7 +198,54 @@ def labelled_subset(
         )
     count = num_labelled or max(1, math.floor(len(groups) * label_fraction + 1e-9))
     groups.sort(key=lambda group: label_rank(group, seed))
+    if stratified:
+        groups = in_proportion(groups)
     return [case for group in groups[:count] for case in group]
+
+
+def in_proportion(groups: Sequence[list[Case]]) -> list[list[Case]]:
+    """Subjects, each with its cases, in an order whose every beginning has the classes in proportion.
+
+    Examples:
+        >>> ranked = [[{"class": number}] for number in (0, 0, 0, 0, 1, 1)]
+        >>> [group[0]["class"] for group in in_proportion(ranked)]
+        [0, 1, 0, 0, 1, 0]
+    """
+    strata: dict[tuple[Any, ...], list[list[Case]]] = defaultdict(list)
+    for group in groups:
+        strata[classes_of(group)].append(group)
+    places = [
+        ((i + 0.5) / len(members), n, group)
+        for n, members in enumerate(strata.values())
+        for i, group in enumerate(members)
+    ]
+    return [group for _, _, group in sorted(places, key=lambda place: place[:2])]
+
+
+def classes_of(group: Sequence[Case]) -> tuple[Any, ...]:
+    """The different classes of a subject's cases, sorted; () without any."""
+    return tuple(sorted({case["class"] for case in group if "class" in case}))
+
+
+def assigned_folds(cases: Sequence[Case], folds: int, seed: int = 0) -> dict[tuple[str, str], int]:
+    """The fold of each subject (see `person_of`): subjects of every class are spread evenly over the folds.
+
+    Subjects are sorted by their classes and, among those of the same ones, by a hash of (seed, name); then
+    the i-th is in fold i modulo `folds`. So folds differ by one subject at most, also of each class.
+
+    Args:
+        cases: Cases; those of a classification have a `class`.
+        folds: Number of folds, from 2 to that of the subjects.
+        seed: Seed of the ranking.
+
+    Raises:
+        UserError: Fewer than two folds, or more than there are subjects.
+    """
+    groups = by_subject(cases)
+    if not is_integer(folds) or not 2 <= folds <= len(groups):
+        raise UserError(f"folds: found {folds}, expected 2 to {len(groups)}, the labelled subjects")
+    ranked = sorted(groups, key=lambda who: (classes_of(groups[who]), rank(seed, who[1]), who))
+    return {who: place % folds for place, who in enumerate(ranked)}
 
 
 def label_rank(group: Sequence[Case], seed: int) -> tuple[str, str]:

@@ -13,17 +13,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pretext3d.checking import brief
 from pretext3d.data.bids import bids_name
-from pretext3d.data.tables import match_cases, read_column
+from pretext3d.data.tables import has_column, match_cases, read_column
+from pretext3d.errors import UserError
 
 __all__ = [
-    "by_subject", "case_code", "interleaved", "person_name", "set_subjects", "similar_names", "subject_code",
-    "subject_count", "subject_of", "volume_of", "warn_ungrouped",
+    "IN_NO_FOLD", "by_subject", "case_code", "interleaved", "person_name", "set_subjects", "similar_names",
+    "subject_code", "subject_count", "subject_of", "volume_of", "warn_ungrouped",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
+
+IN_NO_FOLD = -1  # the fold of a case that a file of folds does not list: it is never held out
 
 WORDS = {  # parts of names that distinguish volumes of one subject
     "t1", "t2", "t1w", "t2w", "t1c", "t1ce", "t1gd", "t1post", "t1n", "t2f", "t2s", "t2star", "pd", "pdw",
@@ -141,22 +145,45 @@ def subject_count(cases: Sequence[Case], unit: bool = False) -> str:
 def set_subjects(cases: Sequence[Case], path: str) -> list[Case]:
     """The cases with the subjects of a CSV file; a case without a line keeps its subject.
 
+    Where the file has a column `fold`, it gives the folds, which the key `fold` holds out, in place of those
+    of the datalist. All cases of a subject are in its fold, and cases of subjects without one are always
+    trained on.
+
     Args:
         cases: Cases from `find_cases`.
         path: Path of a CSV file with a column `subject` and one of id, case, name, image: the name of a case
             or of its file, with or without the extension.
 
     Raises:
-        UserError: If there is no such file or column, a case has two subjects, or a line names an unknown
-            case.
+        UserError: If there is no such file or column, a case has two subjects, a line names an unknown case,
+            or a fold is not an integer from 0 or not that of all cases of its subject.
     """
     given = match_cases(cases, read_column("subjects", path, "subject"), path)
     people = [given.get(case["id"], subject_of(case)) for case in cases]
     listed = set(given.values())
-    return [
+    found = [
         {**case, "subject": person, **({"subject_scope": ""} if person in listed else {})}
         for case, person in zip(cases, people, strict=True)
     ]
+    return set_folds(found, path) if has_column(path, "fold") else found
+
+
+def set_folds(cases: Sequence[Case], path: str) -> list[Case]:
+    """The cases with the folds of a CSV file, see `set_subjects`."""
+    given = match_cases(cases, read_column("subjects", path, "fold"), path)
+    folds: dict[tuple[str, str], int] = {}
+    for case in cases:
+        text = given.get(case["id"], "")
+        if text and not re.fullmatch("[0-9]{1,4}", text):
+            raise UserError(
+                f"{path}: case {case['id']}: found fold {brief(text)}, expected an integer from 0"
+            )
+        if text and folds.setdefault(person_of(case), int(text)) != int(text):
+            raise UserError(
+                f"{path}: subject {subject_of(case)}: found the folds {folds[person_of(case)]} and {text}, "
+                "expected all cases of a subject in one"
+            )
+    return [{**case, "fold": folds.get(person_of(case), IN_NO_FOLD)} for case in cases]
 
 
 def similar_names(names: Sequence[str]) -> dict[str, list[str]]:

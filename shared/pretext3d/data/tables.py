@@ -9,7 +9,7 @@ from pretext3d.checking import brief
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 
-__all__ = ["match_cases", "read_column"]
+__all__ = ["has_column", "match_cases", "read_column"]
 
 Case = dict[str, Any]
 
@@ -66,6 +66,12 @@ def read_column(key: str, path: str, column: str) -> dict[str, str]:
                 f"{brief(values[name])} above"
             )
     return values
+
+
+def has_column(path: str, column: str) -> bool:
+    """Whether a CSV file, of which `read_column` has read another column, has this one."""
+    with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as stream:
+        return column in (csv.DictReader(stream).fieldnames or ())
 
 
 def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> dict[str, str]:

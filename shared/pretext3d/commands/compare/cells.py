@@ -1,4 +1,4 @@
-"""The cells of a comparison: one arm, number of labelled cases and seed, each in its own process.
+"""The cells of a comparison: one arm, number of labelled cases, seed and fold, each in its own process.
 
 A cell's folder holds settings.json (its definition, written before it starts), output.log, what the two
 bundle runs write, and, as the last file of all, done.json. A folder without done.json was interrupted: it
@@ -6,7 +6,6 @@ continues from its newest epoch. `python -m pretext3d.commands.compare.cells FOL
 calls it.
 """
 
-import json
 import os
 import re
 import shlex
@@ -15,21 +14,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import pandas as pd
-
+from pretext3d.commands.compare.folder import difference, read_json, write_json
+from pretext3d.commands.compare.tasks import SEGMENTATION, Task
+from pretext3d.commands.parser import top_key
 from pretext3d.errors import UserError
-from pretext3d.files import write_whole
 from pretext3d.messages import say
 
 BUILT_IN = ("scratch", "restart")
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
-NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training, so no choice among checkpoints
+NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training
+OTHER_DECODER = {"decoder", "transfer"}  # keys with which an arm has another decoder before its output layer
 
 
 @dataclass(frozen=True)
@@ -45,63 +45,44 @@ class Arm:
     pretrained: str = ""  # the checkpoint's path; '' for scratch and restart
     digest: str = ""  # sha256 of that file: the arm is the same wherever the file is
     head: tuple[str, ...] = ()  # of a segmentation's checkpoint: see `record.output_layer`
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # of this arm alone
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm with one number of labelled cases and one seed."""
+    """One arm with one number of labelled cases, one seed and, in a cross-validation, one fold."""
 
     arm: Arm
     num_labelled: int
     seed: int
+    fold: int | None = None
+
+    @property
+    def place(self) -> str:
+        """What the cells of different arms have in common."""
+        fold = "" if self.fold is None else f"_fold{self.fold}"
+        return f"n{self.num_labelled:03d}_seed{self.seed}{fold}"
 
     @property
     def name(self) -> str:
         """Name of the cell's folder."""
-        return f"{self.arm.name}_n{self.num_labelled:03d}_seed{self.seed}"
+        return f"{self.arm.name}_{self.place}"
+
+    @property
+    def split(self) -> int:
+        """What may decide on the held-out cases: the fold, or the seed."""
+        return self.seed if self.fold is None else self.fold
 
     @property
     def needs(self) -> str:
         """Name of the cell that has to be done first, or ''."""
-        return f"scratch_n{self.num_labelled:03d}_seed{self.seed}" if self.arm.name == "restart" else ""
+        return f"scratch_{self.place}" if self.arm.name == "restart" else ""
 
     @property
     def title(self) -> str:
         """Name in messages."""
-        return f"{self.arm.name}, {self.num_labelled} labelled, seed {self.seed}"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file that is either complete or not there."""
-    write_whole(path, json.dumps(content, indent=1) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; a UserError that names it where it is broken."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); remove the cell's folder to do it again"
-        ) from error
-
-
-def difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two nested settings: `key: 4 there, 8 now`, one line per key."""
-    lines = []
-    for key in dict.fromkeys([*there, *here]):
-        a, b = there.get(key, "not set"), here.get(key, "not set")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            lines += difference(a, b, f"{prefix}{key}::")
-        elif a != b:
-            lines.append(f"{prefix}{key}: {a} there, {b} now")
-    return lines
-
-
-def foreground_dice(folder: Path) -> float:
-    """Mean over the cases of the mean Dice over the foreground classes, from a cell's evaluation.csv."""
-    table = pd.read_csv(folder / "evaluation.csv", dtype={"case": str, "class": str})
-    return float(table.groupby("case")["dice"].mean().mean())
+        fold = "" if self.fold is None else f", fold {self.fold}"
+        return f"{self.arm.name}, {self.num_labelled} labelled, seed {self.seed}{fold}"
 
 
 class CellRunner:
@@ -109,7 +90,7 @@ class CellRunner:
 
     Args:
         cells_dir: Folder of the cells' folders.
-        configs: Folder with finetune.yaml and evaluate.yaml.
+        configs: Folder with the task's two configurations.
         common: Settings that all cells share; a cell done with others is refused.
         tuning: Overrides of the fine-tuning.
         evaluation: Overrides of the evaluation.
@@ -117,6 +98,10 @@ class CellRunner:
         descriptors: Open files that each process keeps open too (a lock on the comparison's folder).
         monte_carlo: Whether each seed has its own split.
         head: Decoder and classes of the comparison: an arm with the same ones keeps its output layer.
+        task: Task of the comparison.
+        replaced: Keys that the evaluation takes from the checkpoint, not from an arm's overrides.
+        validate_every: Number of epochs between validations, which choose nothing; 0 = none.
+        subjects: Path of the file of the folds, see `subjects.set_subjects`.
     """
 
     def __init__(
@@ -130,8 +115,13 @@ class CellRunner:
         descriptors: Sequence[int] = (),
         monte_carlo: bool = False,
         head: Sequence[str] = (),
+        task: Task = SEGMENTATION,
+        replaced: Collection[str] = (),
+        validate_every: int = 0,
+        subjects: str = "",
     ) -> None:
-        self.monte_carlo, self.head = monte_carlo, tuple(head)
+        self.monte_carlo, self.head, self.task = monte_carlo, tuple(head), task
+        self.replaced, self.validate_every, self.subjects = frozenset(replaced), validate_every, subjects
         self.cells_dir, self.configs = cells_dir, configs
         self.threads, self.descriptors = threads, descriptors
         self.common, self.tuning, self.evaluation = dict(common), dict(tuning), dict(evaluation)
@@ -147,11 +137,15 @@ class CellRunner:
             "num_labelled": cell.num_labelled,
             "seed": cell.seed,
         }
+        own |= {} if cell.fold is None else {"fold": cell.fold}
+        own |= {"overrides": dict(cell.arm.overrides)} if cell.arm.overrides else {}
         own |= {"keep_head": True} if cell.arm.head and self.keeps_head(cell) else {}
         return {**own, "common": self.common}
 
     def keeps_head(self, cell: Cell) -> bool:
         """Whether the cell starts from the output layer of its weights, too (see `Arm`)."""
+        if self.task is not SEGMENTATION or OTHER_DECODER & set(cell.arm.overrides):
+            return False
         return bool(cell.needs) or (cell.arm.head != () and cell.arm.head == self.head)
 
     def is_done(self, cell: Cell) -> bool:
@@ -182,20 +176,23 @@ class CellRunner:
             "output_dir": str(folder),
         }
         own |= {"split_seed": cell.seed} if self.monte_carlo else {}
-        tuning = {**self.tuning, **own, "val_interval": NEVER_VALIDATE}
+        own |= {} if cell.fold is None else {"fold": cell.fold, "subjects": self.subjects}
+        arm = dict(cell.arm.overrides)
+        tuning = {**self.tuning, **arm, **own, "val_interval": self.validate_every or NEVER_VALIDATE}
+        arm = {key: value for key, value in arm.items() if top_key(key) not in self.replaced}
         tuning |= {"pretrained": first} if first else {}
         tuning |= {"keep_head": True} if self.keeps_head(cell) else {}
         tuning |= {"resume": True} if any((folder / "checkpoints").glob("epoch_*.pt")) else {}
-        files = [str(self.configs / name) for name in ("finetune.yaml", "evaluate.yaml")]
+        files = [str(self.configs / name) for name in self.task.files]
         return {
             "settings": self.settings(cell),
             "pretrained": first,
             "finetune": {"config_file": files[0], **tuning},
-            "evaluate": {"config_file": files, **self.evaluation, **own, "weights": "final"},
+            "evaluate": {"config_file": files, **self.evaluation, **arm, **own, "weights": "final"},
         }
 
     def __call__(self, cell: Cell) -> float:
-        """Run a cell to its end; its foreground Dice. RuntimeError with the end of its log if it fails."""
+        """Run a cell to its end; its score. RuntimeError with the end of its log if it fails."""
         folder = self.cells_dir / cell.name
         folder.mkdir(parents=True, exist_ok=True)
         begun = time.perf_counter()
@@ -208,10 +205,11 @@ class CellRunner:
             raise RuntimeError(
                 f"exit code {code}; the end of {folder / 'output.log'}:\n{log_tail(folder / 'output.log')}"
             )
-        dice = foreground_dice(folder)
+        score = self.task.cell_score(folder)
         seconds = round(time.perf_counter() - begun, 1)
-        write_json(folder / "done.json", {"settings": self.settings(cell), "seconds": seconds, "dice": dice})
-        return dice
+        found = {"settings": self.settings(cell), "seconds": seconds, self.task.score: score}
+        write_json(folder / "done.json", found)
+        return score
 
     def _run(self, command: Sequence[str], log: IO[str]) -> int:
         threads = str(self.threads)
@@ -296,9 +294,9 @@ def run_cells(
     Args:
         cells: Cells to run, in order.
         done: Names of the cells that are already done.
-        runner: Callable of a cell, run in a thread; returns its Dice or raises. `stop()` ends running cells.
+        runner: Callable of a cell, run in a thread; returns its score or raises. `stop()` ends running cells.
         jobs: Number of cells at once.
-        finished: Callback after each cell: its Dice (None where it failed), the problem, seconds.
+        finished: Callback after each cell: its score (None where it failed), the problem, seconds.
 
     Returns:
         Names of the cells that failed, or that need one that did.
@@ -328,13 +326,13 @@ def run_cells(
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     cell = running.pop(future)
                     try:
-                        dice, seconds = future.result()
+                        score, seconds = future.result()
                     except Exception as error:  # after any error in one cell the others continue
                         failed.append(cell.name)
                         finished(cell, None, str(error) or type(error).__name__, 0.0)
                     else:
                         done.add(cell.name)
-                        finished(cell, dice, "", seconds)
+                        finished(cell, score, "", seconds)
         except BaseException:
             runner.stop()
             raise

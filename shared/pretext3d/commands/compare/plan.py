@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,26 @@ import yaml
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.compare.cells import BUILT_IN, Arm
+from pretext3d.commands.compare.tasks import SEGMENTATION, Task
+from pretext3d.commands.parser import top_key
 from pretext3d.errors import UserError, find_user_error
+from pretext3d.training.arguments import read_value
 
 RESERVED = {
     "pretrained", "keep_head", "num_labelled", "label_fraction", "seed", "subset_seed", "output_dir",
     "ckpt_dir", "val_interval", "resume", "weights",
 }  # fmt: skip
-OPTIONS = ("arms", "seeds", "monte_carlo", "jobs", "threads", "bundle", "report_only")
+# what all arms have in common: data, labels, length
+SHARED = {
+    "max_epochs", "max_steps", "steps_per_epoch", "dataset_dir", "datalist", "class_file", "ordered_classes",
+    "subjects", "val_fraction", "test_fraction", "fold", "split_seed", "skip_bad", "num_classes", "regions",
+    "regions_class_order", "merge_foreground", "profile", "profiles", "cases", "length",
+}  # fmt: skip
+OF_WEIGHTS = {"spatial_dims", "slices", "encoder", "channels", "modalities", "network_def"}
+OPTIONS = (
+    "task", "arms", "set", "label_fractions", "seeds", "monte_carlo", "folds", "validate_every", "jobs",
+    "threads", "bundle", "report_only",
+)  # fmt: skip
 # the budget in the summary, as finetune.yaml resolves it
 BUDGET = (
     "profile", "max_epochs", "max_steps", "steps_per_epoch", "batch_size", "roi_size", "val_fraction",
@@ -25,20 +39,10 @@ BUDGET = (
 )  # fmt: skip
 
 
-def top_key(key: str) -> str:
-    """The top-level key of an override.
-
-    Examples:
-        >>> top_key("optimizer::lr")
-        'optimizer'
-    """
-    return re.split(r"::|#", key.lstrip("+"))[0]
-
-
-def read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """finetune.yaml, evaluate.yaml, and a digest of what they say (comments do not count)."""
+def read_configs(folder: Path, task: Task = SEGMENTATION) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The task's two configurations, and a digest of what they say (comments do not count)."""
     contents = []
-    for name in ("finetune.yaml", "evaluate.yaml"):
+    for name in task.files:
         if not (folder / name).is_file():
             raise UserError(f"--bundle: {folder.parent} has no configs/{name}; expected a bundle's folder")
         contents.append(yaml.safe_load((folder / name).read_text()))
@@ -46,8 +50,8 @@ def read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     return contents[0], contents[1], digest
 
 
-def check_overrides(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Refuse overrides that the comparison itself sets, or that finetune.yaml does not have."""
+def check_overrides(given: Mapping[str, Any], known: Mapping[str, Any], file: str = "finetune.yaml") -> None:
+    """Refuse overrides that the comparison itself sets, or that the configuration does not have."""
     for key in given:
         top = top_key(key)
         if top in RESERVED:
@@ -56,23 +60,27 @@ def check_overrides(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
             )
         if top not in known:
             hint = closest_hint(top, [*known, *OPTIONS], "; did you mean --{}?")
-            raise UserError(f"--{key}: no such option, and no such key in finetune.yaml{hint}")
+            raise UserError(f"--{key}: no such option, and no such key in {file}{hint}")
 
 
 class Arms:
-    """The arms of a comparison: their names, the one encoder of all, and each one's weights for a cell.
+    """The arms of a comparison: their names, encoders and overrides, and each one's weights for a cell.
+
+    Arms of as many spatial axes have one encoder, unless an arm's overrides name its own.
 
     Args:
-        words: `scratch`, `restart` or NAME=PATH; {num_labelled} and {seed} in a path stand for the cell's,
-            where each cell has its own pre-training.
+        words: `scratch`, `restart` or NAME=PATH; {num_labelled}, {seed} and {fold} in a path stand for the
+            cell's, where each cell has its own pre-training; the path `scratch` is random initial weights.
         numbers: Numbers of labelled cases.
         seeds: Seeds of the cells.
         encoder: Encoder of all arms; '' = the pre-trained arms'.
         spatial_dims: Number of spatial axes of the comparison, 3 or 2; 0 = not checked.
+        folds: Folds of a cross-validation; (None,) = none.
+        overrides: Overrides of single arms by their names, see `read_settings`.
 
     Raises:
         UserError: an arm that cannot be read, names used twice, different encoders, weights of another number
-            of spatial axes.
+            of spatial axes, overrides of an arm that there is not.
     """
 
     def __init__(
@@ -82,68 +90,135 @@ class Arms:
         seeds: Sequence[int],
         encoder: str = "",
         spatial_dims: int = 0,
+        folds: Sequence[int | None] = (None,),
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self.spatial_dims = spatial_dims
-        paths: dict[str, str] = {}
-        for word in words:
-            name, equals, path = word.partition("=")
-            if not equals and name not in BUILT_IN:
-                raise UserError(
-                    f"--arms: found {word}, expected scratch, restart or NAME=PATH of a trained run"
-                )
-            if equals and not path:
-                raise UserError(f"--arms: found {word}, expected the path of a trained run after =")
-            if equals and (name in BUILT_IN or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name)):
-                raise UserError(f"--arms: found {word}, expected another NAME: letters, digits, _ . + -")
-            if name in paths:
-                raise UserError(f"--arms: found {name} twice, expected different names")
-            paths[name] = path
-        if "restart" in paths and "scratch" not in paths:
-            paths = {"scratch": "", **paths}  # what restart starts from
+        self.spatial_dims, self.overrides, self.named = spatial_dims, dict(overrides or {}), encoder
+        paths = read_arms(words)
+        for name in self.overrides:
+            if name not in paths:
+                raise UserError(f"--set: found the arm {name}, expected one of {', '.join(paths)}")
+        wrong = sorted({top_key(key) for key in self.overrides.get("restart", {})} & OF_WEIGHTS)
+        if wrong:
+            raise UserError(
+                f"--set restart {wrong[0]}: restart has the network of scratch; expected no such key"
+            )
         self.names = list(paths)
-        self.encoders = {"--encoder": encoder} if encoder else {}
+        self.encoders: dict[int, dict[str, str]] = {spatial_dims: {"--encoder": encoder} if encoder else {}}
+        self.files: dict[Path, tuple[dict[str, Any], str]] = {}  # record and digest of each checkpoint
         self.cells = {
-            (name, n, s): self._read(name, paths[name], n, s)
+            (name, n, s, fold): self._read(name, paths[name], n, s, fold)
             for name in paths
             for n in numbers
             for s in seeds
+            for fold in folds
         }
-        if len(set(self.encoders.values())) > 1:
-            listed = ", ".join(f"{name}: {value}" for name, value in self.encoders.items())
-            raise UserError(f"--arms: different encoders cannot be compared ({listed}); expected one for all")
-        self.encoder = next(iter(self.encoders.values()), "")
+        for found in self.encoders.values():
+            if len(set(found.values())) > 1:
+                listed = ", ".join(f"{name}: {value}" for name, value in found.items())
+                raise UserError(
+                    f"--arms: different encoders cannot be compared ({listed}); expected one for all"
+                )
+        self.encoder = next(iter(self.encoders[spatial_dims].values()), "")
 
-    def _read(self, name: str, path: str, num_labelled: int, seed: int) -> Arm:
+    def _read(self, name: str, path: str, num_labelled: int, seed: int, fold: int | None) -> Arm:
         from pretext3d.networks.factory import check_recorded
         from pretext3d.training.pretrained import check_spatial_dims, read_record, resolve_pretrained
         from pretext3d.training.record import output_layer
 
-        if not path:
-            return Arm(name)
+        own = self.overrides.get(name, {})
+        if path in ("", "scratch"):
+            return Arm(name, overrides=own)
         try:
             filled = path.replace("{num_labelled}", str(num_labelled)).replace("{seed}", str(seed))
+            filled = filled if fold is None else filled.replace("{fold}", str(fold))
             file = resolve_pretrained(filled).resolve()
-            record = read_record(file)
-            check_spatial_dims(file, record, self.spatial_dims)
-            self.encoders[name] = (record.get("backbone") or {}).get("encoder", "unknown")
-            check_recorded(self.encoders[name], self.encoders.get("--encoder", ""))
+            if file not in self.files:
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+                self.files[file] = read_record(file), digest
+            record, digest = self.files[file]
+            check_spatial_dims(file, record, self.axes(name))
+            encoder = (record.get("backbone") or {}).get("encoder", "unknown")
+            check_recorded(encoder, own.get("encoder") or self.named)
+            if "encoder" not in own:
+                self.encoders.setdefault(self.axes(name), {})[name] = encoder
         except UserError as error:
             raise UserError(f"--arms {name}: {error}") from error
         segments = record.get("method") == "segmentation"
         head = output_layer(str(record.get("decoder", "")), record) if segments else ()
-        return Arm(name, str(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16], head)
+        return Arm(name, str(file), digest, head, own)
 
-    def at(self, name: str, num_labelled: int, seed: int) -> Arm:
-        """An arm with its weights for one cell."""
-        return self.cells[name, num_labelled, seed]
+    def axes(self, name: str) -> int:
+        """Number of spatial axes of an arm."""
+        return int(self.overrides.get(name, {}).get("spatial_dims", self.spatial_dims))
+
+    def at(self, name: str, num_labelled: int, seed: int, fold: int | None = None) -> Arm:
+        """An arm with its weights for one cell, and the encoder where it is not that of the comparison."""
+        arm = self.cells[name, num_labelled, seed, fold]
+        if self.axes(name) == self.spatial_dims or "encoder" in arm.overrides:
+            return arm
+        encoder = next(iter(self.encoders.get(self.axes(name), {}).values()), "")
+        return replace(arm, overrides={"encoder": encoder, **arm.overrides})
 
     def weights(self) -> dict[str, list[tuple[Arm, int]]]:
-        """Each pre-trained arm's different checkpoints, each with every seed that it serves."""
+        """Each pre-trained arm's different checkpoints, each with every seed, or fold, that it serves."""
         found: dict[str, dict[tuple[str, int], tuple[Arm, int]]] = {}
-        for (name, _, seed), arm in self.cells.items():
+        for (name, _, seed, fold), arm in self.cells.items():
             if arm.pretrained:
-                found.setdefault(name, {})[arm.pretrained, seed] = (arm, seed)
+                split = seed if fold is None else fold
+                found.setdefault(name, {})[arm.pretrained, split] = (arm, split)
         return {name: list(each.values()) for name, each in found.items()}
+
+
+def read_arms(words: Sequence[str]) -> dict[str, str]:
+    """The arms by name, with the path behind `=` or ''; scratch first where restart needs it."""
+    paths: dict[str, str] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals and name not in BUILT_IN:
+            raise UserError(f"--arms: found {word}, expected scratch, restart or NAME=PATH of a trained run")
+        if equals and not path:
+            raise UserError(f"--arms: found {word}, expected the path of a trained run after =")
+        if equals and (name in BUILT_IN or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name)):
+            raise UserError(f"--arms: found {word}, expected another NAME: letters, digits, _ . + -")
+        if name in paths:
+            raise UserError(f"--arms: found {name} twice, expected different names")
+        paths[name] = path
+    if "restart" in paths and "scratch" not in paths:
+        paths = {"scratch": "", **paths}  # what restart starts from
+    return paths
+
+
+def read_settings(
+    words: Sequence[Sequence[str]], known: Mapping[str, Any], file: str = "finetune.yaml"
+) -> dict[str, dict[str, Any]]:
+    """The overrides of single arms, by their names.
+
+    Args:
+        words: Triples of an arm, a key and a value, as typed behind --set.
+        known: Keys of the configuration.
+        file: Name of the configuration, for messages.
+
+    Raises:
+        UserError: an unknown key; one that all arms share; a key twice.
+
+    Examples:
+        >>> read_settings([["flat", "spatial_dims", "2"]], {"spatial_dims": 3})
+        {'flat': {'spatial_dims': 2}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for arm, key, text in words:
+        key = key.removeprefix("--")
+        if top_key(key) in SHARED:
+            raise UserError(
+                f"--set {arm} {key}: all arms have the same data, labels and number of epochs and steps; "
+                f"expected --{key} for all of them, or another key"
+            )
+        check_overrides({key: text}, known, file)
+        if key in found.setdefault(arm, {}):
+            raise UserError(f"--set {arm} {key}: found twice, expected one value")
+        found[arm][key] = read_value(key, text)
+    return found
 
 
 def resolved(config: Path, given: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

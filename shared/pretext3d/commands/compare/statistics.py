@@ -24,6 +24,7 @@ def bootstrap(
     level: float = LEVEL,
     seed: int = 0,
     subjects: Sequence[str] | None = None,
+    strata: Sequence[str] | None = None,
 ) -> tuple[float, float, float]:
     """Mean of a matrix, and the percentile interval of its pigeonhole bootstrap.
 
@@ -38,12 +39,13 @@ def bootstrap(
         level: Level of the interval, 0 to 1.
         seed: Seed of the draws.
         subjects: Subject of each case; None = each case is one.
+        strata: Stratum of each case; None = one for all.
 
     Returns:
         mean, lower and upper bound.
 
     Raises:
-        UserError: another number of subjects than of cases.
+        UserError: another number of subjects, or of strata, than of cases.
 
     Examples:
         Two subjects of two volumes each, of differences 0 and 1: drawn are 0, 0.5 (twice as often) or 1.
@@ -55,25 +57,42 @@ def bootstrap(
     values = np.where(there, pairs, 0.0)
     random = np.random.default_rng(seed)
     rows, columns = pairs.shape
-    if subjects is not None and len(subjects) != columns:
-        raise UserError(f"subjects: found {len(subjects)}, expected one for each of the {columns} cases")
+    for name, found in (("subjects", subjects), ("strata", strata)):
+        if found is not None and len(found) != columns:
+            raise UserError(f"{name}: found {len(found)}, expected one for each of the {columns} cases")
     # numbers in the order of the cases, so that subjects of one case are drawn as cases are
-    group = np.arange(columns) if subjects is None else pd.factorize(np.asarray(subjects, dtype=object))[0]
-    groups = int(group.max()) + 1
+    group = np.arange(columns) if subjects is None else numbered(subjects)
+    kind = np.zeros(columns, dtype=int) if strata is None else numbered(strata)
+    members = [kind == k for k in range(int(kind.max()) + 1)]
     u = random.multinomial(rows, np.full(rows, 1 / rows), draws).astype(float)
+    weights, sums = np.zeros((2, len(members), draws))
     if nested:
-        own = np.zeros((rows, groups), dtype=bool)  # the subjects of each seed
         for s in range(rows):
-            own[s, group[there[s]]] = True
-        shares = own / np.maximum(1, own.sum(axis=1, keepdims=True))
-        drawn = (random.multinomial(int(n.sum()), p, draws) for n, p in zip(own, shares, strict=True))
-        v = np.stack(list(drawn), axis=1)[:, :, group] * there
-        weights = np.einsum("bs,bsc->b", u, v)
-        sums = np.einsum("bs,sc,bsc->b", u, values, v, optimize=True)
+            if not there[s].any():
+                continue
+            own = numbered(group[there[s]])  # the subjects of this seed
+            count = int(own.max()) + 1
+            v = np.zeros((draws, columns))
+            v[:, there[s]] = random.multinomial(count, np.full(count, 1 / count), draws)[:, own]
+            for k, member in enumerate(members):
+                weights[k] += u[:, s] * v[:, member].sum(axis=1)
+                sums[k] += u[:, s] * (v[:, member] @ values[s, member])
     else:
-        v = random.multinomial(groups, np.full(groups, 1 / groups), draws).astype(float)[:, group]
-        weights = np.einsum("bs,sc,bc->b", u, there.astype(float), v, optimize=True)
-        sums = np.einsum("bs,sc,bc->b", u, values, v, optimize=True)
-    means = sums[weights > 0] / weights[weights > 0]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(values.sum() / there.sum()), float(low), float(high)
+        count = int(group.max()) + 1
+        v = random.multinomial(count, np.full(count, 1 / count), draws).astype(float)[:, group]
+        for k, member in enumerate(members):
+            weights[k] = (u @ there[:, member] * v[:, member]).sum(axis=1)
+            sums[k] = (u @ values[:, member] * v[:, member]).sum(axis=1)
+    drawn = weights > 0
+    means = np.divide(sums, weights, out=np.zeros_like(sums), where=drawn)
+    some = drawn.any(axis=0)
+    low, high = np.quantile(
+        means.sum(axis=0)[some] / drawn.sum(axis=0)[some], [(1 - level) / 2, (1 + level) / 2]
+    )
+    each = [values[:, member].sum() / there[:, member].sum() for member in members if there[:, member].any()]
+    return float(np.mean(each)), float(low), float(high)
+
+
+def numbered(names: Sequence[object] | np.ndarray) -> np.ndarray:
+    """Numbers from 0 in place of names, in the order in which these first occur."""
+    return pd.factorize(np.asarray(names, dtype=object))[0]

@@ -1,0 +1,133 @@
+"""The command line of a comparison."""
+
+import argparse
+
+from pretext3d.commands.compare.tasks import TASKS
+from pretext3d.commands.parser import command_parser
+from pretext3d.errors import UserError
+
+__all__ = ["check_options", "make_parser"]
+
+EXAMPLES = """
+arms
+  scratch        random initial weights
+  restart        trained twice: starts from the finished scratch cell with the same labels and seed
+  NAME=PATH      a pre-trained run, bundle or checkpoint; NAME is yours. {num_labelled}, {seed} and {fold}
+                 in PATH stand for the cell's: NAME='runs/roi_n{num_labelled}_seed{seed}', one pre-training
+                 per cell
+  NAME=scratch   random initial weights again, for an arm with keys of its own
+  --set NAME KEY VALUE gives one arm a key of its own, as the network on slices below
+The backbone of an arm is transferred, and its output layer where it is one of this segmentation (the same
+classes and decoder): that of restart, or of any such fine-tuned run. Pre-training has none; a new one starts.
+
+examples
+  pretext3d compare --dataset_dir ../data/hippocampus --arms scratch restart vectorpose=runs/vp \\
+      --num_labelled 4 12 --seeds 0 1 2 --output_dir runs/compare --jobs 2
+  the same command again continues where it was stopped; more arms, numbers or seeds add to what is there
+  pretext3d compare --report_only --output_dir runs/compare
+  pretext3d compare --dataset_dir ../data/hippocampus --arms scratch vectorpose=runs/vp --validate_every 2 \\
+      --label_fractions 0.05 0.1 0.25 0.5 1.0 --output_dir runs/efficiency
+  pretext3d compare --dataset_dir ../data/hippocampus --arms scratch vp=runs/vp flat=runs/vp_2d \\
+      --set flat spatial_dims 2 --set flat slices "{'axis':2,'every':1}" --output_dir runs/flat
+  pretext3d compare --task classification --dataset_dir ../data/eyes --class_file ../data/eyes.csv \\
+      --spatial_dims 2 --arms scratch cube=runs/eyes --folds 5 --label_fractions 1.0 --output_dir runs/folds
+
+Any other --key value is an override of finetune.yaml (of a classification finetune_classification.yaml), the
+same for every arm: --max_epochs 20
+--steps_per_epoch 50 --batch_size 4 --val_fraction 0.275 --optimizer::lr 0.0005 ... Pre-train with the same
+val_fraction, so that no held-out case has been seen.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's own options; other words are overrides."""
+    parser = command_parser(
+        "compare",
+        "Compare pre-trained weights with training from scratch: tables, plots, CSV of all cases.",
+        EXAMPLES,
+    )
+    add, default = parser.add_argument, "default: %(default)s"
+    add(
+        "--dataset_dir",
+        default="",
+        help="labelled cases, a folder or \"['A','B']\"; default: the embedded phantom",
+    )
+    add("--arms", nargs="+", default=["scratch"], metavar="ARM", help="see below; default: scratch")
+    add("--task", choices=[*TASKS], default="segmentation", help=default)
+    add(
+        "--set",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("ARM", "KEY", "VALUE"),
+        help="an override for one arm",
+    )
+    add("--num_labelled", nargs="+", type=int, metavar="N", help="labelled subjects; default: 4")
+    add(
+        "--label_fractions",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="F",
+        help="fractions of the labelled training subjects instead, of the smallest training set",
+    )
+    add("--seeds", nargs="+", type=int, metavar="SEED", help="default: 0 1 2; with --folds 0")
+    add(
+        "--monte_carlo",
+        action="store_true",
+        help="each seed holds out other cases (split_seed = seed); default: the same for all seeds",
+    )
+    add(
+        "--folds",
+        type=int,
+        default=0,
+        help="cross-validation: every subject is held out once, subjects of each class spread evenly",
+    )
+    add(
+        "--validate_every",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="also measure the held-out cases during training, for curves; default: 0, never",
+    )
+    add("--output_dir", default="runs/compare", help=default)
+    add(
+        "--bundle",
+        default="",
+        help="folder of the bundle whose finetune.yaml runs; default: vectorpose, or the unzipped bundle",
+    )
+    add(
+        "--encoder",
+        default="",
+        help="encoder of all arms; default: the pre-trained arms', otherwise the profile's",
+    )
+    add("--jobs", type=int, default=1, help="number of cells that run at the same time; " + default)
+    add(
+        "--threads",
+        type=int,
+        default=0,
+        help="threads per cell; default: OMP_NUM_THREADS, otherwise the cores divided by --jobs",
+    )
+    add("--report_only", action="store_true", help="only write the tables and the plot of what is done")
+    return parser
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Check what argparse does not."""
+    if options.num_labelled and options.label_fractions:
+        raise UserError("--label_fractions: found with --num_labelled; expected one of them")
+    fractions = options.label_fractions
+    if any(not 0 < value <= 1 for value in fractions) or len(set(fractions)) < len(fractions):
+        raise UserError(f"--label_fractions: found {fractions}, expected different numbers above 0, up to 1")
+    options.num_labelled = options.num_labelled or [4]
+    options.seeds = options.seeds if options.seeds is not None else [0] if options.folds else [0, 1, 2]
+    for name, low in (("num_labelled", 1), ("seeds", 0)):
+        values = getattr(options, name)
+        if min(values) < low or len(set(values)) < len(values):
+            raise UserError(f"--{name}: found {values}, expected different integers from {low}")
+    if options.folds and (options.monte_carlo or options.folds < 2):
+        found = f"{options.folds}{' with --monte_carlo' * options.monte_carlo}"
+        raise UserError(f"--folds: found {found}, expected 2 or more, or --monte_carlo instead")
+    for name, low in (("jobs", 1), ("threads", 0), ("validate_every", 0)):
+        if getattr(options, name) < low:
+            raise UserError(f"--{name}: found {getattr(options, name)}, expected {low} or more")

@@ -1,0 +1,125 @@
+"""Cross-validations and fractions of the labels: who is held out, how many are labelled, what is refused."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pretext3d.__main__ import main
+from pretext3d.commands.compare import compare
+from pretext3d.commands.compare.folder import fold_table, folds_of
+from pretext3d.data.splits import split_cases
+from pretext3d.data.subjects import set_subjects
+from pretext3d.errors import UserError
+
+CASES = [
+    {"id": f"p{p}{side}", "name": f"p{p}{side}", "subject": f"p{p}", "class": p % 2, "source": "/eyes"}
+    for p in range(6)
+    for side in ("left", "right")
+]
+
+
+def test_folds_are_the_ones_that_their_file_gives(tmp_path: Path) -> None:
+    """The file, by the key `subjects`, holds out in a run what the comparison measures."""
+    folds = folds_of({"train": CASES[:8], "val": CASES[8:], "test": []}, 3, seed=0)
+    held = [{case["subject"] for case in found["val"]} for found in folds.values()]
+    assert sorted(subject for each in held for subject in each) == [f"p{p}" for p in range(6)]
+    for found in folds.values():  # one subject of each class, with both eyes
+        assert [case["class"] for case in found["val"]].count(0) == 2
+        assert len(found["train"]) == 8
+    (tmp_path / "folds.csv").write_text(fold_table(folds))
+    listed = set_subjects(
+        [{k: v for k, v in case.items() if k != "subject"} for case in CASES], str(tmp_path / "folds.csv")
+    )
+    for k, found in folds.items():
+        split = split_cases(listed, fold=k)
+        assert [case["id"] for case in split.val] == [case["id"] for case in found["val"]]
+        assert [case["id"] for case in split.train] == [case["id"] for case in found["train"]]
+
+
+def test_the_file_lists_volumes_once() -> None:
+    slices = [{**CASES[n], "id": f"v{n}/slice{s}", "volume": f"v{n}"} for n in (0, 2) for s in (1, 2)]
+    text = fold_table({0: {"val": slices[:2]}, 1: {"val": slices[2:]}})
+    assert text == "id,subject,fold\nv0,p0,0\nv2,p1,1\n"
+
+
+def test_fractions_are_numbers_of_subjects() -> None:
+    assert compare.numbers_of([0.05, 0.1, 0.29, 1.0], 100) == {5: 0.05, 10: 0.1, 29: 0.29, 100: 1.0}
+    assert compare.numbers_of([0.01], 8) == {1: 0.01}
+    with pytest.raises(UserError, match=r"--label_fractions: found 0\.05 and 0\.1, both 1 of 8 subjects"):
+        compare.numbers_of([0.05, 0.1], 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--label_fractions 0.5 --num_labelled 4", "--label_fractions: found with --num_labelled"),
+        (
+            "--label_fractions 0",
+            "--label_fractions: found .0.0., expected different numbers above 0, up to 1",
+        ),
+        ("--label_fractions 0.5 0.5", "--label_fractions: found .0.5, 0.5., expected different numbers"),
+        ("--folds 1", "--folds: found 1, expected 2 or more"),
+        ("--folds 3 --monte_carlo", "--folds: found 3 with --monte_carlo, expected"),
+        ("--folds 3 --fold 1", "--fold: found with --folds, which sets it"),
+        ("--validate_every -1", "--validate_every: found -1, expected 0 or more"),
+        ("--task classification --decoder duc", "no such key in finetune_classification.yaml"),
+        ("--set flat spatial_dims 2", "--set: found the arm flat, expected one of scratch"),
+        ("--set scratch max_epochs 2", "--set scratch max_epochs: all arms have the same data"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *words.split(), "--output_dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert re.search(message, error)
+
+
+@pytest.mark.slow
+def test_a_cross_validation_of_graded_pictures(tmp_path: Path) -> None:
+    """Six subjects of three grades, the brighter the higher: two folds, one arm, curves; then a report."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    with (tmp_path / "classes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "class", "subject"])
+        for p in range(6):
+            for side in ("left", "right"):
+                pixels = generator.integers(0, 40, (40, 40)) + 80 * (p % 3)
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / f"p{p}_{side}.png")
+                writer.writerow([f"p{p}_{side}", p % 3, f"p{p}"])
+    words = ["--task=classification", "--spatial_dims=2", "--dataset_dir", str(tmp_path / "images")]
+    words += ["--class_file", str(tmp_path / "classes.csv"), "--subjects", str(tmp_path / "classes.csv")]
+    words += [
+        "--profile=laptop",
+        "--max_epochs=2",
+        "--steps_per_epoch=2",
+        "--roi_size=[32,32]",
+        "--num_workers=0",
+    ]
+    words += ["--batch_size=4", "--folds=2", "--label_fractions", "1.0", "--validate_every=1", "--threads=1"]
+    tool = [sys.executable, "-m", "pretext3d", "compare", "--output_dir", str(tmp_path / "out")]
+    first = subprocess.run([*tool, *words], capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stdout + first.stderr
+    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert len(results) == 12  # each picture is held out once
+    assert sorted(results["case"].unique()) == sorted(results["case"])
+    assert (results.groupby("subject")["fold"].nunique() == 1).all()
+    assert set(results.groupby("fold")["class"].nunique()) == {3}
+    assert "quadratic_weighted_kappa" in results
+    summary = (tmp_path / "out" / "summary.md").read_text()
+    assert "| labelled | arm | fold 0 | fold 1 | balanced accuracy | 95 % |" in summary
+    assert "weighted kappa" in summary
+    assert "## Speed of convergence" in summary
+    assert len(pd.read_csv(tmp_path / "out" / "convergence.csv")) == 4
+    for name in ("label_efficiency.png", "convergence.png"):
+        assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
+    assert main(["compare", *tool[-2:], *words]) == 0  # all is done already
