@@ -179,13 +179,13 @@ class RandViewsd(Randomizable, Transform):
         rotate_prob: float = 1.0,
         rotate_range: float = 180.0,
         zoom_prob: float = 1.0,
-        zoom_range: Any = (0.8, 1.25),
+        zoom_range: Any = (0.7, 1.4),
         shift_prob: float = 1.0,
         shift_range: float = 0.1,
         brightness_prob: float = 1.0,
-        brightness_range: float = 0.2,
+        brightness_range: float = 0.3,
         contrast_prob: float = 1.0,
-        contrast_range: Any = (0.7, 1.4),
+        contrast_range: Any = (0.5, 2.0),
         per_channel: bool = False,
     ) -> None:
         if anchor not in ANCHORS:
