@@ -38,6 +38,7 @@ def test_the_encoder_alone_is_transferred(trained: Path, tmp_path: Path) -> None
 
 def test_n_p_and_distance_are_keys(tmp_path: Path) -> None:
     keys = {**TINY, "max_epochs": 1, "grid": 2, "num_permutations": 50, "min_distance": 7, "jitter": 0}
+    keys["patch_normalisation"] = True
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     network = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["network"]
     assert network["permutations"].shape == (50, 8)
@@ -49,6 +50,9 @@ def test_n_p_and_distance_are_keys(tmp_path: Path) -> None:
         ({"grid": 0}, ["grid", "0"]),
         ({"grid": 4}, ["grid", "[4, 4, 4]", "need [80, 80, 80] voxels", "body_size of"]),
         ({"gap": 20}, ["grid", "gap [20, 20, 20]", "body_size of"]),
+        ({"grid": 2, "spatial_dims": 2}, ["num_permutations", "100", "1 to 24", "4 cells"]),
+        ({"num_permutations": 1}, ["num_permutations", "found 1", "2 or more"]),
+        ({"puzzles": 101}, ["puzzles", "101", "1 to 100"]),
         ({"grid": 2, "num_permutations": 40321}, ["num_permutations", "40321", "8 cells"]),
         ({"min_distance": 27}, ["min_distance", "27", "only 26 apart"]),
         ({"jitter": 9}, ["jitter", "[9, 9, 9]", "gap"]),
