@@ -174,6 +174,26 @@ def test_every_key_of_the_readme_is_in_the_configurations(bundle: Path) -> None:
         assert all(key in config_keys(bundle / "configs" / f"{name}.yaml") for name in names)
 
 
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("name", ["finetune", "finetune_classification"])
+def test_every_key_of_fine_tuning_has_an_effect(bundle: Path, name: str) -> None:
+    """A key of the README that no component refers to would be accepted and do nothing."""
+    text = (bundle / "configs" / f"{name}.yaml").read_text()
+    documented = readme_keys("In `finetune.yaml` also") | {"ordered_classes", "class_file"}
+    keys = documented & config_keys(bundle / "configs" / f"{name}.yaml")
+    assert {key for key in keys if not re.search(rf"@{key}\b", text)} == set()
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_bundles_require_what_their_template_does(bundle: Path) -> None:
+    template = ROOT / "tools" / "bundles" / "template"
+    needs = [
+        json.loads((folder / "configs" / "metadata.json").read_text())["required_packages_version"]
+        for folder in (template, bundle)
+    ]
+    assert needs[0].keys() <= needs[1].keys()
+
+
 def test_readme_names_the_encoders_and_bundles_that_exist() -> None:
     row = next(line for line in README.splitlines() if line.startswith("| `encoder`"))
     assert set(re.findall(r"`(\w+)`", row)) - {"encoder"} == set(ENCODERS)
