@@ -9,7 +9,6 @@ from pretext3d.errors import UserError
 from pretext3d.methods.exemplar.views import (
     RandViewsd,
     Views,
-    adjust,
     apply_views,
     resample,
     rotations,
@@ -134,13 +133,6 @@ def test_a_batch_gives_what_each_of_its_images_gives():
     for n in range(3):
         alone = apply_views(images[n : n + 1], Views(*(part[n : n + 1] for part in views)))
         torch.testing.assert_close(whole[n : n + 1], alone)
-
-
-def test_contrast_and_brightness_by_hand():
-    """Channel 0: mean 2, deviations -1, 1 doubled, plus 3: 3, 7. Channel 1: mean 5, halved, minus 1."""
-    images = torch.tensor([[[[1.0, 3.0]], [[4.0, 6.0]]]])
-    got = adjust(images, torch.tensor([[2.0, 0.5]]), torch.tensor([[3.0, -1.0]]))
-    torch.testing.assert_close(got, torch.tensor([[[[3.0, 7.0]], [[3.5, 4.5]]]]))
 
 
 # --------------------------------------------------------------------------------------------- the transform

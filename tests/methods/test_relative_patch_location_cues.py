@@ -1,26 +1,14 @@
-"""Cues of intensity and colour, removed: values worked out by hand."""
+"""Cues of colour, removed: values worked out by hand."""
 
 import pytest
 import torch
 from pretext3d.errors import UserError
 from pretext3d.methods.relative_patch_location.cues import (
-    change_intensities,
     check_colour,
     drop_colours,
     grey,
     project_colours,
 )
-
-
-def test_contrast_is_about_the_mean_of_each_channel_of_each_patch() -> None:
-    """Patch 0: (1, 3), mean 2, factor 2, shift 1 -> 2 - 2 + 1 = 1 and 2 + 2 + 1 = 5; its second stays.
-
-    Patch 1: (0, 8), mean 4, factor 0, shift 0 -> 4, 4; (2, 4) with shift -1.
-    """
-    patches = torch.tensor([[[[1.0, 3.0]], [[5.0, 6.0]]], [[[0.0, 8.0]], [[2.0, 4.0]]]])
-    factors, shifts = torch.tensor([[2.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, -1.0]])
-    got = change_intensities(patches, factors, shifts)
-    assert got.flatten().tolist() == [1, 5, 5, 6, 4, 4, 1, 3]
 
 
 def test_grey_keeps_the_number_of_channels() -> None:

@@ -18,9 +18,10 @@ from pretext3d.checking import WORDS, is_number, number
 from pretext3d.data.subjects import case_code, subject_code
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
+from pretext3d.ops.intensities import adjust
 from pretext3d.ops.rotations import check_flip_axes
 
-__all__ = ["RandViewsd", "Views", "adjust", "apply_views", "resample", "rotations", "sampling_matrices"]
+__all__ = ["RandViewsd", "Views", "apply_views", "resample", "rotations", "sampling_matrices"]
 
 ANCHORS = ("image", "view")
 
@@ -115,21 +116,6 @@ def resample(
     theta = torch.cat([linear.flip(1, 2), offset.flip(1)], dim=2)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def adjust(
-    images: Float[Tensor, "n c *space"], contrast: Float[Tensor, "n c"], brightness: Float[Tensor, "n c"]
-) -> Float[Tensor, "n c *space"]:
-    """(x - mean) * contrast + mean + brightness, with the mean of each channel of each image; not clipped.
-
-    Examples:
-        >>> adjust(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[2.0]]), torch.tensor([[0.25]])).tolist()
-        [[[-0.25, 1.75]]]
-    """
-    space = tuple(range(2, images.ndim))
-    shape = (*images.shape[:2], *(1,) * len(space))
-    mean = images.mean(space, keepdim=True)
-    return (images - mean) * contrast.to(images).reshape(shape) + mean + brightness.to(images).reshape(shape)
 
 
 def apply_views(images: Float[Tensor, "n c *space"], views: Views) -> Float[Tensor, "n c *space"]:

@@ -2,8 +2,8 @@
 
 Doersch C, Gupta A, Efros AA. Unsupervised Visual Representation Learning by Context Prediction. ICCV 2015
 (section 3.1): chromatic aberration shifts the colours of a photograph towards or away from its centre. Their
-two remedies are `project_colours` and `drop_colours`. `grey` and `change_intensities` are ours: a bias field
-or a vignette makes neighbours equally bright.
+two remedies are `project_colours` and `drop_colours`. Ours are `grey`, and `adjust` in
+`pretext3d.ops.intensities`: a bias field or a vignette makes neighbours equally bright.
 
 Pure functions on patches (n, c, *size), on the device of the tensor.
 """
@@ -11,7 +11,7 @@ Pure functions on patches (n, c, *size), on the device of the tensor.
 from pretext3d.annotations import Float, Int, Shaped, Tensor
 from pretext3d.errors import UserError
 
-__all__ = ["COLOURS", "change_intensities", "check_colour", "drop_colours", "grey", "project_colours"]
+__all__ = ["COLOURS", "check_colour", "drop_colours", "grey", "project_colours"]
 
 COLOURS = ("keep", "grey", "project", "drop")
 GREEN_MAGENTA = (-1.0, 2.0, -1.0)  # axis of the colours that lenses separate most
@@ -41,30 +41,6 @@ def check_colour(colour: str, channels: int) -> None:
             f"patch_colour: found 'project' with images of {channels} channels, expected keep, grey or drop "
             "(only red, green and blue have a green-magenta axis)"
         )
-
-
-def change_intensities(
-    patches: Float[Tensor, "n c *size"], factors: Float[Tensor, "n c"], shifts: Float[Tensor, "n c"]
-) -> Float[Tensor, "n c *size"]:
-    """Contrast and brightness: mean + factor * (x - mean) + shift, for each channel of each patch.
-
-    The mean is that of the channel over the patch.
-
-    Args:
-        patches: Patches; values may leave their range.
-        factors: Contrast, 1 = unchanged.
-        shifts: Brightness, in the patches' unit, 0 = unchanged.
-
-    Examples:
-        >>> import torch
-        >>> patch = torch.tensor([[[1.0, 3.0]]])
-        >>> change_intensities(patch, torch.tensor([[0.5]]), torch.tensor([[1.0]])).tolist()
-        [[[2.5, 3.5]]]
-    """
-    ones = [1] * (patches.ndim - 2)
-    mean = patches.flatten(2).mean(2).reshape(*factors.shape, *ones)
-    factors, shifts = (value.reshape(*value.shape, *ones) for value in (factors, shifts))
-    return mean + factors * (patches - mean) + shifts
 
 
 def grey(patches: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:

@@ -32,7 +32,6 @@ from pretext3d.checking import integer, number, per_axis
 from pretext3d.errors import UserError
 from pretext3d.methods.relative_patch_location.cues import (
     COLOURS,
-    change_intensities,
     check_colour,
     drop_colours,
     grey,
@@ -41,6 +40,7 @@ from pretext3d.methods.relative_patch_location.cues import (
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.ops.grids import extract_cubes
+from pretext3d.ops.intensities import adjust
 from pretext3d.training.metrics import SampleMean
 from pretext3d.transforms.grids import RandGrid
 
@@ -162,7 +162,7 @@ class RandRelativePatchesd(RandGrid, Transform):
         """The patches with the drawn changes of intensity, then of colour."""
         if self.brightness or self.contrast:
             factors, shifts = (torch.from_numpy(value).to(patches) for value in (self.factors, self.shifts))
-            patches = change_intensities(patches, factors, shifts)
+            patches = adjust(patches, factors, shifts)
         if self.colour == "grey":
             return grey(patches)
         if self.colour == "project":

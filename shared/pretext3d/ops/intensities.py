@@ -1,0 +1,26 @@
+"""Changes of intensity, batched, on the device of the tensor."""
+
+from pretext3d.annotations import Float, Tensor
+
+__all__ = ["adjust"]
+
+
+def adjust(
+    images: Float[Tensor, "n c *space"], contrast: Float[Tensor, "n c"], brightness: Float[Tensor, "n c"]
+) -> Float[Tensor, "n c *space"]:
+    """(x - mean) * contrast + mean + brightness, with the mean of each channel of each image; not clipped.
+
+    Args:
+        images: Volumes or images, or patches of them.
+        contrast: Factor of each channel, 1 = unchanged.
+        brightness: What is added to each channel, in the images' unit, 0 = unchanged.
+
+    Examples:
+        >>> import torch
+        >>> adjust(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[2.0]]), torch.tensor([[0.25]])).tolist()
+        [[[-0.25, 1.75]]]
+    """
+    space = tuple(range(2, images.ndim))
+    shape = (*images.shape[:2], *(1,) * len(space))
+    mean = images.mean(space, keepdim=True)
+    return (images - mean) * contrast.to(images).reshape(shape) + mean + brightness.to(images).reshape(shape)
