@@ -309,6 +309,26 @@ def test_configurations_can_be_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for name in ("train", "finetune", "finetune_classification", "inference")
+        for path in [
+            *sorted(ROOT.glob(f"bundles/*/configs/{name}.yaml")),
+            TEMPLATE / "configs" / f"{name}.yaml",
+        ]
+    ],
+    ids=lambda p: p.relative_to(ROOT).as_posix(),
+)
+def test_every_key_has_an_effect(path: Path) -> None:
+    """A key that nothing in its file refers to is read by name, by MONAI or our code, or does nothing."""
+    text = path.read_text()
+    unused = {key for key in yaml.safe_load(text) if not re.search(rf"@{key}\b", text)}
+    by_monai = {"initialize", "run", "finalize"}
+    assert unused - by_monai <= {"bundle_root", "seed", "class_names"}
+
+
+@pytest.mark.parametrize(
     "path", sorted(ROOT.glob("bundles/*/configs/*.yaml")), ids=lambda p: p.relative_to(ROOT).as_posix()
 )
 def test_overrides_are_checked_before_a_run_begins(path: Path) -> None:
