@@ -36,7 +36,7 @@ __all__ = [
 FOLDER_KEYS = frozenset(
     {
         "bundle_root", "cache_dir", "ckpt_dir", "class_file", "datalist", "dataset_dir", "output_dir",
-        "pretrained", "subjects",
+        "pretrained", "probe::class_file", "subjects",
     }
 )  # fmt: skip
 # Keys whose value is text; the last three are those of MONAI's experiment tracking.

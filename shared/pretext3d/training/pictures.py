@@ -24,7 +24,7 @@ from pretext3d.errors import UserError
 from pretext3d.files import write_whole
 from pretext3d.training.checkpoint_io import unwrap
 
-__all__ = ["Pictures", "file_name", "predict", "render", "write_png"]
+__all__ = ["Pictures", "evaluating", "file_name", "predict", "render", "untouched_generators", "write_png"]
 
 logger = logging.getLogger(__name__)
 
@@ -141,16 +141,22 @@ def predict(
     A wrapper for several processes is bypassed: one process must not wait for the others here.
     """
     network = unwrap(network)
-    modes = {module: module.training for module in network.modules()}
     batch = torch.stack([torch.as_tensor(sample[image_key]) for sample in samples]).to(device)
+    with evaluating(network), torch.no_grad():
+        output = inferer(batch, network)
+    return [element(output, index) for index in range(len(samples))]
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network is in evaluation mode within the block; each module's mode is restored after it."""
+    modes = {module: module.training for module in network.modules()}
     try:
         network.eval()
-        with torch.no_grad():
-            output = inferer(batch, network)
+        yield
     finally:
         for module, training in modes.items():
             module.training = training
-    return [element(output, index) for index in range(len(samples))]
 
 
 def element(output: Any, index: int) -> Any:

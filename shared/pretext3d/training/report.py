@@ -16,6 +16,7 @@ from pretext3d.training.collapse import CollapseWarning
 from pretext3d.training.history import History
 from pretext3d.training.length import RunLength
 from pretext3d.training.pictures import Pictures
+from pretext3d.training.probe import Probe
 from pretext3d.training.tracking import MLflowDetails
 from pretext3d.training.workflow import built, setting
 
@@ -47,7 +48,8 @@ class RunReport:
     """Handler of a trainer: progress bar, metrics.csv, pictures, and the parameters of an MLflow run.
 
     List it last: metrics.csv includes the validation's metrics. See `History`, `Pictures`, `MLflowDetails`;
-    `ValidationReport` for what it logs at the start, and `CollapseWarning`.
+    `ValidationReport` for what it logs at the start, `CollapseWarning`, and `Probe`, whose settings are the
+    key `probe` of the running configuration.
 
     Args:
         output_dir: Folder of the run.
@@ -72,6 +74,7 @@ class RunReport:
         parameters = {key: setting(key) for key in PARAMETERS} | {"record": record}
         self.handlers: list[Any] = [
             ValidationReport(evaluator, measured="num_classes" in record),
+            Probe(setting("probe"), evaluator),
             Progress(title),
             History(str(Path(output_dir) / "metrics.csv"), optimizer, evaluator),
             CollapseWarning(evaluator),

@@ -27,6 +27,7 @@ from pretext3d.training.checkpointer import epoch_files, refuse_earlier_run
 from pretext3d.training.length import check_length
 from pretext3d.training.overrides import command_line
 from pretext3d.training.precision import check_precision
+from pretext3d.training.probe import check_probe
 from pretext3d.training.processes import leave
 from pretext3d.training.recipes import check_recipe
 from pretext3d.training.run_folder import close_folder, open_folder
@@ -134,6 +135,7 @@ def begin(
     for key, value in (_settings(RATES, rates) if training else {}).items():
         number(key, value, low=0, low_open=True)
     if training:
+        check_probe(setting("probe"))
         check_recipe({key.split("#")[-1]: value for key, value in _settings(RECIPE, None).items()})
     check_precision(setting("precision", "auto"))
     _check_device(device)
