@@ -162,12 +162,13 @@ def test_every_key_of_the_readme_is_in_the_configurations(bundle: Path) -> None:
     assert general | finetuning <= config_keys(bundle / "configs" / "finetune.yaml")
     assert readme_keys("In some files only") == {
         "pictures",
+        "probe",
         "class_file",
         "ordered_classes",
         "weights",
         "tracking",
     }
-    files = {"pictures": ("train",), "class_file": ("finetune_classification",)}
+    files = {"pictures": ("train",), "probe": ("train",), "class_file": ("finetune_classification",)}
     files["ordered_classes"] = ("finetune_classification", "evaluate_classification")
     files["weights"] = ("evaluate", "evaluate_classification", "inference")
     for key, names in files.items():

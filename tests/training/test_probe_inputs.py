@@ -128,7 +128,7 @@ def test_maps_of_cases_one_after_the_other(tmp_path):
     groups = [[0], [1, 2], [2]]
     found = []
     for batch_size in (1, 3, 100):
-        encoder = FrozenEncoder(backbone, inferer, "cpu", batch_size=batch_size)
+        encoder = FrozenEncoder(backbone, inferer, "cpu", batch_size=batch_size, max_windows=27)
         found.append(list(encoder.maps(data, groups)))
         assert [len(one) for one in found[-1]] == [8, 16, 8]
         for one, other in zip(found[0], found[-1], strict=True):

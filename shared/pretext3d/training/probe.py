@@ -45,7 +45,7 @@ class Settings(NamedTuple):
     neighbours: int = 5
     level: int = -1
     max_cases: int = 40
-    max_windows: int = 27
+    max_windows: int = 8
 
 
 def check_probe(probe: Any) -> Settings | None:

@@ -114,7 +114,7 @@ class FrozenEncoder:
         device: torch.device | str,
         level: int = -1,
         batch_size: int = 8,
-        max_windows: int = 27,
+        max_windows: int = 8,
     ) -> None:
         count = len(backbone.feature_channels)
         if not -count <= level < count:
