@@ -81,7 +81,7 @@ def run(tmp_path, monkeypatch):
     """Runs a training of two cases to train on and four held out, or the given ones."""
 
     def train(name, train, val, settings=EVERY_2, epochs=4, dims=3, **options):
-        monkeypatch.setattr(report, "setting", {"probe": settings}.get)
+        monkeypatch.setattr(report, "setting", lambda key, default=None: default)
         torch.manual_seed(0)
         steps = [
             LoadCased("image", spatial_dims=dims),
@@ -107,7 +107,7 @@ def run(tmp_path, monkeypatch):
                 str(folder / "checkpoints"), network, optimizer, RECORD, evaluator=evaluator, **options
             ),
             ValidationHandler(1, evaluator),
-            report.RunReport(str(folder), optimizer, RECORD, evaluator),
+            report.RunReport(str(folder), optimizer, RECORD, evaluator, probe=settings),
         ]
         loader = DataLoader(data[0], 2, sampler=EpochSampler(data[0], 6))
         trainer = SupervisedTrainer(

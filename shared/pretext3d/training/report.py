@@ -48,8 +48,7 @@ class RunReport:
     """Handler of a trainer: progress bar, metrics.csv, pictures, and the parameters of an MLflow run.
 
     List it last: metrics.csv includes the validation's metrics. See `History`, `Pictures`, `MLflowDetails`;
-    `ValidationReport` for what it logs at the start, `CollapseWarning`, and `Probe`, whose settings are the
-    key `probe` of the running configuration.
+    `ValidationReport` for what it logs at the start, `CollapseWarning` and `Probe`.
 
     Args:
         output_dir: Folder of the run.
@@ -59,6 +58,7 @@ class RunReport:
         title: Text before the progress bar.
         draw: Figure of the pretext task, see `Pictures`; None = no pictures.
         pictures: Number of cases to draw.
+        probe: Settings of the probe, see `probe.Settings`; None = no probe.
     """
 
     def __init__(
@@ -70,11 +70,12 @@ class RunReport:
         title: str = "training",
         draw: Callable[..., Any] | None = None,
         pictures: int = 0,
+        probe: Mapping[str, Any] | None = None,
     ) -> None:
         parameters = {key: setting(key) for key in PARAMETERS} | {"record": record}
         self.handlers: list[Any] = [
             ValidationReport(evaluator, measured="num_classes" in record),
-            Probe(setting("probe"), evaluator),
+            Probe(probe, evaluator),
             Progress(title),
             History(str(Path(output_dir) / "metrics.csv"), optimizer, evaluator),
             CollapseWarning(evaluator),
