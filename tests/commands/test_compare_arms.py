@@ -53,4 +53,8 @@ def test_an_arm_with_other_cases_is_refused(tmp_path: Path, monkeypatch: pytest.
         UserError, match="--set flat: found 1 cases in val, 1 of them among the 2 of the other"
     ):
         compare.main([*words[1:], "spatial_dims", "2"])
+    folds = ["--folds", "2"]  # of the three volumes, of which the arm has two
+    with pytest.raises(UserError, match="--set flat: found 2 cases in train, val, test, 2 of them"):
+        compare.main([*words[1:], "spatial_dims", "2", *folds])
     assert main([*words, "learning_rate", "0.01"]) == 0
+    assert main([*words, "learning_rate", "0.01", "--output_dir", str(tmp_path / "folds"), *folds]) == 0

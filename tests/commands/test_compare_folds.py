@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from pretext3d.__main__ import main
 from pretext3d.commands.compare import compare
+from pretext3d.commands.compare.cells import Arm, Cell, CellRunner
 from pretext3d.commands.compare.folder import fold_table, folds_of
 from pretext3d.data.splits import split_cases
 from pretext3d.data.subjects import set_subjects
@@ -49,10 +50,25 @@ def test_the_file_lists_volumes_once() -> None:
 
 
 def test_fractions_are_numbers_of_subjects() -> None:
-    assert compare.numbers_of([0.05, 0.1, 0.29, 1.0], 100) == {5: 0.05, 10: 0.1, 29: 0.29, 100: 1.0}
-    assert compare.numbers_of([0.01], 8) == {1: 0.01}
+    assert compare.numbers_of([0.05, 0.1, 0.29, 1.0], [100]) == {5: 0.05, 10: 0.1, 29: 0.29, 100: 1.0}
+    assert compare.numbers_of([0.01], [8]) == {1: 0.01}
     with pytest.raises(UserError, match=r"--label_fractions: found 0\.05 and 0\.1, both 1 of 8 subjects"):
-        compare.numbers_of([0.05, 0.1], 8)
+        compare.numbers_of([0.05, 0.1], [8, 9])
+
+
+def test_the_fraction_1_is_all_subjects_of_each_fold(tmp_path: Path) -> None:
+    """7 subjects in 3 folds train on 4, 5 and 5; half is of the smallest set in each fold."""
+    people = [{"id": f"p{n}", "subject": f"p{n}"} for n in range(7)]
+    folds = folds_of({"train": people, "val": [], "test": []}, 3, seed=0)
+    pools = {fold: len(found["train"]) for fold, found in folds.items()}
+    assert sorted(pools.values()) == [4, 5, 5]
+    runner = CellRunner(tmp_path, tmp_path, {}, {}, {}, pools=pools)
+    numbers = compare.numbers_of([0.5, 1.0], pools.values())
+    assert numbers == {2: 0.5, 5: 1.0}
+    for number, expected in ((2, dict.fromkeys(pools, 2)), (5, pools)):
+        jobs = {fold: runner.job(Cell(Arm("scratch"), number, 0, fold)) for fold in pools}
+        for part in ("finetune", "evaluate"):
+            assert {fold: job[part]["num_labelled"] for fold, job in jobs.items()} == expected
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ class CellRunner:
         replaced: Keys that the evaluation takes from the checkpoint, not from an arm's overrides.
         validate_every: Number of epochs between validations, which choose nothing; 0 = none.
         subjects: Path of the file of the folds, see `subjects.set_subjects`.
+        pools: Number of labelled training subjects of each split, by its fold or seed.
     """
 
     def __init__(
@@ -119,7 +120,9 @@ class CellRunner:
         replaced: Collection[str] = (),
         validate_every: int = 0,
         subjects: str = "",
+        pools: Mapping[int, int] | None = None,
     ) -> None:
+        self.pools = dict(pools or {})
         self.monte_carlo, self.head, self.task = monte_carlo, tuple(head), task
         self.replaced, self.validate_every, self.subjects = frozenset(replaced), validate_every, subjects
         self.cells_dir, self.configs = cells_dir, configs
@@ -148,6 +151,10 @@ class CellRunner:
             return False
         return bool(cell.needs) or (cell.arm.head != () and cell.arm.head == self.head)
 
+    def labelled(self, cell: Cell) -> int:
+        """The number of labelled subjects of a cell, at most those that its split has."""
+        return min(cell.num_labelled, self.pools.get(cell.split, cell.num_labelled))
+
     def is_done(self, cell: Cell) -> bool:
         """Whether the cell is done; refuses one that was done, or started, with other settings."""
         folder = self.cells_dir / cell.name
@@ -170,7 +177,7 @@ class CellRunner:
             else cell.arm.pretrained
         )
         own: dict[str, Any] = {
-            "num_labelled": cell.num_labelled,
+            "num_labelled": self.labelled(cell),
             "seed": cell.seed,
             "subset_seed": cell.seed,
             "output_dir": str(folder),

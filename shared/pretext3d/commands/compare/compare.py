@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ from pretext3d.files import write_whole
 from pretext3d.messages import printable, say
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.arguments import read_value
+
+PARTS = ("train", "val", "test")  # of the cases
 
 
 def clock(seconds: float) -> str:
@@ -130,22 +132,30 @@ def splits(
     return cases, facts
 
 
-def numbers_of(fractions: Sequence[float], most: int) -> dict[int, float]:
-    """The numbers of labelled subjects that fractions of `most` subjects are.
+def numbers_of(fractions: Sequence[float], pools: Collection[int]) -> dict[int, float]:
+    """The numbers of labelled subjects that fractions are.
+
+    A fraction below 1 is of the smallest training set, rounded down, so that all splits have as many. 1 is
+    all subjects of each split, by the number of the largest one (see `CellRunner.labelled`).
+
+    Args:
+        fractions: Fractions above 0, up to 1.
+        pools: Number of labelled training subjects of each split.
 
     Raises:
         UserError: two fractions that are the same number.
 
     Examples:
-        >>> numbers_of([0.05, 0.25, 1.0], 56)
-        {2: 0.05, 14: 0.25, 56: 1.0}
+        >>> numbers_of([0.05, 0.25, 1.0], [56, 57])
+        {2: 0.05, 14: 0.25, 57: 1.0}
     """
     found: dict[int, float] = {}
+    smallest = min(pools)
     for fraction in fractions:
-        number = max(1, math.floor(most * fraction + 1e-9))
+        number = max(pools) if fraction == 1 else max(1, math.floor(smallest * fraction + 1e-9))
         if number in found:
             raise UserError(
-                f"--label_fractions: found {found[number]:g} and {fraction:g}, both {number} of {most} "
+                f"--label_fractions: found {found[number]:g} and {fraction:g}, both {number} of {smallest} "
                 "subjects; expected fractions that differ"
             )
         found[number] = fraction
@@ -153,9 +163,18 @@ def numbers_of(fractions: Sequence[float], most: int) -> dict[int, float]:
 
 
 def check_same_cases(
-    arms: Arms, configs: Path, given: Mapping[str, Any], task: Task, cases: Mapping[str, Any]
+    arms: Arms,
+    configs: Path,
+    given: Mapping[str, Any],
+    task: Task,
+    cases: Mapping[str, Any],
+    folds: bool = False,
 ) -> None:
-    """Refuse an arm whose own keys, as those of slices, give it other cases than the others have."""
+    """Refuse an arm whose own keys, as those of slices, give it other cases than the others have.
+
+    With `folds`, which are assigned afterwards, the cases of all parts together are compared.
+    """
+    parts = {", ".join(PARTS): PARTS} if folds else {part: (part,) for part in PARTS}
     keys = {"spatial_dims", "slices", "frames", "modalities", "channels", "pixdim", "roi_size"}
     for name, own in arms.overrides.items():
         if not keys & {top_key(key) for key in own}:
@@ -165,12 +184,12 @@ def check_same_cases(
             found = resolved(files, {**given, "encoder": "", **own, "num_labelled": 0}, ["cases"])["cases"]
         except UserError as error:
             raise UserError(f"--set {name}: {error}") from error
-        for part in ("train", "val", "test"):
-            there, here = volumes(cases[part]), volumes(found[part])
+        for title, names in parts.items():
+            there, here = (volumes([case for part in names for case in of[part]]) for of in (cases, found))
             if there != here:
                 raise UserError(
-                    f"--set {name}: found {len(here)} cases in {part}, {len(set(there) & set(here))} of them "
-                    f"among the {len(there)} of the other arms; expected the same cases"
+                    f"--set {name}: found {len(here)} cases in {title}, {len(set(there) & set(here))} of "
+                    f"them among the {len(there)} of the other arms; expected the same cases"
                 )
 
 
@@ -205,20 +224,21 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     cases, facts = splits(options, configs, given, task)
     settings, decoder = facts.pop("settings"), facts.pop("decoder", "")
     measured = {split: evaluation_cases(found) for split, found in cases.items()}
-    most = min(len(by_subject(found["train"])) for found in cases.values())
+    pools = {split: len(by_subject(found["train"])) for split, found in cases.items()}
+    most = min(pools.values())
     held_out = len(volumes(next(iter(measured.values()))))
-    fractions = numbers_of(options.label_fractions, most)
+    fractions = numbers_of(options.label_fractions, pools.values())
     if fractions:
         options.num_labelled = list(fractions)
         arms = arms_for(options.num_labelled)
-    if max(options.num_labelled) > most:
+    elif max(options.num_labelled) > most:
         raise UserError(
             f"--num_labelled: found {max(options.num_labelled)}, expected at most {most}: the labelled "
             f"subjects that train, with {held_out} cases held out"
         )
     first = {**given, **({"split_seed": options.seeds[0]} if options.monte_carlo else {})}
-    if not options.folds:
-        check_same_cases(arms, configs, first, task, cases[options.seeds[0]])
+    of_first = next(iter(cases.values())) if options.folds else cases[options.seeds[0]]
+    check_same_cases(arms, configs, first, task, of_first, folds=bool(options.folds))
     encoder = arms.encoder or settings["encoder"]
     tuning = {**given, "encoder": encoder}
     facts |= {"split_seed": "each cell's seed"} if options.monte_carlo else {}
@@ -259,6 +279,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
             replaced,
             options.validate_every,
             str(output_dir / "folds.csv"),
+            pools,
         )
         cells = [
             Cell(arms.at(name, n, seed, fold), n, seed, fold)

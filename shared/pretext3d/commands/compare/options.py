@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=float,
         default=[],
         metavar="F",
-        help="fractions of the labelled training subjects instead, of the smallest training set",
+        help="fractions of the labelled subjects of the smallest training set instead; 1 = all of each",
     )
     add("--seeds", nargs="+", type=int, metavar="SEED", help="default: 0 1 2; with --folds 0")
     add(
