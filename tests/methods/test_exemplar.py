@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from ignite.engine import Engine
 from pretext3d.errors import UserError
 from pretext3d.methods.exemplar import pretext
 from pretext3d.methods.exemplar.pretext import (
@@ -17,6 +18,7 @@ from pretext3d.methods.exemplar.pretext import (
     validation_metrics,
 )
 from pretext3d.networks.factory import build_backbone
+from pretext3d.training.metrics import ValidationLoss
 
 A, B, C = 11, 22, 33  # subjects
 
@@ -174,20 +176,40 @@ def test_triplets_with_remembered_negatives_by_hand():
     """A batch of one pair, positive at distance 2, and a memory: B at distance 1, A (its own) at 0, an empty
     place. One triplet: 2 - 1 + 1 = 2.
     """
-    memory = EmbeddingMemory(3, 1)
-    memory.add(torch.tensor([[1.0], [0.0]]), torch.tensor([B, A]))
     for mining in ("any", "hardest"):
+        memory = EmbeddingMemory(3, 1)
+        memory.add(torch.tensor([[1.0], [0.0]]), torch.tensor([B, A]))
         loss = ExemplarLoss(mining=mining, memory=memory)
-        with torch.no_grad():
-            assert loss(pairs([[0], [2]]), target(A)).item() == 2
+        assert loss(pairs([[0], [2]]), target(A)).item() == 2
 
 
-def test_training_fills_the_memory_and_validation_does_not():
+@pytest.mark.parametrize("objective", ["triplet", "contrastive"])
+def test_a_validation_neither_reads_nor_fills_the_memory(objective):
+    """The same embeddings have the same validation loss, whatever the training has remembered.
+
+    Measured as in a run: by the metric of the evaluator, whose update is without gradients.
+    """
+    memory = EmbeddingMemory(4, 2)
+    memory.add(PAIRS[:2, 1], torch.tensor([B, C]))
+    before = memory.subjects.tolist()
+
+    def losses(loss):
+        evaluator = Engine(lambda engine, batch: {"pred": PAIRS, "label": target(A, B, C)})
+        ValidationLoss(loss).attach(evaluator, "val_loss")
+        evaluator.run([0])
+        return evaluator.state.metrics["val_loss"], loss(PAIRS, target(A, B, C)).item()
+
+    plain, plain_step = losses(ExemplarLoss(objective))
+    full, full_step = losses(ExemplarLoss(objective, memory=memory))
+    assert full == plain == pytest.approx(plain_step)
+    assert full_step != pytest.approx(plain_step)  # a training step reads it, and has filled it after
+    assert before == [B, C, -1, -1]
+    assert memory.subjects.tolist() == [A, B, C, B]
+
+
+def test_training_fills_the_memory():
     memory = EmbeddingMemory(4, 2)
     loss = ExemplarLoss(memory=memory)
-    with torch.no_grad():
-        loss(PAIRS, target(A, B, C))
-    assert (memory.subjects < 0).all()
     z = PAIRS.clone().requires_grad_()
     first = loss(z, target(A, B, C))
     first.backward()  # after the memory has changed
@@ -275,7 +297,7 @@ def test_impossible_networks(options, message):
         small(**options)
 
 
-# ---------------------------------------------------------------------------------------- cases and measures
+# ------------------------------------------------------------------------------------------ cases, learning
 def cases_of(*subjects):
     return [{"id": f"{name}{n}", "subject": name} for n, name in enumerate(subjects)]
 
@@ -299,51 +321,6 @@ def test_held_out_subjects_come_in_turn(caplog):
     with caplog.at_level(logging.WARNING):
         held_out_cases(cases_of("p", "p"))
     assert "held-out cases are of one subject" in caplog.text
-
-
-def test_validation_metrics_by_hand():
-    """Two batches. Views at 0.9, 5.2, 5.1 and 2.9; anchors of cases 0 to 3 at 0, 2, 5, 9.
-
-    The nearest anchors are those of cases 0, 2, 2 and 1: two of four are their own.
-    """
-    metrics = validation_metrics()
-    batches = pairs([[0], [0.9]], [[2], [5.2]]), pairs([[5], [5.1]], [[9], [2.9]])
-    for n, z in enumerate(batches):
-        label = {"subject_code": torch.tensor([A, A]), "case_code": torch.tensor([2 * n, 2 * n + 1])}
-        for name in ("retrieval_accuracy", "retrieval_chance"):
-            metric = metrics[name]
-            metric.update(metric._output_transform({"pred": z, "label": label}))
-    assert metrics["retrieval_accuracy"].compute() == 0.5
-    assert metrics["retrieval_chance"].compute() == 0.25
-    assert {"feature_std", "effective_rank"} <= set(metrics)
-
-
-def test_retrieval_by_direction():
-    """By L2 distance the view (4, 0.1) is nearest to the anchor (4, 2), by cosine to its own, (1, 0).
-
-    The other one, (8, 4.5), is nearest to its own, (4, 2), by both.
-    """
-    z = pairs([[1, 0], [4, 0.1]], [[4, 2], [8, 4.5]])
-    found = {}
-    for objective in ("triplet", "contrastive"):
-        metric = validation_metrics(objective)["retrieval_accuracy"]
-        metric.update((z, target(A, B)))
-        found[objective] = metric.compute()
-        metric.reset()
-        assert math.isnan(metric.compute())
-    assert found == {"triplet": 0.5, "contrastive": 1.0}
-
-
-def test_several_samples_of_a_case_share_their_anchors():
-    """Three samples of case 0 and one of case 1, all anchors where they are: chance (9 + 1) / 16."""
-    z = pairs([[0], [0.1]], [[0], [0.2]], [[5], [4.9]], [[0], [0.3]])
-    label = {"case_code": torch.tensor([0, 0, 1, 0])}
-    metrics = validation_metrics()
-    found = {}
-    for name in ("retrieval_accuracy", "retrieval_chance"):
-        metrics[name].update((z, label))
-        found[name] = metrics[name].compute()
-    assert found == {"retrieval_accuracy": 1.0, "retrieval_chance": 10 / 16}
 
 
 def test_a_few_images_are_learned():

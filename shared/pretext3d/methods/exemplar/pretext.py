@@ -235,8 +235,10 @@ def contrastive_loss(
 class ExemplarLoss(nn.Module):
     """`triplet_loss` (the paper's) or `contrastive_loss` of a batch; negatives are of other subjects.
 
-    With a memory, negatives are the batch's anchors and those remembered; the anchors of a training step are
-    then added to it. In several processes the batch is each process' own.
+    With a memory, negatives of a training step are the batch's anchors and those remembered, and its anchors
+    are then added. A validation (without gradients, `torch.is_grad_enabled`) neither reads nor fills it: its
+    loss is of its own batches, the same ones in every epoch. In several processes the batch is each process'
+    own.
 
     Args:
         objective: `triplet` or `contrastive`.
@@ -269,8 +271,9 @@ class ExemplarLoss(nn.Module):
         anchors, positives = pred.float().unbind(1)
         subjects = target["subject_code"]
         old, whose = anchors[:0], subjects[:0]
-        if self.memory is not None:  # copies: the memory changes before the gradient is computed
-            old, whose = self.memory.embeddings.clone().to(anchors), self.memory.subjects.clone()
+        memory = self.memory if torch.is_grad_enabled() else None
+        if memory is not None:  # copies: the memory changes before the gradient is computed
+            old, whose = memory.embeddings.clone().to(anchors), memory.subjects.clone()
         if self.objective == "contrastive":
             loss = contrastive_loss(anchors, positives, subjects, self.temperature, old, whose)
         else:
@@ -278,8 +281,8 @@ class ExemplarLoss(nn.Module):
             negative = (subjects[:, None] != owners) & (owners != EMPTY)
             candidates = torch.cat([anchors, old])
             loss = triplet_loss(anchors, positives, candidates, negative, self.margin, self.mining)
-        if self.memory is not None and anchors.requires_grad:
-            self.memory.add(anchors, subjects)
+        if memory is not None:
+            memory.add(anchors, subjects)
         return loss
 
 
