@@ -116,6 +116,7 @@ def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
         ({"views__zoom_range": "[2,1]"}, ["zoom_range", "[2, 1]"]),
         ({"margin": -1}, ["margin", "-1"]),
         ({"temperature": 0}, ["temperature", "0"]),
+        ({"body_size": 40}, ["body_size"]),  # it is roi_size, which the record has
     ],
 )
 def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: list[str]) -> None:

@@ -1,8 +1,11 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from pretext3d.data.subjects import case_code, subject_code
 from pretext3d.errors import UserError
@@ -270,3 +273,18 @@ def test_impossible_views(options, message):
 def test_axes_that_an_image_does_not_have():
     with pytest.raises(UserError, match=r"flip_axes: found \[2\], expected a list of axes out of 0, 1"):
         sample(torch.rand(1, 5, 6), flip_axes=[2])
+
+
+@pytest.mark.parametrize("profile", ["paper", "laptop"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_bundle_resizes_bodies_to_the_size_of_its_record(profile, dims):
+    """`roi_size` alone decides, which the record has: there is no key for another size of the body."""
+    config = Path(__file__).parents[2] / "bundles" / "exemplar" / "configs" / "train.yaml"
+    parser = ConfigParser(yaml.safe_load(config.read_text()))
+    parser.update({"profile": profile, "spatial_dims": dims, "roi_size": 40})
+    steps = parser["train"]["preprocessing"]["transforms"]
+    (place,) = (n for n, step in enumerate(steps) if "ResizeBodyd" in str(step))
+    resize = parser.get_parsed_content(f"train::preprocessing::transforms::{place}")
+    assert list(resize.size) == list(parser.get_parsed_content("crop_size")) == [40] * dims
+    assert parser["backbone"]["roi_size"] == "@crop_size"  # what the record has of it
+    assert "body_size" not in parser.config
