@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pretext3d.checking import closest_hint, integer, is_integer, is_number, number, per_axis
+from pretext3d.checking import closest_hint, integer, is_integer, is_number, number, one_of, per_axis
 from pretext3d.errors import UserError
 
 NO_NUMBERS = [None, True, "1", [1], 1j, math.nan, math.inf, -math.inf, np.float32("nan"), np.bool_(True)]
@@ -125,3 +125,11 @@ def test_numbers_of_an_array_are_one_per_axis() -> None:
     assert per_axis("roi_size", np.int64(8), axes=2) == (8, 8)
     with pytest.raises(UserError, match=r"roi_size: found 8, expected three integers of 1 or more"):
         per_axis("roi_size", 8, single=False)
+
+
+@pytest.mark.parametrize("value", ["max", "", None, ["sum"], {"sum": 1}, 0])
+def test_what_is_none_of_the_words(value: Any) -> None:
+    assert one_of("reduction", "sum", {"sum": 1, "mean": 2}) == "sum"
+    with pytest.raises(UserError) as found:
+        one_of("reduction", value, ("sum", "mean"))
+    assert str(found.value) == f"reduction: found {value!r}, expected one of sum, mean"

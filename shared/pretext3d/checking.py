@@ -9,7 +9,9 @@ from typing import Any, TypeGuard
 
 from pretext3d.errors import UserError
 
-__all__ = ["WORDS", "brief", "closest_hint", "integer", "is_integer", "is_number", "number", "per_axis"]
+__all__ = [
+    "WORDS", "brief", "closest_hint", "integer", "is_integer", "is_number", "number", "one_of", "per_axis",
+]  # fmt: skip
 
 
 WORDS = {2: "two", 3: "three"}  # numbers of axes
@@ -159,6 +161,30 @@ def _interval(low: float, high: float, low_open: bool, high_open: bool) -> str:
     if math.isinf(low):
         return f"a number below {high:g}" if high_open else f"a number of {high:g} or less"
     return f"a number in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+
+
+def one_of(key: str, value: Any, words: Iterable[str]) -> str:
+    """The value, if it is one of the words.
+
+    Args:
+        key: Name of the value in the message.
+        value: What the user gave.
+        words: All valid values.
+
+    Raises:
+        UserError: another value.
+
+    Examples:
+        >>> one_of("reduction", "mean", ("sum", "mean"))
+        'mean'
+        >>> one_of("reduction", "max", ("sum", "mean"))
+        Traceback (most recent call last):
+        pretext3d.errors.UserError: reduction: found 'max', expected one of sum, mean
+    """
+    known = list(words)
+    if not isinstance(value, str) or value not in known:
+        raise UserError(f"{key}: found {value!r}, expected one of {', '.join(known)}")
+    return value
 
 
 def closest_hint(name: object, names: Iterable[str], template: str = "; did you mean {}?") -> str:

@@ -20,6 +20,7 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
+from pretext3d.checking import one_of
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 
@@ -91,8 +92,7 @@ class UNet(Backbone):
             )
         if len(channels) < 2 or not all(isinstance(c, int) and c > 0 for c in channels):
             raise UserError(f"channels: found {list(channels)}, expected two or more integers")
-        if norm not in NORMS:
-            raise UserError(f"norm: found {norm!r}, expected one of {', '.join(NORMS)}")
+        one_of("norm", norm, NORMS)
         if norm == "group" and any(c % 8 for c in channels):
             raise UserError(f"channels: found {list(channels)}, expected multiples of 8 with norm 'group'")
         super().__init__(

@@ -16,8 +16,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.metrics import compute_roc_auc
 
+from pretext3d.checking import one_of
 from pretext3d.data.subjects import person_name, volume_of
-from pretext3d.errors import UserError
 from pretext3d.files import replacing
 from pretext3d.training.processes import gathered
 
@@ -127,8 +127,8 @@ class ClassMetrics:
     def attach(self, engine: Engine, name: str = "") -> None:
         """Register with the evaluator; `name` is that of its key metric, '' where it is another one."""
         known = ["accuracy", "balanced_accuracy", "auc", *([KAPPA] if self.ordered else [])]
-        if name and name not in known:
-            raise UserError(f"key_metric: found {name!r}, expected one of {', '.join(known)}")
+        if name:
+            one_of("key_metric", name, known)
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_cases)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)

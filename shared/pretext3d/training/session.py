@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 import pretext3d
-from pretext3d.checking import integer, number, per_axis
+from pretext3d.checking import integer, number, one_of, per_axis
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import epoch_files, refuse_earlier_run
@@ -172,8 +172,7 @@ def check_profile(profile: str, profiles: Mapping[str, Any]) -> None:
         UserError: unknown profile; names the known ones.
     """
     known = [name for name in profiles if not name.endswith("_2d")]
-    if profile not in known:
-        raise UserError(f"profile: found {profile!r}, expected one of {', '.join(known)}")
+    one_of("profile", profile, known)
 
 
 def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: int = 3) -> dict[str, Any]:

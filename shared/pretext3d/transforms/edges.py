@@ -7,6 +7,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
+from pretext3d.checking import one_of
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_volume_shape
 from pretext3d.ops.edges import MEDIANS, boundary_target
@@ -53,8 +54,7 @@ class BoundaryTargetsd(MapTransform):
             raise UserError(f"gain: found {gain}, expected a number above 0")
         if not offset >= 0:
             raise UserError(f"offset: found {offset}, expected 0 or more")
-        if median not in MEDIANS:
-            raise UserError(f"median: found {median!r}, expected one of {', '.join(MEDIANS)}")
+        one_of("median", median, MEDIANS)
         self.median_size, self.median = int(median_size), median
         self.offset, self.gain = float(offset), float(gain)
 

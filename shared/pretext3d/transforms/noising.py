@@ -27,7 +27,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_tensor
 
 from pretext3d.annotations import Float, Int, Tensor
-from pretext3d.checking import closest_hint, is_number, number
+from pretext3d.checking import closest_hint, is_number, number, one_of
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_volume_shape
 from pretext3d.ops.shuffling import Windows, shuffle_windows
@@ -98,8 +98,7 @@ def noising_settings(preset: str | Mapping[str, Any], **overrides: Any) -> Noisi
     if isinstance(preset, Mapping):
         overrides = {**{name: value for name, value in preset.items() if name != "preset"}, **overrides}
         preset = preset.get("preset", "")
-    if preset not in PRESETS:
-        raise UserError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}")
+    preset = one_of("preset", preset, PRESETS)
     names = [field.name for field in fields(NoisingSettings)]
     for name, value in overrides.items():
         if name not in names:
@@ -111,8 +110,7 @@ def noising_settings(preset: str | Mapping[str, Any], **overrides: Any) -> Noisi
 
 def _checked(name: str, value: Any) -> Any:
     if name == "fill":
-        if value not in FILLS:
-            raise UserError(f"fill: found {value!r}, expected one of {', '.join(FILLS)}")
+        one_of("fill", value, FILLS)
         return value
     if name in ("inpaint_size", "outpaint_margin"):
         pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]

@@ -21,7 +21,7 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
 from pretext3d.annotations import Tensor
-from pretext3d.checking import WORDS
+from pretext3d.checking import WORDS, one_of
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.disk_cache import kept_array
 from pretext3d.errors import UserError
@@ -86,10 +86,8 @@ class Supervoxelsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.output_keys = output_names(self.keys, output_key)
         check_settings(n_segments, compactness)
-        if backend not in BACKENDS:
-            raise UserError(f"slic_backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
-        if spacing not in SPACINGS:
-            raise UserError(f"slic_spacing: found {spacing!r}, expected one of {', '.join(SPACINGS)}")
+        one_of("slic_backend", backend, BACKENDS)
+        one_of("slic_spacing", spacing, SPACINGS)
         # the cache of volumes identifies a transform by its attributes: a change of these recomputes volumes
         self.version = [FORMAT, metadata.version("scikit-image") if backend == "skimage" else ""]
         self.n_segments, self.compactness = int(n_segments), float(compactness)

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Tensor
-from pretext3d.checking import integer
-from pretext3d.errors import UserError
+from pretext3d.checking import integer, one_of
 
 __all__ = ["CONTEXTS", "GruContext", "MaskedConvContext", "build_context", "in_context"]
 
@@ -142,8 +141,7 @@ def build_context(kind: str, features: int, units: int, shape: Sequence[int], ra
     Raises:
         UserError: another kind, or numbers below 1 (the radius below 0).
     """
-    if kind not in CONTEXTS:
-        raise UserError(f"context: found {kind!r}, expected one of {', '.join(CONTEXTS)}")
+    one_of("context", kind, CONTEXTS)
     integer("context_units", units, minimum=1)
     integer("context_radius", radius, minimum=0)
     network = GruContext if kind == "gru" else MaskedConvContext

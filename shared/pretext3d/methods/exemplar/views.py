@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from monai.transforms import Randomizable, Transform
 
 from pretext3d.annotations import Bool, Float, Tensor
-from pretext3d.checking import WORDS, is_number, number
+from pretext3d.checking import WORDS, is_number, number, one_of
 from pretext3d.data.subjects import case_code, subject_code
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
@@ -174,8 +174,7 @@ class RandViewsd(Randomizable, Transform):
         contrast_range: Any = (0.5, 2.0),
         per_channel: bool = False,
     ) -> None:
-        if anchor not in ANCHORS:
-            raise UserError(f"anchor: found {anchor!r}, expected one of {', '.join(ANCHORS)}")
+        one_of("anchor", anchor, ANCHORS)
         if flip_axes is not None:
             check_flip_axes("flip_axes", flip_axes)  # 2D has fewer axes, which the first image shows
         self.image_key, self.anchor, self.flip_axes = image_key, anchor, flip_axes

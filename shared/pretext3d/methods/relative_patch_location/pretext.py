@@ -28,7 +28,7 @@ from monai.transforms import Transform
 from torch import nn
 
 from pretext3d.annotations import Float, Int, Shaped, Tensor
-from pretext3d.checking import integer, number, per_axis
+from pretext3d.checking import integer, number, one_of, per_axis
 from pretext3d.errors import UserError
 from pretext3d.methods.relative_patch_location.cues import (
     COLOURS,
@@ -126,8 +126,7 @@ class RandRelativePatchesd(RandGrid, Transform):
         self.queries = integer("queries", queries, minimum=1, maximum=self.locations)
         self.brightness = number("patch_brightness", brightness, low=0)
         self.contrast = number("patch_contrast", contrast, 0, 1)
-        if colour not in COLOURS:
-            raise UserError(f"patch_colour: found {colour!r}, expected one of {', '.join(COLOURS)}")
+        one_of("patch_colour", colour, COLOURS)
         self.colour = colour
         self.centre = self.cells // 2
         self.location = np.arange(self.queries)

@@ -28,7 +28,7 @@ from monai.transforms import Transform
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
-from pretext3d.checking import integer, number
+from pretext3d.checking import integer, number, one_of
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import PatchFeatures, PermutationHead
@@ -216,8 +216,7 @@ class RubiksCubeNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if orientation not in HEADS:
-            raise UserError(f"orientation: found {orientation!r}, expected one of {', '.join(HEADS)}")
+        one_of("orientation", orientation, HEADS)
         integer("cube_features", features, minimum=0, expected="an integer from 0")
         integer("head_hidden", hidden, minimum=0, expected="an integer from 0")
         count, cells = permutations.shape
@@ -275,10 +274,7 @@ class RubiksCubeLoss(nn.Module):
         self, alpha: float = 0.5, beta: float = 0.5, rotation_reduction: str = "sum", rotate: bool = True
     ) -> None:
         super().__init__()
-        if rotation_reduction not in REDUCTIONS:
-            raise UserError(
-                f"rotation_reduction: found {rotation_reduction!r}, expected one of {', '.join(REDUCTIONS)}"
-            )
+        one_of("rotation_reduction", rotation_reduction, REDUCTIONS)
         beta = beta if rotate else 0.0
         if alpha < 0 or beta < 0 or alpha + beta == 0:
             raise UserError(f"alpha, beta: found {alpha}, {beta}, expected weights of 0 or more, not both 0")

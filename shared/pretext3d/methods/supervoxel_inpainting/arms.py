@@ -23,6 +23,7 @@ from monai.transforms import (
 )
 from torch import nn
 
+from pretext3d.checking import one_of
 from pretext3d.data.loading import (
     LoadCased,
     OnImageGridd,
@@ -30,7 +31,6 @@ from pretext3d.data.loading import (
     ScaleToUnitd,
     SelectChannelsd,
 )
-from pretext3d.errors import UserError
 from pretext3d.training.checkpoint_io import save_checkpoint, unwrap
 from pretext3d.transforms.labels import LabelToClassd
 
@@ -87,9 +87,7 @@ def choose_arm(arm: str, label_fraction: float = 1.0, num_labelled: int = 0) -> 
         >>> choose_arm("noroi-grid", num_labelled=8)["labelled"]
         True
     """
-    if str(arm) not in ARMS:
-        raise UserError(f"arm: found {arm!r}, expected one of {', '.join(ARMS)}")
-    chosen = ARMS[arm]
+    chosen = ARMS[one_of("arm", arm, ARMS)]
     segmenting = chosen.task == "segmentation"
     labelled = chosen.roi or label_fraction != 1 or num_labelled != 0
     files = ["checkpoints/final.pt (initial weights)"]

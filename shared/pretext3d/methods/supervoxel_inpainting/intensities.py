@@ -7,7 +7,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
-from pretext3d.checking import is_number, number
+from pretext3d.checking import is_number, number, one_of
 from pretext3d.errors import UserError
 
 __all__ = ["RandBrightnessGammad"]
@@ -46,8 +46,7 @@ class RandBrightnessGammad(MapTransform, Randomizable):
         jitter: str = "crop",
     ) -> None:
         MapTransform.__init__(self, keys)
-        if jitter not in JITTERS:
-            raise UserError(f"jitter: found {jitter!r}, expected one of {', '.join(JITTERS)}")
+        one_of("jitter", jitter, JITTERS)
         number("augment_prob", prob, 0, 1, expected="a probability from 0 to 1")
         number("brightness", brightness, 0, 1, high_open=True, expected="a number from 0 to below 1")
         limits = list(gamma) if isinstance(gamma, Sequence) and not isinstance(gamma, str) else [gamma]

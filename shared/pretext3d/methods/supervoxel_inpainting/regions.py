@@ -20,7 +20,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Transform
 
 from pretext3d.annotations import Bool, Int, Tensor
-from pretext3d.checking import integer, is_integer, number
+from pretext3d.checking import integer, is_integer, number, one_of
 from pretext3d.errors import UserError
 from pretext3d.transforms.crops import crop_resize
 
@@ -99,8 +99,7 @@ class Regionsd(Transform):
         label_key: str = "label",
         supervoxel_key: str = "supervoxels",
     ) -> None:
-        if regions not in KINDS:
-            raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
+        one_of("regions", regions, KINDS)
         integer("min_region_voxels", min_region_voxels, minimum=1, expected="an integer from 1")
         number(
             "min_region_size",
@@ -208,8 +207,7 @@ class RandHideRegiond(MapTransform, Randomizable):
             raise UserError(
                 f"roi_size: found {list(roi_size)}, expected three sizes in voxels of 1 or more, or two in 2D"
             )
-        if regions not in KINDS:
-            raise UserError(f"regions: found {regions!r}, expected one of {', '.join(KINDS)}")
+        one_of("regions", regions, KINDS)
         self.roi_size = tuple(int(n) for n in roi_size)
         self.regions, self.sides, self.seed = regions, _two_sides(cuboid_sides), int(seed)
         if regions == "cuboids" and self.sides[0] > min(self.roi_size):
