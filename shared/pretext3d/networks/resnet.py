@@ -28,6 +28,7 @@ from pretext3d.annotations import Float, Tensor
 from pretext3d.checking import integer
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
+from pretext3d.ops.tensors import LINEAR
 
 __all__ = ["AdditiveDecoder", "ResNet"]
 
@@ -48,7 +49,7 @@ class AdditiveDecoder(nn.Module):
 
     def __init__(self, feature_channels: tuple[int, ...], width: int, spatial_dims: int) -> None:
         super().__init__()
-        self.mode = "trilinear" if spatial_dims == 3 else "bilinear"
+        self.mode = LINEAR[spatial_dims]
         # no bias: the norm after each addition has one
         self.lateral = nn.ModuleList(
             Conv[Conv.CONV, spatial_dims](channels, width, kernel_size=1, bias=False)

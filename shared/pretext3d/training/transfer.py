@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pretext3d.annotations import Float, Tensor
+from pretext3d.ops.tensors import LINEAR
 
 __all__ = [
     "STATUSES",
@@ -112,8 +113,7 @@ def position_embedding(
 ) -> Float[Tensor, "1 target width"]:
     """Position embeddings of a token grid `old`, resampled linearly along each axis to the grid `new`."""
     grid = embedding.reshape(*old, -1).movedim(-1, 0)[None]
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(old)]
-    resampled = F.interpolate(grid, size=tuple(new), mode=mode, align_corners=False)
+    resampled = F.interpolate(grid, size=tuple(new), mode=LINEAR[len(old)], align_corners=False)
     return resampled[0].movedim(0, -1).reshape(1, math.prod(new), -1)
 
 

@@ -23,10 +23,9 @@ from pretext3d.ops.rotations import (
     reorient,
     rotation_matrix,
 )
+from pretext3d.ops.tensors import LINEAR, plain_tensor
 
 __all__ = ["RandFlipRotate90d", "RandScaleCropd", "ResizeBodyd"]
-
-LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 def crop_resize(
@@ -97,7 +96,7 @@ class ResizeBodyd(MapTransform):
         dims = first.ndim - 1
         if dims != len(self.size):
             raise UserError(f"body_size: found {list(self.size)}, expected {dims} sizes for these volumes")
-        box = self.box(_plain(first))
+        box = self.box(plain_tensor(first))
         for key in keys:
             crop = SpatialCrop(roi_start=box[0], roi_end=box[1])(d[key])
             d[key] = Resize(self.size, mode=LINEAR[dims], anti_aliasing=True)(crop)
@@ -192,9 +191,9 @@ class RandScaleCropd(MapTransform, Randomizable):
         """The case with its crops and their position: `crop_start` and `crop_size`, in voxels."""
         d = dict(data)
         keys = list(self.key_iterator(d))
-        self.randomize(_plain(d[keys[0]]))
+        self.randomize(plain_tensor(d[keys[0]]))
         for key in keys:
-            d[key] = crop_resize(_plain(d[key]), self.start, self.size, self.roi_size)
+            d[key] = crop_resize(plain_tensor(d[key]), self.start, self.size, self.roi_size)
         d["crop_start"] = torch.tensor(self.start, dtype=torch.float32)
         d["crop_size"] = torch.tensor(self.size, dtype=torch.float32)
         return d
@@ -204,11 +203,6 @@ def _window_mean(volume: Tensor, start: Sequence[int], size: Sequence[int]) -> f
     """Mean over the complete window, in which voxels outside the volume count as zero."""
     inside = volume[(slice(None), *(slice(max(0, s), s + e) for s, e in zip(start, size, strict=True)))]
     return float(inside.sum(dtype=torch.float64)) / (volume.shape[0] * float(np.prod(size)))
-
-
-def _plain(volume: Tensor) -> Tensor:
-    """The volume without MONAI's meta data, whose overhead exceeds the cost of the crop."""
-    return volume.as_tensor() if hasattr(volume, "as_tensor") else volume
 
 
 class RandFlipRotate90d(MapTransform, Randomizable):

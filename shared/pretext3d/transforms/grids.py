@@ -11,10 +11,9 @@ from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.checking import number, per_axis
 from pretext3d.errors import UserError
 from pretext3d.ops.grids import block_size, cube_starts
+from pretext3d.ops.tensors import LINEAR, plain_tensor
 
 __all__ = ["RandGrid", "RandPuzzle", "StretchToGridd"]
-
-LINEAR = {2: "bilinear", 3: "trilinear"}
 
 logger = logging.getLogger(__name__)
 
@@ -157,8 +156,7 @@ class RandGrid(Randomizable):
 
     def volume(self, data: Mapping[str, Any]) -> Shaped[Tensor, "c *space"]:
         """The case's volume as a plain tensor."""
-        volume = data[self.image_key]
-        return volume.as_tensor() if hasattr(volume, "as_tensor") else volume
+        return plain_tensor(data[self.image_key])
 
 
 class RandPuzzle(RandGrid):

@@ -11,6 +11,7 @@ from pretext3d.annotations import Tensor
 from pretext3d.data.labels import LabelMap
 from pretext3d.errors import UserError
 from pretext3d.ops.masks import class_masks
+from pretext3d.ops.tensors import plain_tensor
 from pretext3d.transforms.outputs import like
 
 __all__ = ["ClassToLabeld", "InvertToClassd", "LabelToClassd", "MaskClassesd", "MaskLogitsd"]
@@ -109,7 +110,7 @@ class InvertToClassd(MapTransform):
                     f"{key}: found {len(outputs)} outputs, expected {self.labels.channels}, one per "
                     f"{'region' if self.labels.regions else 'class'}"
                 )
-            d[key] = self._classes(plain(outputs), d[self.orig_key])
+            d[key] = self._classes(plain_tensor(outputs), d[self.orig_key])
         return d
 
     def _classes(self, outputs: Tensor, image: MetaTensor) -> Tensor:
@@ -119,7 +120,7 @@ class InvertToClassd(MapTransform):
             one = self.invert({self.orig_key: image, "pred": MetaTensor(outputs[number : number + 1])})[
                 "pred"
             ]
-            values = plain(one)
+            values = plain_tensor(one)
             if best is None:  # the first class, or no region
                 classes = torch.zeros(values.shape, dtype=torch.uint8, device=values.device)
                 best = torch.zeros((), device=values.device) if painted else values
@@ -166,11 +167,6 @@ class MaskClassesd(MapTransform):
         """The case with masks (c, ...), float32."""
         d = dict(data)
         for key in self.key_iterator(d):
-            masks = class_masks(plain(torch.as_tensor(d[key])).long(), self.members, channel=0)
+            masks = class_masks(plain_tensor(torch.as_tensor(d[key])).long(), self.members, channel=0)
             d[key] = like(masks.float(), d[key])
         return d
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """The tensor without meta data."""
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

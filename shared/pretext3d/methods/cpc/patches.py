@@ -17,6 +17,7 @@ from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.checking import integer, number, per_axis
 from pretext3d.errors import UserError
 from pretext3d.ops.grids import cube_starts, extract_cubes
+from pretext3d.ops.tensors import plain_tensor
 
 __all__ = ["PatchGrid", "RandPatchGridd"]
 
@@ -153,8 +154,7 @@ class RandPatchGridd(Randomizable, Transform):
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """The case with its patches."""
         d = dict(data)
-        volume = d[self.image_key]
-        volume = volume.as_tensor() if hasattr(volume, "as_tensor") else volume
+        volume = plain_tensor(d[self.image_key])
         self.randomize(volume)
         patches = self.patches
         starts = cube_starts(self.corner, patches.grid, patches.pitch, (0,) * len(patches.grid), self.offsets)

@@ -20,6 +20,7 @@ from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.ops.intensities import adjust
 from pretext3d.ops.rotations import check_flip_axes
+from pretext3d.ops.tensors import plain_tensor
 
 __all__ = ["RandViewsd", "Views", "apply_views", "resample", "rotations", "sampling_matrices"]
 
@@ -231,8 +232,7 @@ class RandViewsd(Randomizable, Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """The case with its two views, `subject_code` and `case_code`."""
         d = dict(data)
-        image = d[self.image_key]
-        image = (image.as_tensor() if hasattr(image, "as_tensor") else image).float()
+        image = plain_tensor(d[self.image_key]).float()
         if image.ndim - 1 not in WORDS:
             found = list(image.shape)
             raise UserError(f"{self.image_key}: found shape {found}, expected (c, i, j, k), in 2D (c, i, j)")

@@ -29,6 +29,7 @@ from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.ops.rotations import check_equal_edges, rotated_versions, rotation_classes
+from pretext3d.ops.tensors import plain_tensor
 from pretext3d.training.metrics import SampleMean
 
 __all__ = [
@@ -98,8 +99,7 @@ class RandRotationsd(Randomizable, Transform):
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """The case with its versions and their rotations."""
         d = dict(data)
-        image = d[self.image_key]
-        image = image.as_tensor() if hasattr(image, "as_tensor") else image
+        image = plain_tensor(d[self.image_key])
         self.randomize()
         classes = torch.from_numpy(self.classes.astype(np.int64))
         d[self.image_key] = rotated_versions(image[None], classes[None], self.rotations)[0]

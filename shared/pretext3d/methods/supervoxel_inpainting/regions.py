@@ -22,6 +22,7 @@ from monai.transforms import MapTransform, Randomizable, Transform
 from pretext3d.annotations import Bool, Int, Tensor
 from pretext3d.checking import integer, is_integer, number, one_of
 from pretext3d.errors import UserError
+from pretext3d.ops.tensors import plain_tensor
 from pretext3d.transforms.crops import crop_resize
 
 __all__ = ["KINDS", "RandHideRegiond", "Regionsd"]
@@ -234,7 +235,7 @@ class RandHideRegiond(MapTransform, Randomizable):
             region = int(np.random.default_rng([self.seed, count, order]).permutation(count)[place])
             self.low, high = data["region_boxes"][region].tolist()
             box = tuple(slice(a, b) for a, b in zip(self.low, high, strict=True))
-            self.hidden = _plain(data["regions"])[0][box] == region + 1
+            self.hidden = plain_tensor(data["regions"])[0][box] == region + 1
         else:
             longest = [min(self.sides[1], n, size) for n, size in zip(shape, self.roi_size, strict=True)]
             sides = [int(self.R.randint(self.sides[0], n + 1)) for n in longest]
@@ -262,7 +263,7 @@ class RandHideRegiond(MapTransform, Randomizable):
         """The tile, complete and without the region, and where the region is."""
         d = dict(data)
         self.randomize(d)
-        volume = _plain(d[self.keys[0]])
+        volume = plain_tensor(d[self.keys[0]])
         d["clean"] = crop_resize(volume, self.start, self.roi_size, self.roi_size)
         low = [place - start for place, start in zip(self.low, self.start, strict=True)]
         region = crop_resize(self.hidden[None], [-n for n in low], self.roi_size, self.roi_size)
@@ -283,8 +284,3 @@ def _two_sides(sides: Any) -> tuple[int, int]:
             f"cuboid_sides: found {sides!r}, expected the shortest and the longest edge in voxels, as [12,32]"
         )
     return two[0], two[1]
-
-
-def _plain(volume: Tensor) -> Tensor:
-    """The tensor without MONAI's metadata, whose bookkeeping costs more than the crop."""
-    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume
