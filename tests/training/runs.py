@@ -90,6 +90,7 @@ class Run:
         scheduler="onecycle",
         place=0,
         workers=0,
+        interval=1,
         **options,
     ):
         torch.manual_seed(0)
@@ -112,7 +113,10 @@ class Run:
         arguments = {"record": RECORD, "lr_scheduler": lr_scheduler, "evaluator": self.evaluator}
         arguments |= {"negative_key_metric": True, "length": length, **options}
         self.checkpointer = RunCheckpointer(str(folder), self.network, optimizer, **arguments)
-        handlers = [ValidationHandler(1, self.evaluator), LrScheduleHandler(lr_scheduler, False, None, False)]
+        handlers = [
+            ValidationHandler(interval, self.evaluator),
+            LrScheduleHandler(lr_scheduler, False, None, False),
+        ]
         handlers.insert(place, self.checkpointer)
         self.trainer = SupervisedTrainer(
             torch.device("cpu"),

@@ -327,6 +327,25 @@ def test_best_is_the_lowest_error_or_the_highest_score(tmp_path, negative, expec
     assert (best["epoch"], best["best_metric"]) == (expected, [2.0, 1.0, 3.0][expected - 1])
 
 
+@pytest.mark.parametrize(
+    ("negative", "interval", "expected"), [(True, 1, 3), (True, 2, 2), (False, 1, 1), (False, 2, 2)]
+)
+def test_of_equal_errors_the_latest_that_was_measured_is_the_best(tmp_path, negative, interval, expected):
+    """0 after epochs 1 to 3, NaN after 4: as triplets whose margins all hold; of equal scores the first one.
+
+    With a validation after every second epoch, epoch 3 has none: the 0 of epoch 2 does not stand for it.
+    """
+    run = Run(tmp_path, negative_key_metric=negative, interval=interval)
+
+    def fake(engine):
+        engine.state.metrics["error"] = float("nan") if engine.state.epoch == 4 else 0.0
+
+    run.evaluator.add_event_handler(Events.EPOCH_COMPLETED, fake)
+    run()
+    best = load_checkpoint(tmp_path / "best.pt")
+    assert (best["epoch"], best["best_epoch"], best["best_metric"]) == (expected, expected, 0.0)
+
+
 def test_without_a_validation_there_is_no_best(tmp_path):
     Run(tmp_path, evaluator=None, keep=1)()
     assert names(tmp_path) == ["epoch_0004.pt", "final.pt"]

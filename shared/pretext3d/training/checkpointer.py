@@ -64,7 +64,9 @@ class RunCheckpointer:
         scaler: Gradient scaler of mixed precision; None = the trainer's own.
         evaluator: Validation whose metric decides on best.pt; None = no best.pt.
         key_metric: Name of that metric; '' = the evaluator's key metric.
-        negative_key_metric: True where lower is better (an error), False where higher is (Dice).
+        negative_key_metric: True where lower is better (an error), False where higher is (Dice). Of equal
+            errors the latest is the best, since a loss with a margin ends at 0 while the network goes on
+            learning; of equal scores the earliest.
         keep: Number of epoch checkpoints that are kept, the newest ones.
         resume: True = continue from the newest intact checkpoint, from the beginning where there is none;
             False = an error where ckpt_dir already holds a run.
@@ -161,7 +163,7 @@ class RunCheckpointer:
         """Write best.pt where the metric improved, then this epoch's checkpoint, then remove the oldest."""
         state = engine.state
         self.done_epoch = state.epoch
-        value = self._metric()
+        value = self._metric(state.epoch)
         if value is not None and self._improves(value):
             self.best_metric, self.best_epoch = value, state.epoch
             self._write("best.pt", state.epoch)
@@ -187,10 +189,10 @@ class RunCheckpointer:
             content = {"record": self.record, "network": network, "epoch": epoch, **best, **more}
             save_checkpoint(self.ckpt_dir / name, content)
 
-    def _metric(self) -> float | None:
-        """The validation's key metric; None before the first validation, or where it is not finite."""
+    def _metric(self, epoch: int) -> float | None:
+        """The key metric of this epoch's validation; None where there was none, or where it is not finite."""
         metrics = self.evaluator.state.metrics if self.evaluator is not None else {}
-        if not metrics:
+        if not metrics or self.evaluator.state.epoch != epoch:  # else the one before is still there
             return None
         if self.key_metric not in metrics:
             known = ", ".join(sorted(metrics))
@@ -201,7 +203,7 @@ class RunCheckpointer:
     def _improves(self, value: float) -> bool:
         if self.best_metric is None:
             return True
-        return value < self.best_metric if self.negative_key_metric else value > self.best_metric
+        return value <= self.best_metric if self.negative_key_metric else value > self.best_metric
 
     def _resume(self, engine: Engine, epochs: list[Path]) -> None:
         path, content = newest = newest_good(epochs)

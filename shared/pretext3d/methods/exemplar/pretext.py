@@ -81,7 +81,7 @@ def held_out_cases(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     if cases and len(by_subject(cases)) < 2:
         logger.warning(
             "val_fraction: the held-out cases are of one subject, expected two or more: without negatives "
-            "the validation loss is 0 and cannot choose best.pt"
+            "the validation loss is 0, and best.pt is the last epoch"
         )
     return interleaved(cases)
 
