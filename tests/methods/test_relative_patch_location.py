@@ -12,14 +12,13 @@ from monai.data import MetaTensor
 from pretext3d.errors import UserError
 from pretext3d.methods.relative_patch_location.pretext import (
     RandRelativePatchesd,
-    RelativePatchLocationLoss,
     RelativePatchLocationNet,
     cells_at,
-    location_accuracy,
     locations_of,
     validation_metrics,
 )
 from pretext3d.networks.factory import build_backbone
+from pretext3d.training.classes import ClassAccuracy, ClassLoss
 
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
 
@@ -220,21 +219,7 @@ def test_queries_share_their_weights() -> None:
     assert (network(x[:, [1, 1, 2, 3]])[:, 1:] != network(x)[:, 1:]).any(-1).all()
 
 
-def test_loss_by_hand() -> None:
-    """Two queries of two locations: logits log 3, 0 for location 0, and 0, 0 for location 1.
-
-    -log(3 / 4) and log 2, of which the loss is the mean.
-    """
-    pred = torch.tensor([[[math.log(3), 0.0], [0.0, 0.0]]])
-    loss = RelativePatchLocationLoss()(pred, {"location": torch.tensor([[0, 1]])})
-    assert loss.item() == pytest.approx((-math.log(0.75) + math.log(2)) / 2)
-
-
-def test_accuracy_by_hand() -> None:
-    """Three queries of the first sample, two right; three of the second, none."""
-    pred = torch.eye(3).expand(2, 3, 3)  # the answers are 0, 1, 2
-    label = {"location": torch.tensor([[0, 1, 1], [1, 2, 0]])}
-    torch.testing.assert_close(location_accuracy({"pred": pred, "label": label}), torch.tensor([2 / 3, 0.0]))
+def test_name_of_the_metric() -> None:
     assert set(validation_metrics()) == {"location_accuracy"}
 
 
@@ -246,11 +231,11 @@ def test_a_few_samples_are_learned() -> None:
     samples = [transform({"image": volume}) for _ in range(8)]
     patches, location = (torch.stack([s[key] for s in samples]) for key in ("image", "location"))
     backbone = build_backbone("unet", 1, (8, 8, 8), options={"channels": [8, 16]}, encoder_only=True)
-    network, loss = RelativePatchLocationNet(backbone, 3, [32], 0.0, 2), RelativePatchLocationLoss()
+    network, loss = RelativePatchLocationNet(backbone, 3, [32], 0.0, 2), ClassLoss("location")
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(40):
         optimizer.zero_grad()
         loss(network(patches), {"location": location}).backward()
         optimizer.step()
     output = {"pred": network(patches), "label": {"location": location}}
-    assert location_accuracy(output).mean() > 0.9
+    assert ClassAccuracy("location")(output).mean() > 0.9

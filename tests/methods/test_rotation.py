@@ -11,15 +11,14 @@ from monai.data import MetaTensor
 from pretext3d.errors import UserError
 from pretext3d.methods.rotation.pretext import (
     AccuracyUpToHalfTurns,
-    ClassAccuracy,
     RandRotationsd,
-    RotationLoss,
     RotationNet,
-    accuracy,
+    RotationRecall,
     validation_metrics,
 )
 from pretext3d.networks.factory import build_backbone
 from pretext3d.ops.rotations import reorient, rotation_classes, rotation_matrix
+from pretext3d.training.classes import ClassAccuracy, ClassLoss
 
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
 
@@ -113,7 +112,7 @@ def test_network(dims: int, axes: list[int] | None, classes: int, pool_size: int
     network = RotationNet(backbone, axes, hidden=[6], dropout=0.0, pool_size=pool_size)
     logits = network(torch.randn(2, 3, 2, *[8] * dims))
     assert logits.shape == (2, 3, classes)
-    RotationLoss()(logits, {"rotation": torch.zeros(2, 3, dtype=torch.long)}).backward()
+    ClassLoss("rotation")(logits, {"rotation": torch.zeros(2, 3, dtype=torch.long)}).backward()
     # several processes wait for every gradient
     assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
     assert not any(p.requires_grad for p in network.backbone.up.parameters())
@@ -139,17 +138,6 @@ def test_the_papers_head() -> None:
     assert sum(isinstance(m, torch.nn.BatchNorm1d) for m in network.modules()) == 2
 
 
-def test_loss_by_hand() -> None:
-    """Logits log 3, 0 of classes 0 and 1: probabilities 3/4 and 1/4. One image has classes 0 and 1, one 1, 1.
-
-    (-log 3/4 - 3 log 1/4) / 4.
-    """
-    pred = torch.tensor([math.log(3.0), 0.0]).expand(2, 2, 2)
-    target = {"rotation": torch.tensor([[0, 1], [1, 1]])}
-    expected = (-math.log(0.75) - 3 * math.log(0.25)) / 4
-    assert RotationLoss()(pred, target).item() == pytest.approx(expected)
-
-
 def answers(pred: list[list[int]], truth: list[list[int]], classes: int) -> dict:
     logits = torch.nn.functional.one_hot(torch.tensor(pred), classes).float()
     return {"pred": logits, "label": {"rotation": torch.tensor(truth)}}
@@ -162,16 +150,16 @@ def test_accuracies_by_hand() -> None:
     axis 0. Second: 90 degrees about axis 1 for axis 0; 90 for 180 degrees; right; right.
     """
     output = answers([[4, 2, 5, 3], [4, 1, 9, 0]], [[4, 0, 8, 1], [1, 2, 9, 0]], 10)
-    assert accuracy(output).tolist() == [0.25, 0.5]
+    assert ClassAccuracy("rotation")(output).tolist() == [0.25, 0.5]
     assert AccuracyUpToHalfTurns(rotation_classes())(output).tolist() == [1.0, 0.5]
-    assert ClassAccuracy(0)(output).tolist() == [0.0, 1.0]  # class 0 comes once in each image
-    assert ClassAccuracy(7)(output).tolist() == []
+    assert RotationRecall(0)(output).tolist() == [0.0, 1.0]  # class 0 comes once in each image
+    assert RotationRecall(7)(output).tolist() == []
 
 
 def test_accuracies_in_2d_by_hand() -> None:
     """Of 0, 90, 180 and 270 degrees: 180 for 0, 270 for 90, right, and 90 for 180."""
     output = answers([[2, 3, 3, 1]], [[0, 1, 3, 2]], 4)
-    assert accuracy(output).tolist() == [0.25]
+    assert ClassAccuracy("rotation")(output).tolist() == [0.25]
     assert AccuracyUpToHalfTurns(rotation_classes(2))(output).tolist() == [0.75]
 
 
@@ -217,6 +205,6 @@ def test_rotations_of_one_volume_are_learned(dims: int) -> None:
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(40):
         optimizer.zero_grad()
-        RotationLoss()(network(x), target).backward()
+        ClassLoss("rotation")(network(x), target).backward()
         optimizer.step()
-    assert float(accuracy({"pred": network(x), "label": target})) == 1.0
+    assert float(ClassAccuracy("rotation")({"pred": network(x), "label": target})) == 1.0

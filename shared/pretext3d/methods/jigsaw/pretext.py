@@ -6,8 +6,9 @@ Visual Representations by Solving Jigsaw Puzzles. ECCV 2016.
 
 In the paper's order: the puzzles (an n x n x n grid at a random place, a patch at a random place of each
 cell, K of P permutations), the network (one encoder for all patches, fully connected layers on the features
-of all of them in the order that they are given), the loss and the accuracy. The grid is in
-`pretext3d.transforms.grids`, the choice of the permutations in `pretext3d.ops.permutations`.
+of all of them in the order that they are given), and the accuracy. The grid is in
+`pretext3d.transforms.grids`, the choice of the permutations in `pretext3d.ops.permutations`; the loss L_Jig
+is `ClassLoss` in `pretext3d.training.classes`.
 
 Cells are numbered in C order, from 0 to m - 1: the last axis runs fastest. The encoder sees one patch at a
 time, so that the features of a scrambled grid are the scrambled features of the grid: a grid is encoded once
@@ -18,12 +19,11 @@ Noroozi and Favaro or farther, and are chosen from a group where there is one. T
 K puzzles of an image are drawn; here they have one grid and different permutations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from ignite.metrics import Metric
 from monai.transforms import Transform
 from torch import nn
@@ -35,14 +35,13 @@ from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.ops.grids import assemble_cubes, extract_cubes
 from pretext3d.ops.permutations import reorder
+from pretext3d.training.classes import ClassAccuracy
 from pretext3d.training.metrics import SampleMean
 from pretext3d.transforms.grids import RandPuzzle
 
 __all__ = [
-    "JigsawLoss",
     "JigsawNet",
     "RandJigsawd",
-    "permutation_accuracy",
     "scramble",
     "standardise",
     "unscramble",
@@ -181,7 +180,7 @@ class RandJigsawd(RandPuzzle, Transform):
         return d
 
 
-# ------------------------------------------------------------------------------------- 3.3 network and loss
+# ---------------------------------------------------------------------------------------- 3.3 the network
 class JigsawNet(nn.Module):
     """One encoder for all m patches, and a fully connected head on their features, joined in their order.
 
@@ -228,20 +227,10 @@ class JigsawNet(nn.Module):
         return self.head(puzzles.flatten(2).flatten(0, 1)).unflatten(0, puzzles.shape[:2])
 
 
-class JigsawLoss(nn.Module):
-    """L_Jig: -log p(permutation), the mean over all puzzles of a batch; log P for a guess."""
-
-    def forward(self, pred: Float[Tensor, "b k p"], target: Mapping[str, Tensor]) -> Tensor:
-        """The target has `permutation` (b, K)."""
-        return F.cross_entropy(pred.flatten(0, 1), target["permutation"].flatten())
-
-
-# ------------------------------------------------------------------------------------------- the accuracies
-def permutation_accuracy(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
-    """Fraction of a grid's puzzles whose permutation is recognised; chance is 1 / P, 0.01 for 100."""
-    return (output["pred"].argmax(-1) == output["label"]["permutation"]).float().mean(1)
-
-
+# --------------------------------------------------------------------------------------------- the accuracy
 def validation_metrics() -> dict[str, Metric]:
-    """The metric of a validation: the mean of `permutation_accuracy` over all held-out puzzles, 0 to 1."""
-    return {"permutation_accuracy": SampleMean(permutation_accuracy)}
+    """The metric of a validation: the fraction of held-out puzzles whose permutation is recognised, 0 to 1.
+
+    Chance is 1 / P, 0.01 for 100 permutations.
+    """
+    return {"permutation_accuracy": SampleMean(ClassAccuracy("permutation"))}

@@ -6,8 +6,9 @@ Representation Learning by Context Prediction. ICCV 2015.
 
 In the paper's order: the patches (a grid of N cells at a random place, a patch at a random place of each
 cell; the one in the centre is the reference, K others are queries), the network (one encoder for all patches,
-fully connected layers on the features of a pair), the loss (Eq. 2) and the accuracy. The grid is in
-`pretext3d.transforms.grids`; what removes shortcuts is in `cues`, next to this module.
+fully connected layers on the features of a pair), and the accuracy. The grid is in
+`pretext3d.transforms.grids`, the loss (Eq. 2) is `ClassLoss` in `pretext3d.training.classes`; what removes
+shortcuts is in `cues`, next to this module.
 
 Cells are numbered in C order, from 0 to N - 1: the last axis runs fastest. The centre of a 3 x 3 x 3 grid is
 cell 13, that of 3 x 3 is cell 4. A location is a cell's number among the N - 1 around the centre: 0 to 25, in
@@ -17,12 +18,11 @@ Deviates: the loss is the mean over the K queries of a batch, where Eq. 2 is the
 how the two patches meet; here their features are concatenated, the centre's first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from ignite.metrics import Metric
 from monai.transforms import Transform
 from torch import nn
@@ -41,15 +41,14 @@ from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.ops.grids import extract_cubes
 from pretext3d.ops.intensities import adjust
+from pretext3d.training.classes import ClassAccuracy
 from pretext3d.training.metrics import SampleMean
 from pretext3d.transforms.grids import RandGrid
 
 __all__ = [
     "RandRelativePatchesd",
-    "RelativePatchLocationLoss",
     "RelativePatchLocationNet",
     "cells_at",
-    "location_accuracy",
     "locations_of",
     "validation_metrics",
 ]
@@ -191,7 +190,7 @@ def location_count(grid: Sequence[int]) -> int:
     return cells - 1
 
 
-# ------------------------------------------------------------------------------------- 3.2 network, Eq. 2
+# --------------------------------------------------------------------------------------- 3.2 the network
 class RelativePatchLocationNet(nn.Module):
     """One encoder for all patches, and a fully connected head on the features of (centre, query).
 
@@ -227,19 +226,10 @@ class RelativePatchLocationNet(nn.Module):
         return self.head(pairs.flatten(0, 1)).unflatten(0, queries.shape[:2])
 
 
-class RelativePatchLocationLoss(nn.Module):
-    """Eq. 2 as a mean: -log p(location), the mean over the queries of a batch; log(N - 1) for a guess."""
-
-    def forward(self, pred: Float[Tensor, "b k n"], target: Mapping[str, Tensor]) -> Tensor:
-        """The target has `location` (b, K)."""
-        return F.cross_entropy(pred.flatten(0, 1), target["location"].flatten())
-
-
-def location_accuracy(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
-    """Fraction of a sample's queries whose location is recognised; chance is 1 / (N - 1), 1/26 or 1/8."""
-    return (output["pred"].argmax(-1) == output["label"]["location"]).float().mean(1)
-
-
+# --------------------------------------------------------------------------------------------- the accuracy
 def validation_metrics() -> dict[str, Metric]:
-    """The metric of a validation: the mean of `location_accuracy` over all held-out samples, 0 to 1."""
-    return {"location_accuracy": SampleMean(location_accuracy)}
+    """The metric of a validation: the fraction of all held-out queries whose location is recognised, 0 to 1.
+
+    Chance is 1 / (N - 1), 1/26, in 2D 1/8.
+    """
+    return {"location_accuracy": SampleMean(ClassAccuracy("location"))}

@@ -5,8 +5,8 @@ Medical Imaging. NeurIPS 2020. In 2D the task is that of Gidaris S, Singh P, Kom
 Representation Learning by Predicting Image Rotations. ICLR 2018.
 
 In the paper's order (section 3.4): the R rotations (10 of volumes, 4 of images), several rotated versions of
-each image, the network with its fully connected head, the cross-entropy L_Rot, and the accuracy. The
-rotations themselves are in `pretext3d.ops.rotations`.
+each image, the network with its fully connected head, and the accuracy. The rotations themselves are in
+`pretext3d.ops.rotations`; the loss L_Rot is `ClassLoss` in `pretext3d.training.classes`.
 
 Deviates: the paper does not say how many versions of an image a step has, nor how they are drawn: here a key
 each (`versions`, `distinct_versions`). Ours, as options: rotations about some axes only, crops of the body,
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from ignite.metrics import Metric
 from monai.transforms import Randomizable, Transform
 from torch import nn
@@ -30,13 +29,12 @@ from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.ops.rotations import check_equal_edges, rotated_versions, rotation_classes
 from pretext3d.ops.tensors import plain_tensor
+from pretext3d.training.classes import ClassAccuracy
 from pretext3d.training.metrics import SampleMean
 
 __all__ = [
     "RandRotationsd",
-    "RotationLoss",
     "RotationNet",
-    "accuracy",
     "validation_metrics",
 ]
 
@@ -138,26 +136,13 @@ class RotationNet(nn.Module):
         return self.head(features.flatten(0, 1)).view(*x.shape[:2], self.classes)
 
 
-class RotationLoss(nn.Module):
-    """L_Rot: the cross-entropy of the rotation, the mean over all versions of the batch."""
-
-    def forward(self, pred: Float[Tensor, "b v classes"], target: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-        """The target has `rotation` (b, v)."""
-        return F.cross_entropy(pred.flatten(0, 1), target["rotation"].flatten())
-
-
-# ------------------------------------------------------------------------------------------ the accuracy
-def accuracy(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
-    """Fraction of an image's versions whose rotation is recognised; chance is 1 / R: 0.1, in 2D 0.25."""
-    return (output["pred"].argmax(-1) == output["label"]["rotation"]).float().mean(1)
-
-
+# ------------------------------------------------------------------------------------------ the accuracies
 class AccuracyUpToHalfTurns:
-    """The same, where an answer also counts that differs from the truth by a half turn.
+    """Fraction of an image's versions whose rotation is recognised, or missed by a half turn.
 
     0 and 180 degrees about any axis are one answer, 90 and 270 degrees about the same axis another; chance is
-    0.28 of ten rotations and 0.5 of four. Far above `accuracy`, it says that the anatomy looks alike after a
-    half turn (an eye, an axial slice of a leg): then more training does not help.
+    0.28 of ten rotations and 0.5 of four. Far above `rotation_accuracy`, it says that the anatomy looks alike
+    after a half turn (an eye, an axial slice of a leg): then more training does not help.
 
     Args:
         rotations: Pairs (axis, quarter turns), see `rotation_classes`.
@@ -173,7 +158,7 @@ class AccuracyUpToHalfTurns:
         return (groups[pred] == groups[truth]).float().mean(1)
 
 
-class ClassAccuracy:
+class RotationRecall:
     """For each version of one class in a batch: 1 where it is recognised, else 0.
 
     Args:
@@ -194,6 +179,8 @@ def validation_metrics(
 ) -> dict[str, Metric]:
     """The metrics of a validation, by name: means over all held-out versions, 0 to 1.
 
+    `rotation_accuracy` is the fraction that is recognised; chance is 0.1, in 2D 0.25.
+
     Args:
         spatial_dims: Number of spatial axes, 3 or 2.
         axes: Axes of the rotations, as in `RandRotationsd`.
@@ -205,10 +192,10 @@ def validation_metrics(
     """
     rotations = rotation_classes(spatial_dims, axes)
     metrics = {
-        "rotation_accuracy": SampleMean(accuracy),
+        "rotation_accuracy": SampleMean(ClassAccuracy("rotation")),
         "accuracy_up_to_half_turns": SampleMean(AccuracyUpToHalfTurns(rotations)),
     }
     for number, (axis, turns) in enumerate(rotations if per_class else ()):
         name = f"accuracy_axis{axis}_{90 * turns}" if turns else "accuracy_0"
-        metrics[name] = SampleMean(ClassAccuracy(number))
+        metrics[name] = SampleMean(RotationRecall(number))
     return metrics
