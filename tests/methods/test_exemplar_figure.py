@@ -1,9 +1,8 @@
 import numpy as np
-import pytest
 import torch
 from pretext3d.data.dataset import CachedVolumes
 from pretext3d.data.subjects import subject_code
-from pretext3d.methods.exemplar.figure import distances, draw, middle_planes, negative_of
+from pretext3d.methods.exemplar.figure import distances, draw, negative_of
 from pretext3d.methods.exemplar.views import RandViewsd
 from pretext3d.training.pictures import render
 
@@ -89,15 +88,3 @@ def test_without_another_subject():
     figure = picture(1, 6, 6, pred=torch.tensor([[0.0, 0.0], [0.0, 2.0]]), cases=dataset)
     assert len(figure.axes) == 2
     assert "distance of anchor and view 2.00" in texts(figure)
-
-
-@pytest.mark.parametrize("shape", [(2, 4, 6, 8), (3, 4, 6)])
-def test_middle_planes(shape):
-    """Axial, coronal and sagittal: across the last, the second and the first axis."""
-    image = torch.rand(*shape)
-    planes = middle_planes(image)
-    if len(shape) == 3:
-        assert planes == [image]
-    else:
-        expected = [image[..., 4], image[:, :, 3], image[:, 2]]
-        assert all(torch.equal(a, b) for a, b in zip(planes, expected, strict=True))

@@ -14,7 +14,8 @@ import torch
 from pretext3d.annotations import Float, Shaped, Tensor
 
 __all__ = [
-    "BACK", "FAINT", "LETTERS", "TEXT", "View", "frame", "mark_edges", "numpy", "pixels", "times",
+    "BACK", "FAINT", "LETTERS", "TEXT", "View", "frame", "mark_edges", "middle_planes", "numpy", "pixels",
+    "times",
 ]  # fmt: skip
 
 BACK, TEXT, FAINT = "#15171c", "#f2f2f2", "#9aa0aa"
@@ -59,6 +60,21 @@ def times(values: Sequence[Any] | np.ndarray, digits: int = 2) -> str:
     """`32 x 32 x 20`, with the multiplication sign."""
     texts = [f"{round(float(v), digits):g}" for v in values]
     return " × ".join(texts)  # noqa: RUF001  the usual sign between sizes
+
+
+def middle_planes(image: Shaped[Tensor, "c *space"]) -> list[tuple[Shaped[Tensor, "c a b"], tuple[int, int]]]:
+    """The middle plane across each axis, with the axes that it shows; an image is its own.
+
+    Of a volume in RAS order: the sagittal, the coronal, the axial one.
+
+    Examples:
+        >>> [(tuple(plane.shape), shown) for plane, shown in middle_planes(torch.zeros(1, 3, 4, 5))]
+        [((1, 4, 5), (1, 2)), ((1, 3, 5), (0, 2)), ((1, 3, 4), (0, 1))]
+    """
+    if image.ndim == 3:
+        return [(image, (0, 1))]
+    shown = ((1, 2), (0, 2), (0, 1))
+    return [(image.select(1 + axis, image.shape[1 + axis] // 2), shown[axis]) for axis in range(3)]
 
 
 def frame(axes: Any, low: np.ndarray, high: np.ndarray) -> None:

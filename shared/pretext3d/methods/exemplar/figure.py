@@ -14,13 +14,12 @@ from torch import nn
 from pretext3d.annotations import Float, Tensor
 from pretext3d.data.dataset import CachedVolumes
 from pretext3d.data.subjects import subject_code
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, numpy, pixels, times
+from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, middle_planes, numpy, pixels, times
 from pretext3d.training.pictures import predict
 
 __all__ = ["draw"]
 
 PANEL, TOP, BOTTOM = 2.5, 0.95, 0.75  # inches: a plane, the title, the caption
-PLANES = ((0, 1, 2), (0, 2, 1), (1, 2, 0))  # of a volume: across, up, through; axial, coronal, sagittal
 HEADINGS = ("Anchor", "Its view (positive)", "Another subject (negative)")
 NEAR, FAR = "#5fd38d", "#ff5f57"
 
@@ -68,7 +67,7 @@ def draw(
             left + across / 2, 1 - 0.75 / height, HEADINGS[column], color=TEXT, size=11, ha="center",
             va="center",
         )  # fmt: skip
-        for row, plane in enumerate(middle_planes(image)):
+        for row, (plane, _) in enumerate(reversed(middle_planes(image))):  # the axial one first
             bottom = (BOTTOM + (rows - 1 - row) * PANEL) / height
             size = (across - 0.1 / width, (PANEL - 0.1) / height)
             panel = figure.add_axes((left + 0.05 / width, bottom, *size))
@@ -88,13 +87,6 @@ def negative_of(sample: Mapping[str, Any], dataset: CachedVolumes) -> dict[str, 
     others = (index for index, case in enumerate(dataset.data) if subject_code(case) != own)
     found = next(others, None)
     return None if found is None else dataset[found]
-
-
-def middle_planes(image: Float[Tensor, "c *space"]) -> list[Float[Tensor, "c a b"]]:
-    """The three middle planes of a volume; an image as it is."""
-    if image.ndim == 3:
-        return [image]
-    return [image.select(1 + through, image.shape[1 + through] // 2) for *_, through in PLANES]
 
 
 def draw_plane(panel: Any, plane: Float[Tensor, "c a b"], colour: bool) -> None:

@@ -10,9 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretext3d.annotations import Float, Shaped, Tensor
+from pretext3d.annotations import Float, Tensor
 from pretext3d.ops.rotations import rotation_classes
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
+from pretext3d.training.drawing import (
+    BACK,
+    FAINT,
+    TEXT,
+    View,
+    frame,
+    mark_edges,
+    middle_planes,
+    numpy,
+    pixels,
+    times,
+)  # fmt: skip
 
 __all__ = ["draw"]
 
@@ -82,19 +93,6 @@ def draw(
     text = caption(sample, pred)
     figure.text(0.5, 0.16 / height, text, color=FAINT, size=10.5, ha="center", va="center")
     return figure
-
-
-def middle_planes(image: Shaped[Tensor, "c *space"]) -> list[tuple[Tensor, tuple[int, int]]]:
-    """The middle plane across each axis with the axes that it shows; an image is its own.
-
-    Examples:
-        >>> [(tuple(plane.shape), shown) for plane, shown in middle_planes(torch.zeros(1, 3, 4, 5))]
-        [((1, 4, 5), (1, 2)), ((1, 3, 5), (0, 2)), ((1, 3, 4), (0, 1))]
-    """
-    if image.ndim == 3:
-        return [(image, (0, 1))]
-    shown = ((1, 2), (0, 2), (0, 1))
-    return [(image.select(1 + axis, image.shape[1 + axis] // 2), shown[axis]) for axis in range(3)]
 
 
 def contrast(image: Tensor, colour: bool) -> tuple[Float[Tensor, "c 1 1"], Float[Tensor, "c 1 1"]]:
