@@ -1,4 +1,9 @@
-"""What every bundle promises, through the real command line, on the phantom."""
+"""What every bundle promises, through the real command line, on the phantom.
+
+What differs between bundles is tested with each of them: its training, its transfer to a fine-tuning, its
+properties, and that several processes get a gradient for every parameter. What is common to all, since they
+have it from the same template, is tested with one that trains a decoder and one that does not.
+"""
 
 import csv
 import signal
@@ -19,10 +24,12 @@ from tests.bundles.command import BUNDLES, FINETUNE, ROOT, TINY, arguments, envi
 
 pytestmark = pytest.mark.slow
 
+NAMES = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/train.yaml"))
+COMMON = ("relative_patch_location", "supervoxel_inpainting")  # encoder alone, encoder and decoder
+common = pytest.mark.parametrize("bundle", COMMON, indirect=True, scope="module")
 
-@pytest.fixture(
-    scope="module", params=sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/train.yaml"))
-)
+
+@pytest.fixture(scope="module", params=NAMES)
 def bundle(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -58,6 +65,7 @@ def test_checkpoint_is_plain_and_tells_what_it_is(bundle: str, trained: Path) ->
     assert any(key.startswith("backbone.") for key in content["network"])
 
 
+@common
 def test_killed_and_resumed_equals_never_killed(bundle: str, tmp_path: Path) -> None:
     keys = {**TINY, "max_epochs": 4, "steps_per_epoch": 6, "num_workers": 1}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -83,6 +91,7 @@ def test_killed_and_resumed_equals_never_killed(bundle: str, tmp_path: Path) -> 
     assert [r["val_loss"] for r in history(whole)] == [r["val_loss"] for r in history(killed)]
 
 
+@common
 def test_finetune_then_evaluate(bundle: str, finetuned: Path) -> None:
     # held-out cases and channels are the training's, whose keys need not be typed again
     keys = {key: value for key, value in FINETUNE.items() if key not in ("val_fraction", "channels")}
@@ -93,6 +102,7 @@ def test_finetune_then_evaluate(bundle: str, finetuned: Path) -> None:
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)
 
 
+@common
 def test_inference_keeps_the_geometry(bundle: str, finetuned: Path, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     scans.mkdir()
@@ -125,6 +135,7 @@ def test_inference_keeps_the_geometry(bundle: str, finetuned: Path, tmp_path: Pa
     assert result.get_data_dtype() == np.uint8
 
 
+@pytest.mark.parametrize("bundle", COMMON[:1])
 def test_from_another_folder_and_from_inside(bundle: str, tmp_path: Path) -> None:
     keys = {**TINY, "max_epochs": 1}
     succeed("train", bundle=bundle, cwd=tmp_path, output_dir="here", **keys)
