@@ -257,7 +257,36 @@ def test_shrinking_a_body_averages_it() -> None:
     i, j, k = torch.meshgrid(*[torch.arange(16.0)] * 3, indexing="ij")
     board = ((i + j + k) % 2)[None]
     got = crops.ResizeBodyd("image", size=4)({"image": board})["image"]
-    torch.testing.assert_close(got[0, 1:3, 1:3, 1:3], torch.full((2, 2, 2), 0.5), atol=0.02, rtol=0)
+    torch.testing.assert_close(got, torch.full((1, 4, 4, 4), 0.5), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((17, 9, 31), (4, 12, 7)), ((64, 60, 20), (16, 16, 16)), ((50, 31), (8, 40)), ((5, 6, 7), (5, 6, 7))],
+)
+def test_a_constant_volume_has_no_frame(shape: tuple[int, ...], size: tuple[int, ...]) -> None:
+    """A darker border would show where a patch lies, and how a volume is rotated."""
+    got = crops.resize(torch.full((2, *shape), 3.0), size)
+    torch.testing.assert_close(got, torch.full((2, *size), 3.0))
+
+
+def test_axes_are_resized_one_by_one() -> None:
+    """By hand along each axis, weights of a triangle 2 voxels wide on both sides, normalised in the volume.
+
+    [0, 2, 4, 6] at 2 voxels: the first one's centre is at 1 between the edges, the distances 0.5, 0.5, 1.5:
+    weights 0.75, 0.75, 0.25, (0 + 1.5 + 1) / 1.75 = 10 / 7; the second one's mirror image is 6 - 10 / 7.
+    """
+    ramp = torch.tensor([0.0, 2.0, 4.0, 6.0])
+    low, high = 10 / 7, 6 - 10 / 7
+    for axis in range(3):
+        volume = ramp.view(1, *[4 if a == axis else 1 for a in range(3)]).expand(1, 4, 4, 4)
+        size = tuple(2 if a == axis else 4 for a in range(3))
+        expected = torch.tensor([low, high]).view(1, *[2 if a == axis else 1 for a in range(3)])
+        torch.testing.assert_close(crops.resize(volume, size), expected.expand(1, *size))
+    plane = ramp.view(1, 4, 1).expand(1, 4, 3)
+    torch.testing.assert_close(
+        crops.resize(plane, (2, 3)), torch.tensor([low, high]).view(1, 2, 1).expand(1, 2, 3)
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.transforms import MapTransform, Randomizable, Resize, SpatialCrop, generate_spatial_bounding_box
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Randomizable, SpatialCrop, generate_spatial_bounding_box
 
 from pretext3d.annotations import Shaped, Tensor
 from pretext3d.checking import WORDS, number, per_axis
@@ -25,7 +26,7 @@ from pretext3d.ops.rotations import (
 )
 from pretext3d.ops.tensors import LINEAR, plain_tensor
 
-__all__ = ["RandFlipRotate90d", "RandScaleCropd", "ResizeBodyd"]
+__all__ = ["RandFlipRotate90d", "RandScaleCropd", "ResizeBodyd", "resize"]
 
 
 def crop_resize(
@@ -52,13 +53,50 @@ def crop_resize(
     return F.interpolate(window[None], size=tuple(roi_size), mode=LINEAR[len(low)], align_corners=False)[0]
 
 
+def resize(volume: Shaped[Tensor, "c *space"], size: Sequence[int]) -> Shaped[Tensor, "c *size"]:
+    """A volume at another size: linear interpolation, with a wider triangle where an axis shrinks.
+
+    The weights of a voxel are normalised within the volume (PyTorch's `antialias`), so that a constant volume
+    stays constant up to its border. MONAI's `Resize` with anti_aliasing filters against zeros outside, and
+    darkens the border of what shrinks, each axis by its factor: a frame that shows a pretext task where a
+    patch lies and how a volume is rotated. A `MetaTensor` gets the affine of the new voxels.
+
+    Args:
+        volume: Volume (c, i, j, k) or, in 2D, image (c, i, j).
+        size: Voxels of the result along each axis.
+
+    Examples:
+        >>> resize(torch.tensor([[[0.0, 2.0, 4.0, 6.0]]]), (1, 2))
+        tensor([[[1.4286, 4.5714]]])
+    """
+    old = volume.shape[1:]
+    plain = plain_tensor(volume).float()
+    if plain.ndim == 3:
+        plain = _resize_plane(plain[None], size)[0]
+    else:  # one plane after the other: axes 1 and 2 of the volume, then axis 0
+        plain = _resize_plane(plain, (size[1], size[2]))
+        plain = _resize_plane(plain.permute(0, 3, 1, 2), (size[0], size[1])).permute(0, 2, 3, 1)
+    if not isinstance(volume, MetaTensor):
+        return plain.contiguous()
+    scale = torch.eye(len(volume.affine), dtype=torch.float64)
+    for axis, (before, after) in enumerate(zip(old, size, strict=True)):
+        scale[axis, axis] = before / after
+        scale[axis, -1] = (before / after - 1) / 2
+    return MetaTensor(
+        plain.contiguous(), meta={**volume.meta, "affine": volume.affine @ scale.to(volume.affine)}
+    )
+
+
+def _resize_plane(planes: Shaped[Tensor, "n m a b"], size: Sequence[int]) -> Shaped[Tensor, "n m *size"]:
+    return F.interpolate(planes, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
+
+
 class ResizeBodyd(MapTransform):
     """Deterministic: the bounding box of the body, resized to one size for all cases, with its affine.
 
     A voxel is in the body where a channel exceeds `threshold` of the range from the channel's minimum to its
-    maximum. Interpolation is trilinear, for an image bilinear, after a Gaussian low-pass filter where the
-    box shrinks (MONAI's `Resize` with anti_aliasing). A case without such a voxel is resized as a whole.
-    Source: Taleb et al., NeurIPS 2020, who take 0.05 and 128^3 voxels.
+    maximum. For the interpolation see `resize`. A case without such a voxel is resized as a whole. Source:
+    Taleb et al., NeurIPS 2020, who take 0.05 and 128^3 voxels.
 
     Args:
         keys: Keys of volumes (c, i, j, k) or, in 2D, images (c, i, j); the first one decides on the box.
@@ -98,8 +136,7 @@ class ResizeBodyd(MapTransform):
             raise UserError(f"body_size: found {list(self.size)}, expected {dims} sizes for these volumes")
         box = self.box(plain_tensor(first))
         for key in keys:
-            crop = SpatialCrop(roi_start=box[0], roi_end=box[1])(d[key])
-            d[key] = Resize(self.size, mode=LINEAR[dims], anti_aliasing=True)(crop)
+            d[key] = resize(SpatialCrop(roi_start=box[0], roi_end=box[1])(d[key]), self.size)
         return d
 
     def box(self, volume: Shaped[Tensor, "c *space"]) -> tuple[list[int], list[int]]:
