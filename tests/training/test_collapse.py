@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler
 from pretext3d.training import report
@@ -158,7 +158,7 @@ def test_a_run_that_collapses_warns_once(tmp_path, monkeypatch, caplog):
     found = run(0.0, tmp_path, monkeypatch, caplog)
     assert len(found) == 1
     assert found[0].startswith(
-        "epoch 1: the features are the same for every sample (feature_std 0): collapse"
+        "epoch 2: the features are the same for every sample (feature_std 0): collapse"
     )
     assert "--learning_rate" in found[0]
     table = (tmp_path / "metrics.csv").read_text().splitlines()
@@ -171,6 +171,22 @@ def test_a_healthy_run_never_warns(tmp_path, monkeypatch, caplog):
     assert run(0.0, tmp_path, monkeypatch, caplog, watched=False) == []  # a method without these metrics
 
 
+def test_views_of_one_case_are_no_samples(caplog):
+    """One held-out case with 16 views of the same anchor: equal features are right."""
+    state = SimpleNamespace(epoch=0, metrics={"feature_std": 0.0, "effective_rank": 0.0})
+    views = SimpleNamespace(data=[0], __len__=lambda: 16)
+    trainer = Engine(lambda *_: None)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def validate(engine):
+        state.epoch = engine.state.epoch
+
+    loader = SimpleNamespace(dataset=views)
+    CollapseWarning(SimpleNamespace(state=state, data_loader=loader)).attach(trainer)
+    trainer.run([0], max_epochs=3)
+    assert not caplog.messages
+
+
 def test_a_rank_of_few_samples_says_nothing():
     """Two samples always lie on a line, and one has no deviation."""
     assert collapse(0.5, 1.0, samples=2) == collapse(0.0, 0.0, samples=1) == collapse(None, None, 99) == ""
@@ -179,9 +195,14 @@ def test_a_rank_of_few_samples_says_nothing():
 
 
 def test_epochs_without_a_validation_say_nothing(caplog):
-    state = SimpleNamespace(epoch=2, metrics={"feature_std": 0.0})
+    state = SimpleNamespace(epoch=0, metrics={"feature_std": 0.0})
     loader = SimpleNamespace(dataset=range(9))
     trainer = Engine(lambda *_: None)
+
+    @trainer.on(Events.EPOCH_COMPLETED(every=2))
+    def validate(engine):
+        state.epoch = engine.state.epoch
+
     CollapseWarning(SimpleNamespace(state=state, data_loader=loader)).attach(trainer)
-    trainer.run([0], max_epochs=4)
-    assert [text.split(":")[0] for text in caplog.messages] == ["epoch 2"]
+    trainer.run([0], max_epochs=8)
+    assert [text.split(":")[0] for text in caplog.messages] == ["epoch 4"]

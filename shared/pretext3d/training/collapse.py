@@ -170,7 +170,9 @@ def _rows(output: Tensor) -> Float[Tensor, "n d"]:
 
 
 class CollapseWarning:
-    """Handler of a trainer: one warning per run where the validation's features have collapsed.
+    """Handler of a trainer: one warning per run where features have collapsed in two validations in a row.
+
+    The first one alone says little: features of an untrained network are nearly equal.
 
     It watches the metrics of `collapse_metrics` by their names, after each validation; a run without them
     gets none. List it after the validation handler.
@@ -181,7 +183,7 @@ class CollapseWarning:
 
     def __init__(self, evaluator: Any = None) -> None:
         self.evaluator = evaluator
-        self.warned = False
+        self.warned = self.suspected = False
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -193,10 +195,11 @@ class CollapseWarning:
         epoch, state = engine.state.epoch, self.evaluator.state
         if self.warned or state.epoch != epoch:
             return
-        samples = len(self.evaluator.data_loader.dataset)
+        dataset = self.evaluator.data_loader.dataset
+        samples = len(getattr(dataset, "data", dataset))  # crops of one case may have equal features
         found = collapse(state.metrics.get("feature_std"), state.metrics.get("effective_rank"), samples)
-        if found:
-            self.warned = True
+        self.warned, self.suspected = bool(found) and self.suspected, bool(found)
+        if self.warned:
             logger.warning("epoch %d: %s; expected features that differ; try %s", epoch, found, ADVICE)
 
 
@@ -206,7 +209,7 @@ def collapse(std: float | None, rank: float | None, samples: int) -> str:
     Args:
         std: Figure of `FeatureStd`; None = not measured.
         rank: Figure of `EffectiveRank`; None = not measured.
-        samples: Number of samples of the validation.
+        samples: Number of independent samples of the validation: its cases.
 
     Examples:
         >>> collapse(0.7, 1.01, samples=100)
