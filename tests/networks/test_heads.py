@@ -69,7 +69,7 @@ def test_a_wrong_head(key, arguments):
 
 @pytest.mark.parametrize("dims", [3, 2])
 def test_features_of_patches_are_those_of_each_alone(dims):
-    backbone = small_backbone("unet4", in_channels=1, spatial_dims=dims).eval()
+    backbone = small_backbone("unet4", 1, roi_size=(16, 16, 16)[:dims], spatial_dims=dims).eval()
     patches = torch.randn(2, 3, 1, *(8, 16, 8)[:dims])
     features = PatchFeatures(backbone, pool_size=2)
     assert features.features == 128 * 2**dims
@@ -82,3 +82,10 @@ def test_features_of_patches_are_those_of_each_alone(dims):
                 torch.testing.assert_close(together[i, j], alone, rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match=r"^pool_size"):
         PatchFeatures(backbone, 0)
+
+
+def test_a_map_is_not_pooled_to_more_than_it_has():
+    """A crop of 24 x 16 x 8 has a coarsest map of 3 x 2 x 1 at stride 8."""
+    backbone = small_backbone("unet4", in_channels=1)
+    with pytest.raises(UserError, match=r"pool_size: found 2, expected at most 1: .* is \[3, 2, 1\]"):
+        PatchFeatures(backbone, 2)

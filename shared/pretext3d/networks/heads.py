@@ -28,12 +28,19 @@ class PatchFeatures(nn.Module):
         features: Length of a patch's feature vector: channels of the coarsest map * pool_size^d.
 
     Raises:
-        UserError: pool_size is not an integer of 1 or more.
+        UserError: pool_size is not an integer of 1 or more, or larger than the coarsest map.
     """
 
     def __init__(self, backbone: Backbone, pool_size: int = 1) -> None:
         super().__init__()
         integer("pool_size", pool_size, minimum=1)
+        if backbone.record:
+            coarsest = backbone.map_sizes(backbone.record["roi_size"])[-1]
+            if pool_size > min(coarsest):
+                raise UserError(
+                    f"pool_size: found {pool_size}, expected at most {min(coarsest)}: the coarsest map of "
+                    f"roi_size {backbone.record['roi_size']} is {list(coarsest)}"
+                )
         backbone.train_encoder_only()
         self.pool = Pool[Pool.ADAPTIVEAVG, backbone.spatial_dims](pool_size)
         self.features = backbone.feature_channels[-1] * pool_size**backbone.spatial_dims
