@@ -16,26 +16,32 @@ IMPORTED = (
     "torch", "monai.bundle", "monai.transforms", "monai.engines", "monai.handlers", "monai.inferers",
     "monai.networks.nets", "ignite.engine", "ignite.handlers", "nibabel", "scipy.ndimage",
 )  # fmt: skip
-for name in IMPORTED:
-    importlib.import_module(name)
 
-MODULE = ""
-for line in iter(sys.stdin.readline, ""):
-    call = json.loads(line)
-    fork = os.fork()
-    if fork == 0:
-        MODULE = call["module"]
-        for number, (path, mode) in enumerate(
-            ((os.devnull, os.O_RDONLY), (call["stdout"], os.O_WRONLY), (call["stderr"], os.O_WRONLY))
-        ):
-            os.dup2(os.open(path, mode), number)
-        os.chdir(call["cwd"])
-        os.environ.clear()
-        os.environ.update(call["environment"])
-        sys.path[0] = call["cwd"]
-        sys.argv = [MODULE, *call["arguments"]]
-        break
-    print(fork, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]), flush=True)
-if MODULE:  # in a fork; its end is that of the interpreter, with what sys.excepthook says
-    runpy._run_module_as_main(MODULE)  # what the interpreter itself calls for -m: __main__ stays the module
+
+def serve() -> str:
+    """Answer calls until the input ends: ''; in a fork, the module that it has to run."""
+    for line in iter(sys.stdin.readline, ""):
+        call = json.loads(line)
+        fork = os.fork()
+        if fork == 0:
+            for number, (path, mode) in enumerate(
+                ((os.devnull, os.O_RDONLY), (call["stdout"], os.O_WRONLY), (call["stderr"], os.O_WRONLY))
+            ):
+                os.dup2(os.open(path, mode), number)
+            os.chdir(call["cwd"])
+            os.environ.clear()
+            os.environ.update(call["environment"])
+            sys.path[0] = call["cwd"]
+            sys.argv = [call["module"], *call["arguments"]]
+            return str(call["module"])
+        print(fork, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]), flush=True)
+    return ""
+
+
+if __name__ == "__main__":
+    for name in IMPORTED:
+        importlib.import_module(name)
+    MODULE = serve()
+    if MODULE:  # in a fork; its end is that of the interpreter, with what sys.excepthook says
+        runpy._run_module_as_main(MODULE)  # as the interpreter does for -m: __main__ stays the module

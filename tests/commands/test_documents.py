@@ -51,10 +51,12 @@ def test_commands_and_options_exist(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_arguments_of_components_exist(document: str) -> None:
-    """`--loss::include_background False`: an argument of what some configuration has under that key."""
+    """`--loss::include_background False`: an argument of a component, or an entry of a mapping."""
     bundle = Path(*Path(document).parts[:2]) if document.startswith("bundles/") else "bundles/vectorpose"
     for key, name in re.findall(r"--(\w+)::(\w+)", (ROOT / document).read_text()):
         targets = components(ROOT / bundle, key)
+        if not targets and name in entries(ROOT / bundle, key):
+            continue
         assert any(name in inspect.signature(locate(target)).parameters for target in targets), (
             f"{document}: --{key}::{name}: not an argument of {targets}"
         )
@@ -62,14 +64,22 @@ def test_arguments_of_components_exist(document: str) -> None:
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if name.startswith("bundles/")])
 def test_keys_exist(document: str) -> None:
-    """`--key` in a bundle's documents: a key of one of its configurations, or an option of a command."""
+    """`--key` in a bundle's documents: a key of its configurations, or an option of a program."""
     known = {*MONAI_ARGUMENTS}
+    for path in (ROOT / "tests" / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r"\B--([a-z_]\w*)", path.read_text()))
     for path in (ROOT / Path(*Path(document).parts[:2]) / "configs").glob("*.yaml"):
         known |= set(yaml.safe_load(path.read_text()))
     for command in COMMANDS.values():
         parser = importlib.import_module(f"pretext3d.commands.{command.module}").make_parser()
         known |= {option.removeprefix("--") for option in parser._option_string_actions}
     assert set(re.findall(r"--([a-z_]\w*)", (ROOT / document).read_text())) <= known
+
+
+def entries(bundle: Path, key: str) -> set[str]:
+    """The entries of a plain mapping in the training's configuration."""
+    value = yaml.safe_load((bundle / "configs" / "train.yaml").read_text()).get(key)
+    return set(value) if isinstance(value, dict) else set()
 
 
 def components(bundle: Path, key: str) -> list[str]:

@@ -67,7 +67,7 @@ def resolved(bundle: Path) -> dict[str, Any]:
 
 def test_only_names_may_be_any_text() -> None:
     found = {".".join(path) for path, _ in accepted()}
-    assert found == {"bundle", "class_names", "data.name", "data.pretrained"}
+    assert found == {"bundle", "class_names", "data.name", "data.pretrained", "ordered_classes"}
 
 
 def test_text_of_a_record_is_refused_or_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_text_of_a_record_is_refused_or_stays_text(tmp_path: Path, monkeypatch: 
             ):
                 promoted(run, tmp_path / "own")
         kept.add(place[-1])
-    assert kept == {"class_names", "name", "pretrained"}
+    assert kept == {"class_names", "name", "ordered_classes", "pretrained"}
     assert executed == []
 
 
