@@ -112,7 +112,7 @@ class RandGrid(Randomizable):
         if any(moves > room for moves, room in zip(self.jitter, self.gap, strict=True)):
             raise UserError(
                 f"jitter: found {list(self.jitter)}, expected at most gap, "
-                f"{list(self.gap)}: a cube stays in its cell"
+                f"{list(self.gap)}: each one stays in its cell"
             )
         self.shift, self.image_key = number("shift", shift, 0, 1), image_key
         self.cells = int(np.prod(self.grid))
