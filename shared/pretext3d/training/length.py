@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from pretext3d.checking import integer
 from pretext3d.errors import UserError
 from pretext3d.ranks import is_first
+from pretext3d.training.last_batch import check_last_batch
 
 __all__ = ["RunLength"]
 
@@ -23,7 +24,10 @@ class RunLength:
     """Handler of a trainer: ends its last epoch after exactly `max_steps` optimiser steps.
 
     With max_steps S and L steps per epoch a run has ceil(S / L) epochs. The last one may be shorter; like any
-    other it ends with validation, metrics and checkpoints. Without max_steps the handler does nothing.
+    other it ends with validation, metrics and checkpoints. Without max_steps no epoch is shorter.
+
+    A run that gets to the end of an epoch is refused in its first step where the epoch's last batch is too
+    small for batch norm, see `check_last_batch`.
 
     Args:
         max_epochs: Number of epochs; it does not matter where max_steps is given.
@@ -68,6 +72,8 @@ class RunLength:
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
+        if self.steps(self.epochs) >= self.steps_per_epoch:
+            engine.add_event_handler(Events.STARTED, check_last_batch)
         if self.max_steps is not None:
             engine.add_event_handler(Events.STARTED, self.start_run)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.end_step)
