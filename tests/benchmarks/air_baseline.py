@@ -144,23 +144,29 @@ def nearest_anchor(train: list[Sample], held_out: list[Sample], parser: Any) -> 
 
 
 def nearest_location(train: list[Sample], held_out: list[Sample], parser: Any) -> str:
-    """CPC: a linear map from a patch's features to those some rows ahead; is the nearest patch that one?"""
+    """CPC: a linear map from a patch's features to those some rows ahead; is the nearest patch that one?
+
+    For each number of rows ahead: with `overlap`, patches one row apart have voxels in common.
+    """
     grid = parser.get_parsed_content("patches")
     columns = math.prod(grid.shape[1:])
     sources = grid.targets - columns * grid.step_of
     ordered, new = (torch.stack([s.features[grid.order] for s in part]) for part in (train, held_out))
     mean, spread = ordered.mean((0, 1)), ordered.std((0, 1)).clamp(min=1e-6)
     ordered, new = ((rows - mean) / spread for rows in (ordered, new))
-    right, count = 0, 0
+    hits = {}
     for step in range(1, grid.steps + 1):
         here, there = sources[grid.step_of == step], grid.targets[grid.step_of == step]
         x, y = with_one(ordered[:, here]).flatten(0, 1), ordered[:, there].flatten(0, 1)
         ridge = x.T @ x + DECAY * len(x) * torch.eye(x.shape[1])
         predicted = with_one(new[:, here]) @ torch.linalg.solve(ridge, x.T @ y)
-        nearest = torch.cdist(predicted, new).argmin(-1)
-        right, count = right + int((nearest == there).sum()), count + nearest.numel()
-    chance = 100 / new.shape[1]
-    return f"nearest location: {100 * right / count:.1f} % of {count} predictions; chance {chance:.1f} %"
+        hits[step] = (torch.cdist(predicted, new).argmin(-1) == there).flatten()
+    every = torch.cat(list(hits.values()))
+    each = ", ".join(f"step {step} {100 * found.float().mean():.1f} %" for step, found in hits.items())
+    return (
+        f"nearest location: {100 * every.float().mean():.1f} % of {len(every)} predictions ({each}); "
+        f"chance {100 / new.shape[1]:.1f} %"
+    )
 
 
 def with_one(rows: torch.Tensor) -> torch.Tensor:

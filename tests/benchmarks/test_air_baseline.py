@@ -60,13 +60,16 @@ def test_nearest_locations_by_hand() -> None:
     """Three rows of one patch, 0, 2 and 4 from the top, in a grid stored from the bottom up: always 2 more.
 
     With a last row of 2 instead, the line through (0, 2) and (2, 2) predicts 2 below 2, which rows 1 and 2
-    have; the first of them is taken.
+    have; the first of them is taken. Two rows ahead of the first one it predicts 2, too, and row 1 is wrong.
     """
     grid = SimpleNamespace(
-        shape=(3, 1), steps=1, order=torch.tensor([2, 1, 0]), targets=torch.tensor([1, 2]),
-        step_of=torch.tensor([1, 1]),
+        shape=(3, 1), steps=2, order=torch.tensor([2, 1, 0]), targets=torch.tensor([1, 2, 2]),
+        step_of=torch.tensor([1, 1, 2]),
     )  # fmt: skip
     parser = SimpleNamespace(get_parsed_content={"patches": grid}.get)
-    for last, expected in ((4.0, "100.0 % of 6"), (2.0, "50.0 % of 6")):
+    for last, expected in (
+        (4.0, "100.0 % of 9 predictions (step 1 100.0 %, step 2 100.0 %)"),
+        (2.0, "33.3 % of 9 predictions (step 1 50.0 %, step 2 0.0 %)"),
+    ):
         samples = [Sample(0, torch.tensor([[last], [2.0], [0.0]]), {}) for _ in range(3)]
-        assert measured("cpc", samples, parser) == f"nearest location: {expected} predictions; chance 33.3 %"
+        assert measured("cpc", samples, parser) == f"nearest location: {expected}; chance 33.3 %"

@@ -113,12 +113,34 @@ def test_negatives_of_the_batch_by_hand() -> None:
     Of the second image: products 0 with all six codes, log 6 twice.
     """
     codes, predicted = (torch.cat([part, torch.zeros_like(part)]) for part in (CODES, PREDICTED))
-    target = {"negative": torch.ones(2, 2, dtype=torch.long)}
+    target = {"negative": torch.ones(2, 2, dtype=torch.long), "subject_code": torch.tensor([3, 9])}
     expected = (-math.log(2 / 8) - math.log(6 / 14) + 2 * math.log(6)) / 4
     got = CpcLoss(LINE, negatives="batch")((codes, predicted), target)
     assert got.item() == pytest.approx(expected)
     image = (-math.log(2 / 5) - math.log(6 / 11) + 2 * math.log(3)) / 4
     assert CpcLoss(LINE)((codes, predicted), target).item() == pytest.approx(image)
+
+
+def test_other_images_of_a_subject_are_no_negatives() -> None:
+    """Images of subjects A, A, B; codes and predictions of the second and third are 0.
+
+    Of the first image: its own three codes and the three of B, exp 0 each, as with two images alone.
+    The second has its own and B's three, log 6 twice; the third has all nine, log 9 twice.
+    """
+    parts = (torch.cat([part, torch.zeros_like(part), torch.zeros_like(part)]) for part in (CODES, PREDICTED))
+    codes, predicted = (part.clone().requires_grad_() for part in parts)
+    target = {"negative": torch.ones(3, 2, dtype=torch.long), "subject_code": torch.tensor([4, 4, 8])}
+    expected = (-math.log(2 / 8) - math.log(6 / 14) + 2 * math.log(6) + 2 * math.log(9)) / 6
+    loss = CpcLoss(LINE, negatives="batch")((codes, predicted), target)
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    assert codes.grad is not None
+    assert (
+        codes.grad[1].abs().sum() == 0
+    )  # the first image's predictions, the only ones that are not 0, leave it out
+    assert codes.grad[2].abs().sum() > 0
+    assert predicted.grad is not None
+    assert predicted.grad.isfinite().all()
 
 
 def test_pairs_by_hand() -> None:
@@ -138,7 +160,7 @@ def test_pairs_by_hand() -> None:
 )
 def test_what_says_nothing_costs_log_n(options: dict[str, str], count: int) -> None:
     codes, nothing = torch.randn(2, 24, 5), torch.zeros(2, len(CUBE.targets), 5)
-    target = {"negative": torch.ones(2, len(CUBE.targets), dtype=torch.long)}
+    target = {"negative": torch.ones(2, len(CUBE.targets), dtype=torch.long), "subject_code": torch.arange(2)}
     assert CpcLoss(CUBE, **options)((codes, nothing), target).item() == pytest.approx(math.log(count))
 
 
@@ -147,7 +169,7 @@ def test_perfect_predictions_reach_the_minimum(options: dict[str, str]) -> None:
     """Codes at the corners of a simplex, each prediction the code of its location: 0."""
     corners = 12 * (torch.eye(48) - 1 / 48).view(2, 24, 48)
     right = corners[:, CUBE.targets]
-    target = {"negative": torch.randint(1, 24, (2, len(CUBE.targets)))}
+    target = {"negative": torch.randint(1, 24, (2, len(CUBE.targets))), "subject_code": torch.arange(2)}
     scale = 100.0  # the product with a wrong code is only -144 / 48
     loss = CpcLoss(CUBE, **options)
     assert loss((corners, scale * right), target).item() == pytest.approx(0, abs=1e-5)
@@ -222,6 +244,8 @@ def test_a_few_images_are_learned(kind: str) -> None:
         optimizer.zero_grad()
         loss(network(x), {"negative": negative}).backward()
         optimizer.step()
+    assert LocationAccuracy(patches)({"pred": network(x)}).mean() > 0.7
+    network.eval()  # each patch alone, without the statistics of its batch
     assert LocationAccuracy(patches)({"pred": network(x)}).mean() > 0.7
 
 

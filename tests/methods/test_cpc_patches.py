@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
+from pretext3d.data.subjects import subject_code
 from pretext3d.errors import UserError
 from pretext3d.methods.cpc.patches import PatchGrid, RandPatchGridd
 from pretext3d.ops.grids import assemble_cubes
@@ -90,6 +91,13 @@ def test_same_seed_same_sample() -> None:
     assert all(torch.equal(first[key], again[key]) for key in ("image", "starts", "negative"))
     assert not torch.equal(first["image"], other["image"])
     assert not torch.equal(first["negative"], other["negative"])
+
+
+def test_cases_of_a_subject_have_its_code() -> None:
+    cases = [{"id": name, "subject": name[0], "image": numbered(1, 2, 6)} for name in ("a1", "a2", "b1")]
+    codes = [int(RandPatchGridd(LINE)(case)["subject_code"]) for case in cases]
+    assert codes == [subject_code(case) for case in cases]
+    assert codes[0] == codes[1] != codes[2]
 
 
 def test_rows_go_from_the_top_downwards() -> None:

@@ -15,6 +15,7 @@ from monai.transforms import Randomizable, Transform
 
 from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.checking import integer, number, per_axis
+from pretext3d.data.subjects import subject_code
 from pretext3d.errors import UserError
 from pretext3d.ops.grids import cube_starts, extract_cubes
 from pretext3d.ops.tensors import plain_tensor
@@ -124,7 +125,8 @@ class RandPatchGridd(Randomizable, Transform):
     The grid is in the middle of the volume or, where the volume is longer, up to `shift` of the free space
     away from it. Adds `starts` (m, d), the lowest voxel of the window that is seen of each patch, and
     `negative` (q,) int64, for each prediction the location of a negative, as its distance from the right one:
-    1 to m - 1, modulo m.
+    1 to m - 1, modulo m. Of a case, which has an `id`, also `subject_code`, an int64 scalar: other
+    images of a subject are no negatives (see `subjects.subject_code`).
 
     Args:
         patches: Geometry of the grid.
@@ -160,6 +162,8 @@ class RandPatchGridd(Randomizable, Transform):
         starts = cube_starts(self.corner, patches.grid, patches.pitch, (0,) * len(patches.grid), self.offsets)
         d[self.image_key] = windows(volume, starts, patches.size, patches.jitter)
         d["starts"], d["negative"] = starts, torch.from_numpy(self.negative.copy())
+        if "id" in d:
+            d["subject_code"] = torch.tensor(subject_code(d))
         return d
 
 

@@ -11,8 +11,8 @@ classification.
 Deviates: Eq. 1 prints exp of the sum over the negatives; here, as in InfoNCE, it is the sum of their exp. The
 loss is the mean over the predictions, where Eq. 1 has their sum. The negatives are all other locations of the
 image, of which the paper draws some. In 2D (which the paper uses without a definition) a row is a line of
-patches. Options: `negatives` of the whole batch, `loss_form` `pairwise` as in the authors' code, and masked
-convolutions as the context network.
+patches. Options: `negatives` of a batch's other subjects, too; `loss_form` `pairwise` as in the authors'
+code; masked convolutions as the context network.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from ignite.metrics import Metric
 from torch import nn
 
-from pretext3d.annotations import Float, Tensor
+from pretext3d.annotations import Bool, Float, Int, Tensor
 from pretext3d.checking import integer
 from pretext3d.errors import UserError
 from pretext3d.methods.cpc.context import build_context
@@ -110,13 +110,25 @@ def similarities(pred: tuple[Tensor, Tensor], batch: bool = False) -> Float[Tens
     return predicted @ (codes.flatten(0, 1) if batch else codes).transpose(-1, -2)
 
 
+def other_images(subjects: Int[Tensor, "b"]) -> Bool[Tensor, "b b"]:
+    """Which images of a batch are others of the subject of each image.
+
+    Examples:
+        >>> other_images(torch.tensor([7, 5, 7])).int().tolist()
+        [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    """
+    same = subjects[:, None] == subjects
+    return same & ~torch.eye(len(subjects), dtype=torch.bool, device=subjects.device)
+
+
 class CpcLoss(nn.Module):
     """Eq. 1: cross-entropy of recognising the predicted location among N, the mean over all predictions.
 
     `infonce`: -log(exp(p . z+) / sum_n exp(p . z_n)) over the N = m locations of the image, the right one
-    included, or with `negatives="batch"` over those of all images of the batch (N = b m). Predictions of 0
-    cost log N. `pairwise`: binary cross-entropy of the right location (1) and of one negative (0) of the same
-    image, -(log sigmoid(p . z+) + log sigmoid(-p . z-)) / 2, so that predictions of 0 cost log 2.
+    included, or with `negatives="batch"` also over those of the batch's images of other subjects (N = m (1 +
+    their number); another image of the same subject shows the same place). Predictions of 0 cost log N.
+    `pairwise`: binary cross-entropy of the right location (1) and of one negative (0) of the same image,
+    -(log sigmoid(p . z+) + log sigmoid(-p . z-)) / 2, so that predictions of 0 cost log 2.
 
     Args:
         patches: Geometry of the grid.
@@ -144,7 +156,10 @@ class CpcLoss(nn.Module):
         )
 
     def forward(self, pred: tuple[Tensor, Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """The target has `negative` (b, q); see `RandPatchGridd`."""
+        """The target has `negative` (b, q) and, for negatives of the batch, `subject_code` (b,).
+
+        See `RandPatchGridd`.
+        """
         codes, _ = pred
         count, locations = codes.shape[:2]
         right = self.targets.to(codes.device).expand(count, -1)
@@ -155,6 +170,8 @@ class CpcLoss(nn.Module):
             return F.softplus(pairs * pairs.new_tensor([-1.0, 1.0])).mean()
         if self.batch:
             right = right + locations * torch.arange(count, device=codes.device)[:, None]
+            left_out = other_images(target["subject_code"]).repeat_interleave(locations, dim=1)
+            logits = logits.masked_fill(left_out[:, None], float("-inf"))
         return F.cross_entropy(logits.flatten(0, 1), right.flatten())
 
 
