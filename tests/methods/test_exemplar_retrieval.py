@@ -1,7 +1,10 @@
 import math
 
+import pytest
 import torch
+from pretext3d.methods.exemplar import retrieval
 from pretext3d.methods.exemplar.pretext import validation_metrics
+from pretext3d.methods.exemplar.retrieval import own_is_nearest
 
 from tests.methods.test_exemplar import A, B, pairs, target
 
@@ -49,3 +52,67 @@ def test_several_samples_of_a_case_share_their_anchors():
         metrics[name].update((z, label))
         found[name] = metrics[name].compute()
     assert found == {"retrieval_accuracy": 1.0, "retrieval_chance": 10 / 16}
+
+
+@pytest.mark.parametrize("offset", [0.0, 100000.0])
+def test_nearest_anchors_equal_plain_distances(offset):
+    """Embeddings with whole coordinates up to 40, also far from the origin, where a square is 10^10.
+
+    There float32 numbers are 1024 apart: without the mean taken off, most anchors would be equally near.
+    """
+    generator = torch.Generator().manual_seed(0)
+    cases = torch.arange(1500) % 300
+    anchors = torch.randint(0, 40, (1500, 3), generator=generator).float()
+    views = anchors + torch.randint(-3, 4, (1500, 3), generator=generator)
+    distances = (views[:, None].double() - anchors.double()).norm(dim=2)
+    near = distances == distances.amin(1, keepdim=True)
+    own = cases[:, None] == cases
+    surely, possibly = (near & ~own).sum(1) == 0, (near & own).any(1)  # equal distances: any may be taken
+    found = own_is_nearest(anchors + offset, views + offset, cases)
+    assert surely.float().mean() <= found <= possibly.float().mean()
+    assert 0.1 < surely.float().mean() < 0.9
+
+
+def test_the_first_samples_of_all_processes_are_compared(monkeypatch):
+    """Batches of two, of which the first three samples count, from one process or from two in turn.
+
+    Views at 1, 5, 9; anchors of cases 0, 1, 0 at 0, 6, 2: views of cases 0 and 1 find their own, the third,
+    of case 0, finds that of case 1. Chance: (2^2 + 1) / 9. The fourth sample and the last batch are beyond.
+    """
+    monkeypatch.setattr(retrieval, "LIMIT", 3)
+    batches = [
+        (pairs([[0], [1]], [[6], [5]]), [0, 1]),
+        (pairs([[2], [9]], [[9], [9]]), [0, 5]),
+        (pairs([[9], [9]], [[9], [9]]), [5, 5]),
+    ]
+
+    def measured(shares):
+        found = {}
+        for name in ("retrieval_accuracy", "retrieval_chance"):
+            parts = []
+            for share in shares:
+                metric = validation_metrics()[name]
+                for z, cases in share:
+                    metric.update((z, {"case_code": torch.tensor(cases)}))
+                parts.append(metric.batches)
+            monkeypatch.setattr(retrieval, "gathered", lambda _, parts=parts: in_turn(parts))
+            found[name] = metric.compute()
+        return found
+
+    def in_turn(parts):
+        longest = max(map(len, parts))
+        return [part[n] for n in range(longest) for part in parts if n < len(part)]
+
+    expected = {"retrieval_accuracy": pytest.approx(2 / 3), "retrieval_chance": pytest.approx(5 / 9)}
+    assert measured([batches]) == expected
+    assert measured([batches[::2], batches[1::2]]) == expected
+
+
+def test_a_long_validation_keeps_no_more_than_it_compares(monkeypatch):
+    """Two batches of four suffice for five samples; chance needs no embeddings."""
+    monkeypatch.setattr(retrieval, "LIMIT", 5)
+    metrics = validation_metrics()
+    for name, numbers in (("retrieval_accuracy", 8 * (2 * 16 + 1)), ("retrieval_chance", 8)):
+        for _ in range(9):
+            metrics[name].update((torch.zeros(4, 2, 16), {"case_code": torch.arange(4)}))
+        assert sum(x.numel() for batch in metrics[name].batches for x in batch) == numbers

@@ -26,7 +26,7 @@ from pretext3d.annotations import Bool, Float, Int, Tensor
 from pretext3d.checking import integer, number
 from pretext3d.data.subjects import by_subject, interleaved
 from pretext3d.errors import UserError
-from pretext3d.methods.exemplar.retrieval import Retrieval, chance, own_is_nearest
+from pretext3d.methods.exemplar.retrieval import RetrievalAccuracy, RetrievalChance
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.training.collapse import collapse_metrics
@@ -300,8 +300,8 @@ def validation_metrics(objective: str = "triplet") -> dict[str, Metric]:
     """
     cosine = check_word("objective", objective, OBJECTIVES) == "contrastive"
     return {
-        "retrieval_accuracy": Retrieval(own_is_nearest, cosine),
-        "retrieval_chance": Retrieval(chance, cosine),
+        "retrieval_accuracy": RetrievalAccuracy(cosine),
+        "retrieval_chance": RetrievalChance(),
         **collapse_metrics(embeddings_of, normalise=cosine),
     }
 
