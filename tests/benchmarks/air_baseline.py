@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Pool
 from pretext3d.commands.parser import read_overrides
 from pretext3d.errors import install_excepthook
+from pretext3d.methods.exemplar.retrieval import LIMIT, RetrievalAccuracy, RetrievalChance
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.laptop import laptop_parser
@@ -51,14 +52,14 @@ def describe(images: torch.Tensor, limit: float, parts: int, air_only: bool) -> 
     return Pool[Pool.ADAPTIVEAVG, images.ndim - 2](parts)(shown).flatten(1)
 
 
-def samples(parser: Any, part: str, parts: int, air_only: bool) -> list[Sample]:
-    """The samples of a bundle's training or held-out cases, draw by draw."""
+def samples(parser: Any, part: str, parts: int, air_only: bool, whole: bool = False) -> list[Sample]:
+    """The samples of a bundle's training or held-out cases, draw by draw; `whole`: those of one pass."""
     dataset = parser.get_parsed_content(f"{part}#dataset")
     limits = []
     for case in range(dataset.num_cases):
         image = dataset.volume(case)["image"].as_tensor()[:1]
         limits.append(float(image.min() + AIR * (image.max() - image.min())))
-    draws = math.ceil(SAMPLES[part] / dataset.num_cases)
+    draws = dataset.crops_per_volume if whole else math.ceil(SAMPLES[part] / dataset.num_cases)
     found = []
     for key in range(draws * dataset.num_cases):
         draw, case = divmod(key, dataset.num_cases)
@@ -131,16 +132,16 @@ def versions(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
 
 # ---------------------------------------------------------------------------------------------- neighbours
 def nearest_anchor(train: list[Sample], held_out: list[Sample], parser: Any) -> str:
-    """Exemplar: is a view's nearest anchor, among those of all held-out cases of one draw, its own?"""
+    """Exemplar: retrieval as a validation measures it: any anchor of a view's case, of any draw, is right."""
     both = torch.cat([sample.features for sample in train])
     mean, spread = both.mean(0), both.std(0).clamp(min=1e-6)
-    right, count = 0, 0
-    for draw in sorted({sample.draw for sample in held_out}):
-        rows = torch.stack([(s.features - mean) / spread for s in held_out if s.draw == draw])
-        nearest = torch.cdist(rows[:, 1], rows[:, 0]).argmin(1)
-        right, count = right + int((nearest == torch.arange(len(rows))).sum()), count + len(rows)
-    chance = 100 * len({sample.draw for sample in held_out}) / count
-    return f"nearest anchor: {100 * right / count:.1f} % of {count} views; chance {chance:.1f} %"
+    rows = torch.stack([(sample.features - mean) / spread for sample in held_out])
+    cases = torch.stack([sample.targets["case_code"] for sample in held_out])
+    found = []
+    for metric in (RetrievalAccuracy(), RetrievalChance()):
+        metric.update((rows, {"case_code": cases}))
+        found.append(100 * metric.compute())
+    return f"nearest anchor: {found[0]:.1f} % of {min(len(rows), LIMIT)} views; chance {found[1]:.1f} %"
 
 
 def nearest_location(train: list[Sample], held_out: list[Sample], parser: Any) -> str:
@@ -184,6 +185,9 @@ MEASURES = {
 }
 
 
+WHOLE = {"exemplar"}  # whose measure depends on the number of samples: that of a validation
+
+
 def main() -> None:
     """Print the measure of one bundle on one data set."""
     install_excepthook()
@@ -194,7 +198,8 @@ def main() -> None:
     own = {name: options.pop(name) for name in OWN}
     torch.manual_seed(0)
     parser = laptop_parser(words[0], **options)
-    train, held_out = (samples(parser, part, **own) for part in ("train", "validate"))
+    train = samples(parser, "train", **own)
+    held_out = samples(parser, "validate", **own, whole=words[0] in WHOLE)
     print(f"{words[0]}, held-out cases: {MEASURES[words[0]](train, held_out, parser)}")
 
 

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 
 from tests.benchmarks.air_baseline import MEASURES, Sample, describe
+from tests.benchmarks.air_baseline import samples as samples_of
 
 
 def measured(bundle: str, samples: list[Sample], parser: Any = None) -> str:
@@ -50,10 +52,41 @@ def test_half_turns_are_read_for_the_cell_that_a_cube_comes_from() -> None:
 
 
 def test_nearest_anchors_by_hand() -> None:
-    """Anchors 0, 10, 20; views 1, 9 are nearest to their own, view 12 of anchor 20 to that of 10."""
-    rows = ([[0.0], [1.0]], [[10.0], [9.0]], [[20.0], [12.0]])
-    samples = [Sample(0, torch.tensor(row), {}) for row in rows]
-    assert "66.7 % of 3 views; chance 33.3 %" in measured("exemplar", samples)
+    """Anchors 0, 10, 20; views 1, 9 are nearest to their own, view 12 of anchor 20 to that of 10.
+
+    With a second draw of each case, of which the third one's anchor is at 13, view 12 is right, too, since
+    any anchor of its case is: five of six; view 6 of the second case, at 10 and 30, is nearest to 3.
+    """
+    first = ([[0.0], [1.0]], [[10.0], [9.0]], [[20.0], [12.0]])
+    second = ([[3.0], [2.0]], [[30.0], [6.0]], [[13.0], [21.0]])
+    samples = [
+        Sample(draw, torch.tensor(row), {"case_code": torch.tensor(case)})
+        for draw, rows in enumerate((first, second))
+        for case, row in enumerate(rows)
+    ]
+    assert "66.7 % of 3 views; chance 33.3 %" in measured("exemplar", samples[:3])
+    assert "83.3 % of 6 views; chance 33.3 %" in measured("exemplar", samples)
+
+
+def test_the_views_of_exemplar_are_those_of_a_validation() -> None:
+    """Two cases with three draws each in one pass; without `whole`, enough draws for 400 samples."""
+    volume = {"image": MetaTensor(torch.arange(4.0).reshape(1, 2, 2))}
+
+    class Cases:
+        num_cases, crops_per_volume = 2, 3
+
+        def volume(self, case: int) -> dict[str, Any]:
+            return volume
+
+        def __getitem__(self, key: int) -> dict[str, Any]:
+            return {"image": torch.zeros(2, 1, 2, 2), "case_code": torch.tensor(key % 2)}
+
+    parser = SimpleNamespace(get_parsed_content={"validate#dataset": Cases()}.get)
+    found = samples_of(parser, "validate", 2, False, whole=True)
+    assert [(one.draw, int(one.targets["case_code"])) for one in found] == [
+        (draw, case) for draw in range(3) for case in range(2)
+    ]
+    assert len(samples_of(parser, "validate", 2, False)) == 400
 
 
 def test_nearest_locations_by_hand() -> None:
