@@ -18,7 +18,7 @@ from pretext3d.training.pretrained import read_pretrained, transfer_weights
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
-BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/train.yaml"))
+BUNDLES = sorted(path.parent for path in ROOT.glob("bundles/*/models"))  # those that have weights
 SAYS = ["--data", "made-up bodies", "--licence", "CC0", "--command", "train it"]
 
 spec = importlib.util.spec_from_file_location("ship_weights", ROOT / "tools" / "ship_weights.py")
