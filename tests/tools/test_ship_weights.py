@@ -144,6 +144,7 @@ def test_shipped_weights(shipped: Path) -> None:
     assert read.record == content["record"]
     assert read.network.keys() == content["network"].keys()
     assert all(torch.equal(read.network[name], value) for name, value in content["network"].items())
-    network = SegmentationNet(rebuild(content["record"]["backbone"]), num_classes=2)
+    backbone = rebuild(content["record"]["backbone"], roi_size=[32, 32, 32])  # as a fine-tuning has its own
+    network = SegmentationNet(backbone, num_classes=2)
     report = transfer_weights(network, shipped)
     assert report.fraction == 1.0
