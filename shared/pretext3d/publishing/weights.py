@@ -44,6 +44,8 @@ def facts_of(content: Mapping[str, Any]) -> dict[str, Any]:
 def metrics_at(metrics: Path, epoch: int) -> tuple[int, dict[str, float]] | None:
     """Number of steps and the validation's metrics after an epoch; None where the table lacks that epoch.
 
+    The probe's figures are not among them: they depend on labels and on other cases than the held-out ones.
+
     Args:
         metrics: Table metrics.csv of a run.
         epoch: Number of the epoch, from 1.
@@ -55,7 +57,11 @@ def metrics_at(metrics: Path, epoch: int) -> tuple[int, dict[str, float]] | None
     if not lines:
         return None
     numbers = {name: float(value) for name, value in lines[-1].items() if value}
-    found = {name: value for name, value in numbers.items() if name not in NO_METRICS}
+    found = {
+        name: value
+        for name, value in numbers.items()
+        if name not in NO_METRICS and not name.startswith("probe_")
+    }
     return int(numbers["step"]), {name: value for name, value in found.items() if not math.isnan(value)}
 
 
