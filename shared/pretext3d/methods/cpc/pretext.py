@@ -24,7 +24,7 @@ from ignite.metrics import Metric
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Int, Tensor
-from pretext3d.checking import integer
+from pretext3d.checking import integer, one_of
 from pretext3d.errors import UserError
 from pretext3d.methods.cpc.context import build_context
 from pretext3d.methods.cpc.patches import PatchGrid
@@ -141,12 +141,8 @@ class CpcLoss(nn.Module):
 
     def __init__(self, patches: PatchGrid, loss_form: str = "infonce", negatives: str = "image") -> None:
         super().__init__()
-        for name, value, known in (
-            ("loss_form", loss_form, LOSS_FORMS),
-            ("negatives", negatives, NEGATIVES),
-        ):
-            if value not in known:
-                raise UserError(f"{name}: found {value!r}, expected one of {', '.join(known)}")
+        one_of("loss_form", loss_form, LOSS_FORMS)
+        one_of("negatives", negatives, NEGATIVES)
         if loss_form == "pairwise" and negatives == "batch":
             raise UserError("negatives: found 'batch' with loss_form 'pairwise', expected 'image'")
         self.targets, self.pairwise, self.batch = (

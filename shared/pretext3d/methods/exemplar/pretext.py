@@ -23,7 +23,7 @@ from ignite.metrics import Metric
 from torch import nn
 
 from pretext3d.annotations import Bool, Float, Int, Tensor
-from pretext3d.checking import integer, number
+from pretext3d.checking import integer, number, one_of
 from pretext3d.data.subjects import by_subject, interleaved
 from pretext3d.errors import UserError
 from pretext3d.methods.exemplar.retrieval import RetrievalAccuracy, RetrievalChance
@@ -59,7 +59,7 @@ def training_cases(
         UserError: All cases are of one subject; another word for negatives; negatives from batches of one
             sample.
     """
-    check_word("negatives", negatives, NEGATIVES)
+    one_of("negatives", negatives, NEGATIVES)
     if len(by_subject(cases)) < 2:
         raise UserError(
             f"dataset_dir: found {len(cases)} training case(s) of one subject, expected two subjects or "
@@ -151,7 +151,7 @@ class ExemplarNet(nn.Module):
         memory_size: int = 1024,
     ) -> None:
         super().__init__()
-        check_word("negatives", negatives, NEGATIVES)
+        one_of("negatives", negatives, NEGATIVES)
         integer("embedding_size", features, minimum=1)
         self.backbone, self.pooled = backbone, PatchFeatures(backbone, pool_size)
         self.head = FullyConnectedHead(self.pooled.features, features, hidden, dropout=dropout)
@@ -260,8 +260,8 @@ class ExemplarLoss(nn.Module):
         memory: EmbeddingMemory | None = None,
     ) -> None:
         super().__init__()
-        check_word("objective", objective, OBJECTIVES)
-        check_word("mining", mining, MINING)
+        one_of("objective", objective, OBJECTIVES)
+        one_of("mining", mining, MINING)
         self.objective, self.mining, self.memory = objective, mining, memory
         self.margin = number("margin", margin, 0, low_open=True)
         self.temperature = number("temperature", temperature, 0, low_open=True)
@@ -298,24 +298,9 @@ def validation_metrics(objective: str = "triplet") -> dict[str, Metric]:
     Args:
         objective: `triplet`, which compares L2 distances, or `contrastive`, cosine similarities.
     """
-    cosine = check_word("objective", objective, OBJECTIVES) == "contrastive"
+    cosine = one_of("objective", objective, OBJECTIVES) == "contrastive"
     return {
         "retrieval_accuracy": RetrievalAccuracy(cosine),
         "retrieval_chance": RetrievalChance(),
         **collapse_metrics(embeddings_of, normalise=cosine),
     }
-
-
-def check_word(key: str, value: Any, words: Sequence[str]) -> str:
-    """The value, if it is one of the words.
-
-    Raises:
-        UserError: another value.
-
-    Examples:
-        >>> check_word("negatives", "batch", ("batch", "dataset"))
-        'batch'
-    """
-    if value not in words:
-        raise UserError(f"{key}: found {value!r}, expected one of {', '.join(words)}")
-    return str(value)
