@@ -12,13 +12,6 @@ pytestmark = pytest.mark.slow
 BUNDLE = "cpc"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    succeed("train", bundle=BUNDLE, output_dir=folder, **TINY)
-    return folder
-
-
 def test_a_run_measures_accuracy_and_collapse(trained: Path) -> None:
     last = history(trained)[-1]
     assert float(last["chance"]) == pytest.approx(1 / 64)

@@ -12,13 +12,6 @@ pytestmark = pytest.mark.slow
 BUNDLE = "relative_patch_location"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    succeed("train", bundle=BUNDLE, output_dir=folder, **TINY)
-    return folder
-
-
 def test_a_run_measures_the_location(trained: Path) -> None:
     assert 0 <= float(history(trained)[-1]["location_accuracy"]) <= 1
     assert len(list((trained / "pictures").glob("*.png"))) == 4  # two held-out samples, two epochs

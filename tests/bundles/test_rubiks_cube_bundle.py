@@ -14,13 +14,6 @@ pytestmark = pytest.mark.slow
 BUNDLE = "rubiks_cube"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    succeed("train", bundle=BUNDLE, output_dir=folder, **TINY)
-    return folder
-
-
 def test_a_run_measures_both_tasks(trained: Path) -> None:
     rows = history(trained)
     assert all(0 <= float(rows[-1][name]) <= 1 for name in ("ordering_accuracy", "orientation_accuracy"))
