@@ -1,7 +1,7 @@
 """Bundles as their users run them: `python -m monai.bundle run ...` in a process of its own.
 
 `run`, `succeed` and `fail` fork it from one that has imported MONAI, see `fork_server`; where a test is about
-signals or several processes, it starts Python anew.
+signals or several processes, it starts a Python of its own.
 """
 
 import atexit
