@@ -106,3 +106,15 @@ def dicom(tmp_path: Path) -> Callable[..., Path]:
         return target
 
     return write
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[dict]:
+    """Three volumes of random numbers on disk."""
+    made = []
+    for n in range(3):
+        volume = np.random.default_rng(n).random((5, 6, 7), dtype=np.float32) + n
+        path = tmp_path / f"case{n}.nii.gz"
+        nib.save(nib.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+        made.append({"id": f"case{n}", "image": str(path)})
+    return made

@@ -3,7 +3,6 @@
 import copy
 import functools
 import json
-import os
 import re
 import threading
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from monai.transforms import (
     Compose,
     Lambdad,
     LoadImaged,
-    RandShiftIntensityd,
     ResizeWithPadOrCropd,
     ScaleIntensityd,
     SelectItemsd,
@@ -29,29 +27,9 @@ from monai.transforms import (
 from pretext3d.data.dataset import CachedVolumes, EpochSampler, UsableVolumes, describe
 from pretext3d.data.loading import LoadCased, PlainOrientationd, ScaleToUnitd, SelectChannelsd
 from pretext3d.errors import UserError
-from pretext3d.files import remove_old_drafts
 from pretext3d.transforms.grids import StretchToGridd
 
-
-@pytest.fixture
-def cases(tmp_path: Path) -> list[dict]:
-    made = []
-    for n in range(3):
-        volume = np.random.default_rng(n).random((5, 6, 7), dtype=np.float32) + n
-        path = tmp_path / f"case{n}.nii.gz"
-        nib.save(nib.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
-        made.append({"id": f"case{n}", "image": str(path)})
-    return made
-
-
-def pipeline() -> Compose:
-    return Compose(
-        [
-            LoadImaged("image", ensure_channel_first=True),
-            ScaleIntensityd("image"),
-            RandShiftIntensityd("image", offsets=1.0, prob=1.0),
-        ]
-    )
+from tests.data.cached import pipeline
 
 
 def test_sample_is_a_function_of_seed_and_key(cases: list[dict], tmp_path: Path) -> None:
@@ -195,79 +173,6 @@ def test_what_cannot_be_pickled_is_described_by_its_class() -> None:
     assert json.dumps(describe(threading.Lock())) == json.dumps(describe(threading.Lock()))
 
 
-def shorten(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-16])
-
-
-def zeros(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def another_array(path: Path) -> None:
-    np.save(path, np.zeros((1, 7, 6, 5), dtype=np.float32))
-
-
-def a_zip(path: Path) -> None:
-    np.savez(path.with_suffix(""), array=np.ones(3))
-    path.with_suffix(".npz").replace(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("image.npy", shorten),  # mmap length is greater than file size
-        ("image.npy", lambda path: path.write_bytes(b"")),  # EOFError
-        ("image.npy", zeros),  # as after a power failure
-        ("image.npy", another_array),
-        ("image.npy", a_zip),
-        ("image.npy", Path.unlink),
-        ("case.json", shorten),
-        ("case.json", lambda path: path.write_bytes(b"")),
-        ("case.json", zeros),
-        ("case.json", lambda path: path.write_text('{"image": []}')),
-        ("case.json", lambda path: path.write_text("{}")),
-        ("case.json", Path.unlink),
-    ],
-)
-def test_damaged_entry_is_made_again(
-    cases: list[dict], tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable
-) -> None:
-    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
-    expected = data.volume(1)["image"].clone()
-    damage(data.entry(1) / name)
-    again = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
-    assert torch.equal(again.volume(1)["image"], expected)
-    assert f"{data.entry(1)} is damaged and read again: " in caplog.text
-    caplog.clear()
-    assert torch.equal(again.volume(1)["image"], expected)
-    assert caplog.text == ""
-    assert len(list((tmp_path / "cache" / "volumes").iterdir())) == 3
-
-
-def test_entries_reach_the_disk_before_they_have_their_name(
-    cases: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not Path("/proc/self/fd").is_dir():
-        pytest.skip("the system does not name open files")
-    done: list[str] = []
-    fsync, rename = os.fsync, Path.rename
-
-    def noted_fsync(descriptor: int) -> None:
-        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
-        fsync(descriptor)
-
-    def noted_rename(path: Path, target: Path) -> Path:
-        done.append("renamed")
-        return rename(path, target)
-
-    monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(Path, "rename", noted_rename)
-    entry = CachedVolumes(cases[:1], pipeline(), str(tmp_path / "cache")).entry(0)
-    assert set(done[:2]) == {"image.npy", "case.json"}
-    assert done[2].startswith(f".{entry.name}.")
-    assert done[3:] == ["renamed", "volumes"]
-
-
 def test_sampler_visits_every_case_equally_with_new_draws(cases: list[dict], tmp_path: Path) -> None:
     data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
     sampler = EpochSampler(data, num_samples=12, seed=1)
@@ -369,32 +274,3 @@ def test_until_gives_the_sample_s_value(cases: list[dict], tmp_path: Path) -> No
     data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
     torch.testing.assert_close(data.until(4, "image"), data.volume(1)["image"])  # there before any random one
     assert data.until(4, "id") == "case1"
-
-
-def test_full_disk_is_one_line(cases: list[dict], tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="cache_dir"):
-        CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
-
-
-def test_numpy_s_words_for_a_full_disk(
-    cases: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def short(path: Path, array: np.ndarray) -> None:
-        raise OSError("1024 requested and 128 written")
-
-    monkeypatch.setattr(np, "save", short)
-    with pytest.raises(UserError, match=r"cache_dir: .*volumes cannot be written: .*No space left on device"):
-        CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
-
-
-def test_what_killed_processes_left_is_removed_in_time(cases: list[dict], tmp_path: Path) -> None:
-    data = CachedVolumes(cases, pipeline(), str(tmp_path / "cache"))
-    kept = set(data.folder.iterdir())
-    old, new = data.folder / "0123.draft", data.folder / "4567.draft"
-    for folder in (old, new):
-        folder.mkdir()
-        (folder / "image.npy").write_bytes(b"half")
-    os.utime(old, (0, 0))
-    remove_old_drafts(data.folder, "*.*")
-    assert set(data.folder.iterdir()) == kept | {new}

@@ -7,7 +7,6 @@
 import logging
 import os
 import random
-import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,13 +24,14 @@ from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import epoch_files, refuse_earlier_run
 from pretext3d.training.length import check_length
+from pretext3d.training.next_step import WROTE, suggestion
 from pretext3d.training.overrides import command_line
 from pretext3d.training.precision import check_precision
 from pretext3d.training.probe import check_probe
 from pretext3d.training.processes import leave
 from pretext3d.training.recipes import check_recipe
 from pretext3d.training.run_folder import close_folder, open_folder
-from pretext3d.training.workflow import bundle_root, has_setting, running_workflow, setting
+from pretext3d.training.workflow import has_setting, running_workflow, setting
 
 __all__ = ["begin", "finish", "profile_settings", "spatial_size"]
 
@@ -56,28 +56,6 @@ RECIPE = (
     "lr_scheduler#warmup",
     "lr_scheduler#final_lr_factor",
 )
-
-# What a pre-training writes.
-WROTE = (
-    "checkpoints/best.pt (weights for fine-tuning)", "metrics.csv (one line per epoch)", "pictures",
-    "config.yaml", "log.txt",
-)  # fmt: skip
-
-# What finish suggests to run next: the configuration files, and the key that takes this run's folder.
-NEXT = {
-    "finetune": (("finetune.yaml",), "pretrained"),
-    "evaluate": (("finetune.yaml", "evaluate.yaml"), "output_dir"),
-    "evaluate_classification": (
-        ("finetune_classification.yaml", "evaluate_classification.yaml"),
-        "output_dir",
-    ),
-}
-
-# What decides on the cases and on who is held out, and the defaults: fine-tuning has to have the same.
-SAME_CASES = {
-    "spatial_dims": 3, "slices": None, "subjects": "", "val_fraction": 0.2, "test_fraction": 0.0,
-    "fold": None, "split_seed": 0,
-}  # fmt: skip
 
 
 def begin(
@@ -232,15 +210,16 @@ def _stopped(ckpt_dir: Path) -> str:
     return STOPPED if epoch_files(ckpt_dir) else STOPPED_EARLY
 
 
-def finish(output_dir: str | None = None, wrote: Sequence[str] = WROTE, next_step: str = "") -> None:
+def finish(output_dir: str | None = None, wrote: Sequence[str] | None = None, next_step: str = "") -> None:
     """Report what the run wrote and what to type next; end a distributed run; close the log.
 
     Args:
         output_dir: Folder of the run; None = the running configuration's.
         wrote: File names or patterns in it, each with a remark after a space; those that exist are listed.
-            Default: those of a pre-training.
-        next_step: Step whose command is suggested, a key of NEXT: finetune or evaluate.
+            None: those of the training that `next_step` follows.
+        next_step: Step whose command is suggested, a key of `next_step.WROTE`; '' = none.
     """
+    wrote = WROTE.get(next_step, ()) if wrote is None else wrote
     output_dir = setting("output_dir", "") if output_dir is None else output_dir
     if idist.get_rank() == 0:
         lines = [f"done: {output_dir}"]
@@ -250,23 +229,6 @@ def finish(output_dir: str | None = None, wrote: Sequence[str] = WROTE, next_ste
         logger.info("%s", "\n".join(lines))
     leave()
     close_folder(output_dir)
-
-
-def suggestion(step: str) -> str:
-    """The command of a step that continues from this run, with the same data."""
-    names, key = NEXT[step]
-    files = [f"{os.path.relpath(bundle_root())}/configs/{name}" for name in names]
-    listed = files[0] if len(files) == 1 else '"[{}]"'.format(", ".join(map(repr, files)))
-    command = f"python -m monai.bundle run --config_file {listed}"
-    command += f" --{key} {shlex.quote(str(setting('output_dir', '')))}"
-    if step == "finetune":
-        command += " --dataset_dir LABELLED_FOLDER" if setting("dataset_dir") else ""
-        values = {name: setting(name, default) for name, default in SAME_CASES.items()}
-        given = {name: value for name, value in values.items() if value != SAME_CASES[name]}
-    else:
-        names = ("dataset_dir", "datalist", "subjects", "class_file")
-        given = {name: setting(name) for name in names if setting(name)}
-    return command + "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
 
 
 def _settings(keys: Sequence[str] | Mapping[str, int], given: Mapping[str, Any] | None) -> dict[str, Any]:

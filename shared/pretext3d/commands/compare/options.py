@@ -34,7 +34,7 @@ examples
 
 Any other --key value is an override of finetune.yaml (of a classification finetune_classification.yaml), the
 same for every arm: --max_epochs 20
---steps_per_epoch 50 --batch_size 4 --val_fraction 0.275 --optimizer::lr 0.0005 ... Pre-train with the same
+--steps_per_epoch 50 --batch_size 4 --val_fraction 0.275 --learning_rate 0.0005 ... Pre-train with the same
 val_fraction, so that no held-out case has been seen.
 """
 

@@ -1,0 +1,114 @@
+"""The end of a run: what each kind of training has written, and the command that continues from it."""
+
+import os
+import shlex
+from typing import Any
+
+from pretext3d.training.workflow import built, bundle_root, setting
+
+__all__ = ["WROTE", "suggestion"]
+
+# What a training writes, by the step that follows it: file names or patterns, each with a remark.
+WROTE = {
+    "finetune": (
+        "checkpoints/best.pt (weights for fine-tuning)",
+        "metrics.csv (one line per epoch)",
+        "pictures",
+        "config.yaml",
+        "log.txt",
+    ),
+    "evaluate": (
+        "checkpoints/best.pt (best on the held-out cases)",
+        "checkpoints/final.pt (last step)",
+        "metrics.csv (one line per epoch)",
+        "config.yaml",
+        "log.txt",
+    ),
+    "evaluate_classification": (
+        "checkpoints/best.pt (best on the held-out cases)",
+        "checkpoints/final.pt (last step)",
+        "metrics.csv (one line per epoch)",
+        "classification.csv (one line per held-out case)",
+        "classification_summary.csv",
+        "confusion_matrix.csv",
+        "config.yaml",
+        "log.txt",
+    ),
+}
+
+# The configuration files of a step, and the key that takes this run's folder.
+FILES = {
+    "finetune": (("finetune.yaml",), "pretrained"),
+    "finetune_classification": (("finetune_classification.yaml",), "pretrained"),
+    "evaluate": (("finetune.yaml", "evaluate.yaml"), "output_dir"),
+    "evaluate_classification": (
+        ("finetune_classification.yaml", "evaluate_classification.yaml"),
+        "output_dir",
+    ),
+}
+
+# What decides on the cases and on who is held out, and the defaults: fine-tuning has to have the same.
+SAME_CASES = {
+    "spatial_dims": 3, "slices": None, "subjects": "", "val_fraction": 0.2, "test_fraction": 0.0,
+    "fold": None, "split_seed": 0,
+}  # fmt: skip
+
+
+def suggestion(step: str) -> str:
+    """The command of a step that continues from this run, with the same data.
+
+    After a pre-training it is the fine-tuning that its cases allow: see `fitting`.
+
+    Args:
+        step: Key of WROTE.
+    """
+    class_file, step = fitting() if step == "finetune" else ("", step)
+    names, key = FILES[step]
+    files = [f"{os.path.relpath(bundle_root())}/configs/{name}" for name in names]
+    listed = files[0] if len(files) == 1 else '"[{}]"'.format(", ".join(map(repr, files)))
+    command = f"python -m monai.bundle run --config_file {listed}"
+    command += f" --{key} {shlex.quote(str(setting('output_dir', '')))}"
+    if key == "output_dir":
+        given = _given("dataset_dir", "datalist", "subjects", "class_file")
+    elif step == "finetune":
+        command += " --dataset_dir LABELLED_FOLDER" if setting("dataset_dir") else ""
+        given = _same_cases()
+    else:
+        given = _given("dataset_dir", "datalist") | ({"class_file": class_file} if class_file else {})
+        given |= _same_cases()
+    return command + "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
+
+
+def fitting() -> tuple[str, str]:
+    """The file of classes and the fine-tuning that suit the cases of a pre-training.
+
+    Classification where the probe has a file of classes, or cases have classes and no labels, or where they
+    are images, neither with labels nor with classes: these seldom get masks. Otherwise segmentation.
+
+    Returns:
+        Path of the classes (CLASSES.csv where the user has to write one, '' where none is needed), and a key
+        of FILES.
+    """
+    given = (setting("probe") or {}).get("class_file")
+    if given:
+        return str(given), "finetune_classification"
+    found = built("cases") or {}
+    cases = [case for part in ("train", "val") for case in found.get(part, ())]
+    if not cases or any("label" in case for case in cases):
+        return "", "finetune"
+    if any("class" in case for case in cases):
+        return "", "finetune_classification"
+    if setting("spatial_dims", 3) == 2 and not any("slice" in case for case in cases):
+        return "CLASSES.csv", "finetune_classification"
+    return "", "finetune"
+
+
+def _given(*names: str) -> dict[str, Any]:
+    """The values of these keys of the running configuration, where they have one."""
+    return {name: setting(name) for name in names if setting(name)}
+
+
+def _same_cases() -> dict[str, Any]:
+    """The values of SAME_CASES that are not the defaults."""
+    values = {name: setting(name, default) for name, default in SAME_CASES.items()}
+    return {name: value for name, value in values.items() if value != SAME_CASES[name]}
