@@ -15,6 +15,7 @@ SMALL = {
     "resnet50": ({"width": 8}, (16, 8, 24)),
     "swin_unetr": ({"feature_size": 12}, (64, 32, 32)),
     "unetr": (SMALL_UNETR, (16, 48, 32)),
+    "vit_tiny": ({"feature_size": 4, "hidden_size": 24, "num_layers": 2}, (24, 16, 4)),
     "dynunet": ({}, (16, 20, 8)),
     "segresnet": ({"init_filters": 8}, (24, 16, 8)),
 }

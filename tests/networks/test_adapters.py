@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.networks import nets
 from pretext3d.errors import UserError
-from pretext3d.networks import adapters
+from pretext3d.networks import vit
 from pretext3d.networks.adapters import (
     DynUNetBackbone,
     SegResNetBackbone,
@@ -170,6 +170,6 @@ def test_arguments_are_checked(build, message):
 
 
 def test_einops_is_asked_for(monkeypatch):
-    monkeypatch.setattr(adapters, "optional_import", lambda name: (None, False))
+    monkeypatch.setattr(vit, "optional_import", lambda name: (None, False))
     with pytest.raises(UserError, match="encoder: swin_unetr needs the package einops"):
         SwinUNETRBackbone(1)

@@ -38,6 +38,7 @@ class Toy(nn.Module):
         self.first = nn.Conv3d(channels, 2, 3)  # 54 c weights, 2 biases
         self.norm = nn.BatchNorm3d(2)  # 2 + 2 parameters; 2 + 2 running statistics and a counter
         if grid:
+            self.axis_strides = ((16, 16, 16),)
             self.position_keys = ("positions",)
             self.positions = nn.Parameter(torch.randn(1, grid[0] * grid[1] * grid[2], 5))
 

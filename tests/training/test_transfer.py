@@ -31,7 +31,6 @@ def test_position_embedding_by_hand():
 
 
 def test_token_grid():
-    assert token_grid(4, (16, 16, 64)) == (1, 1, 4)  # patches of 16
-    assert token_grid(12, (32, 32, 48)) == (2, 2, 3)
-    assert token_grid(5, (32, 32, 32)) is None
-    assert token_grid(10**6, (4, 4, 4)) is None
+    assert token_grid(4, (16, 16, 64), (16, 16, 16)) == (1, 1, 4)
+    assert token_grid(256, (64, 64, 8), (8, 8, 2)) == (8, 8, 4)  # anisotropic
+    assert token_grid(5, (32, 32, 32), (16, 16, 16)) is None

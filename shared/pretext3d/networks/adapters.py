@@ -8,29 +8,17 @@ output layer.
 
 from collections.abc import Sequence
 
-import torch
 from monai.networks import nets
-from monai.utils import optional_import
-from torch import nn
 
 from pretext3d.annotations import Float, Tensor
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone, check_sizes
+from pretext3d.networks.vit import TokenBackbone, require_einops
 
 __all__ = ["DynUNetBackbone", "SegResNetBackbone", "SwinUNETRBackbone", "UNETRBackbone"]
 
 MAX_LEVELS = 6  # nnU-Net's number of levels for 128^3
 MIN_EDGE = 4  # fewest voxels that nnU-Net leaves along an axis
-
-
-def require_einops(encoder: str) -> None:
-    """Check for einops, which both transformers of MONAI need and MONAI does not install.
-
-    Raises:
-        UserError: If einops is not installed.
-    """
-    if not optional_import("einops")[1]:
-        raise UserError(f"encoder: {encoder} needs the package einops: pip install einops")
 
 
 class SwinUNETRBackbone(Backbone):
@@ -107,13 +95,11 @@ class SwinUNETRBackbone(Backbone):
         return x
 
 
-class UNETRBackbone(Backbone):
+class UNETRBackbone(TokenBackbone):
     """UNETR (Hatamizadeh et al., WACV 2022, arXiv:2103.10504): a ViT-B/16 and a convolutional decoder.
 
     Maps of `encode`: the image's block at stride 1; the tokens of the 4th, 7th and 10th transformer block
-    upsampled to strides 2, 4 and 8; the last tokens as a map at stride 16. There is one position embedding
-    per token: the network takes inputs of roi_size only, and a transfer of weights to another roi_size
-    resamples `position_keys`.
+    upsampled to strides 2, 4 and 8; the last tokens as a map at stride 16.
 
     Args:
         in_channels: Number of channels of the image.
@@ -129,7 +115,6 @@ class UNETRBackbone(Backbone):
             installed.
     """
 
-    position_keys = ("vit.patch_embedding.position_embeddings",)
     outside_encoder = (
         "encoder1", "encoder2", "encoder3", "encoder4", "decoder5", "decoder4", "decoder3", "decoder2",
     )  # fmt: skip
@@ -155,31 +140,21 @@ class UNETRBackbone(Backbone):
             out_channels=feature_size,
         )
         self.check_roi_size(roi_size)
-        self.roi_size = tuple(int(size) for size in roi_size)
         net = nets.UNETR(
             in_channels=in_channels,
             out_channels=1,
-            img_size=self.roi_size,
+            img_size=tuple(roi_size),
             feature_size=feature_size,
             hidden_size=hidden_size,
             mlp_dim=mlp_dim,
             num_heads=num_heads,
             spatial_dims=spatial_dims,
         )
-        self.vit = net.vit
-        for block in self.vit.blocks:
-            block.norm_cross_attn = (
-                nn.Identity()
-            )  # MONAI builds this norm and, without cross-attention, skips it
+        self.set_transformer(roi_size, net.vit)
         self.encoder1, self.encoder2, self.encoder3 = net.encoder1, net.encoder2, net.encoder3
         self.encoder4 = net.encoder4
         self.decoder5, self.decoder4 = net.decoder5, net.decoder4
         self.decoder3, self.decoder2 = net.decoder3, net.decoder2
-
-    def _to_map(self, tokens: Tensor) -> Tensor:
-        """(b, tokens, hidden) to (b, hidden, *grid)."""
-        grid = [size // 16 for size in self.roi_size]
-        return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
         """The maps that MONAI's decoder takes.
@@ -187,28 +162,14 @@ class UNETRBackbone(Backbone):
         Raises:
             UserError: If x is not of roi_size.
         """
-        last, hidden = self._tokens(x)
+        last, hidden = self.tokens(x)
         return [
             self.encoder1(x),
-            self.encoder2(self._to_map(hidden[3])),
-            self.encoder3(self._to_map(hidden[6])),
-            self.encoder4(self._to_map(hidden[9])),
-            self._to_map(last),
+            self.encoder2(self.to_map(hidden[3])),
+            self.encoder3(self.to_map(hidden[6])),
+            self.encoder4(self.to_map(hidden[9])),
+            self.to_map(last),
         ]
-
-    def encode_coarsest(self, x: Float[Tensor, "b c *space"]) -> Tensor:
-        """The transformer's tokens as a map, without the blocks of the skips."""
-        return self._to_map(self._tokens(x)[0])
-
-    def _tokens(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if not tracing and tuple(x.shape[2:]) != self.roi_size:
-            raise UserError(
-                f"roi_size: found an input of {list(x.shape[2:])}, expected {list(self.roi_size)}: UNETR has "
-                "a position embedding for each token of the roi_size that it was built for"
-            )
-        last, hidden = self.vit(x)
-        return last, hidden
 
     def decode(self, features: list[Tensor]) -> Float[Tensor, "b out *space"]:
         """The map before MONAI's `out`."""

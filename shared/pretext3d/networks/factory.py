@@ -12,6 +12,7 @@ from pretext3d.networks.adapters import DynUNetBackbone, SegResNetBackbone, Swin
 from pretext3d.networks.backbone import Backbone, check_sizes
 from pretext3d.networks.resnet import ResNet
 from pretext3d.networks.unet import UNet
+from pretext3d.networks.vit import ViTBackbone
 
 __all__ = ["ENCODERS", "build_backbone", "check_recorded", "rebuild"]
 
@@ -25,6 +26,7 @@ ENCODERS: dict[str, Callable[..., Backbone]] = {
     "resnet50": partial(ResNet, depth=50),
     "swin_unetr": SwinUNETRBackbone,
     "unetr": UNETRBackbone,
+    "vit_tiny": ViTBackbone,
     "dynunet": DynUNetBackbone,
     "segresnet": SegResNetBackbone,
 }

@@ -117,16 +117,17 @@ def position_embedding(
     return resampled[0].movedim(0, -1).reshape(1, math.prod(new), -1)
 
 
-def token_grid(tokens: int, roi_size: Sequence[int]) -> tuple[int, ...] | None:
-    """The grid of `tokens` cubic patches that covers `roi_size`; None where there is no such grid.
+def token_grid(tokens: int, roi_size: Sequence[int], patch_size: Sequence[int]) -> tuple[int, ...] | None:
+    """The grid of `tokens` patches that covers `roi_size`; None where such patches give another number.
 
     Examples:
-        >>> token_grid(8, (32, 32, 32)), token_grid(12, (64, 48)), token_grid(7, (32, 32))
-        ((2, 2, 2), (4, 3), None)
+        >>> token_grid(8, (32, 32, 32), (16, 16, 16)), token_grid(12, (64, 48), (16, 16))
+        ((2, 2, 2), (4, 3))
+        >>> token_grid(7, (32, 32), (16, 16)) is None
+        True
     """
-    edge = round((math.prod(roi_size) / tokens) ** (1 / len(roi_size)))
-    grid = tuple(size // edge for size in roi_size) if edge > 0 else ()
-    return grid if grid and math.prod(grid) == tokens else None
+    grid = tuple(size // edge for size, edge in zip(roi_size, patch_size, strict=True))
+    return grid if math.prod(grid) == tokens else None
 
 
 class Adapter:
@@ -139,14 +140,15 @@ class Adapter:
             getattr(backbone, "in_channels", 0),
         )
         self.roi_sizes = there.get("roi_size") or (), here.get("roi_size") or ()
+        self.patch_size = getattr(backbone, "axis_strides", ((),))[-1]
         names = getattr(backbone, "position_keys", ())
         self.positions = {"backbone." + name.removeprefix("backbone.") for name in names}
 
     def __call__(self, name: str, source: Tensor, target: Tensor) -> tuple[str, Tensor]:
         """Return (matched, adapted or missing; the new values of the tensor here)."""
         if name in self.positions and all(self.roi_sizes):
-            old = token_grid(source.shape[1], self.roi_sizes[0])
-            new = token_grid(target.shape[1], self.roi_sizes[1])
+            old = token_grid(source.shape[1], self.roi_sizes[0], self.patch_size)
+            new = token_grid(target.shape[1], self.roi_sizes[1], self.patch_size)
             if old and new and old != new and source.shape[2:] == target.shape[2:]:
                 return "adapted", position_embedding(source, old, new)
         if source.shape == target.shape:
