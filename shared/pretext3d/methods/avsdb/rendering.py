@@ -1,0 +1,192 @@
+"""How a volume of shapes looks: outlines, filled shapes, or textured ones.
+
+Tadokoro et al., CVPRW 2023, leaves the intensities open. Its authors' successor draws the outline in each
+slice, two voxels wide, with value 128 of 255: that is `outline`. `filled` gives every voxel of a shape that
+value. `textured` is ours: every shape and the background have a random mean and a smooth random texture, some
+shapes are hollow, and the image is blurred, noisy and biased, so that intensity says nothing about a class.
+
+Random numbers are drawn with NumPy, and applied on the device of the shapes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.networks.layers import gaussian_1d, separable_filtering
+
+from pretext3d.annotations import Bool, Float, Int, Tensor
+from pretext3d.checking import closest_hint, number, one_of
+from pretext3d.errors import UserError
+from pretext3d.methods.avsdb.shapes import ordered_pair, uniform
+
+__all__ = ["RENDERINGS", "Look", "Rendering", "rendering"]
+
+GREY = 128 / 255  # PrimGeoSeg
+BIAS_POINTS = 3  # of the coarse grid, along each axis, that the bias field is interpolated from
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How shapes are drawn: intensities from 0 to 1, and ranges of which each volume or shape has a value.
+
+    Args:
+        render: What of a shape is drawn: `outline`, `filled` or `textured`, with the border alone of a shape
+            that is hollow.
+        brightness: Range of the mean intensity of each shape.
+        background: Range of the mean intensity of the background.
+        contrast: Smallest difference of a shape's mean from the background's; below half of each range.
+        texture: Range of the amplitude of each shape's, and the background's, smooth texture.
+        texture_size: Range of the size of the texture's structures, in voxels.
+        hollow: Probability of a shape's interior looking like the background.
+        blur: Range of the standard deviation of the Gaussian that the image is blurred with, in voxels.
+        bias_field: Range of the amplitude of a smooth factor exp(amplitude * noise).
+        noise: Range of the standard deviation of Gaussian noise.
+
+    Raises:
+        UserError: for another value of `render`, a range or a probability that is not one.
+    """
+
+    render: Any = "outline"
+    brightness: Any = (GREY, GREY)
+    background: Any = (0.0, 0.0)
+    contrast: Any = 0.0
+    texture: Any = (0.0, 0.0)
+    texture_size: Any = (4, 12)
+    hollow: Any = 0.0
+    blur: Any = (0.0, 0.0)
+    bias_field: Any = (0.0, 0.0)
+    noise: Any = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        one_of("render", self.render, RENDERINGS)
+        for key in ("brightness", "background", "texture", "texture_size", "blur", "bias_field", "noise"):
+            pair = ordered_pair(f"rendering.{key}", getattr(self, key), low_open=key == "texture_size")
+            object.__setattr__(self, key, pair)
+        number("rendering.hollow", self.hollow, 0, 1)
+        widths = [getattr(self, key)[1] - getattr(self, key)[0] for key in ("brightness", "background")]
+        most = max(widths) / 4
+        expected = f"a number in [0, {most:g}], a quarter of the wider range of brightness and background"
+        number("rendering.contrast", self.contrast, 0, most, expected=expected)
+
+    @property
+    def needs_border(self) -> bool:
+        """Whether the outlines of the shapes are needed."""
+        return self.render == "outline" or self.hollow > 0
+
+
+RENDERINGS: dict[str, dict[str, Any]] = {
+    "outline": {},
+    "filled": {},
+    "textured": {
+        "brightness": (0.1, 0.9),
+        "background": (0.0, 0.8),
+        "contrast": 0.1,
+        "texture": (0.0, 0.15),
+        "hollow": 0.25,
+        "blur": (0.0, 1.0),
+        "bias_field": (0.0, 0.3),
+        "noise": (0.0, 0.08),
+    },
+}
+
+
+def rendering(render: Any, changes: Mapping[str, Any] | None = None) -> Rendering:
+    """A rendering by name, with some of its values changed.
+
+    Raises:
+        UserError: for an unknown name or value, see `Rendering`.
+
+    Examples:
+        >>> rendering("textured", {"noise": [0, 0.2]}).noise
+        (0.0, 0.2)
+    """
+    one_of("render", render, RENDERINGS)
+    known = [field.name for field in fields(Rendering) if field.name != "render"]
+    given = dict(changes or {})
+    for key in given:
+        if key not in known:
+            hint = closest_hint(key, known)
+            raise UserError(f"rendering: found {key!r}, expected any of {', '.join(known)}{hint}")
+    return Rendering(render, **{**RENDERINGS[render], **given})
+
+
+class Look:
+    """The random numbers of one volume's rendering.
+
+    Args:
+        rng: Source of the random numbers.
+        rendering: How shapes are drawn.
+        count: Number of shapes.
+        size: Voxels of the volume along each axis.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, rendering: Rendering, count: int, size: Sequence[int]
+    ) -> None:
+        r = rendering
+        self.background = float(uniform(rng, r.background, 1)[0])
+        self.means = uniform(rng, r.brightness, count)
+        wide = r.brightness[1] - r.brightness[0] >= 4 * r.contrast
+        while (near := np.abs(self.means - self.background) < r.contrast).any():
+            self.background = self.background if wide else float(uniform(rng, r.background, 1)[0])
+            self.means[near] = uniform(rng, r.brightness, int(near.sum()))
+        self.amplitudes = uniform(rng, r.texture, count + 1)  # the background's is the first
+        self.hollow = rng.random(count) < r.hollow
+        cell, self.blur, self.bias, deviation = (
+            float(uniform(rng, pair, 1)[0]) for pair in (r.texture_size, r.blur, r.bias_field, r.noise)
+        )
+        coarse = [max(2, int(np.ceil(edge / cell)) + 1) for edge in size]
+        self.texture = rng.standard_normal(coarse, dtype=np.float32) if r.texture[1] else None
+        points = [BIAS_POINTS] * len(size)
+        self.bias_points = rng.standard_normal(points, dtype=np.float32) if r.bias_field[1] else None
+        noise = rng.standard_normal(size, dtype=np.float32) if r.noise[1] else None
+        self.noise = None if noise is None else np.float32(deviation) * noise
+
+    def draw(
+        self, instances: Int[Tensor, "*space"], border: Bool[Tensor, "*space"] | None, outline: bool
+    ) -> Float[Tensor, "*space"]:
+        """The image, with intensities from 0 to 1.
+
+        Args:
+            instances: 1 + the number of the shape at each voxel, 0 where there is none.
+            border: Whether a voxel belongs to the outline of its shape; None: not needed.
+            outline: Whether the outlines alone are drawn.
+        """
+        device = instances.device
+        hollow = np.ones_like(self.hollow) if outline else self.hollow
+        # two entries per shape: its interior and its border
+        means = np.concatenate([[self.background], np.where(hollow, self.background, self.means)])
+        means = np.concatenate([means, [self.background], self.means])
+        first, own = self.amplitudes[:1], self.amplitudes[1:]
+        amplitudes = np.concatenate([first, np.where(hollow, first, own), first, own])
+        code = instances.int()
+        if border is not None:
+            code = code + border * (len(self.means) + 1)
+
+        def looked_up(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values.astype(np.float32)).to(device)[code]
+
+        image = looked_up(means)
+        if self.texture is not None:
+            image = image + looked_up(amplitudes) * smooth(self.texture, image)
+        if self.blur > 0:
+            kernel = gaussian_1d(torch.tensor(self.blur, device=device), truncated=3.0)
+            kernels = [
+                kernel if edge > len(kernel) // 2 else torch.ones(1, device=device) for edge in image.shape
+            ]
+            image = separable_filtering(image[None, None], kernels, mode="replicate")[0, 0]
+        if self.bias_points is not None:
+            image = image * torch.exp(self.bias * smooth(self.bias_points, image))
+        if self.noise is not None:
+            image = image + torch.from_numpy(self.noise).to(device)
+        return image.clamp(0, 1)
+
+
+def smooth(points: np.ndarray, like: Float[Tensor, "*space"]) -> Float[Tensor, "*space"]:
+    """A coarse grid, whose outer points are the corners, interpolated linearly to a volume's size."""
+    coarse = torch.from_numpy(points)[None, None].to(like.device)
+    mode = {2: "bilinear", 3: "trilinear"}[like.ndim]
+    return F.interpolate(coarse, size=tuple(like.shape), mode=mode, align_corners=True)[0, 0]

@@ -1,0 +1,194 @@
+"""Volumes of shapes: image and label as a function of a random generator alone.
+
+Tadokoro et al., CVPRW 2023, section 2: draw shapes, place them, draw the image. See `shapes`, `placement` and
+`rendering`, which list what deviates.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretext3d.annotations import Tensor
+from pretext3d.checking import is_integer, number, per_axis
+from pretext3d.errors import UserError
+from pretext3d.methods.avsdb.placement import Placement, place, solids
+from pretext3d.methods.avsdb.rendering import Look, rendering
+from pretext3d.methods.avsdb.shapes import (
+    EDGE,
+    Shapes,
+    ShapeSizes,
+    class_names,
+    cross_sections,
+    draw_shapes,
+    ordered_pair,
+    z_rules,
+)  # fmt: skip
+from pretext3d.ops.checks import check_spatial_dims
+
+__all__ = ["ShapeVolumes", "Volume"]
+
+SMALLEST = 4  # voxels that the largest box and height have at least: with fewer, no class is recognisable
+
+
+class Volume:
+    """Everything that was drawn for one volume, before it is placed and rendered.
+
+    Attributes:
+        shapes: The shapes.
+        positions: Positions to try (shapes, tries, 3), from 0 to 1.
+        look: Random numbers of the rendering.
+    """
+
+    def __init__(self, shapes: Shapes, positions: np.ndarray, look: Look) -> None:
+        self.shapes, self.positions, self.look = shapes, positions, look
+
+
+class ShapeVolumes:
+    """Generator of volumes, in 2D images, with shapes; for `pretext3d.data.generated.GeneratedItems`.
+
+    The call with (rng, key) returns `image` (1, *space), float32 from 0 to 1, `label` (1, *space), uint8: the
+    class at each voxel, and `dropped`: how many shapes found no position. It depends on the generator alone.
+
+    Args:
+        roi_size: Voxels of a volume along each axis.
+        spatial_dims: Number of spatial axes. An image has the cross-sections alone.
+        xy_classes: Classes of cross-sections: their number, or a list, see `cross_sections`.
+        z_classes: Rules along z, 1 to 4 or a list of prism, cone, hourglass, spindle.
+        num_shapes: Shapes per volume: a number, or a range that it is drawn from.
+        max_overlap: Part of a shape's volume, below which it may lie where others do; None: nowhere.
+        tries: Positions that are tried before a shape is dropped.
+        sizes: Values of `ShapeSizes` that differ from its defaults.
+        render: `outline`, `filled` or `textured`.
+        changes: Values of `Rendering` that differ from this one's.
+
+    Attributes:
+        class_names: Names of the label's classes, background first.
+
+    Raises:
+        UserError: for invalid arguments: no class, more than the label's type can hold, max_overlap outside
+            (0, 1], boxes larger than the volume, a volume too small for every shape.
+
+    Examples:
+        >>> generate = ShapeVolumes((24, 32, 16), xy_classes=["ellipse", "triangle"], z_classes=1)
+        >>> sample = generate(np.random.default_rng(0), 0)
+        >>> sample["image"].shape, sample["label"].unique().tolist(), generate.class_names
+        (torch.Size([1, 24, 32, 16]), [0, 1, 2], ['background', 'ellipse prism', 'triangle prism'])
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        spatial_dims: int = 3,
+        xy_classes: int | Sequence[int | str] = 8,
+        z_classes: int | Sequence[str] = 2,
+        num_shapes: int | Sequence[int] = 20,
+        max_overlap: float | None = 0.7,
+        tries: int = 100,
+        sizes: Mapping[str, Any] | None = None,
+        render: str = "outline",
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_spatial_dims(spatial_dims)
+        self.spatial_dims = spatial_dims
+        self.size = per_axis("roi_size", roi_size, spatial_dims)
+        self.grid = (*self.size, 1)[:3]  # of an image: one slice
+        self.sections = cross_sections(xy_classes)
+        self.rules = z_rules(z_classes) if spatial_dims == 3 else ["prism"]
+        self.class_names = class_names(xy_classes, z_classes, spatial_dims)
+        most = torch.iinfo(torch.uint8).max
+        if len(self.class_names) - 1 > most:
+            raise UserError(
+                f"xy_classes: found {len(self.sections)} cross-sections with {len(self.rules)} rules along "
+                f"z, {len(self.class_names) - 1} classes; expected at most {most}, which the label's type, "
+                "uint8, can hold"
+            )
+        low, high = (
+            (num_shapes, num_shapes) if is_integer(num_shapes) else ordered_pair("num_shapes", num_shapes)
+        )
+        if not (low == int(low) and high == int(high) and 1 <= low <= high < 2**15):
+            raise UserError(
+                f"num_shapes: found {num_shapes!r}, expected an integer from 1, or two, the smaller first"
+            )
+        self.num_shapes = (int(low), int(high))
+        expected = "a number in (0, 1], or null for no overlap"
+        self.max_overlap = (
+            None
+            if max_overlap is None
+            else number("max_overlap", max_overlap, 0, 1, low_open=True, expected=expected)
+        )
+        self.tries = per_axis("tries", tries, 1)[0]
+        known = set(ShapeSizes.__dataclass_fields__)
+        if unknown := sorted(set(sizes or {}) - known):
+            raise UserError(f"sizes: found {unknown[0]!r}, expected any of {', '.join(sorted(known))}")
+        self.sizes = ShapeSizes(**dict(sizes or {}))
+        self.rendering = rendering(render, changes)
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """Refuse a volume whose largest shapes have too few voxels to be recognised."""
+        largest = (self.sizes.box[1], self.sizes.box[1], self.sizes.height[1])[: self.spatial_dims]
+        found = [edge * part / EDGE for edge, part in zip(self.size, largest, strict=True)]
+        if min(found) < SMALLEST:
+            least = [int(np.ceil(SMALLEST * EDGE / part)) for part in largest]
+            raise UserError(
+                f"roi_size: found {list(self.size)}, in which no shape fits: the largest have "
+                f"{' x '.join(f'{edge:.1f}' for edge in found)} voxels; expected {least} or more"
+            )
+
+    def __call__(self, rng: np.random.Generator, key: int = 0) -> dict[str, Any]:
+        """The item of a random generator."""
+        return self.render([self.draw(rng)])[0]
+
+    def draw(self, rng: np.random.Generator) -> Volume:
+        """The random numbers of a volume."""
+        count = int(rng.integers(self.num_shapes[0], self.num_shapes[1] + 1))
+        shapes = draw_shapes(rng, count, self.sections, self.rules, self.sizes)
+        positions = rng.random((count, self.tries, 3))
+        return Volume(shapes, positions, Look(rng, self.rendering, count, self.size))
+
+    def render(self, volumes: Sequence[Volume], device: torch.device | str = "cpu") -> list[dict[str, Any]]:
+        """The items of some volumes, on a device.
+
+        The shapes of all volumes are computed together. Labels are the same on every device, but for voxels
+        nearer to a boundary than float64 resolves (1e-12 of a shape's size); images to float32 rounding.
+        """
+        placements = self.placements(volumes, device)
+        found = []
+        for volume, placement in zip(volumes, placements, strict=True):
+            shape = placement.instances if self.spatial_dims == 3 else placement.instances[..., 0]
+            border = placement.border if self.spatial_dims == 3 else placement.border[..., 0]
+            found.append(
+                {
+                    "image": volume.look.draw(shape, border, self.rendering.render == "outline")[None],
+                    "label": self._classes(volume.shapes, device)[shape.int()][None],
+                    "dropped": len(volume.shapes) - len(placement.placed),
+                }
+            )
+        return found
+
+    def placements(self, volumes: Sequence[Volume], device: torch.device | str = "cpu") -> list[Placement]:
+        """Where the shapes of some volumes lie."""
+        every = solids(Shapes.joined([volume.shapes for volume in volumes]), self.grid, device)
+        found, start = [], 0
+        for volume in volumes:
+            stop = start + len(volume.shapes)
+            margin = self.sizes.z_margin * self.grid[2] / EDGE
+            found.append(
+                place(
+                    every[start:stop],
+                    volume.shapes.volume,
+                    volume.positions,
+                    self.grid,
+                    self.max_overlap,
+                    margin,
+                )
+            )
+            start = stop
+        return found
+
+    def _classes(self, shapes: Shapes, device: torch.device | str) -> Tensor:
+        """Class of each instance, 0 first."""
+        classes = 1 + shapes.section * len(self.rules) + shapes.rule
+        return torch.from_numpy(np.concatenate([[0], classes]).astype(np.uint8)).to(device)
