@@ -44,6 +44,11 @@ COMMANDS = {
         stopped="stopped; finished work is kept, and the same command continues from there",
     ),
     "curves": Command("curves", "the curves of one run or several as a picture"),
+    "shapes": Command(
+        "shapes",
+        "automatically generated volumes with labels as files, for a training anywhere",
+        stopped="stopped; finished volumes are kept, and the same command continues from there",
+    ),
     "promote": Command("promote.promote", "a fine-tuned run becomes a bundle that can be deployed"),
     "download": Command(
         "download",
