@@ -40,7 +40,7 @@ def test_a_run_measures_retrieval_and_collapse_and_hands_the_encoder_over(tmp_pa
     keys = {**FINETUNE, "max_epochs": 1, "num_labelled": 3, "val_fraction": 0.1}
     output = succeed("finetune", bundle=BUNDLE, pretrained=run, output_dir=tmp_path / "fine", **keys)
     lines = output.splitlines()
-    matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "missing"))
+    matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "new "))
     assert "backbone.down" in matched
     assert "backbone.up" not in matched
     assert "backbone.up" in new

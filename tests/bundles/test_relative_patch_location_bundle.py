@@ -21,7 +21,7 @@ def test_the_encoder_alone_is_handed_over(trained: Path, tmp_path: Path) -> None
     keys = {**FINETUNE, "max_epochs": 1, "num_labelled": 3, "val_fraction": 0.1}
     output = succeed("finetune", bundle=BUNDLE, pretrained=trained, output_dir=tmp_path / "run", **keys)
     lines = output.splitlines()
-    matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "missing"))
+    matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "new "))
     assert "backbone.down" in matched
     assert "backbone.up" not in matched
     assert "backbone.up" in new

@@ -26,7 +26,7 @@ def test_the_encoder_alone_is_handed_over(trained: Path, tmp_path: Path) -> None
         "finetune", bundle=BUNDLE, pretrained=trained, output_dir=tmp_path / "run", decoder="duc", **keys
     )
     lines = output.splitlines()
-    matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "missing"))
+    matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "new "))
     assert "backbone.down" in matched
     assert "backbone.up" not in matched
     assert "backbone.up" in new

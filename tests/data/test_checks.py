@@ -1,6 +1,8 @@
 """Tests of the checks of cases: every named reason, channels, labels, and speed on long lists."""
 
+import ast
 import logging
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -77,7 +79,20 @@ def test_chosen_channels(volume):
     assert reasons(check_cases(cases, channels=2))["3"] == "NaN: 1 of 210 voxels"
     assert check_cases(cases, channels=[1, 0]).channels == 2
     assert check_cases(cases[:1], channels=None).channels == 1
-    assert check_cases(cases).channels == 1  # three numbers, each once: the smallest
+
+
+def test_as_many_cases_with_one_number_of_channels_as_with_another(volume):
+    """Neither is chosen: the user says whether to take the first channel of all, or the cases with three."""
+    three = [volume(f"c{n}.nii.gz", voxels((5, 6, 7, 3)).astype(np.float32)) for n in range(2)]
+    cases = [case("a", volume("a.nii.gz")), case("b", volume("b.nii.gz")), case("c", three[0])]
+    assert check_cases(cases).channels == 1
+    cases.append(case("d", three[1]))
+    expected = "channels: found 2 case(s) with 1 channel(s) and as many with 3, expected one number that most"
+    with pytest.raises(UserError, match=re.escape(expected)) as caught:
+        check_cases(cases)
+    for key, good in (("[0]", "abcd"), ("[0, 1, 2]", "cd")):
+        assert f'--channels "{key}"' in str(caught.value)
+        assert [c["id"] for c in check_cases(cases, channels=ast.literal_eval(key)).good] == list(good)
 
 
 @pytest.mark.parametrize("channels", [[], [0, 0], [-1], -1, True])

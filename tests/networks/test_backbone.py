@@ -189,3 +189,18 @@ def test_an_encoder_alone_takes_any_size(name):
 def test_not_every_encoder_takes_any_size():
     with pytest.raises(UserError, match="roi_size"):
         build_backbone("unetr", 1, (16, 16, 3), encoder_only=True)
+
+
+def test_an_input_too_small_to_learn_from(caplog):
+    """Maps of unet4 have strides 1, 2, 4, 8: of 2 voxels three maps are one voxel, of 3 to 8 the coarsest."""
+    for size in (1, 2):
+        message = rf"roi_size: found \[{size}, {size}\], expected \[9, 9\] or more for UNet: only its finest"
+        with pytest.raises(UserError, match=message):
+            build_backbone("unet4", 1, (size, size), spatial_dims=2, encoder_only=True)
+    build_backbone("unet4", 1, (9, 3, 3), encoder_only=True)
+    assert caplog.text == ""
+    for size, encoder_only in ((3, True), (8, True), (8, False)):
+        caplog.clear()
+        build_backbone("unet4", 1, (size,) * 3, encoder_only=encoder_only)
+        found = f"roi_size: found {[size] * 3}, with which the coarsest map of UNet is one voxel"
+        assert found in caplog.text

@@ -68,7 +68,7 @@ def save(path, network, method="pretext"):
     return path
 
 
-def test_matched_missing_and_unexpected(caplog):
+def test_matched_new_and_unexpected(caplog):
     """Backbone: 4 weights, 3 buffers, 54 + 2 + 2 + 2 + 2 + 2 + 1 values; heads 3 x 2 + 3 and 4 x 2 + 4."""
     caplog.set_level(logging.INFO)
     source = Net(Toy(), vector_head=nn.Linear(2, 3))
@@ -77,9 +77,16 @@ def test_matched_missing_and_unexpected(caplog):
     report = transfer_weights(target, content_of(source))
     counts = {
         s: (len(report.of(s)), sum(r.size for r in report.of(s)))
-        for s in ("matched", "adapted", "missing", "unexpected")
+        for s in ("matched", "adapted", "new", "missing", "unexpected")
     }
-    assert counts == {"matched": (7, 65), "adapted": (0, 0), "missing": (2, 12), "unexpected": (2, 9)}
+    expected = {
+        "matched": (7, 65),
+        "adapted": (0, 0),
+        "new": (2, 12),
+        "missing": (0, 0),
+        "unexpected": (2, 9),
+    }
+    assert counts == expected
     assert report.fraction == 1
     for name, value in source.backbone.state_dict().items():  # running statistics, too
         assert torch.equal(value, target.backbone.state_dict()[name]), name
@@ -88,7 +95,8 @@ def test_matched_missing_and_unexpected(caplog):
         "weights    tensors   parameters  in",
         "matched          7           65  backbone.first 2, backbone.norm 5",
         "adapted          0            0",
-        "missing          2           12  head 2",
+        "new              2           12  head 2",
+        "missing          0            0",
         "unexpected       2            9  vector_head 2",
         "100.0% of the backbone's parameters come from source.pt",
     ]
@@ -163,7 +171,7 @@ def test_exclude():
     source, target = Net(Toy()), Net(Toy())
     nn.init.zeros_(target.backbone.norm.weight)
     report = transfer_weights(target, content_of(source), exclude=["backbone.norm"])
-    assert {r.name.rsplit(".", 1)[0] for r in report.of("missing")} == {"backbone.norm"}
+    assert {r.name.rsplit(".", 1)[0] for r in report.of("new")} == {"backbone.norm"}
     assert report.fraction == 1
     assert target.backbone.norm.weight.sum() == 0
 
@@ -174,7 +182,18 @@ def test_what_pre_training_left_untrained_stays_behind():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     report = transfer_weights(network, content_of(source))
     assert {row.name.split(".")[1] for row in report.of("matched")} == {"down"}
-    assert report.fraction == 1.0  # of what is wanted
+    assert {row.name.split(".")[1] for row in report.of("new")} == {
+        "up",
+        "merge",
+        "weight",
+        "bias",
+    }  # and head
+    assert (report.of("missing"), report.fraction) == ([], 1.0)  # of what is wanted
+    end = str(report).splitlines()[-1]
+    assert end.startswith("100.0% of the backbone's parameters come from source.pt, apart from backbone.")
+    assert "backbone.up" in end
+    assert "backbone.merge" in end
+    assert end.endswith(", which start at random")
     after = network.state_dict()
     assert all(
         torch.equal(after[n], before[n]) for n in after if n.startswith(("backbone.up", "backbone.merge"))

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,7 +118,7 @@ def check_cases(
     Args:
         cases: Cases with `id`, `image` and, for labels, `label`.
         channels: Indices of the channels to use, which every case must have. None: all, and every case needs
-            the number of channels that most cases have (the smaller of two equally frequent numbers).
+            the number of channels that most cases have.
         cache_dir: Folder whose sub-folder `checks` keeps the verdicts; '' = they are not kept.
         require_label: Check labels too.
         label_values: Values that a label may hold; () = any.
@@ -128,7 +128,8 @@ def check_cases(
         frames: Use of a fourth axis of images, see `reader.select_frames`.
 
     Raises:
-        UserError: If `channels` is invalid, or no case has these channels.
+        UserError: If `channels` is invalid, or no case has these channels, or where it is None and two
+            numbers of channels are equally frequent.
     """
     used = as_channels(channels)
     cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims, frames)
@@ -140,7 +141,7 @@ def check_cases(
         reasons[case["id"]] = reason or (plane_fault(case, facts, slices) if spatial_dims == 2 else "")
         headers[case["id"]] = facts
     counts = Counter(headers[i].channels for i, reason in reasons.items() if not reason)
-    common = max(counts, key=lambda n: (counts[n], -n)) if counts else 1
+    common = common_channels(counts) if used is None else max(counts, default=1)
     needed = max(used) + 1 if used else common
     if used and counts and max(counts) < needed:
         raise UserError(
@@ -178,6 +179,31 @@ def check_cases(
         values={c["id"]: values[c["id"]] for c in good if c["id"] in values},
         names=names,
         timed=any(headers[c["id"]].time for c in good),
+    )
+
+
+def common_channels(counts: Mapping[int, int]) -> int:
+    """The number of channels that most cases have; 1 without cases.
+
+    Args:
+        counts: Number of cases by their number of channels.
+
+    Raises:
+        UserError: two numbers are equally frequent; names both and what `channels` may be.
+
+    Examples:
+        >>> common_channels({1: 2, 3: 5})
+        3
+    """
+    most = max(counts.values(), default=0)
+    usual = sorted(number for number, count in counts.items() if count == most)
+    if len(usual) < 2:
+        return usual[0] if usual else 1
+    few, many = usual[:2]
+    raise UserError(
+        f"channels: found {most} case(s) with {few} channel(s) and as many with {many}, expected one number "
+        f'that most cases have; --channels "{[*range(few)]}" uses the first {few} of every case, --channels '
+        f'"{[*range(many)]}" the cases with {many}'
     )
 
 

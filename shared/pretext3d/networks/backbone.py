@@ -1,5 +1,6 @@
 """The one interface of every network here: encode to feature maps, decode to a map at input resolution."""
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
 
 __all__ = ["Backbone", "channels_last"]
+
+logger = logging.getLogger(__name__)
 
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -150,6 +153,33 @@ class Backbone(nn.Module, ABC):
                 f"roi_size: found {sizes}, expected one axis of {max(larger)} or more for {name}, whose "
                 f"coarsest map would be one voxel; nearest valid cube: {larger}"
             )
+
+    def check_one_voxel(self, roi_size: Sequence[int], refuse: bool = False) -> None:
+        """Warn where the coarsest map is one voxel: features then do not say where something is.
+
+        Args:
+            roi_size: Voxels of the input along each axis.
+            refuse: Whether an input of which only the finest map has more than one voxel is an error.
+
+        Raises:
+            UserError: see `refuse`; names `roi_size`.
+        """
+        sizes, name = check_sizes(roi_size, self.spatial_dims), type(self).__name__
+        counts = [math.prod(size) for size in self.map_sizes(sizes)]
+        strides = self.axis_strides[-1]
+        if max(strides) == 1 or counts[-1] > 1:
+            return
+        larger = [stride + 1 for stride in strides]
+        if refuse and max(counts[1:]) == 1:
+            raise UserError(
+                f"roi_size: found {sizes}, expected {larger} or more for {name}: only its finest map would "
+                "have more than one voxel"
+            )
+        logger.warning(
+            "roi_size: found %s, with which the coarsest map of %s is one voxel, so that features do not say "
+            "where something is; expected %s or more",
+            sizes, name, larger,
+        )  # fmt: skip
 
     def check_batch(self, x: Tensor) -> None:
         """Refuse to train batch norm on a single value: a batch of one input whose coarsest map is one voxel.

@@ -75,11 +75,13 @@ def build_backbone(
         spatial_dims: Number of spatial axes: 3 for volumes, 2 for images.
         options: Further arguments of the encoder's class, e.g. {"feature_size": 24} for `swin_unetr`.
         encoder_only: Whether `decode` is never called: then an encoder that takes any size takes any
-            roi_size.
+            roi_size, unless all but its finest map were one voxel.
 
     Returns:
         The backbone with its `record` set: encoder, in_channels, spatial_dims, roi_size, and options where
         there are any.
+
+    A coarsest map of one voxel gives a warning.
 
     Raises:
         UserError: For an unknown encoder or option, or a roi_size that the encoder cannot process.
@@ -97,8 +99,10 @@ def build_backbone(
     sizes = check_sizes(roi_size, spatial_dims)
     place = {"roi_size": sizes} if "roi_size" in inspect.signature(builder).parameters else {}
     backbone = builder(in_channels=in_channels, spatial_dims=spatial_dims, **place, **extra)
-    if not (encoder_only and backbone.encodes_any_size):
+    any_size = encoder_only and backbone.encodes_any_size
+    if not any_size:
         backbone.check_roi_size(sizes)
+    backbone.check_one_voxel(sizes, refuse=any_size)
     backbone.record = {
         "encoder": encoder,
         "in_channels": backbone.in_channels,

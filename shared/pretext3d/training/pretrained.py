@@ -204,7 +204,9 @@ def transfer_weights(
     values: dict[str, Tensor] = {}
     for name, here in network.state_dict().items():
         there, status = source.get(name), "missing"
-        if there is not None and name.startswith(parts) and not name.startswith(excluded):
+        if not name.startswith(parts) or name.startswith(excluded):
+            status = "new"
+        elif there is not None:
             status, value = adapt(name, there, here)
             values |= {name: value} if status != "missing" else {}
         rows.append(Row(name, status, None if there is None else tuple(there.shape), tuple(here.shape)))

@@ -2,7 +2,8 @@
 
 matched     in the checkpoint with the same name and shape
 adapted     a first convolution for another number of channels, or a position embedding of another grid
-missing     here, but not in the checkpoint, excluded, or of a shape that cannot be adapted: not changed
+new         here, at random by design: a new head, what the pre-training did not train, what is excluded
+missing     here, but not in the checkpoint, or of a shape that cannot be adapted: not changed
 unexpected  in the checkpoint, but not in the receiving network (pretext heads, for example)
 """
 
@@ -29,7 +30,10 @@ __all__ = [
     "transferred",
 ]
 
-STATUSES = ("matched", "adapted", "missing", "unexpected")
+STATUSES = ("matched", "adapted", "new", "missing", "unexpected")
+
+
+BACKBONE = "backbone."
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class TransferReport:
     Attributes:
         source: Path of the checkpoint.
         rows: One row per tensor of both networks.
-        fraction: Fraction of the receiving backbone's parameters that were transferred, 0 to 1.
+        fraction: Fraction that was transferred of the backbone's parameters that are not new, 0 to 1.
     """
 
     source: str
@@ -74,7 +78,9 @@ class TransferReport:
         for row in self.rows:
             if row.target and row.source and row.source != row.target:
                 lines.append(f"{row.status}: {row.name} {_shape(row.source)} -> {_shape(row.target)}")
-        lines.append(f"{self.fraction:.1%} of the backbone's parameters come from {self.source}")
+        new = _places([row for row in self.rows if row.status == "new" and row.name.startswith(BACKBONE)])
+        rest = f", apart from {new}, which start at random" if new else ""
+        lines.append(f"{self.fraction:.1%} of the backbone's parameters come from {self.source}{rest}")
         return "\n".join(lines)
 
 
@@ -172,4 +178,4 @@ def transferred(network: nn.Module) -> frozenset[str]:
     network that neither `load_pretrained` nor `transfer_weights` has processed: all of the backbone's.
     """
     names = getattr(network, "transferred", network.state_dict())
-    return frozenset(name for name in names if name.startswith("backbone."))
+    return frozenset(name for name in names if name.startswith(BACKBONE))
