@@ -286,7 +286,7 @@ def test_the_papers_head() -> None:
 
 
 def test_name_of_the_metric() -> None:
-    assert list(validation_metrics()) == ["permutation_accuracy"]
+    assert list(validation_metrics()) == ["permutation_accuracy", "chance"]
 
 
 @pytest.mark.parametrize("dims", [3, 2])

@@ -220,7 +220,7 @@ def test_queries_share_their_weights() -> None:
 
 
 def test_name_of_the_metric() -> None:
-    assert set(validation_metrics()) == {"location_accuracy"}
+    assert set(validation_metrics()) == {"location_accuracy", "chance"}
 
 
 def test_a_few_samples_are_learned() -> None:

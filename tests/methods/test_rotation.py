@@ -177,7 +177,7 @@ def test_metrics_are_means_over_all_versions() -> None:
     """A batch of two images and one of one: 1, 0.5 and 0 of two versions are right: 0.5."""
     metrics = validation_metrics(2, per_class=True)
     assert set(metrics) == {
-        "rotation_accuracy", "accuracy_up_to_half_turns", "accuracy_0", "accuracy_axis2_90",
+        "rotation_accuracy", "chance", "accuracy_up_to_half_turns", "accuracy_0", "accuracy_axis2_90",
         "accuracy_axis2_180", "accuracy_axis2_270",
     }  # fmt: skip
     for metric in metrics.values():
@@ -185,7 +185,7 @@ def test_metrics_are_means_over_all_versions() -> None:
         metric.update(metric._output_transform(answers([[0, 1], [2, 0]], [[0, 1], [2, 1]], 4)))
         metric.update(metric._output_transform(answers([[1, 3]], [[0, 1]], 4)))
     found = {name: metric.compute() for name, metric in metrics.items()}
-    assert found["rotation_accuracy"] == 0.5
+    assert (found["rotation_accuracy"], found["chance"]) == (0.5, 0.25)
     assert found["accuracy_0"] == 0.5  # of two versions of class 0, in two batches
     assert found["accuracy_axis2_90"] == pytest.approx(1 / 3)
     assert found["accuracy_axis2_180"] == 1.0

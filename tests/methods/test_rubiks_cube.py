@@ -345,8 +345,9 @@ def test_accuracies_by_hand():
 
 
 def test_metrics_by_name():
-    assert set(validation_metrics(PERMUTATIONS)) == {"ordering_accuracy", "orientation_accuracy"}
-    assert set(validation_metrics(PERMUTATIONS, rotate=False)) == {"ordering_accuracy"}
+    names = {"ordering_accuracy", "ordering_chance", "orientation_accuracy"}
+    assert set(validation_metrics(PERMUTATIONS)) == names
+    assert set(validation_metrics(PERMUTATIONS, rotate=False)) == names - {"orientation_accuracy"}
 
 
 def test_metrics_read_no_label_but_to_compare():

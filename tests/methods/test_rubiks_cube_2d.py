@@ -170,7 +170,8 @@ def test_loss_and_accuracies_by_hand() -> None:
     output = {"pred": (ordering, far), "label": target}
     assert ordering_accuracy(output).tolist() == [1.0]
     assert OrientationAccuracy(permutations)(output).tolist() == [0.5]
-    assert set(validation_metrics(permutations)) == {"ordering_accuracy", "orientation_accuracy"}
+    names = {"ordering_accuracy", "ordering_chance", "orientation_accuracy"}
+    assert set(validation_metrics(permutations)) == names
 
 
 def test_a_few_puzzles_are_learned() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from pretext3d.training.classes import ClassAccuracy, ClassLoss
+from pretext3d.training.classes import ClassAccuracy, ClassLoss, class_metrics
 
 
 def test_loss_by_hand() -> None:
@@ -39,3 +39,13 @@ def test_accuracy_by_hand() -> None:
     label = {"location": torch.tensor([[0, 1, 1], [1, 2, 0]])}
     found = ClassAccuracy("location")({"pred": pred, "label": label})
     torch.testing.assert_close(found, torch.tensor([2 / 3, 0.0]))
+
+
+def test_metrics_have_the_chance_next_to_the_accuracy() -> None:
+    """Four classes; of two answers of one sample one is right."""
+    metrics = class_metrics("rotation")
+    assert list(metrics) == ["rotation_accuracy", "chance"]
+    output = {"pred": torch.eye(4)[None, :2], "label": {"rotation": torch.tensor([[0, 2]])}}
+    for metric in metrics.values():
+        metric.update(metric._output_transform(output))
+    assert [metric.compute() for metric in metrics.values()] == [0.5, 0.25]

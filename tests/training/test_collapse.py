@@ -131,7 +131,7 @@ def run(scale, tmp_path, monkeypatch, caplog, watched=True, epochs=4):
     data = Items({"image": x, "label": x[:2]} for x in torch.randn(12, 4))
     network, device = Embedding(scale), torch.device("cpu")
     optimizer = torch.optim.SGD(network.parameters(), 0.01)
-    metrics = collapse_metrics(lambda output: output["pred"]) if watched else {}
+    metrics = collapse_metrics(lambda output: output["pred"], advice="--more_cases 9") if watched else {}
     key = {"val_loss": ValidationLoss(nn.MSELoss())}
     evaluator = SupervisedEvaluator(
         device,
@@ -160,7 +160,7 @@ def test_a_run_that_collapses_warns_once(tmp_path, monkeypatch, caplog):
     assert found[0].startswith(
         "epoch 2: the features are the same for every sample (feature_std 0): collapse"
     )
-    assert "--learning_rate" in found[0]
+    assert "; expected features that differ; try --more_cases 9; such weights" in found[0]
     table = (tmp_path / "metrics.csv").read_text().splitlines()
     assert len(table) == 5
     assert {"feature_std", "effective_rank"} < set(table[0].split(","))

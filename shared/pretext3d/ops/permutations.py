@@ -53,6 +53,7 @@ def load_permutations(
     seed: int = 0,
     spatial_dims: int = 3,
     min_distance: int | None = None,
+    fewest: int = 1,
 ) -> Int[Tensor, "k m"]:
     """The permutations in a file of a folder, if one holds `count` for the grid; else newly chosen ones.
 
@@ -63,6 +64,7 @@ def load_permutations(
         seed: Seed of the choice; a file with another seed is not used, one without a seed is.
         spatial_dims: Number of spatial axes of the grid, 3 or 2.
         min_distance: Smallest Hamming distance that two of them may have; None = any.
+        fewest: Smallest number k; 2 where they are classes that have to be told apart.
 
     Raises:
         UserError: If a file holds something other than permutations, the seed is not an integer from 0, or
@@ -70,6 +72,7 @@ def load_permutations(
     """
     integer("permutations_seed", seed, minimum=0)
     cells = math.prod(per_axis("grid", grid, spatial_dims))
+    check_count(cells, count, fewest)
     found = _stored(folder, cells, count, seed)
     found = far_permutations(cells, count, seed) if found is None else found
     if min_distance is not None:
@@ -81,6 +84,23 @@ def load_permutations(
                 f"{distance} apart; expected {distance} or less, or a smaller num_permutations"
             )
     return torch.from_numpy(found)
+
+
+def check_count(cells: int, count: int, fewest: int = 1) -> None:
+    """Refuse a number of permutations that there cannot be.
+
+    Args:
+        cells: Number of cells.
+        count: Number of permutations.
+        fewest: Smallest number.
+
+    Raises:
+        UserError: fewer than 2 cells, or a number outside `fewest` to min(cells!, 20,000).
+    """
+    if cells < 2:
+        raise UserError(f"grid: found {cells} cell(s), expected 2 or more")
+    most = min(POOL, math.factorial(min(cells, 20)))
+    integer("num_permutations", count, fewest, most, f"{fewest} to {most} permutations of {cells} cells")
 
 
 def _stored(folder: str, cells: int, count: int, seed: int) -> Shaped[np.ndarray, "k m"] | None:
@@ -113,10 +133,7 @@ def far_permutations(cells: int, count: int, seed: int = 0) -> Shaped[np.ndarray
         >>> minimum_distance(far_permutations(8, 56))
         7
     """
-    if cells < 2:
-        raise UserError(f"grid: found {cells} cell(s), expected 2 or more")
-    most = min(POOL, math.factorial(min(cells, 20)))
-    integer("num_permutations", count, 1, most, f"1 to {most} permutations of {cells} cells")
+    check_count(cells, count)
     rng = np.random.default_rng([seed, cells])
     pool = _candidates(cells, count, rng)
     if len(pool) < count:

@@ -26,14 +26,11 @@ LEAST_STD, LEAST_RANK = 0.01, 1.1  # lower ones are a collapse
 LEAST_SAMPLES = 8  # of which a rank says something: that of n samples is at most n - 1
 ROUNDING = 1e-12  # variance, relative to the mean square, that sums cannot tell from 0
 
-ADVICE = (
-    "a lower --learning_rate, more negatives (a larger --batch_size), or batch norm in the head; "
-    "weights of such a network are of little use"
-)
+ADVICE = "a lower --learning_rate"  # of a method that gives none of its own
 
 
 def collapse_metrics(
-    features_of_output: Callable[[Any], Float[Tensor, "*b d"]], normalise: bool = True
+    features_of_output: Callable[[Any], Float[Tensor, "*b d"]], normalise: bool = True, advice: str = ADVICE
 ) -> dict[str, Metric]:
     """The metrics `feature_std` and `effective_rank`, for the validation metrics of a method.
 
@@ -43,9 +40,10 @@ def collapse_metrics(
         features_of_output: Function from the evaluator's output to features (..., d): each row is a sample.
         normalise: Whether `feature_std` is that of directions (see `FeatureStd`); False for a loss that
             compares plain distances with a margin.
+        advice: What to try where features collapse, for the warning: keys of the method's configuration.
     """
     return {
-        "feature_std": FeatureStd(features_of_output, normalise),
+        "feature_std": FeatureStd(features_of_output, normalise, advice),
         "effective_rank": EffectiveRank(features_of_output),
     }
 
@@ -66,20 +64,29 @@ class FeatureStd(Metric):
     Args:
         features_of_output: Function from the engine's output to features (..., d): each row is a sample.
         normalise: Whether each sample's features are divided by their Euclidean length; zeros stay zeros.
+        advice: What to try where features collapse; the engine's state has it as `collapse_advice`.
     """
 
     _state_dict_all_req_keys = ("total", "squares", "count")
 
     def __init__(
-        self, features_of_output: Callable[[Any], Float[Tensor, "*b d"]], normalise: bool = True
+        self,
+        features_of_output: Callable[[Any], Float[Tensor, "*b d"]],
+        normalise: bool = True,
+        advice: str = ADVICE,
     ) -> None:
-        self.normalise = normalise
+        self.normalise, self.advice = normalise, advice
         super().__init__(output_transform=features_of_output)
 
     @reinit__is_reduced
     def reset(self) -> None:
         """Discard all samples."""
         self.total, self.squares, self.count = (torch.zeros((), dtype=torch.float64) for _ in range(3))
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Put the figure and the advice into the state of the engine."""
+        super().completed(engine, name)
+        engine.state.collapse_advice = self.advice
 
     @reinit__is_reduced
     def update(self, output: Tensor) -> None:
@@ -200,7 +207,10 @@ class CollapseWarning:
         found = collapse(state.metrics.get("feature_std"), state.metrics.get("effective_rank"), samples)
         self.warned, self.suspected = bool(found) and self.suspected, bool(found)
         if self.warned:
-            logger.warning("epoch %d: %s; expected features that differ; try %s", epoch, found, ADVICE)
+            logger.warning(
+                "epoch %d: %s; expected features that differ; try %s; such weights are of little use",
+                epoch, found, getattr(state, "collapse_advice", ADVICE),
+            )  # fmt: skip
 
 
 def collapse(std: float | None, rank: float | None, samples: int) -> str:

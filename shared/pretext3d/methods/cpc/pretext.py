@@ -38,6 +38,8 @@ __all__ = ["CpcLoss", "CpcNet", "validation_metrics"]
 LOSS_FORMS = ("infonce", "pairwise")
 NEGATIVES = ("image", "batch")
 
+ADVICE = "a lower --learning_rate, a longer --lr_scheduler::warmup, or --negatives batch"  # of a collapse
+
 
 # ------------------------------------------------------------------------------------------ 3.1 the network
 class CpcNet(nn.Module):
@@ -215,4 +217,4 @@ def validation_metrics(patches: PatchGrid) -> dict[str, Metric]:
         per_sample[f"accuracy_step_{step}"] = LocationAccuracy(patches, step)
     per_sample["chance"] = chance
     means = {name: SampleMean(function) for name, function in per_sample.items()}
-    return {**means, **collapse_metrics(codes_of)}
+    return {**means, **collapse_metrics(codes_of, advice=ADVICE)}

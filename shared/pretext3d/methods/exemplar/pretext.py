@@ -41,6 +41,12 @@ logger = logging.getLogger(__name__)
 OBJECTIVES = ("triplet", "contrastive")
 NEGATIVES = ("batch", "dataset")
 MINING = ("any", "hardest")
+# what to try where embeddings collapse, by objective
+ADVICE = {
+    "triplet": "a lower --learning_rate, --mining any, a larger --batch_size, or --objective contrastive",
+    "contrastive": "a lower --learning_rate, a larger --batch_size, --negatives dataset, or a higher "
+    "--temperature",
+}
 EMPTY = -1  # subject of a place in the memory that has not been filled
 
 
@@ -302,5 +308,5 @@ def validation_metrics(objective: str = "triplet") -> dict[str, Metric]:
     return {
         "retrieval_accuracy": RetrievalAccuracy(cosine),
         "retrieval_chance": RetrievalChance(),
-        **collapse_metrics(embeddings_of, normalise=cosine),
+        **collapse_metrics(embeddings_of, normalise=cosine, advice=ADVICE[objective]),
     }

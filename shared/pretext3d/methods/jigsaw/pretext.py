@@ -35,8 +35,7 @@ from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.ops.grids import assemble_cubes, extract_cubes
 from pretext3d.ops.permutations import reorder
-from pretext3d.training.classes import ClassAccuracy
-from pretext3d.training.metrics import SampleMean
+from pretext3d.training.classes import class_metrics
 from pretext3d.transforms.grids import RandPuzzle
 
 __all__ = [
@@ -229,8 +228,8 @@ class JigsawNet(nn.Module):
 
 # --------------------------------------------------------------------------------------------- the accuracy
 def validation_metrics() -> dict[str, Metric]:
-    """The metric of a validation: the fraction of held-out puzzles whose permutation is recognised, 0 to 1.
+    """The metrics of a validation: the fraction of held-out puzzles whose permutation is recognised, 0 to 1.
 
-    Chance is 1 / P, 0.01 for 100 permutations.
+    `chance` is 1 / P, 0.01 for 100 permutations.
     """
-    return {"permutation_accuracy": SampleMean(ClassAccuracy("permutation"))}
+    return class_metrics("permutation")

@@ -41,8 +41,7 @@ from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.ops.grids import extract_cubes
 from pretext3d.ops.intensities import adjust
-from pretext3d.training.classes import ClassAccuracy
-from pretext3d.training.metrics import SampleMean
+from pretext3d.training.classes import class_metrics
 from pretext3d.transforms.grids import RandGrid
 
 __all__ = [
@@ -228,8 +227,8 @@ class RelativePatchLocationNet(nn.Module):
 
 # --------------------------------------------------------------------------------------------- the accuracy
 def validation_metrics() -> dict[str, Metric]:
-    """The metric of a validation: the fraction of all held-out queries whose location is recognised, 0 to 1.
+    """The metrics of a validation: the fraction of all held-out queries whose location is recognised, 0 to 1.
 
-    Chance is 1 / (N - 1), 1/26, in 2D 1/8.
+    `chance` is 1 / (N - 1), 1/26, in 2D 1/8.
     """
-    return {"location_accuracy": SampleMean(ClassAccuracy("location"))}
+    return class_metrics("location")

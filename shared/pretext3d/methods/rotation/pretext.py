@@ -29,7 +29,7 @@ from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.ops.rotations import check_equal_edges, rotated_versions, rotation_classes
 from pretext3d.ops.tensors import plain_tensor
-from pretext3d.training.classes import ClassAccuracy
+from pretext3d.training.classes import class_metrics
 from pretext3d.training.metrics import SampleMean
 
 __all__ = [
@@ -179,7 +179,7 @@ def validation_metrics(
 ) -> dict[str, Metric]:
     """The metrics of a validation, by name: means over all held-out versions, 0 to 1.
 
-    `rotation_accuracy` is the fraction that is recognised; chance is 0.1, in 2D 0.25.
+    `rotation_accuracy` is the fraction that is recognised; `chance` is 0.1, in 2D 0.25.
 
     Args:
         spatial_dims: Number of spatial axes, 3 or 2.
@@ -187,12 +187,12 @@ def validation_metrics(
         per_class: Whether there is an accuracy of each rotation, too, by axis and degrees.
 
     Examples:
-        >>> list(validation_metrics(spatial_dims=2, per_class=True))[2:]
+        >>> list(validation_metrics(spatial_dims=2, per_class=True))[3:]
         ['accuracy_0', 'accuracy_axis2_90', 'accuracy_axis2_180', 'accuracy_axis2_270']
     """
     rotations = rotation_classes(spatial_dims, axes)
     metrics = {
-        "rotation_accuracy": SampleMean(ClassAccuracy("rotation")),
+        **class_metrics("rotation"),
         "accuracy_up_to_half_turns": SampleMean(AccuracyUpToHalfTurns(rotations)),
     }
     for number, (axis, turns) in enumerate(rotations if per_class else ()):

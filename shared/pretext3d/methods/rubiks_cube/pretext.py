@@ -316,6 +316,12 @@ def turn_probabilities(
 
 
 # ------------------------------------------------------------------------------------------ 3.2 Table 1
+def chance(output: dict[str, Any]) -> Float[Tensor, "b"]:
+    """The ordering accuracy of a guess, 1 / K, for each puzzle."""
+    ordering = output["pred"][0]
+    return ordering.new_full((len(ordering),), 1 / ordering.shape[-1])
+
+
 def ordering_accuracy(output: dict[str, Any]) -> Float[Tensor, "b"]:
     """1 where the permutation is recognised, otherwise 0; chance is 1 / K."""
     return (output["pred"][0].argmax(-1) == output["label"]["permutation"]).float()
@@ -340,9 +346,10 @@ class OrientationAccuracy:
 def validation_metrics(permutations: Int[Tensor, "k m"], rotate: bool = True) -> dict[str, Metric]:
     """The metrics of a validation, by name: Table 1's, means over all held-out puzzles, 0 to 1.
 
-    Without rotations (`rotate` False) there is no orientation accuracy.
+    `ordering_chance` is 1 / K; that of the orientation is 0.5. Without rotations (`rotate` False) there is no
+    orientation accuracy.
     """
-    metrics = {"ordering_accuracy": SampleMean(ordering_accuracy)}
+    metrics = {"ordering_accuracy": SampleMean(ordering_accuracy), "ordering_chance": SampleMean(chance)}
     if rotate:
         metrics["orientation_accuracy"] = SampleMean(OrientationAccuracy(permutations))
     return metrics
