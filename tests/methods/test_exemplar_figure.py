@@ -52,6 +52,19 @@ def test_a_photograph_is_in_colour():
     assert any("8 × 6 pixels" in text for text in texts(figure))  # noqa: RUF001
 
 
+def test_bright_images_are_not_clipped():
+    """A view, and a negative, brighter than 1: the three share one range, and differ where they differ."""
+    dataset = Cases(1, 12, 12)
+    dataset.images = dataset.images + torch.tensor([0.0, 0.0, 2.0]).reshape(3, 1, 1, 1)
+    shown = [panel.images[0] for panel in picture(1, 12, 12, cases=dataset).axes]
+    assert len(shown) == 3
+    bright = np.asarray(shown[2].get_array())
+    assert len({image.get_clim() for image in shown}) == 1
+    low, high = shown[0].get_clim()
+    assert np.mean((bright > low) & (bright < high)) > 0.9
+    assert bright.min() > np.median(np.asarray(shown[0].get_array()))
+
+
 def test_distances_of_the_network():
     """Anchor (0, 0), view (0, 1): distance 1; the negative is at (0, 3)."""
     figure = picture(1, 6, 6, pred=torch.tensor([[0.0, 0.0], [0.0, 1.0]]))

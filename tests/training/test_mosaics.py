@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from matplotlib.colors import to_rgb
 from pretext3d.training.grid_drawing import BOX, RIGHT, WRONG
@@ -12,6 +13,32 @@ from pretext3d.training.mosaics import Mosaic, draw_puzzle
 def shown(panel: Any) -> list[float]:
     """The first voxel of each image in a panel."""
     return [float(np.asarray(image.get_array()).ravel()[0]) for image in panel.images]
+
+
+def overlapping(texts: list[Any]) -> list[tuple[str, str]]:
+    """The pairs of texts that are drawn over each other."""
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    return [
+        (one, other)
+        for n, (one, box) in enumerate(boxes)
+        for other, next_box in boxes[n + 1 :]
+        if box.overlaps(next_box)
+    ]
+
+
+@pytest.mark.parametrize("dims", [3, 2])
+def test_no_text_is_drawn_over_another(dims: int) -> None:
+    """Neither numbers of patches, letters of directions nor headings; every number has an outline."""
+    volume = {"id": "head", "image": torch.rand(1, *[30] * dims, generator=torch.Generator().manual_seed(0))}
+    cells = np.stack(np.meshgrid(*[np.arange(3)] * dims, indexing="ij"), -1).reshape(-1, dims)
+    patches = torch.rand(3**dims, 1, *[8] * dims)
+    notes, colours = [str(n + 1) for n in range(3**dims)], [BOX] * 3**dims
+    mosaics = [Mosaic("Patches", patches, notes, colours, upright) for upright in (False, True)]
+    starts = torch.from_numpy(10 * cells)
+    figure = draw_puzzle(volume, starts, mosaics, grid=3, heading="Volume", subtitle="two", caption="end")
+    figure.canvas.draw()
+    assert overlapping([*figure.texts, *(text for panel in figure.axes for text in panel.texts)]) == []
+    assert all(text.get_path_effects() for panel in figure.axes for text in panel.texts)
 
 
 def test_patches_of_27_cells_are_drawn_at_their_places() -> None:

@@ -176,31 +176,6 @@ def test_exclude():
     assert target.backbone.norm.weight.sum() == 0
 
 
-def test_what_pre_training_left_untrained_stays_behind():
-    source, network = (SegmentationNet(build_backbone("unet", 1, (8, 8, 8)), 2) for _ in range(2))
-    source.backbone.train_encoder_only()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    report = transfer_weights(network, content_of(source))
-    assert {row.name.split(".")[1] for row in report.of("matched")} == {"down"}
-    assert {row.name.split(".")[1] for row in report.of("new")} == {
-        "up",
-        "merge",
-        "weight",
-        "bias",
-    }  # and head
-    assert (report.of("missing"), report.fraction) == ([], 1.0)  # of what is wanted
-    end = str(report).splitlines()[-1]
-    assert end.startswith("100.0% of the backbone's parameters come from source.pt, apart from backbone.")
-    assert "backbone.up" in end
-    assert "backbone.merge" in end
-    assert end.endswith(", which start at random")
-    after = network.state_dict()
-    assert all(
-        torch.equal(after[n], before[n]) for n in after if n.startswith(("backbone.up", "backbone.merge"))
-    )
-    assert torch.equal(after["backbone.down.0.0.weight"], source.backbone.down[0][0].weight)
-
-
 def test_keep_head():
     source, target = Net(Toy(), head=nn.Linear(2, 3)), Net(Toy(), head=nn.Linear(2, 3))
     nn.init.zeros_(target.head.weight)

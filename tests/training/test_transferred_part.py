@@ -8,7 +8,7 @@ from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import save_checkpoint
-from pretext3d.training.pretrained import load_pretrained
+from pretext3d.training.pretrained import Pretrained, load_pretrained, transfer_weights
 from pretext3d.training.recipes import FreezeEncoder
 from pretext3d.training.transfer import transferred
 
@@ -62,3 +62,30 @@ def test_mistakes(supervised) -> None:
     # of DUC nothing lies between the encoder and the output layer, which is another one here
     with pytest.raises(UserError, match="its head cannot be kept"):
         load_pretrained(str(path), "", 1, ROI, 3, decoder="duc", transfer="encoder", keep_head=True)
+
+
+def test_what_pre_training_left_untrained_stays_behind():
+    source, network = (SegmentationNet(build_backbone("unet", 1, (8, 8, 8)), 2) for _ in range(2))
+    source.backbone.train_encoder_only()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    record = {"method": "pretext", "channels": 1, "backbone": source.backbone.record}
+    content = Pretrained(Path("source.pt"), record, source.state_dict())
+    report = transfer_weights(network, content)
+    assert {row.name.split(".")[1] for row in report.of("matched")} == {"down"}
+    assert {row.name.split(".")[1] for row in report.of("new")} == {
+        "up",
+        "merge",
+        "weight",
+        "bias",
+    }  # and head
+    assert (report.of("missing"), report.fraction) == ([], 1.0)  # of what is wanted
+    end = str(report).splitlines()[-1]
+    assert end.startswith("100.0% of the backbone's parameters come from source.pt, apart from backbone.")
+    assert "backbone.up" in end
+    assert "backbone.merge" in end
+    assert end.endswith(", which start at random")
+    after = network.state_dict()
+    assert all(
+        torch.equal(after[n], before[n]) for n in after if n.startswith(("backbone.up", "backbone.merge"))
+    )
+    assert torch.equal(after["backbone.down.0.0.weight"], source.backbone.down[0][0].weight)

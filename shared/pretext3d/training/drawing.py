@@ -88,17 +88,34 @@ def frame(axes: Any, low: np.ndarray, high: np.ndarray) -> None:
         spine.set_linewidth(0.5)
 
 
-def mark_edges(axes: Any, letters: Sequence[str]) -> None:
-    """The patient's directions at the low and high end across (right, left) and up (bottom, top)."""
-    from matplotlib.patheffects import withStroke
+# where the letters are: right, left, bottom, top of a panel; outside, in its corners and above and below it
+INSIDE = (
+    (0.985, 0.5, "right", "center"), (0.015, 0.5, "left", "center"),
+    (0.5, 0.015, "center", "bottom"), (0.5, 0.985, "center", "top"),
+)  # fmt: skip
+OUTSIDE = (
+    (1.0, 1.03, "right", "bottom"), (0.0, 1.03, "left", "bottom"),
+    (0.5, -0.03, "center", "top"), (0.5, 1.03, "center", "bottom"),
+)  # fmt: skip
 
-    outline = [withStroke(linewidth=2.5, foreground="black")]
-    places = (
-        (0.985, 0.5, "right", "center"), (0.015, 0.5, "left", "center"),
-        (0.5, 0.015, "center", "bottom"), (0.5, 0.985, "center", "top"),
-    )  # fmt: skip
-    for letter, (x, y, across, up) in zip(letters, places, strict=True):
+
+def mark_edges(axes: Any, letters: Sequence[str], outside: bool = False) -> None:
+    """The patient's directions at the low and high end across (right, left) and up (bottom, top).
+
+    Args:
+        axes: Panel.
+        letters: Of right, left, bottom and top.
+        outside: Whether they are above and below the panel, which has notes of its own.
+    """
+    for letter, (x, y, across, up) in zip(letters, OUTSIDE if outside else INSIDE, strict=True):
         axes.text(
             x, y, letter, color=TEXT, size=10, weight="bold", ha=across, va=up, transform=axes.transAxes,
-            zorder=7, path_effects=outline,
+            zorder=7, path_effects=outlined(),
         )  # fmt: skip
+
+
+def outlined() -> list[Any]:
+    """Path effects of a text that is legible on dark and on bright tissue: a black outline."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.5, foreground="black")]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Shaped, Tensor
-from pretext3d.training.drawing import frame, numpy, pixels
+from pretext3d.training.drawing import frame, numpy, outlined, pixels
 
 __all__ = ["BOX", "DEPTH", "RIGHT", "WRONG", "Contrast", "as_volume", "draw_layer", "layer_of", "note"]
 
@@ -105,4 +105,13 @@ def draw_layer(
 
 def note(panel: Any, corner: np.ndarray, size: Sequence[float], text: str, colour: str = BOX) -> None:
     """A short text at the upper left of a patch as it is shown, from its lowest corner and its size."""
-    panel.text(*(corner + NOTE * size), text, color=colour, size=10, ha="left", va="top")
+    panel.text(
+        *(corner + NOTE * size),
+        text,
+        color=colour,
+        size=10,
+        ha="left",
+        va="top",
+        zorder=7,
+        path_effects=outlined(),
+    )

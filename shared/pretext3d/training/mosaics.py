@@ -91,15 +91,16 @@ def draw_puzzle(
         width = 0.97 / ((1 + len(mosaics)) * cells[DEPTH])
         for layer in range(cells[DEPTH]):
             left = 0.015 + (group * cells[DEPTH] + layer) * width
-            panel = figure.add_axes((left + 0.004, 0.11, width - 0.008, 0.62))
+            panel = figure.add_axes((left + 0.004, 0.11, width - 0.008, 0.6))
             if mosaic is None:
                 draw_layer(panel, thick, sample, cells, layer, show)
             else:
                 draw_mosaic(panel, sample["image"], mosaic, layer_of(cells, layer), show)
-            mark_edges(panel, [*across, *up] if mosaic is None or mosaic.upright else [""] * 4)
+            if mosaic is None or mosaic.upright:
+                mark_edges(panel, [*across, *up], outside=True)
         centre = (group + 0.5) / (1 + len(mosaics))
         above = heading if mosaic is None else mosaic.heading
-        figure.text(centre, 0.775, above, color=TEXT, size=12, ha="center", va="center")
+        figure.text(centre, 0.8, above, color=TEXT, size=12, ha="center", va="center")
     figure.text(0.5, 0.05, caption, color=FAINT, size=10.5, ha="center", va="center")
     return figure
 

@@ -14,7 +14,8 @@ from torch import nn
 from pretext3d.annotations import Float, Tensor
 from pretext3d.data.dataset import CachedVolumes
 from pretext3d.data.subjects import subject_code
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, middle_planes, numpy, pixels, times
+from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, middle_planes, numpy, times
+from pretext3d.training.grid_drawing import Contrast
 from pretext3d.training.pictures import predict
 
 __all__ = ["draw"]
@@ -54,6 +55,7 @@ def draw(
     view = View(volume)
     other = negative_of(sample, dataset)
     images = [*sample["image"]] + ([] if other is None else [other["image"][0]])
+    show = Contrast(torch.stack(images, dim=1), view.colour)  # one for all: the positive may be brighter
     rows, columns = (3 if view.dims == 3 else 1), len(images)
     height = TOP + PANEL * rows + BOTTOM
     width = max(PANEL * columns + 0.4, 7.0)
@@ -71,7 +73,7 @@ def draw(
             bottom = (BOTTOM + (rows - 1 - row) * PANEL) / height
             size = (across - 0.1 / width, (PANEL - 0.1) / height)
             panel = figure.add_axes((left + 0.05 / width, bottom, *size))
-            draw_plane(panel, plane, view.colour)
+            draw_plane(panel, plane, show)
     text, colour = description(sample["image"][0], view), FAINT
     if pred is not None:
         far = None if other is None else predict(network, inferer, [other], device)[0][0]
@@ -89,11 +91,10 @@ def negative_of(sample: Mapping[str, Any], dataset: CachedVolumes) -> dict[str, 
     return None if found is None else dataset[found]
 
 
-def draw_plane(panel: Any, plane: Float[Tensor, "c a b"], colour: bool) -> None:
-    """A plane, its first channel or its colours; intensities from 0 to 1 are visible."""
+def draw_plane(panel: Any, plane: Float[Tensor, "c a b"], show: Contrast) -> None:
+    """A plane, its first channel or its colours."""
     across, up = plane.shape[1:]
-    shown = pixels(plane, colour=colour)
-    panel.imshow(shown, cmap="gray", vmin=0, vmax=1, origin="lower", extent=(0, across, 0, up))
+    show(panel, plane, (0, across, 0, up))
     frame(panel, numpy(torch.zeros(2)), numpy(torch.tensor([across, up])))
 
 

@@ -70,15 +70,15 @@ def draw(
     )
     figure.text(0.02, 0.865, describe(volume, sample), color=FAINT, size=10.5, va="center")
     for place, heading in ((0.25, HEADINGS[view.dims]), (0.75, "What the network sees")):
-        figure.text(place, 0.775, heading, color=TEXT, size=12, ha="center", va="center")
+        figure.text(place, 0.8, heading, color=TEXT, size=12, ha="center", va="center")
     show = Contrast(image, view.colour)
     notes = {centre: CENTRE} | {cell: str(number) for number, cell in enumerate(truth, start=1)}
     across, up = view.letters[0], view.letters[-1]
     for layer in range(cells[DEPTH]):
-        panel = figure.add_axes(column(0.015, HALF - 0.03, cells[DEPTH], layer, 0.11, 0.62))
+        panel = figure.add_axes(column(0.015, HALF - 0.03, cells[DEPTH], layer, 0.11, 0.59))
         draw_layer(panel, image, sample, cells, layer, show, notes)
         panel.set_anchor("N")
-        mark_edges(panel, [*across, *up])
+        mark_edges(panel, [*across, *up], outside=True)
     for number in range(1 + len(truth)):
         panel = figure.add_axes(column(HALF, HALF - 0.015, 1 + len(truth), number, *ROWS[0]))
         draw_patch(panel, sample["image"][number], f"query {number}" if number else "centre", show)
