@@ -40,7 +40,7 @@ cache_dir: {cache}
 seed: 0
 level: 0.5
 profile: fast
-profiles: {{fast: {{}}, slow: {{}}}}
+profiles: {{fast: {{}}, slow: {{}}, fast_2d: {{}}}}
 cases: {{_target_: pretext3d.data.prepare.prepare_cases, dataset_dir: '@dataset_dir', pixdim: native,
   cache_dir: '@cache_dir'}}
 preprocessing:
@@ -231,6 +231,7 @@ def test_arguments_are_read_as_in_a_run() -> None:
         (["--levle", "1"], "--levle: no such key in train.yaml; did you mean --level?"),
         (["--train::data", "1"], "--train::data: no such key in train.yaml"),
         (["--profile", "fats"], "profile: found 'fats', expected one of fast, slow"),
+        (["--profile", "fast_2d"], "profile: found 'fast_2d', expected one of fast, slow"),  # not a profile
         (["--dataset_dir", "nowhere"], "nowhere"),
         (["--num", "-1"], "num: found -1"),
         (["--output_file", "x.jpg"], "output_file: found x.jpg, expected a name that ends in .png"),

@@ -28,6 +28,7 @@ from pretext3d.training.arguments import as_configuration, read_value
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pictures import file_name, predict, render, write_png
 from pretext3d.training.pretrained import resolve_pretrained
+from pretext3d.training.session import check_profile
 
 EXAMPLES = """examples:
   pretext3d preview --bundle bundles/vectorpose
@@ -70,9 +71,9 @@ class Preview(ConfigWorkflow):
         for key, value in as_configuration(overrides).items():
             self.check(key, files[0])
             self.parser[key] = value
-        profile, profiles = self.parser.config.get("profile"), self.parser.config.get("profiles", {})
-        if not str(profile).startswith("$") and profile not in profiles:
-            raise UserError(f"profile: found {profile!r}, expected one of {', '.join(profiles)}")
+        profile = self.parser.config.get("profile")
+        if not str(profile).startswith("$"):
+            check_profile(profile, self.parser.config.get("profiles", {}))
         for part in ("train", "validate"):  # read the volumes that are drawn, not all of them
             dataset = self.parser.config[part]["dataset"]
             if str(dataset.get("_target_", "")).endswith(".CachedVolumes"):
