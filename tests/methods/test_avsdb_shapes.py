@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pretext3d.errors import UserError
-from pretext3d.methods.avsdb.placement import outline, solids
+from pretext3d.methods.avsdb.placement import solids
 from pretext3d.methods.avsdb.shapes import (
     Shapes,
     ShapeSizes,
@@ -15,6 +15,7 @@ from pretext3d.methods.avsdb.shapes import (
     draw_shapes,
     z_rules,
 )
+from scipy import ndimage
 
 
 def shape(
@@ -105,13 +106,14 @@ def test_impossible_sizes(sizes: dict, message: str) -> None:
 
 # --------------------------------------------------------------------------------------------- the gauge
 def test_gauge_of_a_triangle_by_hand() -> None:
-    """Vertices (10, 0), (0, 10), (-10, -10); the edge from the first to the second is x + y = 10.
+    """Vertices (0, 10), (-10, 0), (10, -10), in the sectors from 0, 120 and 240 degrees.
 
-    The edge from (-10, -10) to (10, 0): e = (0.1, -0.2), as 0.1 * 10 = 1 and -1 + 2 = 1; at (0, -5) it is 1.
+    The first edge is y - x = 10. The last one, from (10, -10) to (0, 10), has e = (0.2, 0.1), as 2 - 1 = 1
+    and 0.1 * 10 = 1: at (5, 0) it is 1. That before it, (-10, 0) to (10, -10), has e = (-0.1, -0.2).
     """
-    found = shape([0, 90, 225], [10, 10, 10 * np.sqrt(2)])
-    values = gauge_at(found, (10, 0), (0, 10), (-10, -10), (5, 5), (2, 1), (0, -5), (0, -10), (0, 0))
-    np.testing.assert_allclose(values, [1, 1, 1, 1, 0.3, 1, 2, 0], atol=1e-12)
+    found = shape([90, 180, 315], [10, 10, 10 * np.sqrt(2)])
+    values = gauge_at(found, (0, 10), (-10, 0), (10, -10), (-5, 5), (-1, 2), (5, 0), (10, 0), (0, -5), (0, 0))
+    np.testing.assert_allclose(values, [1, 1, 1, 1, 0.3, 1, 2, 1, 0], atol=1e-12)
 
 
 def test_gauge_of_a_rotated_ellipse_by_hand() -> None:
@@ -123,13 +125,13 @@ def test_gauge_of_a_rotated_ellipse_by_hand() -> None:
 def test_ratio_by_hand() -> None:
     """An hourglass of height 10: 0.8 at the lowest, 0.4 in the middle, 1 at the highest point."""
     z = torch.tensor([[-5.5, -5.0, -2.5, 0.0, 2.5, 5.0, 5.5]], dtype=torch.float64)
-    found = shape([0, 90, 225], [10, 10, 10], ratios=(0.8, 0.4, 1.0)).ratio(z)[0]
+    found = shape([90, 180, 315], [10, 10, 10], ratios=(0.8, 0.4, 1.0)).ratio(z)[0]
     torch.testing.assert_close(found.tolist(), [-1.0, 0.8, 0.6, 0.4, 0.7, 1.0, -1.0])
 
 
 def test_area_and_volume_by_hand() -> None:
-    """Corners (10, 0), (0, 10), (-10, -10): (100 + 100 + 100) / 2 = 150; a cone has a third of a prism."""
-    corners = {"angles": [0, 90, 225], "radii": [10, 10, 10 * np.sqrt(2)]}
+    """Corners (0, 10), (-10, 0), (10, -10): (100 + 100 + 100) / 2 = 150; a cone has a third of a prism."""
+    corners = {"angles": [90, 180, 315], "radii": [10, 10, 10 * np.sqrt(2)]}
     np.testing.assert_allclose(shape(**corners).area, [150.0])
     np.testing.assert_allclose(shape(**corners).volume, [1500.0])
     np.testing.assert_allclose(shape(**corners, ratios=(1.0, 0.5, 0.0)).volume, [500.0])
@@ -251,9 +253,24 @@ def test_boxes_hold_the_shapes_exactly() -> None:
         assert int(larger.sum()) == int(solid.voxels.sum())
 
 
-def test_outline_by_hand() -> None:
-    """A 7 x 6 plate: two voxels on every side leave the middle 3 x 2."""
-    voxels = torch.ones(7, 6, 1, dtype=torch.bool)
-    inner = voxels & ~outline(voxels)
-    assert inner[2:5, 2:4, 0].all()
-    assert int(inner.sum()) == 6
+def test_inner_voxels_by_hand() -> None:
+    """The ellipse with semi-axes 5 and 3, in a volume of 96^3: rows from -5 to 5.
+
+    In column 0 it has voxels from -3 to 3 along the second axis, and from -5 to 5 along the first. Two steps
+    away from (0, y) are (0, y - 2), (0, y + 2), (-1, y + 1), ...: of (0, 1) the last one inside is (0, 3), of
+    (0, 2) it is (0, 4), outside. Of (3, 0) it is (5, 0); (4, 1) has gauge sqrt(0.64 + 0.11) and is inside.
+    """
+    solid = solids(shape(semi_axes=(5, 3), height=1), (96, 96, 96))[0]
+    assert solid.half == (5, 3, 0)
+    assert solid.inner[5, :, 0].tolist() == [False, False, True, True, True, False, False]
+    assert solid.inner[8, 3, 0]
+    assert not solid.inner[9, 3, 0]
+    assert not (solid.inner & ~solid.voxels).any()
+
+
+def test_inner_voxels_are_two_erosions_of_every_slice() -> None:
+    for solid in solids(many(40), (96, 64, 48)):
+        expected = np.stack(
+            [ndimage.binary_erosion(part, iterations=2) for part in solid.voxels.permute(2, 0, 1).numpy()], -1
+        )
+        np.testing.assert_array_equal(solid.inner.numpy(), expected)

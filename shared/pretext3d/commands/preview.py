@@ -40,7 +40,7 @@ EXAMPLES = """examples:
 logger = logging.getLogger(__name__)
 
 # keys of a train.yaml; draw(volume, sample, pred, title) returns a figure
-NEEDED = ("train", "validate", "cases", "draw")
+NEEDED = ("train", "validate", "draw")
 
 
 class Preview(ConfigWorkflow):
@@ -240,7 +240,7 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
         expected = workflow.get("record::method")
         if found != expected:
             raise UserError(f"checkpoint: {checkpoint.file}: found method {found}, expected {expected}")
-    cases = workflow.get("cases")
+    cases = workflow.get("cases") if "cases" in workflow.parser else None  # where volumes are generated
     datasets = {part: workflow.get(f"{part}::dataset") for part in ("train", "validate")}
     draw = workflow.get("draw")
     network = checkpoint.network(workflow) if checkpoint else None
@@ -260,8 +260,9 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
             say(f"wrote {path}")
     if known.output_file:
         write_png(Path(known.output_file), sheet(pictures))
-        say(f"wrote {known.output_file}: {len(chosen)} scans")
-    report(cases, datasets)
+        say(f"wrote {known.output_file}: {len(chosen)} {'items' if cases is None else 'scans'}")
+    if cases is not None:
+        report(cases, datasets)
 
 
 def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:

@@ -53,6 +53,10 @@ class GeneratedItems(KeyedItems):
         super().__init__(data=range(num_items), transform=transform, random=transform, seed=seed)
         self.generate = generate
 
+    def volume(self, case: int) -> dict[str, Any]:
+        """The item of a key as pictures name and show it, with its `id`."""
+        return {"id": f"item {case}", **self[case]}
+
     def _begin(self, key: int) -> dict[str, Any]:
         sequence = self._seed(int(key))
         sample = self.generate(np.random.default_rng(sequence.spawn(1)[0]), int(key))

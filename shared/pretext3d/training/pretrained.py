@@ -137,7 +137,12 @@ def check_spatial_dims(file: Path, record: Mapping[str, Any], spatial_dims: int)
 
 
 def check_window(file: Path, there: Mapping[str, Any], here: Mapping[str, Any] | None) -> None:
-    """Warn where two normalisations differ in their window of intensities, or only one has a window."""
+    """Warn where two normalisations differ in their window of intensities, or only one has a window.
+
+    Weights that were not trained on scans have none, and nothing is compared.
+    """
+    if not there:
+        return
     windows = [
         list(np.ravel(one["window"])) if isinstance(one, Mapping) and "window" in one else None
         for one in (there, here or there)

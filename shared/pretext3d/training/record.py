@@ -15,7 +15,10 @@ __all__ = ["labelled_record", "output_layer", "pretraining_record", "running_out
 
 
 def pretraining_record(
-    method: str, train: Sequence[Mapping[str, Any]] | None = None, **more: Any
+    method: str,
+    train: Sequence[Mapping[str, Any]] | None = None,
+    unnamed: str = "phantom",
+    **more: Any,
 ) -> dict[str, Any]:
     """What fine-tuning needs to know about a pre-training, from the keys of the running configuration.
 
@@ -25,16 +28,17 @@ def pretraining_record(
     Args:
         method: Name of the method.
         train: Training cases; None = those in `cases`.
+        unnamed: Name of the data where there is no dataset_dir.
         more: Further entries of the record.
 
     Returns:
         method, backbone (see `Backbone.record`), channels (their number), channel_indices, pixdim (mm),
-        normalisation, seed, modalities, slices and frames where given, split (val_fraction, test_fraction,
+        seed, normalisation, modalities, slices and frames where given, split (val_fraction, test_fraction,
         fold and split_seed, where they are not the defaults), `more`, and data: the folder's name, never its
         path, and a fingerprint of each training case.
     """
     trained = list(setting("cases")["train"] if train is None else train)
-    data = {"name": data_name(setting("dataset_dir")), "train": distinct(trained)}
+    data = {"name": data_name(setting("dataset_dir"), unnamed), "train": distinct(trained)}
     other = {key: value for key, value in split_settings().items() if value != SPLIT[key]}
     return {"method": method, **_common(), **({"split": other} if other else {}), **more, "data": data}
 
@@ -126,16 +130,16 @@ def running_output_layer(decoder: str) -> tuple[str, ...] | None:
 def _common() -> dict[str, Any]:
     """The entries that every record has."""
     backbone = getattr(setting("network_def").backbone, "record", {})
-    given = {key: setting(key) for key in ("modalities", "slices")}
+    given = {key: setting(key) for key in ("normalisation", "modalities", "slices")}
     channels = _found("in_channels", "channels")  # builds the cases, unless a bundle states their channels
     found = built("cases") or {}
+    scans = has_setting("spacing") or has_setting("cases")  # else the images are generated
     given["frames"] = found.get("frames") or (setting("frames") if has_setting("frames") else None)
     return {
         "backbone": backbone,
         "channels": channels,
         "channel_indices": setting("channels"),
-        "pixdim": list(_found("spacing", "pixdim")),
-        "normalisation": setting("normalisation"),
+        "pixdim": list(_found("spacing", "pixdim")) if scans else [],
         "seed": setting("seed"),
         **{key: value for key, value in given.items() if value is not None},
     }

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pretext3d.annotations import Bool, Int, Tensor
+from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
 from pretext3d.methods.avsdb.shapes import EDGE, Shapes
 
 __all__ = ["BORDER", "Placement", "Solid", "place", "solids"]
@@ -23,12 +23,14 @@ BORDER = 2  # voxels, the outline's width in a slice (PrimGeoSeg)
 
 
 class Solid(NamedTuple):
-    """The voxels of a shape in the smallest box around its centre, and those of its outline in every slice.
+    """The voxels of a shape in the smallest box around its centre.
 
-    `half` is the number of voxels on either side of the centre along each axis.
+    `inner` are those that are not part of its outline: in each slice, more than two voxels from what is
+    outside. `half` is the number of voxels on either side of the centre along each axis.
     """
 
     voxels: Bool[Tensor, "a b c"]
+    inner: Bool[Tensor, "a b c"]
     half: tuple[int, int, int]
 
 
@@ -37,19 +39,28 @@ class Placement:
     """What became of the shapes of one volume.
 
     Attributes:
-        instances: 1 + the number of the shape at each voxel, 0 where there is none, int16.
-        border: Whether a voxel belongs to the outline of its shape: in each slice, the shape's voxels at most
-            two voxels from its boundary.
+        codes: 0 where there is no shape; 2 n - 1 on the outline of the n-th placed shape, 2 n inside; int16.
         placed: Numbers of the shapes that found a position, in the order of placement.
         overlaps: Overlap with what was filled before, divided by the volume, of each of these.
         centres: Voxel of the centre of each of these.
     """
 
-    instances: Int[Tensor, "i j k"]
-    border: Bool[Tensor, "i j k"]
+    codes: Int[Tensor, "i j k"]
     placed: list[int]
     overlaps: list[float]
     centres: list[tuple[int, ...]]
+
+    def look_up(self, values: np.ndarray) -> Shaped[Tensor, "i j k"]:
+        """For each voxel the value of its code: of the background, then of each outline and interior.
+
+        Args:
+            values: Values (1 + 2 * shapes,): of the background, then of the outline and the interior of each
+                shape, in their order before the placement.
+        """
+        numbers = np.asarray(self.placed, dtype=int)
+        order = np.concatenate([[0], np.stack([2 * numbers + 1, 2 * numbers + 2], axis=1).ravel()])
+        table = torch.from_numpy(values[order]).to(self.codes.device)
+        return table.index_select(0, self.codes.int().flatten()).view(self.codes.shape)
 
 
 def solids(shapes: Shapes, size: Sequence[int], device: torch.device | str = "cpu") -> list[Solid]:
@@ -64,23 +75,31 @@ def solids(shapes: Shapes, size: Sequence[int], device: torch.device | str = "cp
     reach = shapes.reach * scale[:2]
     upright = shapes.height / 2 * scale[2] if size[2] > 1 else np.zeros(len(shapes))
     half = np.floor(np.concatenate([reach, upright[:, None]], axis=1) + 1e-9).astype(int)
-    steps = [torch.arange(-most, most + 1, dtype=torch.float64, device=device) for most in half.max(0)]
+    most = half.max(0).tolist()
+    steps = [torch.arange(-n, n + 1, dtype=torch.float64, device=device) for n in most]
     x, y, z = ((step / scale[axis]).expand(len(shapes), -1) for axis, step in enumerate(steps))
     gauge, ratio = shapes.gauge(x, y), shapes.ratio(z) if size[2] > 1 else torch.ones_like(z)
+    wide = dilated(gauge)
     found = []
     for number, own in enumerate(half.tolist()):
-        a, b, c = (slice(most - n, most + n + 1) for n, most in zip(own, half.max(0).tolist(), strict=True))
-        found.append(Solid(gauge[number, a, b, None] <= ratio[number, None, None, c], tuple(own)))
+        a, b, c = (slice(m - n, m + n + 1) for n, m in zip(own, most, strict=True))
+        level = ratio[number, c]
+        voxels, inner = (field[number, a, b, None] <= level for field in (gauge, wide))
+        found.append(Solid(voxels, inner, (own[0], own[1], own[2])))
     return found
 
 
-def outline(voxels: Bool[Tensor, "a b c"], width: int = BORDER) -> Bool[Tensor, "a b c"]:
-    """The voxels of a solid that are at most `width` voxels, in the slice, from what is outside it."""
-    inner = torch.nn.functional.pad(voxels, (0, 0, width, width, width, width))
+def dilated(gauge: Float[Tensor, "n a b"], width: int = BORDER) -> Float[Tensor, "n a b"]:
+    """The largest gauge of the voxels that are at most `width` steps away, in the slice.
+
+    A voxel is inside by more than `width` where this is at most the ratio, whatever the slice's ratio: the
+    outlines of all slices take one maximum filter.
+    """
+    found = torch.nn.functional.pad(gauge, (width,) * 4, value=torch.inf)
     for _ in range(width):
-        core = inner[1:-1, 1:-1]
-        inner = core & inner[2:, 1:-1] & inner[:-2, 1:-1] & inner[1:-1, 2:] & inner[1:-1, :-2]
-    return voxels & ~inner
+        rows = torch.maximum(torch.maximum(found[:, 2:, 1:-1], found[:, :-2, 1:-1]), found[:, 1:-1, 1:-1])
+        found = torch.maximum(torch.maximum(rows, found[:, 1:-1, 2:]), found[:, 1:-1, :-2])
+    return found
 
 
 def place(
@@ -102,23 +121,24 @@ def place(
         max_overlap: Overlap as a fraction of the volume, below which a position is taken; None: no overlap.
         z_margin: Smallest distance of the centre from the first and the last slice, in voxels.
     """
-    device = shapes[0].voxels.device if shapes else torch.device("cpu")
-    instances = torch.zeros(tuple(size), dtype=torch.int16, device=device)
-    border = torch.zeros(tuple(size), dtype=torch.bool, device=device)
-    found = Placement(instances, border, [], [], [])
+    device = shapes[0].voxels.device
+    found = Placement(torch.zeros(tuple(size), dtype=torch.int16, device=device), [], [], [])
     for number in np.argsort(-volumes, kind="stable").tolist():
-        voxels, half = shapes[number]
+        voxels, inner, half = shapes[number]
+        # a later shape has higher codes: to overwrite is to take the maximum
+        step = len(found.placed)
+        codes = voxels.to(torch.int16)
+        count = whole = int(torch.count_nonzero(codes))
         lowest = np.minimum([half[0], half[1], z_margin], (np.asarray(size) - 1) / 2)
         centres = np.rint(lowest + positions[number] * (np.asarray(size) - 1 - 2 * lowest)).astype(int)
-        whole = int(voxels.sum())
         for centre in centres.tolist():
             inside, own = windows(centre, half, size)
-            part = voxels[own]
-            count = whole if part.shape == voxels.shape else int(part.sum())
-            overlap = int(((instances[inside] > 0) & part).sum())
+            part, here = codes[own], found.codes[inside]
+            count = whole if part.shape == codes.shape else int(torch.count_nonzero(part))
+            overlap = int(torch.count_nonzero(torch.minimum(here, part)))
             if count and (overlap < max_overlap * count if max_overlap else not overlap):
-                instances[inside].masked_fill_(part, number + 1)
-                torch.where(part, outline(voxels)[own], border[inside], out=border[inside])
+                painted = part * (2 * step + 1) + inner[own]
+                torch.maximum(here, painted, out=here)
                 found.placed.append(number)
                 found.overlaps.append(overlap / count)
                 found.centres.append(tuple(centre))

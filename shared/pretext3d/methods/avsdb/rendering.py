@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from monai.networks.layers import gaussian_1d, separable_filtering
 
-from pretext3d.annotations import Bool, Float, Int, Tensor
+from pretext3d.annotations import Float, Tensor
 from pretext3d.checking import closest_hint, number, one_of
 from pretext3d.errors import UserError
+from pretext3d.methods.avsdb.placement import Placement
 from pretext3d.methods.avsdb.shapes import ordered_pair, uniform
 
 __all__ = ["RENDERINGS", "Look", "Rendering", "rendering"]
@@ -71,11 +72,6 @@ class Rendering:
         expected = f"a number in [0, {most:g}], a quarter of the wider range of brightness and background"
         number("rendering.contrast", self.contrast, 0, most, expected=expected)
 
-    @property
-    def needs_border(self) -> bool:
-        """Whether the outlines of the shapes are needed."""
-        return self.render == "outline" or self.hollow > 0
-
 
 RENDERINGS: dict[str, dict[str, Any]] = {
     "outline": {},
@@ -126,7 +122,7 @@ class Look:
     def __init__(
         self, rng: np.random.Generator, rendering: Rendering, count: int, size: Sequence[int]
     ) -> None:
-        r = rendering
+        r, self.size = rendering, tuple(size)
         self.background = float(uniform(rng, r.background, 1)[0])
         self.means = uniform(rng, r.brightness, count)
         wide = r.brightness[1] - r.brightness[0] >= 4 * r.contrast
@@ -134,7 +130,7 @@ class Look:
             self.background = self.background if wide else float(uniform(rng, r.background, 1)[0])
             self.means[near] = uniform(rng, r.brightness, int(near.sum()))
         self.amplitudes = uniform(rng, r.texture, count + 1)  # the background's is the first
-        self.hollow = rng.random(count) < r.hollow
+        self.hollow = (rng.random(count) < r.hollow) | (r.render == "outline")
         cell, self.blur, self.bias, deviation = (
             float(uniform(rng, pair, 1)[0]) for pair in (r.texture_size, r.blur, r.bias_field, r.noise)
         )
@@ -145,44 +141,31 @@ class Look:
         noise = rng.standard_normal(size, dtype=np.float32) if r.noise[1] else None
         self.noise = None if noise is None else np.float32(deviation) * noise
 
-    def draw(
-        self, instances: Int[Tensor, "*space"], border: Bool[Tensor, "*space"] | None, outline: bool
-    ) -> Float[Tensor, "*space"]:
-        """The image, with intensities from 0 to 1.
+    def draw(self, placement: Placement) -> Float[Tensor, "*space"]:
+        """The image of placed shapes, with intensities from 0 to 1; a volume of one slice is an image."""
+        flat = len(self.size) == 2
 
-        Args:
-            instances: 1 + the number of the shape at each voxel, 0 where there is none.
-            border: Whether a voxel belongs to the outline of its shape; None: not needed.
-            outline: Whether the outlines alone are drawn.
-        """
-        device = instances.device
-        hollow = np.ones_like(self.hollow) if outline else self.hollow
-        # two entries per shape: its interior and its border
-        means = np.concatenate([[self.background], np.where(hollow, self.background, self.means)])
-        means = np.concatenate([means, [self.background], self.means])
-        first, own = self.amplitudes[:1], self.amplitudes[1:]
-        amplitudes = np.concatenate([first, np.where(hollow, first, own), first, own])
-        code = instances.int()
-        if border is not None:
-            code = code + border * (len(self.means) + 1)
+        def looked_up(background: float, border: np.ndarray, interior: np.ndarray) -> Tensor:
+            values = np.concatenate([[background], np.stack([border, interior], axis=1).ravel()])
+            found = placement.look_up(values.astype(np.float32))
+            return found[..., 0] if flat else found
 
-        def looked_up(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values.astype(np.float32)).to(device)[code]
-
-        image = looked_up(means)
+        image = looked_up(self.background, self.means, np.where(self.hollow, self.background, self.means))
+        device = image.device
         if self.texture is not None:
-            image = image + looked_up(amplitudes) * smooth(self.texture, image)
+            first, own = self.amplitudes[0], self.amplitudes[1:]
+            amplitude = looked_up(first, own, np.where(self.hollow, first, own))
+            image = image + amplitude * smooth(self.texture, image)
         if self.blur > 0:
             kernel = gaussian_1d(torch.tensor(self.blur, device=device), truncated=3.0)
-            kernels = [
-                kernel if edge > len(kernel) // 2 else torch.ones(1, device=device) for edge in image.shape
-            ]
+            kernel, none = kernel / kernel.sum(), torch.ones(1, device=device)
+            kernels = [kernel if edge > len(kernel) // 2 else none for edge in image.shape]
             image = separable_filtering(image[None, None], kernels, mode="replicate")[0, 0]
         if self.bias_points is not None:
             image = image * torch.exp(self.bias * smooth(self.bias_points, image))
         if self.noise is not None:
             image = image + torch.from_numpy(self.noise).to(device)
-        return image.clamp(0, 1)
+        return image.clamp_(0, 1)
 
 
 def smooth(points: np.ndarray, like: Float[Tensor, "*space"]) -> Float[Tensor, "*space"]:

@@ -45,7 +45,7 @@ WIDE, NARROW = (0.8, 1.0), (0.3, 0.5)  # ratios where an hourglass, a spindle is
 
 
 # ------------------------------------------------------------------------------------------- the classes
-def cross_sections(xy_classes: int | Sequence[int | str]) -> list[int]:
+def cross_sections(xy_classes: Any) -> list[int]:
     """The number of vertices of each class of cross-section, 0 for the ellipse.
 
     Args:
@@ -73,7 +73,7 @@ def cross_sections(xy_classes: int | Sequence[int | str]) -> list[int]:
     return [int(count) for count in found]
 
 
-def z_rules(z_classes: int | Sequence[str]) -> list[str]:
+def z_rules(z_classes: Any) -> list[str]:
     """The rules along z, of `Z_CLASSES`; a number takes the first ones.
 
     Raises:
@@ -87,15 +87,13 @@ def z_rules(z_classes: int | Sequence[str]) -> list[str]:
     if is_integer(z_classes) and 1 <= z_classes <= len(Z_CLASSES):
         return list(Z_CLASSES[:z_classes])
     sequence = isinstance(z_classes, Sequence) and not isinstance(z_classes, str)
-    found = list(z_classes) if sequence else []  # type: ignore[arg-type]
+    found = list(z_classes) if sequence else []
     if not found or not all(rule in Z_CLASSES for rule in found) or len(set(found)) < len(found):
         raise UserError(f"z_classes: found {brief(z_classes)}, expected {expected}")
     return found
 
 
-def class_names(
-    xy_classes: int | Sequence[int | str], z_classes: int | Sequence[str] = (), spatial_dims: int = 3
-) -> list[str]:
+def class_names(xy_classes: Any, z_classes: Any = (), spatial_dims: int = 3) -> list[str]:
     """Names of the label's classes, background first: class 1 + (cross-section * rules) + rule.
 
     Args:
@@ -173,7 +171,8 @@ class Shapes:
     Attributes:
         section: Index of the cross-section's class (n,).
         rule: Index of the rule along z (n,).
-        angles: Directions of the vertices (n, p), in radians from 0 to 2 pi, increasing; inf fills up.
+        angles: Directions of the vertices (n, p), in radians from 0 to 2 pi, one in each of the equal sectors
+            of a shape with this many vertices, in their order; inf fills up.
         radii: Distances of the vertices from the centre (n, p); 0 fills up.
         semi_axes: Semi-axes of the ellipses (n, 2); 0 for polygons.
         rotation: Rotation of the cross-section in the plane, in radians (n,).
@@ -261,8 +260,13 @@ class Shapes:
             found[round_] = torch.sqrt((u[round_] / a) ** 2 + (v[round_] / b) ** 2)
         if len(angular):
             p, q = u[angular].flatten(1), v[angular].flatten(1)
-            direction = torch.remainder(torch.atan2(q, p), 2 * np.pi)
-            edge = torch.searchsorted(on_device(self.angles)[angular], direction, right=True)
+            # each of the equal sectors has one vertex: which edge, is a question of one comparison
+            angles = on_device(self.angles)[angular]
+            sectors = angles.isfinite().sum(1, keepdim=True)
+            direction = torch.atan2(q, p)
+            direction = torch.where(direction < 0, direction + 2 * np.pi, direction)
+            sector = (direction * (sectors / (2 * np.pi))).long().clamp_(max=sectors - 1)
+            edge = sector + (direction >= angles.gather(1, sector))
             first, second = (on_device(part)[angular].gather(1, edge) for part in self._covectors())
             found[angular] = (first * p + second * q).view(len(angular), *u.shape[1:])
         return found

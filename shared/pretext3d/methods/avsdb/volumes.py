@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretext3d.annotations import Tensor
 from pretext3d.checking import is_integer, number, per_axis
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.placement import Placement, place, solids
@@ -81,11 +80,11 @@ class ShapeVolumes:
         self,
         roi_size: Sequence[int],
         spatial_dims: int = 3,
-        xy_classes: int | Sequence[int | str] = 8,
-        z_classes: int | Sequence[str] = 2,
-        num_shapes: int | Sequence[int] = 20,
-        max_overlap: float | None = 0.7,
-        tries: int = 100,
+        xy_classes: Any = 8,
+        z_classes: Any = 2,
+        num_shapes: Any = 20,
+        max_overlap: Any = 0.7,
+        tries: Any = 100,
         sizes: Mapping[str, Any] | None = None,
         render: str = "outline",
         changes: Mapping[str, Any] | None = None,
@@ -157,12 +156,11 @@ class ShapeVolumes:
         placements = self.placements(volumes, device)
         found = []
         for volume, placement in zip(volumes, placements, strict=True):
-            shape = placement.instances if self.spatial_dims == 3 else placement.instances[..., 0]
-            border = placement.border if self.spatial_dims == 3 else placement.border[..., 0]
+            label = placement.look_up(self.classes(volume.shapes))
             found.append(
                 {
-                    "image": volume.look.draw(shape, border, self.rendering.render == "outline")[None],
-                    "label": self._classes(volume.shapes, device)[shape.int()][None],
+                    "image": volume.look.draw(placement)[None],
+                    "label": (label if self.spatial_dims == 3 else label[..., 0])[None],
                     "dropped": len(volume.shapes) - len(placement.placed),
                 }
             )
@@ -188,7 +186,7 @@ class ShapeVolumes:
             start = stop
         return found
 
-    def _classes(self, shapes: Shapes, device: torch.device | str) -> Tensor:
-        """Class of each instance, 0 first."""
+    def classes(self, shapes: Shapes) -> np.ndarray:
+        """Class of the background, and of the outline and the interior of each shape."""
         classes = 1 + shapes.section * len(self.rules) + shapes.rule
-        return torch.from_numpy(np.concatenate([[0], classes]).astype(np.uint8)).to(device)
+        return np.concatenate([[0], np.repeat(classes, 2)]).astype(np.uint8)

@@ -1,0 +1,119 @@
+"""Renderings: outlines, filled, textured; their random numbers; what intensity gives away."""
+
+import numpy as np
+import pytest
+import torch
+from pretext3d.errors import UserError
+from pretext3d.methods.avsdb.placement import Placement
+from pretext3d.methods.avsdb.rendering import GREY, Look, rendering, smooth
+from pretext3d.methods.avsdb.volumes import ShapeVolumes
+
+SIZE = (12, 10, 8)
+
+
+def scene(size: tuple[int, int, int] = SIZE) -> Placement:
+    """One cuboid of 6 x 6 x 4 voxels with an outline of two voxels in each slice."""
+    codes = torch.zeros(size, dtype=torch.int16)
+    codes[2:8, 2:8, 1:5] = 1
+    codes[4:6, 4:6, 1:5] = 2
+    return Placement(codes, [0], [0.0], [(5, 5, 3)])
+
+
+def full(size: tuple[int, int, int] = SIZE) -> Placement:
+    """One shape everywhere."""
+    return Placement(torch.full(size, 2, dtype=torch.int16), [0], [0.0], [(0, 0, 0)])
+
+
+def image(changes: dict, render: str = "filled", seed: int = 0) -> torch.Tensor:
+    return Look(np.random.default_rng(seed), rendering(render, changes), 1, SIZE).draw(scene())
+
+
+def test_outline_by_hand() -> None:
+    """32 voxels of the border of each of four slices have 128 of 255, all others 0."""
+    found = image({}, "outline")
+    assert found.unique().tolist() == [0.0, pytest.approx(128 / 255)]
+    assert int((found > 0).sum()) == 4 * 32
+    assert torch.equal(found > 0, scene().codes == 1)
+
+
+def test_filled_by_hand() -> None:
+    found = image({})
+    assert torch.equal(found > 0, scene().codes > 0)
+    assert found.max() == pytest.approx(GREY)
+
+
+def test_a_hollow_shape_has_the_background_inside() -> None:
+    found = image({"hollow": 1.0, "background": [0.25, 0.25], "brightness": [0.75, 0.75]})
+    expected = torch.where(scene().codes == 1, 0.75, 0.25)
+    torch.testing.assert_close(found, expected)
+
+
+def test_noise_has_its_standard_deviation_and_is_clipped() -> None:
+    look = Look(np.random.default_rng(0), rendering("filled", {"noise": [0.1, 0.1]}), 1, (40, 40, 40))
+    found = look.draw(full((40, 40, 40)))
+    assert float(found.std()) == pytest.approx(0.1, rel=0.02)
+    assert float(found.mean()) == pytest.approx(GREY, abs=0.002)
+    strong = image({"noise": [2.0, 2.0]})
+    assert strong.min() == 0
+    assert strong.max() == 1
+
+
+def test_blur_keeps_the_mean_and_a_constant_image() -> None:
+    sharp, blurred = image({}), image({"blur": [1.0, 1.0]})
+    assert float(blurred.sum()) == pytest.approx(float(sharp.sum()), rel=0.03)
+    assert float(blurred.max()) < float(sharp.max())
+    look = Look(np.random.default_rng(0), rendering("filled", {"blur": [1.0, 1.0]}), 1, SIZE)
+    constant = look.draw(full())
+    torch.testing.assert_close(constant, torch.full(SIZE, GREY))
+
+
+def test_bias_is_a_smooth_factor() -> None:
+    look = Look(np.random.default_rng(0), rendering("filled", {"bias_field": [0.2, 0.2]}), 1, SIZE)
+    found = look.draw(full())
+    points = look.bias_points
+    assert points is not None
+    assert float(found[0, 0, 0]) == pytest.approx(GREY * np.exp(0.2 * points[0, 0, 0]), rel=1e-5)
+    assert float(found[-1, -1, -1]) == pytest.approx(GREY * np.exp(0.2 * points[2, 2, 2]), rel=1e-5)
+
+
+def test_smooth_interpolates_between_corners() -> None:
+    found = smooth(np.asarray([[0.0, 1.0], [2.0, 3.0]], dtype=np.float32), torch.zeros(3, 5))
+    expected = [[0, 0.25, 0.5, 0.75, 1], [1, 1.25, 1.5, 1.75, 2], [2, 2.25, 2.5, 2.75, 3]]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_every_shape_has_a_mean_off_the_background() -> None:
+    for seed in range(50):
+        look = Look(np.random.default_rng(seed), rendering("textured"), 30, SIZE)
+        assert (np.abs(look.means - look.background) >= 0.1).all()
+        assert len(set(look.means)) == 30
+
+
+def test_intensity_does_not_give_a_class_away() -> None:
+    """The mean intensities of the classes, over 200 volumes, agree up to four standard errors."""
+    generate = ShapeVolumes((24, 24, 24), xy_classes=2, z_classes=2, num_shapes=4, render="textured")
+    means: list[list[float]] = [[] for _ in range(5)]
+    for seed in range(200):
+        sample = generate(np.random.default_rng(seed), seed)
+        for number in range(1, 5):
+            voxels = sample["image"][sample["label"] == number]
+            if len(voxels) > 20:
+                means[number].append(float(voxels.mean()))
+    overall = np.mean(np.concatenate(means[1:]))
+    for values in means[1:]:
+        assert abs(np.mean(values) - overall) < 4 * np.std(values) / np.sqrt(len(values))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise": [0.2, 0.1]}, r"rendering.noise: found \[0.2, 0.1\], expected two numbers of 0 or more"),
+        ({"brightness": 0.5}, "rendering.brightness: found 0.5"),
+        ({"texture_size": [0, 3]}, "rendering.texture_size: found .* two numbers above 0"),
+        ({"hollow": 2}, r"rendering.hollow: found 2, expected a number in \[0, 1\]"),
+        ({"contrast": 0.3}, r"rendering.contrast: found 0.3, expected a number in \[0, 0.2\], a quarter of"),
+    ],
+)
+def test_impossible_renderings(changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rendering("textured", changes)
