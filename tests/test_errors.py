@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 from monai.data import Dataset
 from monai.transforms import Compose
 from pretext3d.errors import UserError, find_user_error, peer_lost
@@ -196,3 +197,37 @@ def test_other_error_in_a_worker_is_no_mistake() -> None:
     with pytest.raises(RuntimeError, match="Original Traceback") as caught:
         list(DataLoader(Dataset([0], Compose([stumble])), num_workers=1))
     assert find_user_error(caught.value) is None
+
+
+def refused(share: float = 0.0, low: float = 0.0) -> None:
+    raise UserError(f"share: found {share}, expected 0 to 1" if share else f"low: found {low}, expected 0")
+
+
+LATER = "$__import__('tests').test_errors.refused(7)"
+REFUSED = {"_target_": "tests.test_errors.refused"}
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"views": REFUSED | {"share": 7}, "run": "@views"}, "views::share"),
+        ({"other": {"share": 7}, "views": REFUSED | {"share": 7}, "run": ["@views"]}, "views::share"),
+        ({"chance": 7, "views": REFUSED | {"share": "@chance"}, "run": "@views"}, "chance"),
+        ({"share": 7, "views": REFUSED | {"share": "@share"}, "run": "@views"}, "share"),
+        ({"steps": [REFUSED | {"share": 7}], "run": "@steps"}, "steps::0::share"),
+        # found later, by a component that has been built
+        ({"views": {"share": 7}, "run": "$__import__('tests').test_errors.refused(7)"}, "views::share"),
+        (
+            {"a": {"share": 7}, "b": {"share": 1}, "run": "$__import__('tests').test_errors.refused(7)"},
+            "share",
+        ),
+        ({"views": REFUSED, "run": "@views"}, "low"),  # not in the file
+    ],
+)
+def test_a_nested_key_is_named_as_it_is_typed(config: dict, key: str) -> None:
+    parser = ConfigParser(config)
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("run")
+    mistake = str(find_user_error(caught.value))
+    value = "0.0, expected 0" if key == "low" else "7, expected 0 to 1"
+    assert mistake == f"{key}: found {value}"

@@ -54,6 +54,9 @@ def as_error(message: object) -> str:
 _IN_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
+RESOLVER = "monai.bundle.reference_resolver"  # builds the components of a configuration, by their ids
+
+
 # errors of gloo and NCCL in the other processes of a distributed run when one process dies
 _PEER_LOST = re.compile(
     r"gloo.*(reset by peer|closed by peer|broken pipe)|remote process exited|connection closed by remote",
@@ -74,17 +77,48 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     """The outermost `UserError` in the chain of causes of an exception, or None.
 
     MONAI's parser and transforms wrap each error in a chain of `RuntimeError`; the user's mistake is
-    inside. One from a `DataLoader`'s worker is returned with its own message only.
+    inside. One from a `DataLoader`'s worker is returned with its own message only. Its key is named as it is
+    typed, see `typed_key`.
     """
     for each in chain(error):
         text = str(each)
         in_worker = text.startswith("Caught ") and "\nOriginal Traceback" in text
         mistake = _IN_WORKER.search(text) if in_worker else None
         if mistake is not None:
-            return UserError(mistake[1].strip())
+            return typed_key(UserError(mistake[1].strip()), error)
         if isinstance(each, UserError):
-            return each
+            return typed_key(each, error)
     return None
+
+
+def typed_key(mistake: UserError, error: BaseException | None) -> UserError:
+    """The mistake with its key as it is typed: `views::zoom_range` for the argument zoom_range of `views`.
+
+    A component of a configuration knows its arguments, not the place of its block. Where the message begins
+    with a key that the configuration has at one place only, or in the block that was being built, it gets
+    that place; where the file has a reference there, as `prob: '@flip_prob'`, the key that it refers to.
+    Keys of the top level, and other messages, stay.
+
+    Args:
+        mistake: The mistake, which begins with a key and a colon.
+        error: The exception with its tracebacks, in which MONAI's resolver is found.
+    """
+    key = re.match(r"(\w+): ", str(mistake))
+    building = [
+        frame.f_locals
+        for frame in frames(error)
+        if frame.f_code.co_name == "_resolve_one_item" and frame.f_globals["__name__"] == RESOLVER
+    ]
+    if key is None or not building:
+        return mistake
+    here, items = building[-1].get("id", ""), building[-1]["self"].items
+    places = [place for place in items if str(place).endswith(f"::{key[1]}")]
+    nearest = [place for place in places if place == f"{here}::{key[1]}"] or places
+    if key[1] in items or len(nearest) != 1:
+        return mistake
+    value = getattr(items[nearest[0]], "config", None)
+    reference = re.fullmatch(r"@(\w+)", value) if isinstance(value, str) else None
+    return UserError((reference[1] if reference else nearest[0]) + str(mistake)[key.end(1) :])
 
 
 def interrupted(error: BaseException | None) -> bool:

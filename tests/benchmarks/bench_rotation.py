@@ -1,8 +1,9 @@
 """Rotated versions of a batch against a loop of torch.rot90: `python tests/benchmarks/bench_rotation.py`.
 
 The loop rotates one version after the other and stacks them. Both in turn in one run, on one thread; medians
-of CPU time. On a CPU the loop is a little faster, since it does nothing but copy voxels; on a GPU
-(`--device cuda`) it starts kernels for each of batch x versions versions, ours for each of ten rotations.
+of CPU time. On a CPU a mirrored version costs the loop three copies (`flip`, the rest of `rot90`, `stack`),
+ours one; on a GPU (`--device cuda`) it starts kernels for each of batch x versions versions, ours for each
+of ten rotations.
 
 `--short` leaves out the large volumes.
 """

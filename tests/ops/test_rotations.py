@@ -134,6 +134,22 @@ def test_versions_are_numpy_s_rotations_and_distinct(dims: int) -> None:
         assert not torch.equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.bool])
+@pytest.mark.parametrize("dims", [3, 2])
+def test_versions_with_and_without_a_gradient_are_the_same(dims: int, dtype: torch.dtype) -> None:
+    """The copy by NumPy, of any type, and torch's operations, which a gradient passes."""
+    generator, rotations = torch.Generator().manual_seed(0), rotation_classes(dims)
+    images = torch.randint(0, 50, (2, 3, *[5] * dims), generator=generator)
+    classes = torch.randint(len(rotations), (2, 7), generator=generator)
+    followed = images.float().requires_grad_()
+    expected = rotated_versions(followed, classes, rotations)
+    found = rotated_versions(images.to(dtype), classes, rotations)
+    assert found.dtype == dtype
+    assert torch.equal(found, expected.detach().to(dtype))
+    expected.sum().backward()
+    assert torch.equal(followed.grad, torch.full_like(images, 7.0, dtype=torch.float32))
+
+
 @given(st.sampled_from([2, 3]), st.integers(1, 3), st.integers(1, 5), st.integers(0, 99))
 def test_versions_of_a_batch_are_those_of_each_sample_and_can_be_undone(
     dims: int, count: int, versions: int, seed: int

@@ -277,12 +277,12 @@ def test_classes_of_slices_are_those_of_their_volume(tmp_path):
     [
         (2, "probe: found 2, expected null or a mapping with every, class_file"),
         ({"evry": 2}, "found 'evry', expected .*; did you mean every?"),
-        ({"every": 0}, "probe: every: found 0, expected an integer of 1 or more"),
-        ({"every": True}, "probe: every: found True"),
-        ({"neighbours": 2.5}, "probe: neighbours: found 2.5"),
-        ({"level": None}, "probe: level: found None"),
-        ({"class_file": None}, "probe: class_file: found None, expected the path"),
-        ({"class_file": "missing.csv"}, "probe: class_file: missing.csv not found"),
+        ({"every": 0}, "probe::every: found 0, expected an integer of 1 or more"),
+        ({"every": True}, "probe::every: found True"),
+        ({"neighbours": 2.5}, "probe::neighbours: found 2.5"),
+        ({"level": None}, "probe::level: found None"),
+        ({"class_file": None}, "probe::class_file: found None, expected the path"),
+        ({"class_file": "missing.csv"}, "probe::class_file: missing.csv not found"),
     ],
 )
 def test_settings_that_are_wrong(value, message):

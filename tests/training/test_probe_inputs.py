@@ -146,7 +146,7 @@ def test_another_map(tmp_path):
     assert first.cells == (16, 16, 16)
     assert next(first.maps(data, [[0]])).shape == (8, backbone.feature_channels[0], 16, 16, 16)
     count = len(backbone.feature_channels)
-    with pytest.raises(UserError, match=f"probe: level: found 7, expected .* -{count} to {count - 1}"):
+    with pytest.raises(UserError, match=f"probe::level: found 7, expected .* -{count} to {count - 1}"):
         FrozenEncoder(backbone, inferer, "cpu", level=7)
 
 

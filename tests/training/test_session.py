@@ -357,7 +357,11 @@ finalize:
             "backbone_learning_rate: found 'x', expected null (as learning_rate) or a number from 0",
         ),
         ("warmup", 1.5, "warmup: found 1.5, expected a share from 0.0 to 1.0 or a number of steps"),
-        ("lr_scheduler__final_lr_factor", 2, "final_lr_factor: found 2, expected a number from 0 to 1"),
+        (
+            "lr_scheduler__final_lr_factor",
+            2,
+            "lr_scheduler::final_lr_factor: found 2, expected a number from 0 to 1",
+        ),
     ],
 )
 def test_begin_checks_the_keys_of_its_configuration(config, key, value, message) -> None:

@@ -6,6 +6,7 @@ rotation in that plane is about axis 2.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ __all__ = [
     "rotation_classes",
     "rotation_matrix",
 ]
+
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their bytes
 
 
 def check_flip_axes(name: str, axes: Any, spatial_dims: int = 3) -> tuple[int, ...]:
@@ -129,8 +132,9 @@ def rotated_versions(
 ) -> Shaped[Tensor, "b v c *space"]:
     """Several rotated versions of each volume or image, on its device: version v by rotations[classes[b, v]].
 
-    There is one step per rotation, for all versions with this rotation in the batch: at most ten, for any
-    number of samples.
+    On a GPU there is one step per rotation, for all versions with this rotation in the batch: at most ten,
+    for any number of samples. On a CPU each version is one copy of its voxels to their places, by NumPy,
+    whose views can be mirrored: torch's `flip` is a copy before the copy.
 
     Args:
         images: Volumes (b, c, i, j, k) or images (b, c, i, j).
@@ -150,6 +154,12 @@ def rotated_versions(
     count, versions = classes.shape
     flat = classes.to(images.device).flatten()
     result = images.new_empty(count * versions, *shape)
+    if images.device.type == "cpu" and not images.requires_grad:
+        source, target = _as_array(images), _as_array(result)
+        for place, number in enumerate(flat.tolist()):
+            axes, steps = _view(*rotations[number], len(space))
+            target[place] = source[place // versions].transpose(axes)[steps]
+        return result.view(count, versions, *shape)
     for number in flat.unique().tolist():
         places, (axis, turns) = (flat == number).nonzero().squeeze(1), rotations[number]
         # a rotation is the same for all channels; a single image needs no copy before it is rotated
@@ -157,6 +167,20 @@ def rotated_versions(
         moved = reorient(joined, rotation_matrix(axis, turns, len(space))).view(-1, *shape)
         result.index_copy_(0, places, moved.expand(len(places), *shape))
     return result.view(count, versions, *shape)
+
+
+def _as_array(tensor: Shaped[Tensor, "..."]) -> Shaped[np.ndarray, "..."]:
+    """The memory of a tensor on the CPU, of any data type, as integers of the same length."""
+    return np.asarray(tensor.as_subclass(torch.Tensor).view(INTEGERS[tensor.element_size()]).numpy())
+
+
+@lru_cache
+def _view(axis: int, quarter_turns: int, spatial_dims: int) -> tuple[tuple[int, ...], tuple[slice, ...]]:
+    """A rotation as a view of an array (c, *space), see `reorient`: order of the axes, their directions."""
+    orientation = rotation_matrix(axis, quarter_turns, spatial_dims)
+    source = np.abs(orientation).argmax(axis=1)
+    steps = (slice(None, None, -1 if orientation[a, p] < 0 else 1) for a, p in enumerate(source))
+    return (0, *(int(p) + 1 for p in source)), (slice(None), *steps)
 
 
 def check_equal_edges(size: Sequence[int], rotations: Sequence[tuple[int, int]]) -> None:

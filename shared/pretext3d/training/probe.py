@@ -69,12 +69,12 @@ def check_probe(probe: Any) -> Settings | None:
             raise UserError(f"probe: found {name!r}, expected {expected}{hint}")
     found = Settings(**{str(name): value for name, value in probe.items()})
     for name in ("every", "neighbours", "max_cases", "max_windows"):
-        integer(f"probe: {name}", getattr(found, name), minimum=1)
-    integer("probe: level", found.level)
+        integer(f"probe::{name}", getattr(found, name), minimum=1)
+    integer("probe::level", found.level)
     if not isinstance(found.class_file, str):
-        raise UserError(f"probe: class_file: found {found.class_file!r}, expected the path of a CSV file")
+        raise UserError(f"probe::class_file: found {found.class_file!r}, expected the path of a CSV file")
     if found.class_file and not Path(found.class_file).expanduser().is_file():
-        raise UserError(f"probe: class_file: {found.class_file} not found; expected a CSV file")
+        raise UserError(f"probe::class_file: {found.class_file} not found; expected a CSV file")
     return found
 
 

@@ -119,7 +119,7 @@ class FrozenEncoder:
         count = len(backbone.feature_channels)
         if not -count <= level < count:
             raise UserError(
-                f"probe: level: found {level}, expected one of the {count} maps: {-count} to {count - 1}"
+                f"probe::level: found {level}, expected one of the {count} maps: {-count} to {count - 1}"
             )
         self.read, self.inferer, self.device = EncoderMap(backbone, level), inferer, torch.device(device)
         self.batch_size, self.max_windows = batch_size, max_windows

@@ -48,7 +48,7 @@ def find_classes(
     Raises:
         UserError: `class_file` cannot be read, or gives these cases fewer than two classes.
     """
-    given = read_column("probe: class_file", class_file, "class") if class_file else {}
+    given = read_column("probe::class_file", class_file, "class") if class_file else {}
     known: list[list[Case]] = [[] for _ in datasets]
     for part, dataset in enumerate(datasets):
         for name, indices in volumes_of(dataset).items():
