@@ -43,7 +43,7 @@ def test_n_p_and_distance_are_keys(tmp_path: Path) -> None:
         ({"grid": 0}, ["grid", "0"]),
         ({"grid": 4}, ["grid", "[4, 4, 4]", "need [80, 80, 80] voxels", "body_size of"]),
         ({"gap": 20}, ["grid", "gap [20, 20, 20]", "body_size of"]),
-        ({"grid": 2, "spatial_dims": 2}, ["num_permutations", "100", "1 to 24", "4 cells"]),
+        ({"grid": 2, "spatial_dims": 2}, ["num_permutations", "100", "2 to 24", "4 cells"]),
         ({"num_permutations": 1}, ["num_permutations", "found 1", "2 to 20000 permutations of 27 cells"]),
         ({"puzzles": 101}, ["puzzles", "101", "1 to 100"]),
         ({"grid": 2, "num_permutations": 40321}, ["num_permutations", "40321", "8 cells"]),

@@ -1,7 +1,6 @@
 """The compare command: the numbers of its tables, what it skips, resumes, refuses, and a real comparison."""
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from pretext3d.commands.parser import read_overrides
 from pretext3d.errors import UserError
 
 SCRATCH, RESTART, VP = Arm("scratch"), Arm("restart"), Arm("vp", "runs/vp/checkpoints/best.pt", "d1")
-SHIPPED = Path(__file__).parents[2] / "bundles" / "vectorpose"  # weights of a 3D network
 COMMON = {"dataset_dir": "data", "max_epochs": 10}
 
 
@@ -328,37 +326,6 @@ def test_overrides_are_read_as_the_bundle_reads_them() -> None:
     for words, message in ((["5"], "5: not expected"), (["--resume"], "--resume: has no value")):
         with pytest.raises(UserError, match=message):
             read_overrides(words)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--arms scratch nonsense", "expected scratch, restart or NAME=PATH"),
-        ("--arms vp=not_there", "--arms vp: pretrained: not_there: not found"),
-        (
-            f"--spatial_dims 2 --arms vp={SHIPPED}",
-            "--arms vp: .* spatial_dims 3, this one has spatial_dims 2",
-        ),
-        ("--spatial_dims 4", "spatial_dims: found 4, expected 2 or 3"),
-        ("--arms scratch=somewhere", "expected another NAME"),
-        ("--arms scratch scratch", "expected different names"),
-        ("--num_labelled 0", "num_labelled: found .0., expected different integers from 1"),
-        ("--seeds 0 0", "seeds: found"),
-        ("--jobs 0", "jobs: found 0"),
-        ("--max_epoch 3", "did you mean --max_epochs"),
-        ("--pretrained x", "the comparison sets this itself"),
-        ("--bundle not_there", "has no configs/finetune.yaml"),
-        ("--report_only", "no cell is done yet"),
-    ],
-)
-def test_mistakes_are_one_line(
-    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["compare", *words.split(), "--output_dir", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert re.search(message, error)
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

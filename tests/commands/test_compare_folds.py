@@ -1,7 +1,6 @@
 """Cross-validations and fractions of the labels: who is held out, how many are labelled, what is refused."""
 
 import csv
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,34 +68,6 @@ def test_the_fraction_1_is_all_subjects_of_each_fold(tmp_path: Path) -> None:
         jobs = {fold: runner.job(Cell(Arm("scratch"), number, 0, fold)) for fold in pools}
         for part in ("finetune", "evaluate"):
             assert {fold: job[part]["num_labelled"] for fold, job in jobs.items()} == expected
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--label_fractions 0.5 --num_labelled 4", "--label_fractions: found with --num_labelled"),
-        (
-            "--label_fractions 0",
-            "--label_fractions: found .0.0., expected different numbers above 0, up to 1",
-        ),
-        ("--label_fractions 0.5 0.5", "--label_fractions: found .0.5, 0.5., expected different numbers"),
-        ("--folds 1", "--folds: found 1, expected 2 or more"),
-        ("--folds 3 --monte_carlo", "--folds: found 3 with --monte_carlo, expected"),
-        ("--folds 3 --fold 1", "--fold: found with --folds, which sets it"),
-        ("--validate_every -1", "--validate_every: found -1, expected 0 or more"),
-        ("--task classification --decoder duc", "no such key in finetune_classification.yaml"),
-        ("--set flat spatial_dims 2", "--set: found the arm flat, expected one of scratch"),
-        ("--set scratch max_epochs 2", "--set scratch max_epochs: all arms have the same data"),
-    ],
-)
-def test_mistakes_are_one_line(
-    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["compare", *words.split(), "--output_dir", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert re.search(message, error)
 
 
 @pytest.mark.slow

@@ -7,12 +7,15 @@ order: the last axis runs fastest. The number of spatial axes is that of the sta
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pretext3d.annotations import Int, Shaped, Tensor
+from pretext3d.ops.tensors import as_integers, copies_by_numpy
 
 __all__ = ["assemble_cubes", "block_size", "cube_starts", "extract_cubes"]
 
@@ -47,9 +50,14 @@ def cube_starts(
         >>> cube_starts((4, 0), (1, 2), (2, 1), (0, 2), np.zeros((2, 2), dtype=int)).tolist()
         [[4, 0], [4, 3]]
     """
-    cells = np.stack(np.meshgrid(*[np.arange(n) for n in grid], indexing="ij"), axis=-1)
-    cells = cells.reshape(-1, len(grid))
-    return torch.from_numpy(np.asarray(corner) + cells * (np.asarray(size) + np.asarray(gap)) + offsets)
+    lengths = tuple(s + g for s, g in zip(size, gap, strict=True))
+    return torch.from_numpy(_lowest(tuple(grid), lengths) + np.asarray(corner) + offsets)
+
+
+@lru_cache
+def _lowest(grid: tuple[int, ...], lengths: tuple[int, ...]) -> Shaped[np.ndarray, "m d"]:
+    """The lowest voxel of each cell, from that of the block; not to be changed."""
+    return np.indices(grid).reshape(len(grid), -1).T * np.asarray(lengths)
 
 
 def _indices(starts: Int[Tensor, "b m d"], size: Sequence[int]) -> tuple[Any, ...]:
@@ -90,6 +98,12 @@ def extract_cubes(
     if any(edge > length for edge, length in zip(size, windows.shape[2:], strict=True)):
         raise IndexError(f"cubes of {list(size)} voxels in a volume of {list(windows.shape[2:])}")
     places = starts.reshape(-1, *starts.shape[-2:]).to(volume.device)
+    if copies_by_numpy(volume):
+        seen = sliding_window_view(as_integers(windows), tuple(size), axis=tuple(range(2, 2 + dims)))
+        first = np.arange(len(places))[:, None], *places.numpy().T.swapaxes(1, 2)
+        found = np.moveaxis(seen, 1, 1 + dims)[first]
+        cubes = torch.from_numpy(found).view(volume.dtype)
+        return cubes.reshape(*starts.shape[:-1], *cubes.shape[2:])
     for axis, edge in enumerate(size):  # a view of all windows: whole rows are copied, not voxels
         windows = windows.unfold(2 + axis, edge, 1)
     batch = torch.arange(len(places), device=volume.device).view(-1, 1)

@@ -1,5 +1,7 @@
 """Changes of intensity, batched, on the device of the tensor."""
 
+import torch
+
 from pretext3d.annotations import Float, Tensor
 
 __all__ = ["adjust"]
@@ -16,11 +18,11 @@ def adjust(
         brightness: What is added to each channel, in the images' unit, 0 = unchanged.
 
     Examples:
-        >>> import torch
         >>> adjust(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[2.0]]), torch.tensor([[0.25]])).tolist()
         [[[-0.25, 1.75]]]
     """
     space = tuple(range(2, images.ndim))
     shape = (*images.shape[:2], *(1,) * len(space))
-    mean = images.mean(space, keepdim=True)
-    return (images - mean) * contrast.to(images).reshape(shape) + mean + brightness.to(images).reshape(shape)
+    factor = contrast.to(images).reshape(shape)
+    offset = images.mean(space, keepdim=True) * (1 - factor) + brightness.to(images).reshape(shape)
+    return torch.addcmul(offset, images, factor)  # one pass

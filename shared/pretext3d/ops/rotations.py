@@ -14,6 +14,7 @@ import torch
 
 from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
 from pretext3d.errors import UserError
+from pretext3d.ops.tensors import as_integers, copies_by_numpy
 
 __all__ = [
     "check_equal_edges",
@@ -26,8 +27,6 @@ __all__ = [
     "rotation_classes",
     "rotation_matrix",
 ]
-
-INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their bytes
 
 
 def check_flip_axes(name: str, axes: Any, spatial_dims: int = 3) -> tuple[int, ...]:
@@ -154,8 +153,8 @@ def rotated_versions(
     count, versions = classes.shape
     flat = classes.to(images.device).flatten()
     result = images.new_empty(count * versions, *shape)
-    if images.device.type == "cpu" and not images.requires_grad:
-        source, target = _as_array(images), _as_array(result)
+    if copies_by_numpy(images):
+        source, target = as_integers(images), as_integers(result)
         for place, number in enumerate(flat.tolist()):
             axes, steps = _view(*rotations[number], len(space))
             target[place] = source[place // versions].transpose(axes)[steps]
@@ -167,11 +166,6 @@ def rotated_versions(
         moved = reorient(joined, rotation_matrix(axis, turns, len(space))).view(-1, *shape)
         result.index_copy_(0, places, moved.expand(len(places), *shape))
     return result.view(count, versions, *shape)
-
-
-def _as_array(tensor: Shaped[Tensor, "..."]) -> Shaped[np.ndarray, "..."]:
-    """The memory of a tensor on the CPU, of any data type, as integers of the same length."""
-    return np.asarray(tensor.as_subclass(torch.Tensor).view(INTEGERS[tensor.element_size()]).numpy())
 
 
 @lru_cache

@@ -115,6 +115,7 @@ class RandGrid(Randomizable):
                 f"{list(self.gap)}: each one stays in its cell"
             )
         self.shift, self.image_key = number("shift", shift, 0, 1), image_key
+        self.block = block_size(self.grid, self.size, self.gap)
         self.cells = int(np.prod(self.grid))
         self.corner = (0,) * spatial_dims
         self.offsets = np.zeros((self.cells, spatial_dims), dtype=np.int64)
@@ -127,12 +128,11 @@ class RandGrid(Randomizable):
         Raises:
             UserError: the volume is shorter; `found` says what is.
         """
-        block = block_size(self.grid, self.size, self.gap)
-        room = np.asarray(shape) - block
-        if (room < 0).any():
+        room = np.asarray(shape) - self.block
+        if min(room) < 0:
             raise UserError(
                 f"grid: {list(self.grid)} cells of roi_size {list(self.size)} and gap {list(self.gap)} need "
-                f"{list(block)} voxels, found {found} of {list(shape)}"
+                f"{list(self.block)} voxels, found {found} of {list(shape)}"
             )
         return room
 
@@ -144,10 +144,10 @@ class RandGrid(Randomizable):
                 f"{list(data.shape[1:])}"
             )
         room = self.room(data.shape[1:])
-        self.corner = tuple(round(r / 2 + self.R.uniform(-0.5, 0.5) * r * self.shift) for r in room.tolist())
-        jitter = np.asarray(self.jitter)
-        self.offsets = self.R.randint(0, jitter + 1, size=self.offsets.shape)
-        self.offsets += (np.asarray(self.gap) - jitter) // 2
+        moved = self.R.uniform(-0.5, 0.5, size=len(room)) * room * self.shift
+        self.corner = tuple(np.rint(room / 2 + moved).astype(int).tolist())
+        jitter, offsets = np.asarray(self.jitter), self.offsets.shape
+        self.offsets = self.R.randint(0, jitter + 1, size=offsets) + (np.asarray(self.gap) - jitter) // 2
 
     @property
     def starts(self) -> Int[Tensor, "m d"]:

@@ -14,9 +14,28 @@ __all__ = ["draw_curves", "draw_efficiency"]
 LEAST = 0.05  # height of an axis of scores: a negligible difference should not fill the picture
 
 
-def labels_of(numbers: Sequence[int], fractions: Mapping[int, float]) -> list[str]:
-    """The ticks of an axis of labelled subjects."""
-    return [f"{n}\n{100 * fractions[n]:g} %" if n in fractions else str(n) for n in numbers]
+def ticks_of(table: pd.DataFrame, fractions: Mapping[int, float] | None) -> dict[int, str]:
+    """The numbers of labelled subjects in a table, ascending, each with its name on an axis.
+
+    Args:
+        table: Table with the column `num_labelled`.
+        fractions: Fraction of the labels by number of subjects, where fractions were compared.
+
+    Examples:
+        >>> ticks_of(pd.DataFrame({"num_labelled": [12, 4, 4]}), None)
+        {4: '4', 12: '12'}
+    """
+    shares = fractions or {}
+    numbers = [int(n) for n in sorted(table["num_labelled"].unique())]
+    return {n: f"{n}\n{100 * shares[n]:g} %" if n in shares else str(n) for n in numbers}
+
+
+def blank(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any]]:
+    """A figure of so many inches, and its panels in a row, which share the axis of scores."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return figure, list(figure.subplots(1, columns, sharey=True, squeeze=False)[0])
 
 
 def draw_efficiency(
@@ -35,12 +54,9 @@ def draw_efficiency(
         task: Task of the comparison.
         fractions: Fraction of the labels by number of subjects, where fractions were compared.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    numbers = [int(n) for n in sorted(cells["num_labelled"].unique())]
-    place = {n: i for i, n in enumerate(numbers)}
+    figure, [axes] = blank(6.4, 4.4)
+    ticks = ticks_of(cells, fractions)
+    place = {n: i for i, n in enumerate(ticks)}
     present = [arm for arm in arms if arm in set(cells["arm"])]
     for i, arm in enumerate(present):
         own = cells[cells["arm"] == arm]
@@ -52,8 +68,8 @@ def draw_efficiency(
         dots = [place[n] + shift for n in own["num_labelled"]]
         axes.scatter(dots, own[task.score], s=10, alpha=0.5, color=line.get_color())
     axes.set(xlabel="labelled subjects", ylabel=task.axis)
-    axes.set_xticks(range(len(numbers)), labels_of(numbers, fractions or {}))
-    axes.set_xlim(-0.5, len(numbers) - 0.5)
+    axes.set_xticks(range(len(ticks)), list(ticks.values()))
+    axes.set_xlim(-0.5, len(ticks) - 0.5)
     finish(axes)
     axes.legend(frameon=False)
     figure.savefig(path, format="png")
@@ -75,14 +91,10 @@ def draw_curves(
         task: Task of the comparison.
         fractions: Fraction of the labels by number of subjects, where fractions were compared.
     """
-    from matplotlib.figure import Figure
-
     means = mean_curves(curves)
-    numbers = [int(n) for n in sorted(means["num_labelled"].unique())]
-    figure = Figure(figsize=(1.2 + 3.6 * len(numbers), 3.4), dpi=150, layout="constrained")
-    panels = figure.subplots(1, len(numbers), sharey=True, squeeze=False)[0]
-    named = labels_of(numbers, fractions or {})
-    for axes, n, name in zip(panels, numbers, named, strict=True):
+    ticks = ticks_of(means, fractions)
+    figure, panels = blank(1.2 + 3.6 * len(ticks), 3.4, len(ticks))
+    for axes, (n, name) in zip(panels, ticks.items(), strict=True):
         for i, arm in enumerate(arms):
             line = means[(means["num_labelled"] == n) & (means["arm"] == arm)]
             if line.empty:

@@ -150,7 +150,7 @@ class RandRelativePatchesd(RandGrid, Transform):
         volume = self.volume(d)
         self.randomize(volume)
         location, starts = torch.from_numpy(self.location.copy()), self.starts
-        cells = torch.cat([torch.tensor([self.centre]), cells_at(location, self.centre)])
+        cells = [self.centre, *cells_at(location, self.centre).tolist()]
         d[self.image_key] = self.without_cues(extract_cubes(volume, starts[cells], self.size))
         d["location"], d["starts"] = location, starts
         return d
