@@ -11,9 +11,9 @@ SIZE = (40, 48, 36)
 
 def block(*edges: int) -> Solid:
     """A cuboid with odd edges."""
-    voxels = torch.ones(edges, dtype=torch.bool)
-    inner = torch.zeros(edges, dtype=torch.bool)
-    inner[2:-2, 2:-2] = True
+    voxels = torch.ones(edges, dtype=torch.int16)
+    inner = torch.zeros(edges, dtype=torch.int16)
+    inner[2:-2, 2:-2] = 1
     return Solid(voxels, inner, tuple(edge // 2 for edge in edges))
 
 

@@ -9,28 +9,30 @@ shape's own, as in the paper. Centres are on voxels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from pretext3d.annotations import Bool, Float, Int, Shaped, Tensor
+from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.methods.avsdb.shapes import EDGE, Shapes
 
 __all__ = ["BORDER", "Placement", "Solid", "place", "solids"]
 
 BORDER = 2  # voxels, the outline's width in a slice (PrimGeoSeg)
+TOGETHER = 8  # shapes of about the same size whose gauges are computed in one box
 
 
 class Solid(NamedTuple):
-    """The voxels of a shape in the smallest box around its centre.
+    """The voxels of a shape in the smallest box around its centre, 1 or 0, int16.
 
     `inner` are those that are not part of its outline: in each slice, more than two voxels from what is
     outside. `half` is the number of voxels on either side of the centre along each axis.
     """
 
-    voxels: Bool[Tensor, "a b c"]
-    inner: Bool[Tensor, "a b c"]
+    voxels: Int[Tensor, "a b c"]
+    inner: Int[Tensor, "a b c"]
     half: tuple[int, int, int]
 
 
@@ -60,7 +62,11 @@ class Placement:
         numbers = np.asarray(self.placed, dtype=int)
         order = np.concatenate([[0], np.stack([2 * numbers + 1, 2 * numbers + 2], axis=1).ravel()])
         table = torch.from_numpy(values[order]).to(self.codes.device)
-        return table.index_select(0, self.codes.int().flatten()).view(self.codes.shape)
+        return table.index_select(0, self._indices).view(self.codes.shape)
+
+    @cached_property
+    def _indices(self) -> Int[Tensor, "n"]:
+        return self.codes.flatten().int()
 
 
 def solids(shapes: Shapes, size: Sequence[int], device: torch.device | str = "cpu") -> list[Solid]:
@@ -75,27 +81,45 @@ def solids(shapes: Shapes, size: Sequence[int], device: torch.device | str = "cp
     reach = shapes.reach * scale[:2]
     upright = shapes.height / 2 * scale[2] if size[2] > 1 else np.zeros(len(shapes))
     half = np.floor(np.concatenate([reach, upright[:, None]], axis=1) + 1e-9).astype(int)
+    found: dict[int, Solid] = {}
+    for group in np.array_split(np.argsort(half[:, :2].prod(1)), -(-len(shapes) // TOGETHER)):
+        numbers = group.tolist()
+        together = solids_of_group(shapes.chosen(group), half[group], scale, size[2] == 1, device)
+        found |= dict(zip(numbers, together, strict=True))
+    return [found[number] for number in range(len(shapes))]
+
+
+def solids_of_group(
+    shapes: Shapes, half: np.ndarray, scale: np.ndarray, flat: bool, device: torch.device | str
+) -> list[Solid]:
+    """The solids of shapes of about the same size, computed together; see `solids`.
+
+    gauge <= ratio is asked for every pixel and slice. Both are replaced by how many of the shape's slices
+    have a smaller ratio, small integers, which are compared much faster.
+    """
     most = half.max(0).tolist()
     steps = [torch.arange(-n, n + 1, dtype=torch.float64, device=device) for n in most]
     x, y, z = ((step / scale[axis]).expand(len(shapes), -1) for axis, step in enumerate(steps))
-    gauge, ratio = shapes.gauge(x, y), shapes.ratio(z) if size[2] > 1 else torch.ones_like(z)
-    wide = dilated(gauge)
+    gauge, ratio = shapes.gauge(x, y), torch.ones_like(z) if flat else shapes.ratio(z)
+    order = ratio.sort(dim=1).values
+    above = torch.searchsorted(order, gauge.flatten(1)).to(torch.int16).view(gauge.shape)
+    level = 1 + torch.searchsorted(order, ratio).to(torch.int16)
+    wide = dilated(above)
     found = []
     for number, own in enumerate(half.tolist()):
         a, b, c = (slice(m - n, m + n + 1) for n, m in zip(own, most, strict=True))
-        level = ratio[number, c]
-        voxels, inner = (field[number, a, b, None] <= level for field in (gauge, wide))
+        voxels, inner = ((level[number, c] - part[number, a, b, None]).clamp_(0, 1) for part in (above, wide))
         found.append(Solid(voxels, inner, (own[0], own[1], own[2])))
     return found
 
 
-def dilated(gauge: Float[Tensor, "n a b"], width: int = BORDER) -> Float[Tensor, "n a b"]:
-    """The largest gauge of the voxels that are at most `width` steps away, in the slice.
+def dilated(above: Int[Tensor, "n a b"], width: int = BORDER) -> Int[Tensor, "n a b"]:
+    """The largest value of the pixels that are at most `width` steps away.
 
-    A voxel is inside by more than `width` where this is at most the ratio, whatever the slice's ratio: the
-    outlines of all slices take one maximum filter.
+    A voxel is inside by more than `width` where its pixel's largest gauge is at most the ratio, whatever the
+    slice: the outlines of all slices take one maximum filter.
     """
-    found = torch.nn.functional.pad(gauge, (width,) * 4, value=torch.inf)
+    found = torch.nn.functional.pad(above, (width,) * 4, value=torch.iinfo(torch.int16).max)
     for _ in range(width):
         rows = torch.maximum(torch.maximum(found[:, 2:, 1:-1], found[:, :-2, 1:-1]), found[:, 1:-1, 1:-1])
         found = torch.maximum(torch.maximum(rows, found[:, 1:-1, 2:]), found[:, 1:-1, :-2])
@@ -123,22 +147,21 @@ def place(
     """
     device = shapes[0].voxels.device
     found = Placement(torch.zeros(tuple(size), dtype=torch.int16, device=device), [], [], [])
+    last = np.asarray(size) - 1
     for number in np.argsort(-volumes, kind="stable").tolist():
         voxels, inner, half = shapes[number]
         # a later shape has higher codes: to overwrite is to take the maximum
         step = len(found.placed)
-        codes = voxels.to(torch.int16)
-        count = whole = int(torch.count_nonzero(codes))
-        lowest = np.minimum([half[0], half[1], z_margin], (np.asarray(size) - 1) / 2)
-        centres = np.rint(lowest + positions[number] * (np.asarray(size) - 1 - 2 * lowest)).astype(int)
-        for centre in centres.tolist():
+        whole = int(torch.count_nonzero(voxels))
+        lowest = np.minimum([half[0], half[1], z_margin], last / 2)
+        for position in positions[number]:
+            centre = np.rint(lowest + position * (last - 2 * lowest)).astype(int).tolist()
             inside, own = windows(centre, half, size)
-            part, here = codes[own], found.codes[inside]
-            count = whole if part.shape == codes.shape else int(torch.count_nonzero(part))
+            part, here = voxels[own], found.codes[inside]
+            count = whole if part.shape == voxels.shape else int(torch.count_nonzero(part))
             overlap = int(torch.count_nonzero(torch.minimum(here, part)))
             if count and (overlap < max_overlap * count if max_overlap else not overlap):
-                painted = part * (2 * step + 1) + inner[own]
-                torch.maximum(here, painted, out=here)
+                torch.maximum(here, torch.add(inner[own], part, alpha=2 * step + 1), out=here)
                 found.placed.append(number)
                 found.overlaps.append(overlap / count)
                 found.centres.append(tuple(centre))

@@ -198,6 +198,10 @@ class Shapes:
         names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(group, name) for group in groups]) for name in names))
 
+    def chosen(self, numbers: np.ndarray) -> "Shapes":
+        """Some of the shapes, by number."""
+        return Shapes(*(getattr(self, field.name)[numbers] for field in fields(self)))
+
     @property
     def is_ellipse(self) -> np.ndarray:
         """Whether the cross-section is an ellipse (n,)."""
@@ -251,24 +255,28 @@ class Shapes:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
         cos, sin = (on_device(f(self.rotation))[:, None, None] for f in (np.cos, np.sin))
-        x, y = x[:, :, None], y[:, None, :]
-        u, v = cos * x + sin * y, cos * y - sin * x
-        found = torch.empty_like(u)
+        found = x.new_empty(len(x), x.shape[1], y.shape[1])
+
+        def rotated(chosen: Tensor) -> tuple[Tensor, Tensor]:
+            c, s, a, b = cos[chosen], sin[chosen], x[chosen, :, None], y[chosen, None, :]
+            return c * a + s * b, c * b - s * a
+
         round_, angular = (on_device(np.flatnonzero(kind)) for kind in (self.is_ellipse, ~self.is_ellipse))
         if len(round_):
-            a, b = on_device(self.semi_axes)[round_].T[:, :, None, None]
-            found[round_] = torch.sqrt((u[round_] / a) ** 2 + (v[round_] / b) ** 2)
+            first, second = on_device(self.semi_axes)[round_].T[:, :, None, None]
+            u, v = rotated(round_)
+            found[round_] = torch.hypot(u / first, v / second)
         if len(angular):
-            p, q = u[angular].flatten(1), v[angular].flatten(1)
+            u, v = (part.flatten(1) for part in rotated(angular))
             # each of the equal sectors has one vertex: which edge, is a question of one comparison
-            angles = on_device(self.angles)[angular]
+            angles = torch.nn.functional.pad(on_device(self.angles)[angular], (0, 1), value=np.inf)
             sectors = angles.isfinite().sum(1, keepdim=True)
-            direction = torch.atan2(q, p)
+            direction = torch.atan2(v, u)
             direction = torch.where(direction < 0, direction + 2 * np.pi, direction)
-            sector = (direction * (sectors / (2 * np.pi))).long().clamp_(max=sectors - 1)
+            sector = (direction * (sectors / (2 * np.pi))).long()
             edge = sector + (direction >= angles.gather(1, sector))
             first, second = (on_device(part)[angular].gather(1, edge) for part in self._covectors())
-            found[angular] = (first * p + second * q).view(len(angular), *u.shape[1:])
+            found[angular] = (first * u + second * v).view(len(angular), *found.shape[1:])
         return found
 
     def _covectors(self) -> tuple[np.ndarray, np.ndarray]:
