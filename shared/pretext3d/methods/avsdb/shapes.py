@@ -265,14 +265,13 @@ class Shapes:
         if len(round_):
             first, second = on_device(self.semi_axes)[round_].T[:, :, None, None]
             u, v = rotated(round_)
-            found[round_] = torch.hypot(u / first, v / second)
+            found[round_] = torch.sqrt((u / first) ** 2 + (v / second) ** 2)
         if len(angular):
             u, v = (part.flatten(1) for part in rotated(angular))
             # each of the equal sectors has one vertex: which edge, is a question of one comparison
             angles = torch.nn.functional.pad(on_device(self.angles)[angular], (0, 1), value=np.inf)
             sectors = angles.isfinite().sum(1, keepdim=True)
-            direction = torch.atan2(v, u)
-            direction = torch.where(direction < 0, direction + 2 * np.pi, direction)
+            direction = torch.atan2(-v, -u) + np.pi  # 0 to 2 pi
             sector = (direction * (sectors / (2 * np.pi))).long()
             edge = sector + (direction >= angles.gather(1, sector))
             first, second = (on_device(part)[angular].gather(1, edge) for part in self._covectors())
