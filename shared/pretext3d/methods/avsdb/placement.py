@@ -21,7 +21,7 @@ from pretext3d.methods.avsdb.shapes import EDGE, Shapes
 __all__ = ["BORDER", "Placement", "Solid", "place", "solids"]
 
 BORDER = 2  # voxels, the outline's width in a slice (PrimGeoSeg)
-TOGETHER = 8  # shapes of about the same size whose gauges are computed in one box
+TOGETHER = 32  # shapes of about the same size whose gauges are computed in one box
 
 
 class Solid(NamedTuple):
