@@ -1,7 +1,7 @@
 """Bundles as their users run them: `python -m monai.bundle run ...` in a process of its own.
 
-`run`, `succeed` and `fail` fork it from one that has imported MONAI, see `fork_server`; where a test is about
-signals or several processes, it starts a Python of its own.
+`run`, `call`, `succeed` and `fail` fork it from one that has imported MONAI, see `fork_server`; where a test
+is about signals or several processes, it starts a Python of its own.
 """
 
 import atexit
@@ -119,6 +119,13 @@ def run(
     """Run to the end, in a fork; the output is for the caller to judge."""
     _, module, *words = arguments(config, **keys)
     return SERVER.run(module, words, cwd, environment(), timeout)
+
+
+def call(
+    module: str, *words: object, cwd: Path = ROOT, timeout: int = 300
+) -> subprocess.CompletedProcess[str]:
+    """`python -m module words` to the end, in a fork."""
+    return SERVER.run(module, [*map(str, words)], cwd, environment(), timeout)
 
 
 def succeed(config: str | list[str], **keys: object) -> str:

@@ -21,10 +21,12 @@ from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
 from pretext3d.training.pretrained import load_segmentation
 
 from tests.bundles.command import BUNDLES, FINETUNE, ROOT, TINY, arguments, environment, history, succeed
+from tests.bundles.conftest import trained_once
 
 pytestmark = pytest.mark.slow
 
 NAMES = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/train.yaml"))
+WITH_DECODER = ("avsdb", "supervoxel_inpainting", "vectorpose")
 COMMON = ("relative_patch_location", "supervoxel_inpainting")  # encoder alone, encoder and decoder
 common = pytest.mark.parametrize("bundle", COMMON, indirect=True, scope="module")
 
@@ -36,15 +38,13 @@ def bundle(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def trained(bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of 2 epochs of 3 steps."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    succeed("train", bundle=bundle, output_dir=folder, **TINY)
-    return folder
+    return trained_once(bundle, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def finetuned(bundle: str, trained: Path) -> Path:
-    folder = trained.parent / "finetuned"
+def finetuned(bundle: str, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuning from it, to which the encoder is transferred and, where it was trained, the decoder."""
+    folder = tmp_path_factory.mktemp("finetuned") / "run"
     output = succeed(
         "finetune",
         bundle=bundle,
@@ -54,7 +54,13 @@ def finetuned(bundle: str, trained: Path) -> Path:
         val_fraction=0.1,
         **FINETUNE,
     )
-    assert "matched" in output
+    lines = output.splitlines()
+    matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "new "))
+    assert "backbone.down" in matched
+    record = torch.load(trained / "checkpoints" / "final.pt", weights_only=True)["record"]
+    alone = "untrained" in record["backbone"]
+    assert alone == (bundle not in WITH_DECODER)
+    assert ("backbone.up" in new, "backbone.up" in matched) == (alone, not alone)
     return folder
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.bundles.command import FINETUNE, PAPER_STEP, TINY, fail, history, succeed
+from tests.bundles.command import PAPER_STEP, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -19,14 +19,6 @@ def test_a_run_measures_the_permutation(trained: Path) -> None:
     assert len(list((trained / "pictures").glob("*.png"))) == 4  # two held-out puzzles, two epochs
     network = torch.load(trained / "checkpoints" / "final.pt", weights_only=True)["network"]
     assert network["permutations"].shape == (100, 27)
-
-
-def test_the_encoder_alone_is_transferred(trained: Path, tmp_path: Path) -> None:
-    keys = {**FINETUNE, "max_epochs": 1, "num_labelled": 3, "val_fraction": 0.1}
-    output = succeed("finetune", bundle=BUNDLE, pretrained=trained, output_dir=tmp_path / "run", **keys)
-    matched = next(line for line in output.splitlines() if line.startswith("matched"))
-    assert "backbone.down" in matched
-    assert "backbone.up" not in matched
 
 
 def test_n_p_and_distance_are_keys(tmp_path: Path) -> None:

@@ -12,13 +12,7 @@ from tests.bundles.command import FINETUNE, PAPER_STEP, TINY, fail, history, suc
 
 pytestmark = pytest.mark.slow
 
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of 2 epochs of 3 steps."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    succeed("train", output_dir=folder, **TINY)
-    return folder
+BUNDLE = "vectorpose"
 
 
 def test_run_writes_what_it_says(trained: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +17,8 @@ from pretext3d.commands.compare.cells import Arm, Cell
 from pretext3d.commands.compare.tasks import SEGMENTATION
 from pretext3d.commands.parser import read_overrides
 from pretext3d.errors import UserError
+
+from tests.bundles.command import call
 
 SCRATCH, RESTART, VP = Arm("scratch"), Arm("restart"), Arm("vp", "runs/vp/checkpoints/best.pt", "d1")
 COMMON = {"dataset_dir": "data", "max_epochs": 10}
@@ -344,9 +345,8 @@ def test_a_comparison_on_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixtu
     tiny = ["--max_epochs=1", "--steps_per_epoch=2", "--roi_size=[32,32,32]", "--num_workers=0"]
     arms = ["--arms", "scratch", "restart", "--num_labelled", "2", "--seeds", "0", "--threads", "1"]
     tiny.append("--profile=laptop")
-    tool = [sys.executable, "-m", "pretext3d", "compare", "--output_dir", str(tmp_path / "out")]
-    command = [*tool, *arms, *tiny]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = ["compare", "--output_dir", str(tmp_path / "out"), *arms, *tiny]
+    first = call("pretext3d", *again)
     assert first.returncode == 0, first.stdout + first.stderr
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     assert set(results["arm"]) == {"scratch", "restart"}
@@ -356,7 +356,6 @@ def test_a_comparison_on_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "scratch_n002_seed0/checkpoints/final.pt" in log
     assert "100.0% of the backbone's parameters" in log
 
-    again = command[3:]
     assert main(again) == 0
     assert "2 cells, 2 of them done already" in capsys.readouterr().out
     assert main([*again, "--num_labelled", "999"]) == 2

@@ -1,7 +1,5 @@
 """Arms with keys of their own, run: a 2D network on slices among 3D ones, and a supervised pre-training."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +8,8 @@ from pretext3d.__main__ import main
 from pretext3d.commands.compare import compare, plan
 from pretext3d.errors import UserError
 
+from tests.bundles.command import call
+
 
 @pytest.mark.slow
 def test_a_network_on_slices_is_measured_on_the_same_volumes(tmp_path: Path) -> None:
@@ -17,15 +17,14 @@ def test_a_network_on_slices_is_measured_on_the_same_volumes(tmp_path: Path) -> 
     words = ["--profile=laptop", "--max_epochs=1", "--steps_per_epoch=2", "--num_workers=0", "--threads=1"]
     words += ["--num_labelled", "2", "--seeds", "0", "--set", "flat", "spatial_dims", "2"]
     words += ["--output_dir", str(tmp_path / "out"), "--arms", "scratch", "flat=scratch"]
-    tool = [sys.executable, "-m", "pretext3d", "compare"]
-    first = subprocess.run([*tool, *words], capture_output=True, text=True, check=False)
+    first = call("pretext3d", "compare", *words)
     assert first.returncode == 0, first.stdout + first.stderr
     results = pd.read_csv(tmp_path / "out" / "results.csv", dtype={"case": str})
     cases = {arm: set(table["case"]) for arm, table in results.groupby("arm")}
     assert cases["flat"] == cases["scratch"] != set()
     assert "| 2 | flat |" in (tmp_path / "out" / "summary.md").read_text()
     words.append(f"supervised={tmp_path / 'out' / 'cells' / 'scratch_n002_seed0'}")
-    second = subprocess.run([*tool, *words], capture_output=True, text=True, check=False)
+    second = call("pretext3d", "compare", *words)
     assert second.returncode == 0, second.stdout + second.stderr
     log = (tmp_path / "out" / "cells" / "supervised_n002_seed0" / "output.log").read_text()
     assert "100.0% of the backbone's parameters" in log

@@ -1,8 +1,6 @@
 """Cross-validations and fractions of the labels: who is held out, how many are labelled, what is refused."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,8 @@ from pretext3d.commands.compare.folder import fold_table, folds_of
 from pretext3d.data.splits import split_cases
 from pretext3d.data.subjects import set_subjects
 from pretext3d.errors import UserError
+
+from tests.bundles.command import call
 
 CASES = [
     {"id": f"p{p}{side}", "name": f"p{p}{side}", "subject": f"p{p}", "class": p % 2, "source": "/eyes"}
@@ -93,8 +93,8 @@ def test_a_cross_validation_of_graded_pictures(tmp_path: Path) -> None:
         "--num_workers=0",
     ]
     words += ["--batch_size=4", "--folds=2", "--label_fractions", "1.0", "--validate_every=1", "--threads=1"]
-    tool = [sys.executable, "-m", "pretext3d", "compare", "--output_dir", str(tmp_path / "out")]
-    first = subprocess.run([*tool, *words], capture_output=True, text=True, check=False)
+    words = ["compare", "--output_dir", str(tmp_path / "out"), *words]
+    first = call("pretext3d", *words)
     assert first.returncode == 0, first.stdout + first.stderr
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     assert len(results) == 12  # each picture is held out once
@@ -109,4 +109,4 @@ def test_a_cross_validation_of_graded_pictures(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "out" / "convergence.csv")) == 4
     for name in ("label_efficiency.png", "convergence.png"):
         assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
-    assert main(["compare", *tool[-2:], *words]) == 0  # all is done already
+    assert main(words) == 0  # all is done already

@@ -1,7 +1,6 @@
 """The preview command: pictures of any bundle's task, and clear words where there can be none."""
 
 import logging
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,8 @@ from pretext3d.commands import preview
 from pretext3d.methods.vectorpose.pretext import VectorPoseNet
 from pretext3d.networks.factory import build_backbone
 from pretext3d.training.checkpoint_io import save_checkpoint
+
+from tests.bundles.command import call
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORPOSE = str(ROOT / "bundles" / "vectorpose")
@@ -308,8 +309,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_as_a_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pretext3d", "preview", "--bundle", "nowhere"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = call("pretext3d", "preview", "--bundle", "nowhere", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: bundle: ")
     assert "Traceback" not in done.stderr

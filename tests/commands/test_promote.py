@@ -20,16 +20,12 @@ from pretext3d.errors import UserError
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.publishing.provenance import check_provenance, read_provenance
 
+from tests.bundles.command import call
 from tests.finished import LICENCE, finished_run, promoted
 from tests.labelled import write_labelled
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "tools" / "schema" / "meta_schema_20240725.json"
-
-
-def call(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pretext3d", "promote", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +235,9 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, list[str]], expec
 
 def test_the_command_ends_with_one_line_and_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
-    done = call(tmp_path, "--name", "x", "--labels", "a", *LICENCE, "--output_dir", tmp_path)
+    done = call(
+        "pretext3d", "promote", tmp_path, "--name", "x", "--labels", "a", *LICENCE, "--output_dir", tmp_path
+    )
     assert done.returncode == 1
     assert done.stderr.strip().startswith("error: --output_dir: found")
     assert done.stderr.strip().count("\n") == 0
