@@ -57,13 +57,14 @@ def test_the_number_of_parameters_by_hand():
     attention = 3 * width**2 + width**2 + width  # qkv without a bias
     mlp = 2 * width * 4 * width + 4 * width + width
     transformer = embedding + 6 * (attention + mlp + 4 * width) + 2 * width
-    skips = 27 * (1 * 16 + 16 * 32) + 2 * (16 + 32)
-    up = (4 * 32 * 16 + 16) + (4 * 64 * 32 + 32) + (8 * width * 64 + 64)  # steps of 2x2x1, 2x2x1, 2x2x2
+    norms = 2 * (16 + 32 + 64)
+    skips = 27 * (1 * 16 + 16 * 32 + 32 * 64) + norms
+    up = 4 * 32 * 16 + 4 * 64 * 32 + 8 * width * 64 + norms  # steps of 2x2x1, 2x2x1, 2x2x2
     merge = sum(27 * c**2 + 2 * c for c in (16, 32, 64))
     backbone = build_backbone("vit_tiny", 1, (64, 64, 8))
     assert sum(p.numel() for p in backbone.parameters()) == transformer + skips + up + merge
-    assert backbone.feature_channels == (16, 32, 192)
-    assert backbone.axis_strides == ((1, 1, 1), (2, 2, 1), (8, 8, 2))
+    assert backbone.feature_channels == (16, 32, 64, 192)
+    assert backbone.axis_strides == ((1, 1, 1), (2, 2, 1), (4, 4, 1), (8, 8, 2))
 
 
 def test_tokens_are_at_their_places():
@@ -75,7 +76,7 @@ def test_tokens_are_at_their_places():
 
 
 def test_detail_reaches_the_finest_map():
-    """A change of one voxel changes the result most at that voxel, not all over its patch."""
+    """A change of one voxel changes the result most next to that voxel."""
     torch.manual_seed(0)
     backbone = ViTBackbone(1, (32, 32), **SMALL, spatial_dims=2).eval()
     image = torch.randn(1, 1, 32, 32)
@@ -83,8 +84,8 @@ def test_detail_reaches_the_finest_map():
     other[0, 0, 13, 21] += 5
     with torch.no_grad():
         change = (backbone(image) - backbone(other))[0].abs().sum(0)
-    assert divmod(int(change.argmax()), 32)[0] in (12, 13, 14)
-    assert divmod(int(change.argmax()), 32)[1] in (20, 21, 22)
+    row, column = divmod(int(change.argmax()), 32)
+    assert max(abs(row - 13), abs(column - 21)) <= 2
 
 
 def test_it_goes_to_another_size_with_the_same_patches():

@@ -4,8 +4,10 @@
 al., ICLR 2021 (arXiv:2010.11929); its width of 192 and 3 heads are those of ViT-Tiny (Touvron et al., ICML
 2021, arXiv:2012.12877). Ours: 6 layers in place of 12, patches that follow from roi_size, the decoder.
 
-With patches of 8 or 16 voxels, tokens alone leave the edges of structures blurred. A skip from the image at
-stride 1, another at the next stride, and instance norm in the decoder sharpen them.
+With patches of 8 or 16 voxels, tokens alone leave the edges of structures blurred. Maps of the image at every
+stride before that of a patch, one strided convolution each, sharpen them: on slices of cardiac MR (patches of
+8 x 8, 120 steps) Dice was 0.33 with those at strides 1 and 2 alone; with that at stride 4 as well it was 0.63
+and 0.51 (two seeds), where `unet4` had 0.56 and 0.63.
 """
 
 import math
@@ -136,14 +138,20 @@ def _steps(roi_size: Sequence[int]) -> list[list[int]] | None:
     return steps if math.prod(sizes) > 1 else None
 
 
-def strided_block(spatial_dims: int, source: int, target: int, step: Sequence[int]) -> nn.Sequential:
+def instance_norm(spatial_dims: int, channels: int) -> nn.Module:
+    """Instance norm with a learned scale and shift."""
+    norm: nn.Module = get_norm_layer(("instance", {"affine": True}), spatial_dims, channels)
+    return norm
+
+
+def convolution(spatial_dims: int, source: int, target: int, step: Sequence[int]) -> nn.Sequential:
     """A 3x3x3 convolution with strides `step`, instance norm, leaky ReLU."""
     return nn.Sequential(
         # no bias: the norm has one
         Conv[Conv.CONV, spatial_dims](
             source, target, kernel_size=3, stride=tuple(step), padding=1, bias=False
         ),
-        get_norm_layer(name=("instance", {"affine": True}), spatial_dims=spatial_dims, channels=target),
+        instance_norm(spatial_dims, target),
         get_act_layer(("leakyrelu", {"negative_slope": 0.01, "inplace": True})),
     )
 
@@ -151,10 +159,10 @@ def strided_block(spatial_dims: int, source: int, target: int, step: Sequence[in
 class ViTBackbone(TokenBackbone):
     """A small vision transformer with a light convolutional decoder.
 
-    Maps of `encode`: a 3x3x3 convolution of the image at stride 1, one more at the stride of the first step,
-    and the tokens as a map at the stride of a patch. From the tokens on, each step of the decoder upsamples
-    by a transposed convolution, adds the skip where there is one, and convolves: one 3x3x3 convolution per
-    level, instance norm, leaky ReLU. Channels double from level to level.
+    Maps of `encode`: the image after a 3x3x3 convolution at stride 1, then after one more per step but the
+    last, and the tokens as a map at the stride of a patch. From the tokens on, each step of the decoder
+    upsamples by a transposed convolution with instance norm, adds the map of that level, and convolves: one
+    3x3x3 convolution, instance norm, leaky ReLU. Channels double from level to level.
 
     The steps follow from roi_size and are kept in `options`, so that a checkpoint is rebuilt with the same
     patches for another roi_size.
@@ -199,13 +207,16 @@ class ViTBackbone(TokenBackbone):
             raise UserError(f"hidden_size: found {hidden_size}, expected a multiple of num_heads {num_heads}")
         sizes = check_sizes(roi_size, spatial_dims)
         levels = plan_steps(sizes) if steps is None else check_steps(steps, spatial_dims)
-        patch_size = [math.prod(along) for along in zip(*levels, strict=True)]
+        ones = [1] * spatial_dims
+        strides = [ones]
+        for step in levels:
+            strides.append([a * b for a, b in zip(strides[-1], step, strict=True)])
         channels = [feature_size * 2**level for level in range(len(levels))]
         super().__init__(
             in_channels,
             spatial_dims,
-            feature_channels=(*channels[:2], hidden_size),
-            strides=(1, levels[0], patch_size),
+            feature_channels=(*channels, hidden_size),
+            strides=strides,
             out_channels=feature_size,
             min_voxels=2,
         )
@@ -214,7 +225,7 @@ class ViTBackbone(TokenBackbone):
         vit = nets.ViT(
             in_channels=in_channels,
             img_size=sizes,
-            patch_size=patch_size,
+            patch_size=strides[-1],
             hidden_size=hidden_size,
             mlp_dim=mlp_dim or 4 * hidden_size,
             num_layers=num_layers,
@@ -222,21 +233,25 @@ class ViTBackbone(TokenBackbone):
             spatial_dims=spatial_dims,
         )
         self.set_transformer(sizes, vit)
-        ones = [1] * spatial_dims
         self.skips = nn.ModuleList(
-            [
-                strided_block(spatial_dims, in_channels, channels[0], ones),
-                strided_block(spatial_dims, channels[0], channels[1], levels[0]),
-            ]
+            convolution(spatial_dims, source, target, step)
+            for source, target, step in zip(
+                [in_channels, *channels], channels, [ones, *levels[:-1]], strict=False
+            )
         )
         self.up = nn.ModuleList(  # fine to coarse, as the maps
-            Conv[Conv.CONVTRANS, spatial_dims](coarse, fine, kernel_size=tuple(step), stride=tuple(step))
+            nn.Sequential(
+                Conv[Conv.CONVTRANS, spatial_dims](
+                    coarse, fine, kernel_size=tuple(step), stride=tuple(step), bias=False
+                ),
+                instance_norm(spatial_dims, fine),
+            )
             for fine, coarse, step in zip(channels, [*channels[1:], hidden_size], levels, strict=True)
         )
-        self.merge = nn.ModuleList(strided_block(spatial_dims, width, width, ones) for width in channels)
+        self.merge = nn.ModuleList(convolution(spatial_dims, width, width, ones) for width in channels)
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
-        """The two maps of the image, and the tokens.
+        """The maps of the image, and the tokens.
 
         Raises:
             UserError: If x is not of roi_size.
@@ -251,9 +266,8 @@ class ViTBackbone(TokenBackbone):
     def decode(self, features: list[Tensor]) -> Float[Tensor, "b out *space"]:
         """The finest level's map."""
         *skips, x = features
-        for level in reversed(range(len(self.up))):
-            x = self.up[level](x)
-            x = self.merge[level](x + skips[level] if level < len(skips) else x)
+        for level in reversed(range(len(skips))):
+            x = self.merge[level](self.up[level](x) + skips[level])
         return x
 
 
