@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from monai.bundle import ConfigParser
 
@@ -54,3 +55,10 @@ def test_an_override_of_either_length_decides(path: Path) -> None:
     assert length(profile="laptop")[1] is None
     assert length(profile="laptop", max_steps=5)[1] == 5
     assert length(profile="paper", spatial_dims=2) == (epochs, steps)
+
+
+@pytest.mark.parametrize("path", [path for path in TRAININGS if path.stem != "train"], ids=identity)
+def test_an_override_of_the_optimizers_rate_reaches_its_groups(path: Path) -> None:
+    parser = ConfigParser(yaml.safe_load(path.read_text()))
+    parser.update({"profile": "laptop", "network": torch.nn.Linear(2, 1), "optimizer::lr": 0.25})
+    assert [group["lr"] for group in parser.get_parsed_content("optimizer").param_groups] == [0.25]
