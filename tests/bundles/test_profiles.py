@@ -62,3 +62,26 @@ def test_an_override_of_the_optimizers_rate_reaches_its_groups(path: Path) -> No
     parser = ConfigParser(yaml.safe_load(path.read_text()))
     parser.update({"profile": "laptop", "network": torch.nn.Linear(2, 1), "optimizer::lr": 0.25})
     assert [group["lr"] for group in parser.get_parsed_content("optimizer").param_groups] == [0.25]
+
+
+def resolved(path: Path, key: str, **keys: object) -> object:
+    """A key's value where some keys were overridden as MONAI does."""
+    parser = ConfigParser(yaml.safe_load(path.read_text()))
+    parser.update({name.replace("__", "::"): value for name, value in {"profile": "laptop", **keys}.items()})
+    return parser.get_parsed_content(key)
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=identity)
+def test_every_entry_of_a_profiles_mapping_can_be_overridden(path: Path) -> None:
+    """A mapping behind `$@settings[...]` has no entries for an override; `profile_entries` has."""
+    config = yaml.safe_load(path.read_text())
+    rows = config["profiles"].values()
+    mappings = {key for row in rows for key, value in row.items() if isinstance(value, dict)}
+    for key in mappings - {"pixdim"}:  # whose one entry is the kind of spacing
+        assert config[key]["_target_"].endswith(".profile_entries"), key
+        own = config["profiles"]["laptop"][key]
+        assert resolved(path, key) == own
+        for entry in own:
+            assert resolved(path, key, **{f"{key}__{entry}": 7}) == {**own, entry: 7}
+        assert resolved(path, key, **{f"{key}__another": 7}) == {**own, "another": 7}
+        assert resolved(path, key, **{key: {"another": 7}}) == {"another": 7}

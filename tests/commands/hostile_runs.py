@@ -31,7 +31,8 @@ PLACES: tuple[tuple[Any, ...], ...] = (
     ("batch_size",), ("normalisation",), ("optimizer", "lr"), ("optimizer", "_target_"), ("loss", "_target_"),
     ("loss",), ("flip_axes",), ("val_interval",), ("profiles", "laptop", "roi_size"), ("profiles", "$1 / 0"),
     ("train", "augmentation", 4, "prob"), ("train", "augmentation", 0, "_target_"), ("train", "dataloader"),
-    ("validate", "window", "mode"), ("validate", "key_metric"), ("load",), ("precision",), ("split_seed",),
+    ("validate", "inferer", "inferer", "mode"), ("validate", "key_metric"), ("load",), ("precision",),
+    ("split_seed",),
 )  # fmt: skip
 CODE = (
     "$__import__('os').system('true')", "$import antigravity", "@run", "%evil.yaml", "scan #3",

@@ -225,11 +225,26 @@ def test_arguments_are_read_as_in_a_run() -> None:
     }
 
 
+def test_a_run_of_an_earlier_version_lacks_a_setting(
+    mini: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The table that it saved has no `level`, which the bundle reads by now: the bundle's value is used."""
+    file = mini / "configs" / "train.yaml"
+    text = file.read_text().replace("fast: {}", "fast: {level: 0.7, rate: 1}")
+    text = text.replace("level: 0.5\n", "level: $@profiles['fast']['level']\n")
+    file.write_text(text)
+    workflow = preview.Preview(mini, {}, {"profiles": {"fast": {"rate": 2}, "fast_2d": {}}})
+    assert workflow.get("level") == 0.7
+    assert workflow.get("profiles") == {"fast": {"level": 0.7, "rate": 2}, "slow": {}, "fast_2d": {}}
+    assert any("lack level, which a later version has added" in line for line in caplog.messages)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--bundle", "nowhere"], "nowhere: has no configs/train.yaml"),
         (["--levle", "1"], "--levle: no such key in train.yaml; did you mean --level?"),
+        (["--level::0", "1"], "--level::0: found an entry of level, which is 0.5; expected --level with its"),
         (["--train::data", "1"], "--train::data: no such key in train.yaml"),
         (["--profile", "fats"], "profile: found 'fats', expected one of fast, slow"),
         (["--profile", "fast_2d"], "profile: found 'fast_2d', expected one of fast, slow"),  # not a profile

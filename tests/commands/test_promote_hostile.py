@@ -16,7 +16,7 @@ from pretext3d.commands.promote import promote
 from pretext3d.commands.promote.configs import Document
 from pretext3d.commands.promote.run import read_run
 from pretext3d.commands.promote.text import table
-from pretext3d.commands.saved_config import as_saved, read_config, settings_of
+from pretext3d.commands.saved_config import ENTRIES, as_saved, read_config, settings_of
 from pretext3d.errors import UserError
 from pretext3d.literals import is_literal_text
 from pretext3d.networks.factory import build_backbone
@@ -174,6 +174,26 @@ def test_settings_of_a_run_by_their_paths() -> None:
     assert settings_of(own, own) == ({}, {})
     found = settings_of({"a": {"_target_": "X", "n": "$1", "more": 1}, "b": [], "c": ["%x"]}, own)
     assert found == ({}, {"a::n": "$1", "a::more": 1, "b": [], "c": ["%x"]})
+
+
+def test_entries_of_a_profile_s_value_are_plain() -> None:
+    own = {"sizes": {"_target_": ENTRIES, "of_profile": "$@settings['sizes']"}}
+    given = {"box": [50, 80], "_mode_": "debug", "height": "$1"}
+    found = settings_of({"sizes": {**own["sizes"], **given}}, own)
+    assert found.plain == {"sizes::box": [50, 80]}
+    assert found.other == {"sizes::_mode_": "debug", "sizes::height": "$1"}
+
+
+def test_a_run_of_an_earlier_version_lacks_a_setting(tmp_path: Path) -> None:
+    """The bundle's value stands in the promoted bundle, whose configuration reads it."""
+    run = finished_run(tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["profiles"]["laptop"]["weight_decay"]
+    config["profiles"]["laptop"]["flip_axes"] = [1]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    trained = yaml.safe_load((promoted(run, tmp_path) / "configs" / "train.yaml").read_text())
+    assert trained["profiles"]["laptop"]["weight_decay"] == 0.001
+    assert trained["profiles"]["laptop"]["flip_axes"] == [1]
 
 
 # ---------------------------------------------------------------------------------------------------- in 2D

@@ -17,6 +17,8 @@ imports: [$import json, $import pathlib]
 dataset_dir: ''
 output_dir: somewhere
 fold: 3
+settings: {widths: [1, 2]}
+widths: $@settings['widths']
 optimizer: {_target_: builtins.dict, lr: 0.1}
 values: {dataset_dir: '@dataset_dir', fold: '@fold', lr: "$@optimizer['lr']"}
 initialize:
@@ -97,6 +99,15 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
             ["--dataset_dir", "my", "scans"],
             "run_id: found 'scans', expected a key of the configuration, as run; a value with spaces needs "
             "quotes",
+        ),
+        (
+            ["--fold::0", "1"],
+            "--fold::0: found an entry of fold, which is 3; expected --fold with its complete value",
+        ),
+        (
+            ["--widths::0", "1"],
+            "--widths::0: found an entry of widths, which is \"$@settings['widths']\"; expected --widths "
+            "with its complete value, or --profiles::NAME::widths::0 with NAME the profile's",
         ),
         (["--initialize", "$1 / 0"], "Failed to evaluate ConfigExpression: '$1 / 0': division by zero"),
     ],

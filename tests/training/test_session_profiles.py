@@ -32,6 +32,17 @@ def test_profiles_that_are_not_there(profile, dims, message) -> None:
     assert str(caught.value) == message
 
 
+def test_a_setting_that_a_profile_lacks_is_a_mistake_in_the_table() -> None:
+    settings = profile_settings("large", TABLE)
+    assert settings.get("roi_size") is None
+    with pytest.raises(UserError) as caught:
+        settings["roi_size"]
+    assert str(caught.value) == (
+        "profiles::large: found no roi_size, expected a value for every key that the configuration reads "
+        "from its profile"
+    )
+
+
 def test_a_profile_has_one_length_and_its_2d_row_may_have_the_other() -> None:
     table = {"a": {"max_epochs": 3}, "a_2d": {"max_steps": 9}, "b": {"max_steps": 7}, "b_2d": {"rate": 1.0}}
     assert profile_settings("a", table) == {"max_epochs": 3, "max_steps": None}

@@ -19,13 +19,20 @@ from monai.bundle import ConfigWorkflow
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.parser import command_parser, read_overrides
-from pretext3d.commands.saved_config import as_saved, encoders_in, read_config, settings_of
+from pretext3d.commands.saved_config import (
+    as_saved,
+    completed_profiles,
+    encoders_in,
+    read_config,
+    settings_of,
+)
 from pretext3d.data.subjects import subject_count
 from pretext3d.errors import UserError
 from pretext3d.messages import say
 from pretext3d.networks.factory import check_recorded
 from pretext3d.training.arguments import as_configuration, read_value
 from pretext3d.training.checkpoint_io import load_checkpoint
+from pretext3d.training.overrides import check_entry
 from pretext3d.training.pictures import file_name, predict, render, write_png
 from pretext3d.training.pretrained import resolve_pretrained
 from pretext3d.training.session import check_profile
@@ -94,12 +101,22 @@ class Preview(ConfigWorkflow):
                 "not taken over from the run's config.yaml, since it would be executed: %s",
                 ", ".join(found.other),
             )
+        if "profiles" in found.plain:
+            completed = completed_profiles(found.plain["profiles"], self.parser.config["profiles"])
+            found.plain["profiles"], added = completed
+            if added:
+                logger.warning(
+                    "the profiles in the run's config.yaml lack %s, which a later version has added; the "
+                    "bundle's values are used",
+                    ", ".join(added),
+                )
         for named in encoders_in(found.plain):
             check_recorded(named, encoder)
         return found.plain
 
     def check(self, key: str, file: Path) -> None:
         """Refuse an override of a missing key; a component may receive further arguments."""
+        check_entry(key, self.parser.config)
         parent, nested, _ = key.rpartition("::")
         component = self.parser.get(parent) if nested else None
         if key in self.parser or (isinstance(component, dict) and "_target_" in component):

@@ -22,7 +22,7 @@ from pretext3d.checking import closest_hint
 from pretext3d.commands.parser import command_parser
 from pretext3d.errors import UserError, chain, find_user_error, frames, one_line
 from pretext3d.training.arguments import MONAI_ARGUMENTS, as_configuration, read_value, typed_values
-from pretext3d.training.overrides import as_files, check_nested, overlay_hint, walk
+from pretext3d.training.overrides import as_files, check_entry, check_nested, overlay_hint, walk
 
 EXAMPLES = """examples:
   pretext3d run --config_file bundles/vectorpose/configs/train.yaml --dataset_dir ../data/heads
@@ -166,6 +166,7 @@ def check_files(files: Sequence[str], values: Mapping[str, Any]) -> None:
                 ) from error
     for key, value in values.items():
         if key not in MONAI_ARGUMENTS:
+            check_entry(key, parser.config)
             check_nested(key, parser.config, files)
             outer = re.split("::|#", key)[0]
             if outer != key and outer not in parser:

@@ -16,10 +16,15 @@ import yaml
 from pretext3d.errors import UserError, one_line
 from pretext3d.literals import is_constant, is_literal
 
-__all__ = ["Settings", "as_saved", "encoders_in", "of_this_machine", "read_config", "settings_of"]
+__all__ = [
+    "Settings", "as_saved", "completed_profiles", "encoders_in", "of_this_machine", "read_config",
+    "settings_of",
+]  # fmt: skip
 
 MAX_BYTES = 2**22
 MAX_VALUES = 100_000
+# the component whose further arguments are values alone, whatever their names
+ENTRIES = "pretext3d.training.session.profile_entries"
 
 
 class Settings(NamedTuple):
@@ -107,7 +112,8 @@ def settings_of(config: Any, own: Any, path: str = "") -> Settings:
     """
     if config == own and type(config) is type(own):
         return Settings({}, {})
-    if (is_literal(config) or is_constant(config)) and (config is None or not _has_component(own)):
+    is_value = is_literal(config) or is_constant(config)
+    if path and is_value and (config is None or not _has_component(own)):
         return Settings({path: config}, {})
     if isinstance(config, Mapping) and isinstance(own, Mapping):
         same = config.get("_target_") == own.get("_target_") and set(own) <= set(config)
@@ -121,12 +127,36 @@ def settings_of(config: Any, own: Any, path: str = "") -> Settings:
     for key in keys:
         place = f"{path}::{key}" if path else str(key)
         if isinstance(own, Mapping) and key not in own:
-            found.other[place] = config[key]
+            is_entry = own.get("_target_") == ENTRIES and not key.startswith("_") and is_literal(config[key])
+            (found.plain if is_entry else found.other)[place] = config[key]
             continue
         inner = settings_of(config[key], own[key], place)
         found.plain.update(inner.plain)
         found.other.update(inner.other)
     return found
+
+
+def completed_profiles(saved: Any, own: Any) -> tuple[Any, list[str]]:
+    """The profiles of a saved configuration, with the settings that the bundle's own have besides.
+
+    A run of an earlier version has saved a table without the keys that were added since.
+
+    Args:
+        saved: Table of the saved configuration.
+        own: Table of the bundle's file.
+
+    Returns:
+        The table, and the names of the settings that came from the bundle.
+
+    Examples:
+        >>> completed_profiles({"laptop": {"lr": 1}}, {"laptop": {"lr": 2, "new": 3}, "paper": {}})
+        ({'laptop': {'lr': 1, 'new': 3}, 'paper': {}}, ['new'])
+    """
+    if not isinstance(saved, Mapping) or not isinstance(own, Mapping):
+        return saved, []
+    both = {name: row for name, row in own.items() if isinstance(saved.get(name), Mapping)}
+    added = {key: None for name, row in both.items() for key in row if key not in saved[name]}
+    return {**own, **saved, **{name: {**row, **saved[name]} for name, row in both.items()}}, list(added)
 
 
 def encoders_in(plain: Any) -> Iterator[str]:

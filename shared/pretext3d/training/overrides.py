@@ -12,7 +12,7 @@ from typing import Any
 from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.utils import merge_kv
 
-from pretext3d.checking import closest_hint
+from pretext3d.checking import brief, closest_hint
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.literals import NOTHING
 from pretext3d.training.arguments import (
@@ -23,7 +23,9 @@ from pretext3d.training.arguments import (
 )
 from pretext3d.training.workflow import running_workflow
 
-__all__ = ["as_files", "check_nested", "check_overrides", "command_line", "overlay_hint", "walk"]
+__all__ = [
+    "as_files", "check_entry", "check_nested", "check_overrides", "command_line", "overlay_hint", "walk",
+]  # fmt: skip
 
 # Set by `monai.bundle run` itself (experiment tracking), not in any configuration file.
 MONAI_KEYS = {
@@ -191,6 +193,37 @@ def check_nested(key: str, config: Any, files: Sequence[str]) -> None:
         if last or not isinstance(node, Mapping | list):
             return
         node = node[int(part)] if isinstance(node, list) else node[part]
+
+
+def check_entry(key: str, config: Any) -> None:
+    """Refuse an override of an entry of what has no entries; MONAI would end in a trace.
+
+    Args:
+        key: Key as typed.
+        config: Configuration before this override.
+
+    Raises:
+        UserError: names the key that can be overridden.
+
+    Examples:
+        >>> check_entry("optimizer::lr", {"optimizer": {"lr": 0.1}})
+    """
+    parts = key.lstrip("+").replace("#", "::").split("::")
+    node = config
+    for depth, part in enumerate(parts):
+        if not isinstance(node, Mapping | list):
+            outer = "::".join(parts[:depth])
+            from_profile = re.fullmatch(r"\$@settings\['(\w+)'\]", node) if isinstance(node, str) else None
+            row = ["profiles", "NAME", from_profile[1], *parts[depth:]] if from_profile else []
+            hint = f", or --{'::'.join(row)} with NAME the profile's" if row else ""
+            raise UserError(
+                f"--{key}: found an entry of {outer}, which is {brief(node)}; expected --{outer} with its "
+                f"complete value{hint}"
+            )
+        try:
+            node = node[int(part)] if isinstance(node, list) else node[part]
+        except (LookupError, ValueError):
+            return  # a missing part is `check_nested`'s
 
 
 def _takes(component: Mapping[str, Any], argument: str) -> bool:

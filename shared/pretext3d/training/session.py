@@ -33,7 +33,7 @@ from pretext3d.training.recipes import check_recipe
 from pretext3d.training.run_folder import close_folder, open_folder
 from pretext3d.training.workflow import has_setting, running_workflow, setting
 
-__all__ = ["begin", "finish", "profile_settings", "spatial_size"]
+__all__ = ["begin", "finish", "profile_entries", "profile_settings", "spatial_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -153,10 +153,31 @@ def check_profile(profile: str, profiles: Mapping[str, Any]) -> None:
     one_of("profile", profile, known)
 
 
-def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: int = 3) -> dict[str, Any]:
+class ProfileSettings(dict[str, Any]):
+    """The settings of a profile; to read one that it lacks is a mistake in the table.
+
+    Args:
+        profile: Name of the profile.
+        values: Its settings.
+    """
+
+    def __init__(self, profile: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.profile = profile
+
+    def __missing__(self, key: str) -> Any:
+        """Raise the mistake."""
+        raise UserError(
+            f"profiles::{self.profile}: found no {key}, expected a value for every key that the "
+            "configuration reads from its profile"
+        )
+
+
+def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: int = 3) -> ProfileSettings:
     """The settings of a profile: its row of the table, in 2D with those of the row `<profile>_2d` over it.
 
-    A row gives the length of a training as max_epochs or as max_steps; the other one is None.
+    A row gives the length of a training as max_epochs or as max_steps; the other one is None. To read a
+    setting that the profile lacks raises a `UserError`.
 
     Args:
         profile: Name of a row.
@@ -183,7 +204,23 @@ def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: in
         if len(given) > 1:
             raise UserError(f"profiles: {name} has max_epochs and max_steps, expected one of them")
         settings |= dict.fromkeys(LENGTHS if given else ()) | row
-    return settings
+    return ProfileSettings(profile, settings)
+
+
+def profile_entries(of_profile: Mapping[str, Any] | None, **changed: Any) -> dict[str, Any]:
+    """A profile's value that has entries, with those given by themselves, as --sizes::box "[30, 60]".
+
+    A value by an expression alone, `$@settings['sizes']`, has no entries that an override could reach.
+
+    Args:
+        of_profile: Value of the profile; None = no entries.
+        changed: Entries that replace its own, or add to them.
+
+    Examples:
+        >>> profile_entries({"box": [50, 80], "min_radius": 20}, min_radius=10)
+        {'box': [50, 80], 'min_radius': 10}
+    """
+    return {**(of_profile or {}), **changed}
 
 
 def spatial_size(value: int | Sequence[int], spatial_dims: int = 3, key: str = "roi_size") -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import yaml
 
 from pretext3d.checking import brief
 from pretext3d.commands.promote.document import Document
-from pretext3d.commands.saved_config import as_saved, of_this_machine, settings_of
+from pretext3d.commands.saved_config import as_saved, completed_profiles, of_this_machine, settings_of
 from pretext3d.errors import UserError
 from pretext3d.publishing.vendoring import vendored
 
@@ -141,7 +141,7 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str], truste
     document.set("profile", run.profile, "")
     spatial_dims = record["backbone"].get("spatial_dims", 3)
     rows = [run.profile, *([f"{run.profile}_2d"] if spatial_dims == 2 else [])]
-    profiles = run.config["profiles"]
+    profiles, _ = completed_profiles(run.config["profiles"], yaml.safe_load(text).get("profiles"))
     document.set("profiles", {row: profiles[row] for row in rows if row in profiles}, "")
     document.set("spatial_dims", spatial_dims, "")
     document.set("num_classes", record["num_classes"], "with background")
