@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pretext3d.checking import closest_hint, integer, is_integer, is_number, number, one_of, per_axis
+from pretext3d.checking import boolean, closest_hint, integer, is_integer, is_number, number, one_of, per_axis
 from pretext3d.errors import UserError
 
 NO_NUMBERS = [None, True, "1", [1], 1j, math.nan, math.inf, -math.inf, np.float32("nan"), np.bool_(True)]
@@ -133,3 +133,14 @@ def test_what_is_none_of_the_words(value: Any) -> None:
     with pytest.raises(UserError) as found:
         one_of("reduction", value, ("sum", "mean"))
     assert str(found.value) == f"reduction: found {value!r}, expected one of sum, mean"
+
+
+@pytest.mark.parametrize("value", [True, False, np.bool_(True), np.bool_(False)])
+def test_flags(value: Any) -> None:
+    assert boolean("flag", value) is bool(value)
+
+
+@pytest.mark.parametrize("value", ["no", "False", "", 0, 1, None, [], 0.0])
+def test_what_is_no_flag(value: Any) -> None:
+    with pytest.raises(UserError, match=r"^flag: found .*, expected True or False$"):
+        boolean("flag", value)

@@ -7,10 +7,13 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from pretext3d.errors import UserError
 
 __all__ = [
-    "WORDS", "brief", "closest_hint", "integer", "is_integer", "is_number", "number", "one_of", "per_axis",
+    "WORDS", "boolean", "brief", "closest_hint", "integer", "is_integer", "is_number", "number", "one_of",
+    "per_axis",
 ]  # fmt: skip
 
 
@@ -50,6 +53,28 @@ def is_number(value: Any) -> TypeGuard[float]:
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return real and bool(-math.inf < value < math.inf)
+
+
+def boolean(key: str, value: Any) -> bool:
+    """The value as a bool: a text such as "no", which is true in a condition, is neither.
+
+    Args:
+        key: Name of the value in the message.
+        value: What the user gave.
+
+    Raises:
+        UserError: neither True nor False.
+
+    Examples:
+        >>> boolean("cross_entropy", False)
+        False
+        >>> boolean("cross_entropy", "no")
+        Traceback (most recent call last):
+        pretext3d.errors.UserError: cross_entropy: found 'no', expected True or False
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise UserError(f"{key}: found {value!r}, expected True or False")
+    return bool(value)
 
 
 def integer(

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.losses import DiceLoss
+from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.pretext import (
     ClassDice,
     ConfusionMetric,
@@ -48,12 +50,46 @@ def test_confusion_matrix_by_hand() -> None:
 
 
 def test_metrics_are_of_all_voxels_of_all_batches() -> None:
-    metric = ConfusionMetric(3, class_accuracy)
+    metric = ConfusionMetric(3)
     answers = torch.nn.functional.one_hot(torch.tensor([[[0, 2], [2, 1]]]), 3).permute(0, 3, 1, 2).float()
     for label in ([[[[0, 1], [2, 2]]]], [[[[0, 2], [2, 1]]]]):
         output = {"pred": answers, "label": {"label": torch.tensor(label)}}
         metric.update(metric._output_transform(output))
-    assert metric.compute() == pytest.approx(4 / 6)  # 1 of 3, then 3 of 3
+    assert class_accuracy(metric.compute()) == pytest.approx(4 / 6)  # 1 of 3, then 3 of 3
+    metric.reset()
+    assert metric.compute().sum() == 0
+
+
+def test_a_batch_is_counted_once_for_all_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches, two epochs: the second has the first one's numbers, and four counts in all."""
+    counted: list[int] = []
+
+    def count(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        counted.append(len(label))
+        return confusion_matrix(logits, label)
+
+    monkeypatch.setattr("pretext3d.methods.avsdb.pretext.confusion_matrix", count)
+    answers = torch.nn.functional.one_hot(torch.tensor([[[0, 2], [2, 1]]]), 3).permute(0, 3, 1, 2).float()
+    labels = [torch.tensor([[[[0, 1], [2, 2]]]]), torch.tensor([[[[0, 2], [2, 1]]]])]
+    engine = Engine(lambda _, label: {"pred": answers, "label": {"label": label}})
+    for name, metric in validation_metrics(["background", "a", "b"], per_class=True).items():
+        metric.attach(engine, name)
+    for _ in range(2):
+        found = engine.run(labels).metrics
+        assert found["class_accuracy"] == pytest.approx(4 / 6)
+        assert found["dice_a"] == pytest.approx(
+            2 * 1 / (2 + 2)
+        )  # the truth has two of class 1, as the answers
+        assert found["foreground_dice"] == 1
+    assert len(counted) == 4
+
+
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_flags_are_true_or_false(value: object) -> None:
+    with pytest.raises(UserError, match=r"cross_entropy: found .*, expected True or False"):
+        ShapeLoss(value)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"class_dice: found .*, expected True or False"):
+        validation_metrics(["background", "a"], value)  # type: ignore[arg-type]
 
 
 def test_metrics_by_name() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb import targets
 from pretext3d.methods.avsdb.fractals import FractalNet, FractalVolumes
@@ -33,9 +34,11 @@ def test_a_sample_goes_through_network_loss_metrics_and_picture(target, network)
     batch = {key: torch.as_tensor(value)[None] for key, value in sample.items()}
     pred = net(batch["image"])
     assert build_loss(target)(pred, batch).isfinite()
-    for metric in validation_metrics(target, generate.class_names).values():
-        metric.update(metric._output_transform({"pred": pred.detach(), "label": batch}))
-        assert 0 <= metric.compute() <= 1 or np.isnan(metric.compute())
+    evaluator = Engine(lambda _, label: {"pred": pred.detach(), "label": label})
+    for name, metric in validation_metrics(target, generate.class_names).items():
+        metric.attach(evaluator, name)
+    for value in evaluator.run([batch]).metrics.values():
+        assert 0 <= value <= 1 or np.isnan(value)
     figure = draw({"id": "item 0"}, sample, pred[0], target=target, class_names=generate.class_names)
     assert figure.texts[0].get_text() == "item 0"
 

@@ -130,6 +130,17 @@ def test_images_have_the_cross_sections_alone() -> None:
     assert set(sample["label"].unique().tolist()) <= {0, 1, 2, 3}
 
 
+def test_an_image_s_larger_areas_lie_under_smaller_ones() -> None:
+    """The height, which an image has not, has no say in the order."""
+    generate = ShapeVolumes((96, 96), spatial_dims=2, num_shapes=12, max_overlap=1.0)
+    volume = generate.draw(np.random.default_rng(0))
+    areas = volume.shapes.area
+    assert not np.array_equal(np.argsort(-areas), np.argsort(-volume.shapes.volume))
+    placed = generate.placements([volume])[0].placed
+    assert len(placed) == 12
+    assert (np.diff(areas[placed]) <= 0).all()
+
+
 def test_a_set_on_disk_is_the_one_generated(tmp_path: Path) -> None:
     data = GeneratedItems(ShapeVolumes(SIZE, render="textured"), num_items=3, seed=1)
     for key in range(3):

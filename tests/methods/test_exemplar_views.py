@@ -263,6 +263,7 @@ def test_who_and_what_a_sample_is_of():
         ({"brightness_range": -0.1}, "brightness_range: found -0.1"),
         ({"contrast_range": [1, "2"]}, r"contrast_range: found \[1, '2'\]"),
         ({"contrast_prob": True}, "contrast_prob: found True"),
+        ({"per_channel": "no"}, "per_channel: found 'no', expected True or False"),
     ],
 )
 def test_impossible_views(options, message):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from monai.losses import DiceCELoss, DiceLoss
+from pretext3d.errors import UserError
 from pretext3d.training.losses import SegmentationLoss
 
 REGIONS = {"values": [0, 1, 2], "regions": {"whole": [1, 2], "core": [2]}, "order": [1, 2]}
@@ -44,3 +45,9 @@ def test_a_perfect_prediction_costs_nothing() -> None:
     classes = torch.tensor([0, 1, 2, 2]).reshape(1, 1, 2, 2)
     masks = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1]]).reshape(1, 2, 2, 2)
     assert float(SegmentationLoss(REGIONS)(100.0 * (2 * masks - 1), classes)) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("key", ["cross_entropy", "include_background"])
+def test_flags_are_true_or_false(key: str) -> None:
+    with pytest.raises(UserError, match=f"{key}: found 'no', expected True or False"):
+        SegmentationLoss(REGIONS, **{key: "no"})  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from monai.losses import DiceCELoss, DiceLoss
 from torch import nn
 
 from pretext3d.annotations import Float, Shaped, Tensor
+from pretext3d.checking import boolean
 from pretext3d.data.labels import LabelMap
 from pretext3d.ops.masks import class_masks
 
@@ -24,12 +25,17 @@ class SegmentationLoss(nn.Module):
         labels: Label map, in plain form.
         cross_entropy: Add the cross-entropy; False: Dice alone.
         include_background: Whether the Dice loss has a term for class 0; regions have no background.
+
+    Raises:
+        UserError: a flag that is neither True nor False.
     """
 
     def __init__(
-        self, labels: Mapping[str, Any], cross_entropy: bool = True, include_background: bool = True
+        self, labels: Mapping[str, Any], cross_entropy: Any = True, include_background: Any = True
     ) -> None:
         super().__init__()
+        boolean("cross_entropy", cross_entropy)
+        boolean("include_background", include_background)
         found = LabelMap.of(labels)
         self.members = found.members() if found.regions else []
         kind = DiceCELoss if cross_entropy and not self.members else DiceLoss

@@ -13,13 +13,16 @@ volume, most of whose classes are absent where there are more classes than shape
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ignite.distributed as idist
 import torch
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
+from ignite.metrics import Metric, MetricsLambda
+from ignite.metrics.metric import reinit__is_reduced
 from monai.losses import DiceCELoss, DiceLoss
 from torch import nn
 
 from pretext3d.annotations import Float, Int, Shaped, Tensor
+from pretext3d.checking import boolean
+from pretext3d.training.metrics import pred_and_label
 
 __all__ = ["ConfusionMetric", "ShapeLoss", "confusion_matrix", "validation_metrics"]
 
@@ -30,11 +33,14 @@ class ShapeLoss(nn.Module):
 
     Args:
         cross_entropy: Add the cross-entropy, the mean over voxels.
+
+    Raises:
+        UserError: a flag that is neither True nor False.
     """
 
-    def __init__(self, cross_entropy: bool = False) -> None:
+    def __init__(self, cross_entropy: Any = False) -> None:
         super().__init__()
-        kind = DiceCELoss if cross_entropy else DiceLoss
+        kind = DiceCELoss if boolean("cross_entropy", cross_entropy) else DiceLoss
         self.loss = kind(softmax=True, to_onehot_y=True, batch=True)
 
     def forward(
@@ -103,33 +109,41 @@ def most_frequent_class(matrix: Tensor) -> float:
 
 
 class ConfusionMetric(Metric):
-    """A number from the confusion matrix of all voxels of a validation, over all processes.
+    """The confusion matrix of all voxels of a validation, over all processes.
+
+    `validation_metrics` takes every number from one of these: a batch is counted once.
 
     Args:
         classes: Number of classes, background included.
-        measure: Function of the matrix.
     """
 
     _state_dict_all_req_keys = ("matrix",)
 
-    def __init__(self, classes: int, measure: Callable[[Tensor], float]) -> None:
-        self.classes, self.measure = classes, measure
-        super().__init__(output_transform=batch_matrix)
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        super().__init__(output_transform=pred_and_label)
 
     @reinit__is_reduced
     def reset(self) -> None:
         """Discard all voxels."""
         self.matrix = torch.zeros(self.classes, self.classes, dtype=torch.int64)
+        self.total: Tensor | None = None
 
     @reinit__is_reduced
-    def update(self, output: Tensor) -> None:
-        """Add the voxels of one batch."""
-        self.matrix += output.cpu()
+    def update(self, output: tuple[Tensor, Mapping[str, Tensor]]) -> None:
+        """Add the voxels of one batch.
 
-    @sync_all_reduce("matrix")
-    def compute(self) -> float:
-        """The number."""
-        return self.measure(self.matrix)
+        Args:
+            output: Logits, and the target with the classes at its key `label`.
+        """
+        self.matrix += confusion_matrix(output[0], output[1]["label"]).cpu()
+        self.total = None
+
+    def compute(self) -> Int[Tensor, "classes classes"]:
+        """The matrix; that of all processes is added up for the first number that is taken from it."""
+        if self.total is None:
+            self.total = idist.all_reduce(self.matrix.clone())
+        return self.total
 
 
 class ClassDice:
@@ -147,12 +161,7 @@ class ClassDice:
         return float(dice_of_classes(matrix)[self.number])
 
 
-def batch_matrix(output: Mapping[str, Any]) -> Tensor:
-    """`confusion_matrix` of an evaluator's output."""
-    return confusion_matrix(output["pred"], output["label"]["label"])
-
-
-def validation_metrics(class_names: Sequence[str], per_class: bool = False) -> dict[str, Metric]:
+def validation_metrics(class_names: Sequence[str], per_class: Any = False) -> dict[str, Metric]:
     """The metrics of a validation, by name, 0 to 1: of all voxels of all held-out volumes.
 
     Args:
@@ -170,6 +179,7 @@ def validation_metrics(class_names: Sequence[str], per_class: bool = False) -> d
         "most_frequent_class": most_frequent_class,
     }
     for number, name in enumerate(class_names):
-        if per_class and number:
+        if boolean("class_dice", per_class) and number:
             measures[f"dice_{name.replace(' ', '_')}"] = ClassDice(number)
-    return {name: ConfusionMetric(len(class_names), measure) for name, measure in measures.items()}
+    matrix = ConfusionMetric(len(class_names))
+    return {name: MetricsLambda(measure, matrix) for name, measure in measures.items()}

@@ -77,7 +77,7 @@ def build_network(target: str, backbone: Backbone, num_classes: int) -> nn.Modul
     return chosen(target).network(backbone, num_classes)
 
 
-def build_loss(target: str, cross_entropy: bool = False) -> nn.Module:
+def build_loss(target: str, cross_entropy: Any = False) -> nn.Module:
     """The loss of a target: soft Dice of shapes, or cross-entropy of fractals.
 
     Args:
@@ -88,7 +88,7 @@ def build_loss(target: str, cross_entropy: bool = False) -> nn.Module:
     return ShapeLoss(cross_entropy) if target == "shapes" else ClassLoss("fractal")
 
 
-def validation_metrics(target: str, class_names: Sequence[str], per_class: bool = False) -> dict[str, Metric]:
+def validation_metrics(target: str, class_names: Sequence[str], per_class: Any = False) -> dict[str, Metric]:
     """The metrics of a target's validation, by name.
 
     Args:

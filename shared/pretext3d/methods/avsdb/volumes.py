@@ -176,7 +176,7 @@ class ShapeVolumes:
             found.append(
                 place(
                     every[start:stop],
-                    volume.shapes.volume,
+                    volume.shapes.volume if self.spatial_dims == 3 else volume.shapes.area,
                     volume.positions,
                     self.grid,
                     self.max_overlap,

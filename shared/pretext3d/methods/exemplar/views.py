@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from monai.transforms import Randomizable, Transform
 
 from pretext3d.annotations import Bool, Float, Tensor
-from pretext3d.checking import WORDS, is_number, number, one_of
+from pretext3d.checking import WORDS, boolean, is_number, number, one_of
 from pretext3d.data.subjects import case_code, subject_code
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
@@ -173,7 +173,7 @@ class RandViewsd(Randomizable, Transform):
         brightness_range: float = 0.3,
         contrast_prob: float = 1.0,
         contrast_range: Any = (0.5, 2.0),
-        per_channel: bool = False,
+        per_channel: Any = False,
     ) -> None:
         one_of("anchor", anchor, ANCHORS)
         if flip_axes is not None:
@@ -190,7 +190,7 @@ class RandViewsd(Randomizable, Transform):
         self.brightness_range = number("brightness_range", brightness_range, 0)
         self.contrast_prob = number("contrast_prob", contrast_prob, 0, 1)
         self.contrast_range = factors("contrast_range", contrast_range)
-        self.per_channel = per_channel
+        self.per_channel = boolean("per_channel", per_channel)
         self.views: Views | None = None
 
     def randomize(self, data: Sequence[int]) -> None:
