@@ -93,6 +93,14 @@ def test_as_many_cases_with_one_number_of_channels_as_with_another(volume):
     for key, good in (("[0]", "abcd"), ("[0, 1, 2]", "cd")):
         assert f'--channels "{key}"' in str(caught.value)
         assert [c["id"] for c in check_cases(cases, channels=ast.literal_eval(key)).good] == list(good)
+    for needed, good in ((1, "ab"), (3, "cd"), (2, "")):  # a network that is there decides
+        found = check_cases(cases, in_channels=needed)
+        assert [c["id"] for c in found.good] == list(good)
+        assert found.channels == needed
+    assert (
+        reasons(check_cases(cases, in_channels=3))["a"]
+        == "wrong number of channels: 1, expected 3 as the network has"
+    )
 
 
 @pytest.mark.parametrize("channels", [[], [0, 0], [-1], -1, True])

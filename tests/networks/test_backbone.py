@@ -204,3 +204,14 @@ def test_an_input_too_small_to_learn_from(caplog):
         build_backbone("unet4", 1, (size,) * 3, encoder_only=encoder_only)
         found = f"roi_size: found {[size] * 3}, with which the coarsest map of UNet is one voxel"
         assert found in caplog.text
+
+
+def test_a_record_is_described_without_a_look_at_its_roi_size(caplog):
+    """What matters is the size of the run that uses the weights, not that of the one that made them."""
+    record = build_backbone("unet4", 1, (8, 8, 8)).record
+    caplog.clear()
+    rebuild(record)
+    rebuild(record, roi_size=(16, 16, 16))
+    assert caplog.text == ""
+    rebuild(record, roi_size=(8, 8, 8))
+    assert "the coarsest map of UNet is one voxel" in caplog.text

@@ -81,6 +81,17 @@ def test_pre_training_suggests_the_fine_tuning_that_its_cases_allow(
     assert words[6:] == ["--pretrained", "runs/x", *shlex.split(more)]
 
 
+def test_after_generated_volumes_the_labelled_folder_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a pre-training has no `dataset_dir`; without one the fine-tuning would run on the phantom."""
+    generated = (
+        CONFIG.replace("dataset_dir: eyes\n", "").replace("cases:", "volumes:").replace("@cases", "@volumes")
+    )
+    monkeypatch.setattr(f"{__name__}.CONFIG", generated)
+    assert "--pretrained runs/x --dataset_dir LABELLED_FOLDER" in ending(tmp_path, caplog)[-1]
+
+
 def test_an_evaluation_gets_the_same_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     end = ending(tmp_path, caplog, **{"finalize::0::next_step": "evaluate", "datalist": "list.json"})
     assert "finetune.yaml', '" in end[-1]

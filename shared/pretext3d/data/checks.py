@@ -102,6 +102,7 @@ def check_cases(
     spatial_dims: int = 3,
     slices: Slices | None = None,
     frames: Frames = None,
+    in_channels: int | None = None,
 ) -> CheckResult:
     """Sort cases into good and bad ones: by their headers first, then by the voxels of the rest.
 
@@ -118,7 +119,7 @@ def check_cases(
     Args:
         cases: Cases with `id`, `image` and, for labels, `label`.
         channels: Indices of the channels to use, which every case must have. None: all, and every case needs
-            the number of channels that most cases have.
+            `in_channels`, or the number of channels that most cases have.
         cache_dir: Folder whose sub-folder `checks` keeps the verdicts; '' = they are not kept.
         require_label: Check labels too.
         label_values: Values that a label may hold; () = any.
@@ -126,10 +127,11 @@ def check_cases(
         spatial_dims: Number of spatial axes: 3, or 2 for pictures, single slices and slices of volumes.
         slices: Slices taken from volumes in 2D; None: a volume is a bad case.
         frames: Use of a fourth axis of images, see `reader.select_frames`.
+        in_channels: Number of channels of a network that is there already; None = there is none.
 
     Raises:
-        UserError: If `channels` is invalid, or no case has these channels, or where it is None and two
-            numbers of channels are equally frequent.
+        UserError: If `channels` is invalid, or no case has these channels, or where both it and `in_channels`
+            are None and two numbers of channels are equally frequent.
     """
     used = as_channels(channels)
     cache = VerdictCache(str(Path(cache_dir) / "checks") if cache_dir else "", spatial_dims, frames)
@@ -141,8 +143,9 @@ def check_cases(
         reasons[case["id"]] = reason or (plane_fault(case, facts, slices) if spatial_dims == 2 else "")
         headers[case["id"]] = facts
     counts = Counter(headers[i].channels for i, reason in reasons.items() if not reason)
-    common = common_channels(counts) if used is None else max(counts, default=1)
+    common = max(counts, default=1) if used else in_channels or common_channels(counts)
     needed = max(used) + 1 if used else common
+    wanted_by = "as in most cases" if in_channels is None else "as the network has"
     if used and counts and max(counts) < needed:
         raise UserError(
             f"channels: found {used}, but no volume has more than {max(counts)} channel(s); expected indices "
@@ -154,9 +157,7 @@ def check_cases(
         name = case["id"]
         found = headers[name].channels
         if not reasons[name] and (found < needed if used else found != needed):
-            reasons[name] = (
-                f"{CHANNELS}: {found}, expected {needed}{' or more' if used else ' as in most cases'}"
-            )
+            reasons[name] = f"{CHANNELS}: {found}, expected {needed} {'or more' if used else wanted_by}"
         reasons[name] = reasons[name] or voxel_fault(case, cache, used)
         if require_label and not reasons[name]:
             reasons[name], values[name] = label_fault(case, cache, headers[name], label_values)

@@ -246,6 +246,7 @@ def inference_cases(
     slices: Mapping[str, int] | None = None,
     frames: str | int | Sequence[int] | None = None,
     pixdim: Sequence[int | float] = (),
+    in_channels: int | None = None,
 ) -> dict[str, Any]:
     """Every good volume of a folder, for a trained network; bad ones are left out with a warning.
 
@@ -260,6 +261,7 @@ def inference_cases(
         modalities: BIDS suffixes that become the channels of one case per session (see `find_cases`).
         frames: Use of a fourth axis, as in `prepare_cases`.
         pixdim: Spacing that the volumes are resampled to, mm; () = none.
+        in_channels: Number of channels of the network; None: that of most cases.
 
     Returns:
         cases: list, each with `result_name`, a unique file name for its result; slices have the name of their
@@ -276,7 +278,9 @@ def inference_cases(
         dataset_dir, datalist, cache_dir=cache, spatial_dims=spatial_dims, modalities=modalities
     )
     chosen = chosen_frames(frames, dataset_dir, datalist)
-    checked = check_cases(found, used, cache, spatial_dims=spatial_dims, slices=taken, frames=chosen)
+    checked = check_cases(
+        found, used, cache, spatial_dims=spatial_dims, slices=taken, frames=chosen, in_channels=in_channels
+    )
     checked, _ = with_frames(checked, frames, chosen)
     checked = resampled(checked, pixdim)
     report_bad(checked, len(found), "left out")

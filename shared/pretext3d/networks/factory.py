@@ -86,6 +86,21 @@ def build_backbone(
     Raises:
         UserError: For an unknown encoder or option, or a roi_size that the encoder cannot process.
     """
+    backbone = fresh_backbone(encoder, in_channels, roi_size, spatial_dims, options, encoder_only)
+    any_size = encoder_only and backbone.encodes_any_size
+    backbone.check_one_voxel(backbone.record["roi_size"], refuse=any_size)
+    return backbone
+
+
+def fresh_backbone(
+    encoder: str,
+    in_channels: int,
+    roi_size: Sequence[int],
+    spatial_dims: int,
+    options: Mapping[str, Any] | None,
+    encoder_only: bool = False,
+) -> Backbone:
+    """`build_backbone`, whatever the size of the coarsest map: for a record that is only described."""
     builder = find_builder(encoder)
     known = set(inspect.signature(builder).parameters) - {"in_channels", "roi_size", "spatial_dims"}
     preset = set(builder.keywords) if isinstance(builder, partial) else set()
@@ -99,10 +114,8 @@ def build_backbone(
     sizes = check_sizes(roi_size, spatial_dims)
     place = {"roi_size": sizes} if "roi_size" in inspect.signature(builder).parameters else {}
     backbone = builder(in_channels=in_channels, spatial_dims=spatial_dims, **place, **extra)
-    any_size = encoder_only and backbone.encodes_any_size
-    if not any_size:
+    if not (encoder_only and backbone.encodes_any_size):
         backbone.check_roi_size(sizes)
-    backbone.check_one_voxel(sizes, refuse=any_size)
     backbone.record = {
         "encoder": encoder,
         "in_channels": backbone.in_channels,
@@ -169,7 +182,8 @@ def rebuild(
             f"{spatial_dims}; weights do not carry over between 3D and 2D: give --spatial_dims {found}, or "
             f"weights pre-trained with --spatial_dims {spatial_dims}"
         )
-    return build_backbone(
+    build = fresh_backbone if roi_size is None else build_backbone
+    return build(
         encoder=record["encoder"],
         in_channels=record["in_channels"] if in_channels is None else in_channels,
         roi_size=record["roi_size"] if roi_size is None else roi_size,

@@ -121,7 +121,7 @@ def check_annotated(
     allowed = allowed_values(NOTHING_DECLARED, LabelMap.of(labels))
     checked = check_cases(
         named, channels, cache, True, allowed, spatial_dims=spatial_dims, slices=taken,
-        frames=check_frames(frames),
+        frames=check_frames(frames), in_channels=in_channels,
     )  # fmt: skip
     report_bad(checked, len(named), "bad")
     if checked.bad:

@@ -71,7 +71,8 @@ def suggestion(step: str) -> str:
     if key == "output_dir":
         given = _given("dataset_dir", "datalist", "subjects", "class_file")
     elif step == "finetune":
-        command += " --dataset_dir LABELLED_FOLDER" if setting("dataset_dir") else ""
+        on_phantom = setting("dataset_dir") == ""  # None: nothing was read, as of generated volumes
+        command += "" if on_phantom else " --dataset_dir LABELLED_FOLDER"
         given = _same_cases()
     else:
         given = _given("dataset_dir", "datalist") | ({"class_file": class_file} if class_file else {})
