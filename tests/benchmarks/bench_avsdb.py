@@ -13,10 +13,13 @@ The last line is a laptop step on one thread against the making of its batch by 
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from pretext3d.methods.avsdb.shapes import EDGE, Shapes
 from pretext3d.methods.avsdb.volumes import ShapeVolumes, Volume
 from scipy import ndimage

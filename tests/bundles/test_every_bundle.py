@@ -71,7 +71,8 @@ def test_checkpoint_is_plain_and_tells_what_it_is(bundle: str, trained: Path) ->
     assert any(key.startswith("backbone.") for key in content["network"])
 
 
-@common
+# avsdb: items that are generated, and not those of a folder
+@pytest.mark.parametrize("bundle", [*COMMON, "avsdb"], indirect=True, scope="module")
 def test_killed_and_resumed_equals_never_killed(bundle: str, tmp_path: Path) -> None:
     keys = {**TINY, "max_epochs": 4, "steps_per_epoch": 6, "num_workers": 1}
     whole, killed = tmp_path / "whole", tmp_path / "killed"

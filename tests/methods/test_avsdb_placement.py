@@ -14,7 +14,7 @@ def block(*edges: int) -> Solid:
     voxels = torch.ones(edges, dtype=torch.int16)
     inner = torch.zeros(edges, dtype=torch.int16)
     inner[2:-2, 2:-2] = 1
-    return Solid(voxels, inner, tuple(edge // 2 for edge in edges))
+    return Solid(voxels, inner, tuple(edge // 2 for edge in edges), voxels.numel())
 
 
 def instances(found: Placement, count: int) -> np.ndarray:

@@ -21,19 +21,21 @@ from pretext3d.methods.avsdb.shapes import EDGE, Shapes
 __all__ = ["BORDER", "Placement", "Solid", "place", "solids"]
 
 BORDER = 2  # voxels, the outline's width in a slice (PrimGeoSeg)
-TOGETHER = 32  # shapes of about the same size whose gauges are computed in one box
+TOGETHER = 2**15  # pixels of shapes of about the same size whose gauges are computed in one box
 
 
 class Solid(NamedTuple):
     """The voxels of a shape in the smallest box around its centre, 1 or 0, int16.
 
     `inner` are those that are not part of its outline: in each slice, more than two voxels from what is
-    outside. `half` is the number of voxels on either side of the centre along each axis.
+    outside. `half` is the number of voxels on either side of the centre along each axis, `filled` that of the
+    shape's voxels.
     """
 
     voxels: Int[Tensor, "a b c"]
     inner: Int[Tensor, "a b c"]
     half: tuple[int, int, int]
+    filled: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def solids(shapes: Shapes, size: Sequence[int], device: torch.device | str = "cp
     upright = shapes.height / 2 * scale[2] if size[2] > 1 else np.zeros(len(shapes))
     half = np.floor(np.concatenate([reach, upright[:, None]], axis=1) + 1e-9).astype(int)
     found: dict[int, Solid] = {}
-    for group in np.array_split(np.argsort(half[:, :2].prod(1)), -(-len(shapes) // TOGETHER)):
+    pixels = (2 * half[:, :2] + 1).prod(1)
+    for group in np.array_split(np.argsort(pixels), min(len(shapes), -(-pixels.sum() // TOGETHER))):
         numbers = group.tolist()
         together = solids_of_group(shapes.chosen(group), half[group], scale, size[2] == 1, device)
         found |= dict(zip(numbers, together, strict=True))
@@ -102,14 +105,15 @@ def solids_of_group(
     x, y, z = ((step / scale[axis]).expand(len(shapes), -1) for axis, step in enumerate(steps))
     gauge, ratio = shapes.gauge(x, y), torch.ones_like(z) if flat else shapes.ratio(z)
     order = ratio.sort(dim=1).values
-    above = torch.searchsorted(order, gauge.flatten(1)).to(torch.int16).view(gauge.shape)
-    level = 1 + torch.searchsorted(order, ratio).to(torch.int16)
+    above = torch.searchsorted(order, gauge.flatten(1), out_int32=True).to(torch.int16).view(gauge.shape)
+    level = 1 + torch.searchsorted(order, ratio, out_int32=True).to(torch.int16)
+    counts = (len(order[0]) - above).sum((1, 2)).tolist()
     wide = dilated(above)
     found = []
-    for number, own in enumerate(half.tolist()):
+    for number, (own, count) in enumerate(zip(half.tolist(), counts, strict=True)):
         a, b, c = (slice(m - n, m + n + 1) for n, m in zip(own, most, strict=True))
         voxels, inner = ((level[number, c] - part[number, a, b, None]).clamp_(0, 1) for part in (above, wide))
-        found.append(Solid(voxels, inner, (own[0], own[1], own[2])))
+        found.append(Solid(voxels, inner, (own[0], own[1], own[2]), count))
     return found
 
 
@@ -149,10 +153,9 @@ def place(
     found = Placement(torch.zeros(tuple(size), dtype=torch.int16, device=device), [], [], [])
     last = np.asarray(size) - 1
     for number in np.argsort(-volumes, kind="stable").tolist():
-        voxels, inner, half = shapes[number]
+        voxels, inner, half, whole = shapes[number]
         # a later shape has higher codes: to overwrite is to take the maximum
         step = len(found.placed)
-        whole = int(torch.count_nonzero(voxels))
         lowest = np.minimum([half[0], half[1], z_margin], last / 2)
         for position in positions[number]:
             centre = np.rint(lowest + position * (last - 2 * lowest)).astype(int).tolist()

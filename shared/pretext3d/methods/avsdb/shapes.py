@@ -249,34 +249,50 @@ class Shapes:
             x: Coordinates of the points relative to the centre, of each shape, float64.
             y: The other coordinates.
         """
-        device = x.device
-
-        def on_device(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-        cos, sin = (on_device(f(self.rotation))[:, None, None] for f in (np.cos, np.sin))
         found = x.new_empty(len(x), x.shape[1], y.shape[1])
-
-        def rotated(chosen: Tensor) -> tuple[Tensor, Tensor]:
-            c, s, a, b = cos[chosen], sin[chosen], x[chosen, :, None], y[chosen, None, :]
-            return c * a + s * b, c * b - s * a
-
-        round_, angular = (on_device(np.flatnonzero(kind)) for kind in (self.is_ellipse, ~self.is_ellipse))
-        if len(round_):
-            first, second = on_device(self.semi_axes)[round_].T[:, :, None, None]
-            u, v = rotated(round_)
-            found[round_] = torch.sqrt((u / first) ** 2 + (v / second) ** 2)
-        if len(angular):
-            u, v = (part.flatten(1) for part in rotated(angular))
-            # each of the equal sectors has one vertex: which edge, is a question of one comparison
-            angles = torch.nn.functional.pad(on_device(self.angles)[angular], (0, 1), value=np.inf)
-            sectors = angles.isfinite().sum(1, keepdim=True)
-            direction = torch.atan2(-v, -u) + np.pi  # 0 to 2 pi
-            sector = (direction * (sectors / (2 * np.pi))).long()
-            edge = sector + (direction >= angles.gather(1, sector))
-            first, second = (on_device(part)[angular].gather(1, edge) for part in self._covectors())
-            found[angular] = (first * u + second * v).view(len(angular), *found.shape[1:])
+        for kind, gauge in (
+            (self.is_ellipse, Shapes._round_gauge),
+            (~self.is_ellipse, Shapes._angular_gauge),
+        ):
+            if len(numbers := np.flatnonzero(kind)):
+                rows = torch.from_numpy(numbers).to(x.device)
+                found.index_copy_(0, rows, gauge(self.chosen(numbers), x[rows], y[rows]))
         return found
+
+    def _round_gauge(self, x: Float[Tensor, "n a"], y: Float[Tensor, "n b"]) -> Float[Tensor, "n a b"]:
+        """The gauge of ellipses: the square root of a quadratic form."""
+        cos, sin, (first, second) = np.cos(self.rotation), np.sin(self.rotation), self.semi_axes.T
+        form = [
+            (cos / first) ** 2 + (sin / second) ** 2,
+            2 * cos * sin * (first**-2.0 - second**-2.0),
+            (sin / first) ** 2 + (cos / second) ** 2,
+        ]
+        xx, xy, yy = torch.from_numpy(np.stack(form)[..., None]).to(x.device)
+        squared = torch.addcmul((xx * x**2)[:, :, None], (xy * x)[:, :, None], y[:, None])
+        return squared.add_((yy * y**2)[:, None]).sqrt_()
+
+    def _angular_gauge(self, x: Float[Tensor, "n a"], y: Float[Tensor, "n b"]) -> Float[Tensor, "n a b"]:
+        """The gauge of polygons: e . q with the covector e of the edge in the point's direction.
+
+        Each of the equal sectors has one vertex: which edge, is a question of one comparison. It is asked in
+        float32, as both edges of a vertex give the same gauge in its direction.
+        """
+        cos, sin = np.cos(self.rotation)[:, None], np.sin(self.rotation)[:, None]
+        first, second = self._covectors()
+        covectors = np.stack([cos * first - sin * second, sin * first + cos * second])
+        count = np.isfinite(self.angles).sum(1, keepdims=True)
+        padded = np.pad(self.angles, ((0, 0), (0, 1)), constant_values=np.inf)
+        c, s, along_x, along_y = (torch.from_numpy(part).to(x.device) for part in (cos, sin, *covectors))
+        angles, per_radian = (
+            torch.from_numpy(part).float().to(x.device) for part in (padded, count / (2 * np.pi))
+        )
+        u = (-c * x).float()[:, :, None] + (-s * y).float()[:, None]
+        v = (s * x).float()[:, :, None] + (-c * y).float()[:, None]
+        direction = torch.atan2(v, u).add_(np.pi).flatten(1)  # 0 to 2 pi
+        sector = (direction * per_radian).long()
+        edge = sector + (direction >= angles.gather(1, sector))
+        found = along_x.gather(1, edge).view_as(u).mul_(x[:, :, None])
+        return found.addcmul_(along_y.gather(1, edge).view_as(u), y[:, None])
 
     def _covectors(self) -> tuple[np.ndarray, np.ndarray]:
         """Both entries of each edge's covector (n, p + 1): that before the first vertex, then after each."""
