@@ -45,6 +45,8 @@ def ending(folder: Path, caplog: pytest.LogCaptureFixture, **overrides: Any) -> 
     [
         ({}, "finetune.yaml", "--dataset_dir LABELLED_FOLDER --val_fraction 0.3"),
         ({"dataset_dir": ""}, "finetune.yaml", "--val_fraction 0.3"),
+        ({"dataset_dir": "", "profile": "laptop"}, "finetune.yaml", "--val_fraction 0.3"),
+        ({"dataset_dir": "", "profile": "mine"}, "finetune.yaml", "--profile mine --val_fraction 0.3"),
         (
             {"spatial_dims": 2},
             "finetune_classification.yaml",

@@ -47,6 +47,8 @@ FILES = {
     ),
 }
 
+DEVICE_PROFILES = (None, "paper", "laptop")  # that a machine has by default; others are named again
+
 # What decides on the cases and on who is held out, and the defaults: fine-tuning has to have the same.
 SAME_CASES = {
     "spatial_dims": 3, "slices": None, "subjects": "", "val_fraction": 0.2, "test_fraction": 0.0,
@@ -77,6 +79,8 @@ def suggestion(step: str) -> str:
     else:
         given = _given("dataset_dir", "datalist") | ({"class_file": class_file} if class_file else {})
         given |= _same_cases()
+    if setting("profile") not in DEVICE_PROFILES:
+        given = {"profile": setting("profile"), **given}
     return command + "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
 
 
