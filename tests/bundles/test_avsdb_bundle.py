@@ -72,7 +72,7 @@ def test_in_2d(tmp_path: Path) -> None:
         ({"roi_size": "[16,16,4]"}, ["roi_size", "4"]),
         ({"render": "solid"}, ["render", "solid"]),
         ({"val_items": 0}, ["val_items", "0"]),
-        ({"steps_per_epoch": None}, ["None", "an integer from 1"]),
+        ({"steps_per_epoch": None}, ["steps_per_epoch: found None", "an integer from 1"]),
     ],
 )
 def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: list[str]) -> None:

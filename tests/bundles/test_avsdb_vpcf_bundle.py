@@ -60,9 +60,9 @@ def test_a_stopped_run_continues_with_the_same_losses(fractals: Path, tmp_path: 
     ("keys", "expected"),
     [
         ({"target": "vpfc"}, ["target", "'vpfc'", "shapes, vpcf"]),
-        ({"fractals::num_classes": 1}, ["fractals.num_classes", "1"]),
-        ({"fractals::min_variance": 2}, ["fractals.min_variance", "2"]),
-        ({"fractals::box": "[0.5, 1.5]"}, ["fractals.box", "1.5"]),
+        ({"fractals::num_classes": 1}, ["fractals::num_classes", "1"]),
+        ({"fractals::min_variance": 2}, ["fractals::min_variance", "2"]),
+        ({"fractals::box": "[0.5, 1.5]"}, ["fractals::box", "1.5"]),
     ],
 )
 def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: list[str]) -> None:

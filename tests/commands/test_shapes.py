@@ -165,6 +165,9 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("--count 1 --max_overlap 1.5", "max_overlap: found 1.5"),
         ("--count 1 --render fill", "render: found 'fill', expected one of outline, filled, textured"),
         ("--count 1 --spatial_dims 4", "spatial_dims: found 4"),
+        ("--count 1 --tries 0", "tries: found 0"),
+        ("--count 1 --sizes {'box':[30,100]}", "sizes::box: found [30, 100]"),
+        ("--count 1 --rendering {'noise':[0,50]}", "rendering::noise: found [0, 50]"),
         ("--count 1 --num_shapes 9 3", "num_shapes: found [9, 3]"),
     ],
 )
@@ -190,3 +193,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert made["labels"] == {"background": 0, "ellipse": 1, "pentagon": 2}
     assert made["shapes"]["max_overlap"] is None
     assert made["shapes"]["num_shapes"] == [2, 3]
+
+
+def test_one_number_is_the_size_along_every_axis_and_sizes_and_looks_can_be_given(tmp_path: Path) -> None:
+    words = ["shapes", "--count", "1", "--output_dir", str(tmp_path), "--roi_size", "24", "--num_shapes", "2"]
+    words += ["--sizes", "{box: [60, 80], min_radius: 25}", "--rendering", "{brightness: [0.5, 0.5]}"]
+    assert main([*words, "--render", "filled", "--tries", "7", "--num_workers", "0"]) == 0
+    image, _ = arrays(tmp_path, 0)
+    assert image.shape == (24, 24, 24)
+    assert np.unique(image).tolist() == [0, 0.5]
+    made = json.loads((tmp_path / "settings.json").read_text())
+    assert made["roi_size"] == [24, 24, 24]
+    assert (made["tries"], made["sizes"]) == (7, {"box": [60, 80], "min_radius": 25})

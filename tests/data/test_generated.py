@@ -8,7 +8,7 @@ import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, RandShiftIntensityd
 from pretext3d.data.dataset import EpochSampler
-from pretext3d.data.generated import GeneratedItems
+from pretext3d.data.generated import GeneratedItems, items_per_epoch
 from pretext3d.errors import UserError
 
 ITEMS, EPOCHS = 5, 3
@@ -128,3 +128,20 @@ def nothing(rng: np.random.Generator, key: int) -> Any:
 def test_what_is_generated_is_a_dictionary() -> None:
     with pytest.raises(UserError, match="generate: found list for key 2, expected a dictionary"):
         GeneratedItems(nothing, 4)[2]
+
+
+def test_a_stream_is_that_of_no_other_seed() -> None:
+    """The validation of seed 3 is neither its training nor that of seed 4; images and transforms differ."""
+    held_out = items(stream=1)
+    assert same(held_out[2], items(stream=1)[2])
+    others = [items(seed=seed)[key] for seed in range(8) for key in range(ITEMS)]
+    others += [items(stream=2)[2], items(seed=4, stream=1)[2]]
+    assert not any(same(held_out[2], other) for other in others)
+    plain = GeneratedItems(noise, ITEMS, seed=3)
+    assert same(plain[2], GeneratedItems(noise, ITEMS, seed=3, stream=0)[2])
+
+
+@pytest.mark.parametrize("steps", [None, 0, "3"])
+def test_an_epoch_without_a_length_is_named(steps: object) -> None:
+    with pytest.raises(UserError, match=f"steps_per_epoch: found {steps!r}, expected an integer from 1"):
+        items_per_epoch(steps, 4)

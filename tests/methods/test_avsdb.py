@@ -71,7 +71,9 @@ def test_a_batch_is_counted_once_for_all_metrics(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("pretext3d.methods.avsdb.pretext.confusion_matrix", count)
     answers = torch.nn.functional.one_hot(torch.tensor([[[0, 2], [2, 1]]]), 3).permute(0, 3, 1, 2).float()
     labels = [torch.tensor([[[[0, 1], [2, 2]]]]), torch.tensor([[[[0, 2], [2, 1]]]])]
-    engine = Engine(lambda _, label: {"pred": answers, "label": {"label": label}})
+    engine = Engine(
+        lambda _, label: {"pred": answers, "label": {"label": label, "dropped": torch.tensor([3])}}
+    )
     for name, metric in validation_metrics(["background", "a", "b"], per_class=True).items():
         metric.attach(engine, name)
     for _ in range(2):
@@ -81,6 +83,7 @@ def test_a_batch_is_counted_once_for_all_metrics(monkeypatch: pytest.MonkeyPatch
             2 * 1 / (2 + 2)
         )  # the truth has two of class 1, as the answers
         assert found["foreground_dice"] == 1
+        assert found["dropped"] == 3
     assert len(counted) == 4
 
 
@@ -95,9 +98,11 @@ def test_flags_are_true_or_false(value: object) -> None:
 def test_metrics_by_name() -> None:
     names = ["background", "ellipse prism", "ellipse cone"]
     assert list(validation_metrics(names)) == [
-        "foreground_dice", "class_dice", "class_accuracy", "most_frequent_class",
+        "foreground_dice", "class_dice", "class_accuracy", "most_frequent_class", "dropped",
     ]  # fmt: skip
-    assert list(validation_metrics(names, per_class=True))[4:] == ["dice_ellipse_prism", "dice_ellipse_cone"]
+    assert list(validation_metrics(names, per_class=True))[4:] == [
+        "dice_ellipse_prism", "dice_ellipse_cone", "dropped",
+    ]  # fmt: skip
 
 
 def test_dice_loss_is_of_the_batch() -> None:

@@ -14,6 +14,8 @@ from pretext3d.methods.avsdb.fractals import (
     Systems,
     clouds,
     draw_maps,
+    draw_system,
+    find_systems,
     fractal_metrics,
     iterate,
     joined,
@@ -114,6 +116,19 @@ def test_classes_spread_along_every_axis(dims):
     assert len({row.tobytes() for row in systems.matrices}) == 5
 
 
+def test_the_search_ends_with_the_first_classes_that_fail(monkeypatch):
+    """Of 1,000 classes the first 2, in 3 rounds: 6 systems at most are drawn."""
+    drawn = []
+    monkeypatch.setattr("pretext3d.methods.avsdb.fractals.TRIES", 3)
+    monkeypatch.setattr("pretext3d.methods.avsdb.fractals.TOGETHER", 2)
+    monkeypatch.setattr(
+        "pretext3d.methods.avsdb.fractals.draw_system", lambda *given: drawn.append(1) or draw_system(*given)
+    )
+    with pytest.raises(UserError, match="of class 0 reached along every axis"):
+        find_systems(0, 1000, 2, (3, 8), 0.9, 0.9)
+    assert len(drawn) == 6
+
+
 def test_a_class_is_a_function_of_its_seed_and_number():
     few, many = FractalVolumes(SIZE, **SMALL), FractalVolumes(SIZE, **{**SMALL, "num_classes": 8})
     for one, more in zip(few.systems, many.systems, strict=True):
@@ -174,18 +189,23 @@ def test_classes_are_equally_probable():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 1}, r"fractals\.num_classes: found 1"),
-        ({"maps": [5, 3]}, r"fractals\.maps: found \[5, 3\]"),
-        ({"maps": [1, 3]}, r"fractals\.maps: found \[1, 3\]"),
-        ({"maps": [3, 65]}, r"fractals\.maps: found \[3, 65\]"),
-        ({"min_variance": 1}, r"fractals\.min_variance: found 1"),
-        ({"min_variance": 0.95, "num_classes": 2}, r"fractals\.min_variance: found 0.95, which none of"),
-        ({"num_points": 0}, r"fractals\.num_points: found 0"),
-        ({"change": 1.0}, r"fractals\.change: found 1.0"),
-        ({"noise": -0.1}, r"fractals\.noise: found -0.1"),
-        ({"box": [0.5, 2.0]}, r"fractals\.box: found \[0.5, 2.0\]"),
-        ({"box": [0.0, 1.0]}, r"fractals\.box: found \[0.0, 1.0\]"),
-        ({"class_seed": -1}, r"fractals\.class_seed: found -1"),
+        ({"num_classes": 1}, r"fractals::num_classes: found 1"),
+        ({"maps": [5, 3]}, r"fractals::maps: found \[5, 3\]"),
+        ({"maps": [1, 3]}, r"fractals::maps: found \[1, 3\]"),
+        ({"maps": [3, 65]}, r"fractals::maps: found \[3, 65\]"),
+        ({"min_variance": 1}, r"fractals::min_variance: found 1"),
+        ({"min_variance": 0.3}, r"fractals::min_variance: found 0.3, expected a number in \[0, 0.25\]"),
+        (
+            {"min_variance": 0.25, "num_classes": 40},
+            r"fractals::min_variance: found 0.25, which none of 3 systems of class \d+ reached",
+        ),
+        ({"change": 0.8}, r"fractals::change: found 0.8, expected a number in \[0, 0.25\]"),
+        ({"num_points": 0}, r"fractals::num_points: found 0"),
+        ({"change": 1.0}, r"fractals::change: found 1.0"),
+        ({"noise": -0.1}, r"fractals::noise: found -0.1"),
+        ({"box": [0.5, 2.0]}, r"fractals::box: found \[0.5, 2.0\]"),
+        ({"box": [0.0, 1.0]}, r"fractals::box: found \[0.0, 1.0\]"),
+        ({"class_seed": -1}, r"fractals::class_seed: found -1"),
     ],
 )
 def test_arguments_are_checked(options, message, monkeypatch):

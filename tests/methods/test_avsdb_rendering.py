@@ -53,7 +53,7 @@ def test_noise_has_its_standard_deviation_and_is_clipped() -> None:
     found = look.draw(full((40, 40, 40)))
     assert float(found.std()) == pytest.approx(0.1, rel=0.02)
     assert float(found.mean()) == pytest.approx(GREY, abs=0.002)
-    strong = image({"noise": [2.0, 2.0]})
+    strong = image({"noise": [1.0, 1.0]})
     assert strong.min() == 0
     assert strong.max() == 1
 
@@ -107,13 +107,46 @@ def test_intensity_does_not_give_a_class_away() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"noise": [0.2, 0.1]}, r"rendering.noise: found \[0.2, 0.1\], expected two numbers of 0 or more"),
-        ({"brightness": 0.5}, "rendering.brightness: found 0.5"),
-        ({"texture_size": [0, 3]}, "rendering.texture_size: found .* two numbers above 0"),
-        ({"hollow": 2}, r"rendering.hollow: found 2, expected a number in \[0, 1\]"),
-        ({"contrast": 0.3}, r"rendering.contrast: found 0.3, expected a number in \[0, 0.2\], a quarter of"),
+        (
+            {"noise": [0.2, 0.1]},
+            r"rendering::noise: found \[0.2, 0.1\], expected two numbers of 0 or more and 1 or",
+        ),
+        ({"brightness": 0.5}, "rendering::brightness: found 0.5"),
+        ({"texture_size": [0, 3]}, "rendering::texture_size: found .* two numbers above 0 and 512"),
+        ({"hollow": 2}, r"rendering::hollow: found 2, expected a number in \[0, 1\]"),
+        ({"contrast": 0.3}, r"rendering::contrast: found 0.3, expected a number in \[0, 0.2\], a quarter of"),
+        ({"brightness": [0, 200]}, r"rendering::brightness: found \[0, 200\], .* 1 or less"),
+        ({"background": [0, 2]}, r"rendering::background: found \[0, 2\], .* 1 or less"),
+        ({"noise": [0, 50]}, r"rendering::noise: found \[0, 50\], .* 1 or less"),
+        ({"blur": [0, 11]}, r"rendering::blur: found \[0, 11\], .* 10 or less"),
+        ({"bias_field": [0, 3]}, r"rendering::bias_field: found \[0, 3\], .* 2 or less"),
+        (
+            {"brightness": [0.4, 0.6], "background": [0.2, 0.5]},
+            r"rendering::brightness: found brightness \[0.4, 0.6\] and background \[0.2, 0.5\], expected "
+            r"one of them to be 0.4 wide or more, or a rendering::contrast of 0.075 or less \(found 0.1\)",
+        ),
     ],
 )
 def test_impossible_renderings(changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         rendering("textured", changes)
+
+
+def test_ranges_of_just_the_width_that_the_contrast_needs() -> None:
+    """0.6 - 0.2 is 0.4 less a rounding: four times the contrast of 0.1."""
+    found = rendering("textured", {"background": [0.2, 0.6], "brightness": [0.4, 0.7]})
+    for seed in range(20):
+        look = Look(np.random.default_rng(seed), found, 5, SIZE)
+        assert (np.abs(look.means - look.background) >= 0.1).all()
+
+
+def test_the_blur_does_not_use_float32_which_a_gpu_computes_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    def filtering(x: torch.Tensor, kernels: list[torch.Tensor], mode: str) -> torch.Tensor:
+        used.extend([x.dtype, *(kernel.dtype for kernel in kernels)])
+        return x
+
+    monkeypatch.setattr("pretext3d.methods.avsdb.rendering.separable_filtering", filtering)
+    assert image({"blur": [1.0, 1.0]}).dtype == torch.float32
+    assert set(used) == {torch.float64}

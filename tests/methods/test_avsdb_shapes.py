@@ -90,13 +90,19 @@ def test_impossible_classes(function: object, value: object, message: str) -> No
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"box": [30, 120]}, r"box: found \[30, 120\], a box larger than the volume"),
-        ({"box": [80, 30]}, r"box: found \[80, 30\], expected two numbers above 0, the smaller one first"),
-        ({"box": 30}, "box: found 30"),
-        ({"height": [0, 50]}, r"height: found \[0, 50\]"),
-        ({"height": [10, 97]}, "height: found .*a shape higher than the volume"),
-        ({"min_radius": 16}, r"min_radius: found 16, expected a number in \(0, 15\], half the smallest box"),
-        ({"z_margin": 49}, "z_margin: found 49"),
+        ({"box": [30, 120]}, r"sizes::box: found \[30, 120\], a box larger than the volume"),
+        (
+            {"box": [80, 30]},
+            r"sizes::box: found \[80, 30\], expected two numbers above 0, the smaller one first",
+        ),
+        ({"box": 30}, "sizes::box: found 30"),
+        ({"height": [0, 50]}, r"sizes::height: found \[0, 50\]"),
+        ({"height": [10, 97]}, "sizes::height: found .*a shape higher than the volume"),
+        (
+            {"min_radius": 16},
+            r"sizes::min_radius: found 16, expected a number in \(0, 15\], half the smallest box",
+        ),
+        ({"z_margin": 49}, "sizes::z_margin: found 49"),
     ],
 )
 def test_impossible_sizes(sizes: dict, message: str) -> None:

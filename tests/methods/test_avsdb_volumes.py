@@ -6,12 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 from monai.data import DataLoader
 from pretext3d.data.dataset import EpochSampler
 from pretext3d.data.generated import GeneratedItems
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.rendering import RENDERINGS
 from pretext3d.methods.avsdb.volumes import ShapeVolumes
+from pretext3d.training.session import profile_settings
 
 SIZE = (32, 40, 24)
 
@@ -141,6 +143,19 @@ def test_an_image_s_larger_areas_lie_under_smaller_ones() -> None:
     assert (np.diff(areas[placed]) <= 0).all()
 
 
+@pytest.mark.parametrize("profile", ["paper", "laptop", "laptop_transformer"])
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_profiles_drop_few_of_their_shapes(profile: str, spatial_dims: int) -> None:
+    """A plane is full sooner than a volume: at most one shape of twenty finds no position."""
+    path = Path(__file__).parents[2] / "bundles" / "avsdb" / "configs" / "train.yaml"
+    settings = profile_settings(profile, yaml.safe_load(path.read_text())["profiles"], spatial_dims)
+    keys = {key: settings[key] for key in ("roi_size", "xy_classes", "z_classes", "num_shapes", "sizes")}
+    generate = ShapeVolumes(spatial_dims=spatial_dims, **keys)
+    drawn = [generate.draw(np.random.default_rng(seed)) for seed in range(5)]
+    placed = [len(found.placed) for found in generate.placements(drawn)]
+    assert sum(placed) >= 0.95 * sum(len(volume.shapes) for volume in drawn)
+
+
 def test_a_set_on_disk_is_the_one_generated(tmp_path: Path) -> None:
     data = GeneratedItems(ShapeVolumes(SIZE, render="textured"), num_items=3, seed=1)
     for key in range(3):
@@ -168,13 +183,15 @@ def test_a_set_on_disk_is_the_one_generated(tmp_path: Path) -> None:
         ({"xy_classes": 0}, "xy_classes: found 0"),
         ({"z_classes": []}, r"z_classes: found \[\]"),
         ({"xy_classes": 80, "z_classes": 4}, "xy_classes: found 80 .* 320 classes; expected at most 255"),
-        ({"num_shapes": 0}, "num_shapes: found 0, expected an integer from 1"),
+        ({"num_shapes": 0}, "num_shapes: found 0, expected an integer from 1 to 16383, or two"),
+        ({"num_shapes": 16384}, "num_shapes: found 16384"),
         ({"num_shapes": [3, 1]}, r"num_shapes: found \[3, 1\]"),
         ({"num_shapes": [1.5, 3]}, r"num_shapes: found \[1.5, 3\]"),
         ({"max_overlap": 0}, r"max_overlap: found 0, expected a number in \(0, 1\], or null"),
         ({"max_overlap": 1.1}, "max_overlap: found 1.1"),
-        ({"tries": 0}, "tries: found 0"),
-        ({"sizes": {"box": [30, 100]}}, r"box: found \[30, 100\], a box larger than the volume"),
+        ({"tries": 0}, "tries: found 0, expected an integer of 1 or more"),
+        ({"tries": [3, 3]}, r"tries: found \[3, 3\], expected an integer of 1 or more"),
+        ({"sizes": {"box": [30, 100]}}, r"sizes::box: found \[30, 100\], a box larger than the volume"),
         ({"sizes": {"boxes": 3}}, "sizes: found 'boxes', expected any of box, height, min_radius, z_margin"),
         ({"render": "solid"}, "render: found 'solid', expected one of outline, filled, textured"),
         ({"changes": {"noises": 1}}, "rendering: found 'noises', .*; did you mean noise?"),

@@ -18,6 +18,7 @@ from typing import Any
 import filelock
 import numpy as np
 import torch
+import yaml
 from torch.utils.data import DataLoader, Dataset
 
 from pretext3d.checking import integer, number
@@ -242,6 +243,24 @@ def overlap(value: str) -> float | None:
     return None if value.lower() == "none" else float(value)
 
 
+def settings_of(text: str) -> dict[str, Any]:
+    """Settings in YAML's or JSON's form, as "{box: [30, 60]}".
+
+    Examples:
+        >>> settings_of("{box: [30, 60], min_radius: 10}")
+        {'box': [30, 60], 'min_radius': 10}
+    """
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected entries in braces, as '{{box: [30, 60]}}'"
+        )
+    return found
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = command_parser("shapes", __doc__, EXAMPLES)
@@ -250,7 +269,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output_dir", required=True, help="folder of the set; nnU-Net expects a name as Dataset501_Shapes")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--spatial_dims", type=int, default=3, help="2 = images of the cross-sections; default: %(default)s")
-    add("--roi_size", type=int, nargs="+", help="voxels along each axis; default: 96 each, in 2D 128")
+    add("--roi_size", type=int, nargs="+", help="voxels, one number or one per axis; default: 96, in 2D 128")
     add(
         "--pixdim",
         type=float,
@@ -262,7 +281,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--z_classes", nargs="+", default=["2"], help="rules along z, a number or names; default: 2")
     add("--num_shapes", type=int, nargs="+", default=[20], help="per volume, one or a range; default: 20")
     add("--max_overlap", type=overlap, default=0.7, help="part of a shape, or none; default: %(default)s")
+    add("--tries", type=int, default=100, help="positions before a shape is dropped; default: %(default)s")
+    add("--sizes", type=settings_of, default={}, help="what differs from ShapeSizes, as '{box: [30, 60]}'")
     add("--render", default="outline", help=f"{', '.join(RENDERINGS)}; default: %(default)s")
+    add(
+        "--rendering", type=settings_of, default={}, help="what differs from --render, as '{noise: [0, 0.1]}'"
+    )
     add("--num_workers", type=int, default=os.cpu_count() or 1, help="processes; default: %(default)s")
     return parser
 
@@ -274,6 +298,9 @@ def main(given: Sequence[str]) -> int:
     known["num_shapes"] = known["num_shapes"][0] if len(known["num_shapes"]) == 1 else known["num_shapes"]
     if known["roi_size"] is None:
         known["roi_size"] = [96, 96, 96] if known["spatial_dims"] == 3 else [128, 128]
+    elif len(known["roi_size"]) == 1:
+        known["roi_size"] = known["roi_size"] * (2 if known["spatial_dims"] == 2 else 3)
+    known["changes"] = known.pop("rendering")
     torch.set_num_threads(1)  # of each process
     written, dropped = write_shapes(**known)
     without = f"; {dropped} shapes of these found no position" if dropped else ""

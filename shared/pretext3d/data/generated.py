@@ -10,7 +10,21 @@ from pretext3d.checking import integer
 from pretext3d.data.keyed import KeyedItems
 from pretext3d.errors import UserError
 
-__all__ = ["GeneratedItems"]
+__all__ = ["GeneratedItems", "items_per_epoch"]
+
+
+def items_per_epoch(steps_per_epoch: Any, batch_size: Any) -> int:
+    """Number of items in an epoch; a training that reads no cases has no other length of one.
+
+    Raises:
+        UserError: a number that is not an integer from 1; names its key.
+
+    Examples:
+        >>> items_per_epoch(steps_per_epoch=100, batch_size=4)
+        400
+    """
+    steps = integer("steps_per_epoch", steps_per_epoch, minimum=1, expected="an integer from 1")
+    return steps * integer("batch_size", batch_size, minimum=1, expected="an integer from 1")
 
 
 class GeneratedItems(KeyedItems):
@@ -28,6 +42,8 @@ class GeneratedItems(KeyedItems):
         num_items: Number of items in one pass, `len()` of the data set.
         transform: A `Compose` for every item; None = no transform.
         seed: Seed of every random draw.
+        stream: Number of an independent sequence of items of this seed, which no other seed has: 0 for a
+            training, 1 for its validation.
 
     Raises:
         UserError: If num_items is not an integer from 1, or `generate` cannot be called or returns something
@@ -45,6 +61,7 @@ class GeneratedItems(KeyedItems):
         num_items: int,
         transform: Compose | None = None,
         seed: int = 0,
+        stream: int = 0,
     ) -> None:
         if not callable(generate):
             raise UserError(f"generate: found {generate!r}, expected a function of a generator and a key")
@@ -52,13 +69,14 @@ class GeneratedItems(KeyedItems):
         transform = transform if transform is not None else Compose([])
         super().__init__(data=range(num_items), transform=transform, random=transform, seed=seed)
         self.generate = generate
+        self.stream = integer("stream", stream, minimum=0)
 
     def volume(self, case: int) -> dict[str, Any]:
         """The item of a key as pictures name and show it, with its `id`."""
         return {"id": f"item {case}", **self[case]}
 
     def _begin(self, key: int) -> dict[str, Any]:
-        sequence = self._seed(int(key))
+        sequence = self._seed(int(key), stream=self.stream)
         sample = self.generate(np.random.default_rng(sequence.spawn(1)[0]), int(key))
         if not isinstance(sample, dict):
             raise UserError(f"generate: found {type(sample).__name__} for key {key}, expected a dictionary")

@@ -51,8 +51,11 @@ class KeyedItems(Dataset, ABC):
     def _begin(self, key: int) -> dict[str, Any]:
         """The input of the random transforms of sample `key`, which are seeded for it."""
 
-    def _seed(self, *words: int) -> np.random.SeedSequence:
-        """Seed the random transforms by (seed, words); returns the sequence, for other draws."""
-        sequence = np.random.SeedSequence([self.seed, *words])
+    def _seed(self, *words: int, stream: int = 0) -> np.random.SeedSequence:
+        """Seed the random transforms by (seed, words), in another stream by its number, too.
+
+        Returns the sequence, for other draws. A stream is a spawn key, so that no (seed, words) equals it.
+        """
+        sequence = np.random.SeedSequence([self.seed, *words], spawn_key=(stream,) if stream else ())
         self.random.set_random_state(seed=int(sequence.generate_state(1)[0]))
         return sequence

@@ -30,6 +30,7 @@ from pretext3d.methods.avsdb.shapes import ordered_pair
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.classification import ClassificationNet
 from pretext3d.ops.checks import check_spatial_dims
+from pretext3d.progress import Bar
 from pretext3d.training.classes import ClassAccuracy
 from pretext3d.training.metrics import SampleMean
 
@@ -40,7 +41,12 @@ __all__ = [
 SETTLE, KEPT = 24, 16  # steps until the points of a chain are the fractal's, and those that are kept
 MIN_WEIGHT = 0.01  # of a map whose determinant is nearly 0: it has points, too
 PROBE = 2_000  # points that a variance is estimated from
-TRIES = 1_000  # systems that are drawn for one class
+TRIES = 300  # systems that are drawn for one class: about one in four has the variance 0.15
+TOGETHER = 32  # classes that are looked for at a time
+MOST_CHANGE = (
+    0.25  # of an instance: with more, matrices that contract after every change are too rare to be drawn
+)
+MOST_VARIANCE = 0.25  # of a class: one system of a hundred reaches it
 
 
 # -------------------------------------------------------------------------------- iterated function systems
@@ -207,7 +213,7 @@ class FractalVolumes:
         class_names: Names of the classes.
 
     Raises:
-        UserError: for invalid arguments, or a variance that no system of a thousand reaches.
+        UserError: for invalid arguments, or a variance that none of 300 systems of a class reaches.
 
     Examples:
         >>> generate = FractalVolumes((16, 24, 8), num_classes=3, num_points=500)
@@ -232,20 +238,18 @@ class FractalVolumes:
         check_spatial_dims(spatial_dims)
         self.spatial_dims = spatial_dims
         self.size = per_axis("roi_size", roi_size, spatial_dims)
-        integer("fractals.num_classes", num_classes, 2, 2**16)
-        fewest, most = per_axis("fractals.maps", maps, 2, minimum=2, single=False)
+        integer("fractals::num_classes", num_classes, 2, 2**16)
+        fewest, most = per_axis("fractals::maps", maps, 2, minimum=2, single=False)
         if fewest > most or most > 64:
             raise UserError(
-                f"fractals.maps: found {list(maps)}, expected two integers from 2 to 64, in order"
+                f"fractals::maps: found {list(maps)}, expected two integers from 2 to 64, in order"
             )
-        number("fractals.min_variance", min_variance, 0, 1, high_open=True)
-        self.points = integer("fractals.num_points", num_points, minimum=1)
-        self.change = number("fractals.change", change, 0, 1, high_open=True)
-        self.noise = number("fractals.noise", noise, 0, 1, high_open=True)
-        self.box = ordered_pair("fractals.box", box, low_open=True)
-        if self.box[1] > 1:
-            raise UserError(f"fractals.box: found {list(box)}, expected two numbers in (0, 1], in order")
-        integer("fractals.class_seed", class_seed, minimum=0)
+        number("fractals::min_variance", min_variance, 0, MOST_VARIANCE)
+        self.points = integer("fractals::num_points", num_points, minimum=1)
+        self.change = number("fractals::change", change, 0, MOST_CHANGE)
+        self.noise = number("fractals::noise", noise, 0, 1, high_open=True)
+        self.box = ordered_pair("fractals::box", box, low_open=True, most=1)
+        integer("fractals::class_seed", class_seed, minimum=0)
         # with entries changed by a fraction c, a spectral norm grows by c sqrt(d) of itself at most
         longest = 1 / (1 + self.change * spatial_dims**0.5)
         self.systems = find_systems(
@@ -292,27 +296,46 @@ def find_systems(
 ) -> Systems:
     """The systems of classes 0 to count - 1, each a function of the seed and its number.
 
-    Systems are drawn for a class until the points of one have the variance along every axis.
+    Systems are drawn for a class until the points of one have the variance along every axis. Many classes
+    take long: a progress bar counts them.
 
     Raises:
-        UserError: if none of a thousand has.
+        UserError: for the first class of which none of `TRIES` systems has.
     """
-    rngs = [np.random.default_rng([seed, one]) for one in range(count)]
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    with Bar(total=count, desc="choosing fractals", unit="class", leave=False) as bar:
+        for start in range(0, count, TOGETHER):
+            numbers = range(start, min(start + TOGETHER, count))
+            found += search(seed, numbers, spatial_dims, maps, longest, min_variance)
+            bar.update(len(numbers))
+    return joined(found, maps[1])
+
+
+def search(
+    seed: int,
+    numbers: Sequence[int],
+    spatial_dims: int,
+    maps: tuple[int, int],
+    longest: float,
+    min_variance: float,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The matrices and offsets of the systems of some classes, see `find_systems`."""
+    rngs = {one: np.random.default_rng([seed, one]) for one in numbers}
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    todo = list(range(count))
+    todo = list(numbers)
     for _ in range(TRIES):
         drawn = [draw_system(rngs[one], spatial_dims, maps, longest) for one in todo]
         systems = joined(drawn, maps[1])
         choices = draw_maps([rngs[one] for one in todo], systems.probabilities, PROBE)
         spread = variances(clouds(systems, choices, PROBE)).amin(1)
         fits = (spread > min_variance).tolist()
-        found = {**found, **{one: system for one, system, fit in zip(todo, drawn, fits, strict=True) if fit}}
+        found |= {one: system for one, system, fit in zip(todo, drawn, fits, strict=True) if fit}
         todo = [one for one, fit in zip(todo, fits, strict=True) if not fit]
         if not todo:
-            return joined([found[one] for one in range(count)], maps[1])
+            return [found[one] for one in numbers]
     raise UserError(
-        f"fractals.min_variance: found {min_variance}, which none of {TRIES:,} systems reached along every "
-        "axis; expected a smaller one, e.g. 0.15"
+        f"fractals::min_variance: found {min_variance}, which none of {TRIES} systems of class {todo[0]} "
+        "reached along every axis; expected a smaller one, e.g. 0.15"
     )
 
 

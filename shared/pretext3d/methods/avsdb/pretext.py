@@ -22,7 +22,7 @@ from torch import nn
 
 from pretext3d.annotations import Float, Int, Shaped, Tensor
 from pretext3d.checking import boolean
-from pretext3d.training.metrics import pred_and_label
+from pretext3d.training.metrics import SampleMean, pred_and_label
 
 __all__ = ["ConfusionMetric", "ShapeLoss", "confusion_matrix", "validation_metrics"]
 
@@ -164,13 +164,15 @@ class ClassDice:
 def validation_metrics(class_names: Sequence[str], per_class: Any = False) -> dict[str, Metric]:
     """The metrics of a validation, by name, 0 to 1: of all voxels of all held-out volumes.
 
+    The last one, `dropped`, is the mean number of shapes of a volume that found no position.
+
     Args:
         class_names: Names of the classes, background first.
         per_class: Whether there is the Dice of each class, too.
 
     Examples:
-        >>> list(validation_metrics(["background", "ellipse prism"], per_class=True))
-        ['foreground_dice', 'class_dice', 'class_accuracy', 'most_frequent_class', 'dice_ellipse_prism']
+        >>> list(validation_metrics(["background", "ellipse prism"], per_class=True))[3:]
+        ['most_frequent_class', 'dice_ellipse_prism', 'dropped']
     """
     measures: dict[str, Callable[[Tensor], float]] = {
         "foreground_dice": foreground_dice,
@@ -182,4 +184,10 @@ def validation_metrics(class_names: Sequence[str], per_class: Any = False) -> di
         if boolean("class_dice", per_class) and number:
             measures[f"dice_{name.replace(' ', '_')}"] = ClassDice(number)
     matrix = ConfusionMetric(len(class_names))
-    return {name: MetricsLambda(measure, matrix) for name, measure in measures.items()}
+    metrics: dict[str, Metric] = {name: MetricsLambda(measure, matrix) for name, measure in measures.items()}
+    return metrics | {"dropped": SampleMean(dropped_shapes)}
+
+
+def dropped_shapes(output: Mapping[str, Any]) -> Float[Tensor, "b"]:
+    """How many shapes of each volume found no position, from an evaluator's output."""
+    return torch.as_tensor(output["label"]["dropped"]).float()

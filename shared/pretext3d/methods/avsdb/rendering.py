@@ -26,6 +26,12 @@ from pretext3d.methods.avsdb.shapes import ordered_pair, uniform
 __all__ = ["RENDERINGS", "Look", "Rendering", "rendering"]
 
 GREY = 128 / 255  # PrimGeoSeg
+# upper limits of the ranges: intensities are from 0 to 1, sizes in voxels
+MOST = {
+    "brightness": 1.0, "background": 1.0, "texture": 1.0, "texture_size": 512.0, "blur": 10.0,
+    "bias_field": 2.0, "noise": 1.0,
+}  # fmt: skip
+ROUNDING = 1e-9  # of the difference of two intensities
 BIAS_POINTS = 3  # of the coarse grid, along each axis, that the bias field is interpolated from
 
 
@@ -47,7 +53,7 @@ class Rendering:
         noise: Range of the standard deviation of Gaussian noise.
 
     Raises:
-        UserError: for another value of `render`, a range or a probability that is not one.
+        UserError: for another value of `render`, a range or a probability that is not one, or above `MOST`.
     """
 
     render: Any = "outline"
@@ -63,14 +69,27 @@ class Rendering:
 
     def __post_init__(self) -> None:
         one_of("render", self.render, RENDERINGS)
-        for key in ("brightness", "background", "texture", "texture_size", "blur", "bias_field", "noise"):
-            pair = ordered_pair(f"rendering.{key}", getattr(self, key), low_open=key == "texture_size")
-            object.__setattr__(self, key, pair)
-        number("rendering.hollow", self.hollow, 0, 1)
-        widths = [getattr(self, key)[1] - getattr(self, key)[0] for key in ("brightness", "background")]
-        most = max(widths) / 4
-        expected = f"a number in [0, {most:g}], a quarter of the wider range of brightness and background"
-        number("rendering.contrast", self.contrast, 0, most, expected=expected)
+        for key, most in MOST.items():
+            given, low_open = getattr(self, key), key == "texture_size"
+            object.__setattr__(self, key, ordered_pair(f"rendering::{key}", given, low_open, most))
+        number("rendering::hollow", self.hollow, 0, 1)
+        self._check_contrast()
+
+    def _check_contrast(self) -> None:
+        """Refuse a contrast for which the ranges are too narrow; names the value that was changed."""
+        ranges = {key: getattr(self, key) for key in ("brightness", "background")}
+        most = max(high - low for low, high in ranges.values()) / 4
+        usual = RENDERINGS[self.render]
+        changed = [key for key, pair in ranges.items() if key in usual and pair != usual[key]]
+        if not changed or self.contrast != usual.get("contrast", 0.0):
+            expected = f"a number in [0, {most:g}], a quarter of the wider range of brightness and background"
+            number("rendering::contrast", self.contrast, 0, most + ROUNDING, expected=expected)
+        elif self.contrast > most + ROUNDING:
+            words = " and ".join(f"{key} [{pair[0]:g}, {pair[1]:g}]" for key, pair in ranges.items())
+            raise UserError(
+                f"rendering::{changed[0]}: found {words}, expected one of them to be {4 * self.contrast:g} "
+                f"wide or more, or a rendering::contrast of {most:g} or less (found {self.contrast:g})"
+            )
 
 
 RENDERINGS: dict[str, dict[str, Any]] = {
@@ -125,7 +144,7 @@ class Look:
         r, self.size = rendering, tuple(size)
         self.background = float(uniform(rng, r.background, 1)[0])
         self.means = uniform(rng, r.brightness, count)
-        wide = r.brightness[1] - r.brightness[0] >= 4 * r.contrast
+        wide = r.brightness[1] - r.brightness[0] >= 4 * r.contrast - ROUNDING
         while (near := np.abs(self.means - self.background) < r.contrast).any():
             self.background = self.background if wide else float(uniform(rng, r.background, 1)[0])
             self.means[near] = uniform(rng, r.brightness, int(near.sum()))
@@ -157,10 +176,11 @@ class Look:
             amplitude = looked_up(first, own, np.where(self.hollow, first, own))
             image = image + amplitude * smooth(self.texture, image)
         if self.blur > 0:
-            kernel = gaussian_1d(torch.tensor(self.blur, device=device), truncated=3.0)
-            kernel, none = kernel / kernel.sum(), torch.ones(1, device=device)
+            # float64: a GPU computes convolutions of float32 in TF32, with 10 bits
+            kernel = gaussian_1d(torch.tensor(self.blur, device=device), truncated=3.0).double()
+            kernel, none = kernel / kernel.sum(), torch.ones(1, device=device, dtype=torch.float64)
             kernels = [kernel if edge > len(kernel) // 2 else none for edge in image.shape]
-            image = separable_filtering(image[None, None], kernels, mode="replicate")[0, 0]
+            image = separable_filtering(image[None, None].double(), kernels, mode="replicate")[0, 0].float()
         if self.bias_points is not None:
             image = image * torch.exp(self.bias * smooth(self.bias_points, image))
         if self.noise is not None:

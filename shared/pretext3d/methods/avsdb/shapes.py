@@ -21,6 +21,7 @@ neighbours are 180 degrees or more apart, so that the centre is inside. Cross-se
 random rotation, the ellipse's 0 to 180 degrees.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -137,30 +138,33 @@ class ShapeSizes:
 
     def __post_init__(self) -> None:
         for key, what in (("box", "box larger than the volume"), ("height", "shape higher than the volume")):
-            low, high = ordered_pair(key, getattr(self, key), low_open=True)
+            low, high = ordered_pair(f"sizes::{key}", getattr(self, key), low_open=True)
             if high > EDGE:
                 raise UserError(
-                    f"{key}: found [{low:g}, {high:g}], a {what}; expected at most {EDGE}, its edge in the "
-                    "units of these sizes"
+                    f"sizes::{key}: found [{low:g}, {high:g}], a {what}; expected at most {EDGE}, its edge "
+                    "in the units of these sizes"
                 )
             object.__setattr__(self, key, (low, high))
         half = self.box[0] / 2
         expected = f"a number in (0, {half:g}], half the smallest box"
-        number("min_radius", self.min_radius, 0, half, low_open=True, expected=expected)
-        number("z_margin", self.z_margin, 0, EDGE / 2)
+        number("sizes::min_radius", self.min_radius, 0, half, low_open=True, expected=expected)
+        number("sizes::z_margin", self.z_margin, 0, EDGE / 2)
 
 
-def ordered_pair(key: str, value: Any, low_open: bool = False) -> tuple[float, float]:
-    """Two numbers of 0 or more, the second not below the first.
+def ordered_pair(key: str, value: Any, low_open: bool = False, most: float = math.inf) -> tuple[float, float]:
+    """Two numbers from 0 to `most`, the second not below the first.
 
     Raises:
         UserError: anything else; names the key.
     """
     pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    valid = len(pair) == 2 and all(map(is_number, pair)) and 0 <= pair[0] <= pair[1]
+    valid = len(pair) == 2 and all(map(is_number, pair)) and 0 <= pair[0] <= pair[1] <= most
     if not valid or (low_open and pair[0] == 0):
         least = "above 0" if low_open else "of 0 or more"
-        raise UserError(f"{key}: found {brief(value)}, expected two numbers {least}, the smaller one first")
+        upto = "" if math.isinf(most) else f" and {most:g} or less"
+        raise UserError(
+            f"{key}: found {brief(value)}, expected two numbers {least}{upto}, the smaller one first"
+        )
     return float(pair[0]), float(pair[1])
 
 

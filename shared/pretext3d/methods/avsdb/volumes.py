@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretext3d.checking import is_integer, number, per_axis
+from pretext3d.checking import integer, is_integer, number, per_axis
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.placement import Placement, place, solids
 from pretext3d.methods.avsdb.rendering import Look, rendering
@@ -29,6 +29,8 @@ from pretext3d.ops.checks import check_spatial_dims
 __all__ = ["ShapeVolumes", "Volume"]
 
 SMALLEST = 4  # voxels that the largest box and height have at least: with fewer, no class is recognisable
+
+MOST_SHAPES = 2**14 - 1  # the largest code, twice the number of shapes, fits int16
 
 
 class Volume:
@@ -106,9 +108,10 @@ class ShapeVolumes:
         low, high = (
             (num_shapes, num_shapes) if is_integer(num_shapes) else ordered_pair("num_shapes", num_shapes)
         )
-        if not (low == int(low) and high == int(high) and 1 <= low <= high < 2**15):
+        if not (low == int(low) and high == int(high) and 1 <= low <= high <= MOST_SHAPES):
             raise UserError(
-                f"num_shapes: found {num_shapes!r}, expected an integer from 1, or two, the smaller first"
+                f"num_shapes: found {num_shapes!r}, expected an integer from 1 to {MOST_SHAPES}, or two, the "
+                "smaller first"
             )
         self.num_shapes = (int(low), int(high))
         expected = "a number in (0, 1], or null for no overlap"
@@ -117,7 +120,7 @@ class ShapeVolumes:
             if max_overlap is None
             else number("max_overlap", max_overlap, 0, 1, low_open=True, expected=expected)
         )
-        self.tries = per_axis("tries", tries, 1)[0]
+        self.tries = integer("tries", tries, minimum=1)
         known = set(ShapeSizes.__dataclass_fields__)
         if unknown := sorted(set(sizes or {}) - known):
             raise UserError(f"sizes: found {unknown[0]!r}, expected any of {', '.join(sorted(known))}")
