@@ -205,3 +205,4 @@ def test_one_number_is_the_size_along_every_axis_and_sizes_and_looks_can_be_give
     made = json.loads((tmp_path / "settings.json").read_text())
     assert made["roi_size"] == [24, 24, 24]
     assert (made["tries"], made["sizes"]) == (7, {"box": [60, 80], "min_radius": 25})
+    assert made["rendering"] == {"brightness": [0.5, 0.5]}

@@ -41,10 +41,8 @@ def shape(
 
 
 def gauge_at(found: Shapes, *points: tuple[float, float]) -> list[float]:
-    values = []
-    for x, y in points:
-        at = [torch.tensor([[value]], dtype=torch.float64) for value in (x, y)]
-        values.append(float(found.gauge(*at)))
+    x, y = torch.tensor(points, dtype=torch.float64).T[:, None]
+    values: list[float] = found.gauge(x, y)[0].diagonal().tolist()
     return values
 
 
@@ -191,11 +189,10 @@ def test_gauge_is_1_at_every_vertex_and_homogeneous() -> None:
         one = shapes.chosen(np.asarray([number]))
         cos, sin = np.cos(one.rotation[0]), np.sin(one.rotation[0])
         corners = [(cos * u - sin * v, sin * u + cos * v) for u, v in one.vertices[0]]
-        np.testing.assert_allclose(gauge_at(one, *corners), 1, atol=1e-9)
         middles = [((a[0] + b[0]) / 2, (a[1] + b[1]) / 2) for a, b in itertools.pairwise(corners)]
-        np.testing.assert_allclose(gauge_at(one, *middles), 1, atol=1e-9)  # edges are straight
-        point = (3.0, -2.0)
-        np.testing.assert_allclose(gauge_at(one, (6.0, -4.0))[0], 2 * gauge_at(one, point)[0])
+        *on_edges, near, far = gauge_at(one, *corners, *middles, (3.0, -2.0), (6.0, -4.0))
+        np.testing.assert_allclose(on_edges, 1, atol=1e-9)  # edges are straight
+        np.testing.assert_allclose(far, 2 * near)
 
 
 # --------------------------------------------------------------------------------------------- the solids

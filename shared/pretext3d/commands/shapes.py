@@ -127,7 +127,8 @@ def write_shapes(
             f"pixdim: found {list(pixdim)}, expected one number or {generate.spatial_dims}, in mm"
         )
     spacing = [number("pixdim", value, low=0, low_open=True) for value in given]
-    settings = {"pretext3d": __version__, "seed": seed, "pixdim": spacing, **options}
+    named = {"rendering" if key == "changes" else key: value for key, value in options.items()}
+    settings = {"pretext3d": __version__, "seed": seed, "pixdim": spacing, **named}
     folder = Path(output_dir)
     with opened(folder, settings, count):
         missing = [key for key in range(count) if not file_of(folder, key, "label").is_file()]

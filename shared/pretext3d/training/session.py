@@ -43,7 +43,7 @@ STOPPED_EARLY = "stopped before the first epoch was saved; the same command star
 # Keys of a training that are integers, and the smallest value of each.
 COUNTS = {
     "batch_size": 1, "max_epochs": 1, "max_steps": 1, "num_workers": 0, "steps_per_epoch": 1,
-    "val_interval": 1, "val_crops": 1,
+    "val_interval": 1, "val_crops": 1, "val_items": 1,
 }  # fmt: skip
 LENGTHS = ("max_epochs", "max_steps")  # of a run: a profile gives one of them
 OPTIONAL = (*LENGTHS, "steps_per_epoch", "val_interval")  # counts that may be null

@@ -84,7 +84,7 @@ def palette(count: int) -> Float[np.ndarray, "n 3"]:
 
 
 def shown(plane: Tensor, colours: np.ndarray) -> np.ndarray:
-    """A plane of an image as it is, one of classes in their colours."""
+    """A plane of an image unchanged, one of classes in their colours."""
     return numpy(plane) if plane.is_floating_point() else colours[np.asarray(plane)]
 
 
