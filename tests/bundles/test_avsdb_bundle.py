@@ -71,6 +71,7 @@ def test_in_2d(tmp_path: Path) -> None:
         ({"sizes": "{'box':[30,100]}"}, ["box", "larger than the volume"]),
         ({"roi_size": "[16,16,4]"}, ["roi_size", "4"]),
         ({"render": "solid"}, ["render", "solid"]),
+        ({"cross_entropy": "no"}, ["cross_entropy: found 'no', expected True or False"]),
         ({"val_items": 0}, ["val_items: found 0", "an integer from 1"]),
         ({"steps_per_epoch": None}, ["steps_per_epoch: found None", "an integer from 1"]),
     ],
