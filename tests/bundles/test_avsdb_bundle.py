@@ -63,7 +63,7 @@ def test_in_2d(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"dataset_dir": "scans"}, ["dataset_dir"]),
+        ({"dataset_dir": "scans"}, ["dataset_dir: found 'scans'", "no folder; give it to finetune.yaml"]),
         ({"xy_classes": 0}, ["xy_classes", "0"]),
         ({"z_classes": "['pyramid']"}, ["z_classes", "pyramid"]),
         ({"xy_classes": 80, "z_classes": 4}, ["xy_classes", "255"]),

@@ -11,7 +11,8 @@ from ignite.metrics import Metric
 from torch import nn
 
 from pretext3d.annotations import Tensor
-from pretext3d.checking import one_of
+from pretext3d.checking import brief, one_of
+from pretext3d.errors import UserError
 from pretext3d.methods.avsdb import figure, fractals_figure, pretext
 from pretext3d.methods.avsdb.fractals import FractalNet, fractal_metrics
 from pretext3d.methods.avsdb.pretext import ShapeLoss
@@ -49,20 +50,26 @@ def chosen(target: str) -> Target:
     return TARGETS[one_of("target", target, TARGETS)]
 
 
-def choose_generator(target: str, **generators: Callable[[], Any]) -> Any:
+def choose_generator(target: str, dataset_dir: Any = None, **generators: Callable[[], Any]) -> Any:
     """The generator of a target, built; that of the other target is not.
 
     Args:
         target: Name of the target.
+        dataset_dir: None or '', as no folder is read.
         generators: Functions that build `shapes` and `fractals`.
 
     Raises:
-        UserError: for another target, or invalid arguments of its generator.
+        UserError: for another target, a folder, or invalid arguments of the target's generator.
 
     Examples:
         >>> choose_generator("vpcf", shapes=lambda: 1 / 0, fractals=lambda: "fractals")
         'fractals'
     """
+    if dataset_dir:
+        raise UserError(
+            f"dataset_dir: found {brief(dataset_dir)}, expected none: the pre-training generates its volumes "
+            "and reads no folder; give it to finetune.yaml"
+        )
     return generators[chosen(target).generator]()
 
 
