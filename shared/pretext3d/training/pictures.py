@@ -20,6 +20,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from pretext3d.data.dataset import CachedVolumes
+from pretext3d.data.generated import GeneratedItems
 from pretext3d.errors import UserError
 from pretext3d.files import write_whole
 from pretext3d.training.checkpoint_io import unwrap
@@ -53,7 +54,7 @@ class Pictures:
 
     def __init__(
         self,
-        dataset: CachedVolumes,
+        dataset: CachedVolumes | GeneratedItems,
         network: nn.Module,
         inferer: Callable[..., Any],
         draw: Callable[..., Any] | None,
