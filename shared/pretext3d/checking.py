@@ -7,8 +7,6 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
-import numpy as np
-
 from pretext3d.errors import UserError
 
 __all__ = [
@@ -72,9 +70,9 @@ def boolean(key: str, value: Any) -> bool:
         Traceback (most recent call last):
         pretext3d.errors.UserError: cross_entropy: found 'no', expected True or False
     """
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, bool):
         raise UserError(f"{key}: found {value!r}, expected True or False")
-    return bool(value)
+    return value
 
 
 def integer(

@@ -55,7 +55,7 @@ def test_arguments_of_components_exist(document: str) -> None:
     bundle = Path(*Path(document).parts[:2]) if document.startswith("bundles/") else "bundles/vectorpose"
     for key, name in re.findall(r"--(\w+)::(\w+)", (ROOT / document).read_text()):
         targets = components(ROOT / bundle, key)
-        if not targets and name in entries(ROOT / bundle, key):
+        if name in entries(ROOT / bundle, key):
             continue
         assert any(name in inspect.signature(locate(target)).parameters for target in targets), (
             f"{document}: --{key}::{name}: not an argument of {targets}"
@@ -77,9 +77,12 @@ def test_keys_exist(document: str) -> None:
 
 
 def entries(bundle: Path, key: str) -> set[str]:
-    """The entries of a plain mapping in the training's configuration."""
-    value = yaml.safe_load((bundle / "configs" / "train.yaml").read_text()).get(key)
-    return set(value) if isinstance(value, dict) else set()
+    """The entries of a plain mapping in the training's configuration, or in its profiles."""
+    config = yaml.safe_load((bundle / "configs" / "train.yaml").read_text())
+    value = config.get(key)
+    if isinstance(value, dict) and str(value.get("_target_")).endswith(".profile_entries"):
+        return {name for profile in config["profiles"].values() for name in profile.get(key, ())}
+    return set(value) if isinstance(value, dict) and "_target_" not in value else set()
 
 
 def components(bundle: Path, key: str) -> list[str]:

@@ -33,7 +33,7 @@ def test_bundle_is_the_one_that_the_record_names(tmp_path: Path) -> None:
     assert read_run(run, "final").bundle.name == "vectorpose"
     with pytest.raises(UserError, match=r"found no `bundle` in its checkpoint's record"):
         bundle_of({"method": "segmentation"}, tmp_path)
-    with pytest.raises(UserError, match=r"found bundle '\.\./x', expected one of cpc, exemplar"):
+    with pytest.raises(UserError, match=r"found bundle '\.\./x', expected one of avsdb, cpc, exemplar"):
         bundle_of({"bundle": "../x"}, tmp_path)
 
 

@@ -152,7 +152,7 @@ def test_all_but_the_last_layer_is_handed_over() -> None:
     record = {"backbone": record, "channels": 2}
     report = transfer_weights(segmenting, Pretrained(Path("source.pt"), record, pretrained.state_dict()))
     assert report.fraction == 1.0
-    assert {row.name for row in report.of("missing")} == {"head.weight", "head.bias"}
+    assert {row.name for row in report.of("new")} == {"head.weight", "head.bias"}
     assert torch.equal(segmenting.head.weight, head)
     assert torch.equal(segmenting.backbone.down[0][0].weight, pretrained.backbone.down[0][0].weight)
 

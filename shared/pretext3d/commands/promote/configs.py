@@ -208,6 +208,7 @@ def inference_yaml(file: Path, run: "Run", name: str) -> str:
     kept = {"pixdim": record["pixdim"] or []} | {key: record[key] for key in ("normalisation", "roi_size")}
     document.set("record", kept, "")
     document.set("spatial_dims", record["backbone"].get("spatial_dims", 3))
+    document.set("in_channels", record["channels"])
     set_input(document, record)
     document.set("labels", record["labels"], "the label value of each class, or the regions")
     document.set("network_def", network(record))
