@@ -383,7 +383,9 @@ def test_begin_and_finish_read_the_configuration(config, tmp_path, caplog) -> No
     assert f"run in {folder}; profile small" in (folder / "log.txt").read_text()
     assert monai.utils.misc.get_seed() == 7
     command = caplog.messages[-1].splitlines()[-1]
-    assert command.endswith(f"/configs/finetune.yaml --pretrained '{folder}' --dataset_dir LABELLED_FOLDER")
+    assert command.endswith(
+        f"/configs/finetune.yaml --pretrained '{folder}' --dataset_dir LABELLED_FOLDER --profile small"
+    )
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "final.pt").write_bytes(b"")
     with pytest.raises(RuntimeError) as caught:
