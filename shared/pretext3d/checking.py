@@ -11,7 +11,7 @@ from pretext3d.errors import UserError
 
 __all__ = [
     "WORDS", "boolean", "brief", "closest_hint", "integer", "is_integer", "is_number", "number", "one_of",
-    "per_axis",
+    "ordered_pair", "per_axis",
 ]  # fmt: skip
 
 
@@ -136,6 +136,35 @@ def per_axis(
         expected = expected or f"{count} integers of {minimum} or more"
         raise UserError(f"{key}: found {plain!r}, expected {expected}")
     return tuple(given)
+
+
+def ordered_pair(
+    key: str, value: Any, low_open: bool = False, most: float = math.inf, expected: str = ""
+) -> tuple[float, float]:
+    """Two numbers from 0 to `most`, the second not below the first.
+
+    Args:
+        key: Name of the value in the message.
+        value: What the user gave.
+        low_open: 0 itself is not valid.
+        most: Largest number that is valid.
+        expected: Words for the message; '' = those that follow from the limits.
+
+    Raises:
+        UserError: anything else; names the key.
+
+    Examples:
+        >>> ordered_pair("zoom_range", [0.5, 2], low_open=True)
+        (0.5, 2.0)
+    """
+    pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    valid = len(pair) == 2 and all(map(is_number, pair)) and 0 <= pair[0] <= pair[1] <= most
+    if not valid or (low_open and pair[0] == 0):
+        least = "above 0" if low_open else "of 0 or more"
+        upto = "" if math.isinf(most) else f" and {most:g} or less"
+        expected = expected or f"two numbers {least}{upto}, the smaller one first"
+        raise UserError(f"{key}: found {brief(value)}, expected {expected}")
+    return float(pair[0]), float(pair[1])
 
 
 def number(

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, SpatialCrop, generate_spatial_bounding_box
 
 from pretext3d.annotations import Shaped, Tensor
-from pretext3d.checking import WORDS, number, per_axis
+from pretext3d.checking import WORDS, number, ordered_pair, per_axis
 from pretext3d.errors import UserError
 from pretext3d.ops.rotations import (
     check_flip_axes,
@@ -188,9 +188,8 @@ class RandScaleCropd(MapTransform, Randomizable):
         max_tries: int = 10,
     ) -> None:
         MapTransform.__init__(self, keys)
-        low, high = scale_range
-        if not 0 < low <= high:
-            raise UserError(f"scale_range: found {list(scale_range)}, expected two numbers 0 < low <= high")
+        expected = "two numbers 0 < low <= high"
+        self.scale_range = ordered_pair("scale_range", scale_range, low_open=True, expected=expected)
         if len(roi_size) not in WORDS or min(roi_size) < 1:
             found = list(roi_size)
             raise UserError(
@@ -199,7 +198,6 @@ class RandScaleCropd(MapTransform, Randomizable):
         if max_tries < 1:
             raise UserError(f"max_tries: found {max_tries}, expected 1 or more")
         self.roi_size = tuple(int(n) for n in roi_size)
-        self.scale_range = (float(low), float(high))
         self.min_intensity = float(min_intensity)
         self.max_tries = int(max_tries)
         self.start: tuple[int, ...] = (0,) * len(self.roi_size)

@@ -24,9 +24,8 @@ import torch
 from ignite.metrics import Metric
 
 from pretext3d.annotations import Float, Int, Tensor
-from pretext3d.checking import integer, number, per_axis
+from pretext3d.checking import integer, number, ordered_pair, per_axis
 from pretext3d.errors import UserError
-from pretext3d.methods.avsdb.shapes import ordered_pair
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.classification import ClassificationNet
 from pretext3d.ops.checks import check_spatial_dims
@@ -43,9 +42,8 @@ MIN_WEIGHT = 0.01  # of a map whose determinant is nearly 0: it has points, too
 PROBE = 2_000  # points that a variance is estimated from
 TRIES = 300  # systems that are drawn for one class: about one in four has the variance 0.15
 TOGETHER = 32  # classes that are looked for at a time
-MOST_CHANGE = (
-    0.25  # of an instance: with more, matrices that contract after every change are too rare to be drawn
-)
+# of an instance: with more, matrices that contract after every change are too rare to be drawn
+MOST_CHANGE = 0.25
 MOST_VARIANCE = 0.25  # of a class: one system of a hundred reaches it
 
 

@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from monai.networks.layers import gaussian_1d, separable_filtering
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import closest_hint, number, one_of
+from pretext3d.checking import closest_hint, number, one_of, ordered_pair
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.placement import Placement
-from pretext3d.methods.avsdb.shapes import ordered_pair, uniform
+from pretext3d.methods.avsdb.shapes import uniform
+from pretext3d.ops.tensors import LINEAR
 
 __all__ = ["RENDERINGS", "Look", "Rendering", "rendering"]
 
@@ -191,5 +192,4 @@ class Look:
 def smooth(points: np.ndarray, like: Float[Tensor, "*space"]) -> Float[Tensor, "*space"]:
     """A coarse grid, whose outer points are the corners, interpolated linearly to a volume's size."""
     coarse = torch.from_numpy(points)[None, None].to(like.device)
-    mode = {2: "bilinear", 3: "trilinear"}[like.ndim]
-    return F.interpolate(coarse, size=tuple(like.shape), mode=mode, align_corners=True)[0, 0]
+    return F.interpolate(coarse, size=tuple(like.shape), mode=LINEAR[like.ndim], align_corners=True)[0, 0]

@@ -21,7 +21,6 @@ neighbours are 180 degrees or more apart, so that the centre is inside. Cross-se
 random rotation, the ellipse's 0 to 180 degrees.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import brief, is_integer, is_number, number
+from pretext3d.checking import brief, is_integer, number, ordered_pair
 from pretext3d.errors import UserError
 
 __all__ = ["EDGE", "Z_CLASSES", "ShapeSizes", "Shapes", "class_names", "cross_sections", "draw_shapes"]
@@ -149,23 +148,6 @@ class ShapeSizes:
         expected = f"a number in (0, {half:g}], half the smallest box"
         number("sizes::min_radius", self.min_radius, 0, half, low_open=True, expected=expected)
         number("sizes::z_margin", self.z_margin, 0, EDGE / 2)
-
-
-def ordered_pair(key: str, value: Any, low_open: bool = False, most: float = math.inf) -> tuple[float, float]:
-    """Two numbers from 0 to `most`, the second not below the first.
-
-    Raises:
-        UserError: anything else; names the key.
-    """
-    pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    valid = len(pair) == 2 and all(map(is_number, pair)) and 0 <= pair[0] <= pair[1] <= most
-    if not valid or (low_open and pair[0] == 0):
-        least = "above 0" if low_open else "of 0 or more"
-        upto = "" if math.isinf(most) else f" and {most:g} or less"
-        raise UserError(
-            f"{key}: found {brief(value)}, expected two numbers {least}{upto}, the smaller one first"
-        )
-    return float(pair[0]), float(pair[1])
 
 
 @dataclass(frozen=True)

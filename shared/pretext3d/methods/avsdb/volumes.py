@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretext3d.checking import integer, is_integer, number, per_axis
+from pretext3d.checking import integer, is_integer, number, ordered_pair, per_axis
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.placement import Placement, place, solids
 from pretext3d.methods.avsdb.rendering import Look, rendering
@@ -21,7 +21,6 @@ from pretext3d.methods.avsdb.shapes import (
     class_names,
     cross_sections,
     draw_shapes,
-    ordered_pair,
     z_rules,
 )  # fmt: skip
 from pretext3d.ops.checks import check_spatial_dims

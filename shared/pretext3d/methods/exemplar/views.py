@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from monai.transforms import Randomizable, Transform
 
 from pretext3d.annotations import Bool, Float, Tensor
-from pretext3d.checking import WORDS, boolean, is_number, number, one_of
+from pretext3d.checking import WORDS, boolean, number, one_of, ordered_pair
 from pretext3d.data.subjects import case_code, subject_code
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
@@ -25,6 +25,7 @@ from pretext3d.ops.tensors import plain_tensor
 __all__ = ["RandViewsd", "Views", "apply_views", "resample", "rotations", "sampling_matrices"]
 
 ANCHORS = ("image", "view")
+FACTORS = "two numbers 0 < low <= high"
 
 
 class Views(NamedTuple):
@@ -183,13 +184,13 @@ class RandViewsd(Randomizable, Transform):
         self.rotate_prob = number("rotate_prob", rotate_prob, 0, 1)
         self.rotate_range = number("rotate_range", rotate_range, 0, 180)
         self.zoom_prob = number("zoom_prob", zoom_prob, 0, 1)
-        self.zoom_range = factors("zoom_range", zoom_range)
+        self.zoom_range = ordered_pair("zoom_range", zoom_range, low_open=True, expected=FACTORS)
         self.shift_prob = number("shift_prob", shift_prob, 0, 1)
         self.shift_range = number("shift_range", shift_range, 0, 1)
         self.brightness_prob = number("brightness_prob", brightness_prob, 0, 1)
         self.brightness_range = number("brightness_range", brightness_range, 0)
         self.contrast_prob = number("contrast_prob", contrast_prob, 0, 1)
-        self.contrast_range = factors("contrast_range", contrast_range)
+        self.contrast_range = ordered_pair("contrast_range", contrast_range, low_open=True, expected=FACTORS)
         self.per_channel = boolean("per_channel", per_channel)
         self.views: Views | None = None
 
@@ -242,19 +243,3 @@ class RandViewsd(Randomizable, Transform):
         d[self.image_key] = views if len(views) == 2 else torch.stack([image, views[0]])
         d["subject_code"], d["case_code"] = torch.tensor(subject_code(d)), torch.tensor(case_code(d))
         return d
-
-
-def factors(key: str, value: Any) -> tuple[float, float]:
-    """Smallest and largest factor, checked.
-
-    Raises:
-        UserError: anything but two ascending numbers above 0.
-
-    Examples:
-        >>> factors("zoom_range", [0.5, 2])
-        (0.5, 2.0)
-    """
-    plain = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    if len(plain) != 2 or not all(map(is_number, plain)) or not 0 < plain[0] <= plain[1]:
-        raise UserError(f"{key}: found {value!r}, expected two numbers 0 < low <= high")
-    return float(plain[0]), float(plain[1])
