@@ -15,7 +15,7 @@ from pretext3d.annotations import Float, Shaped, Tensor
 
 __all__ = [
     "BACK", "FAINT", "LETTERS", "TEXT", "View", "frame", "mark_edges", "middle_planes", "numpy", "pixels",
-    "times",
+    "times", "titled_figure",
 ]  # fmt: skip
 
 BACK, TEXT, FAINT = "#15171c", "#f2f2f2", "#9aa0aa"
@@ -75,6 +75,24 @@ def middle_planes(image: Shaped[Tensor, "c *space"]) -> list[tuple[Shaped[Tensor
         return [(image, (0, 1))]
     shown = ((1, 2), (0, 2), (0, 1))
     return [(image.select(1 + axis, image.shape[1 + axis] // 2), shown[axis]) for axis in range(3)]
+
+
+def titled_figure(width: float, height: float, volume: Mapping[str, Any], title: str, below: float) -> Any:
+    """A matplotlib `Figure` of so many inches with its first line.
+
+    Args:
+        width: Inches.
+        height: Inches.
+        volume: Item; its `id` is the title without another one.
+        title: First line.
+        below: Inches from the upper edge to the middle of the line.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor=BACK)
+    name = title or str(volume.get("id", ""))
+    figure.text(0.02, 1 - below / height, name, color=TEXT, size=14, weight="bold", va="center")
+    return figure
 
 
 def frame(axes: Any, low: np.ndarray, high: np.ndarray) -> None:

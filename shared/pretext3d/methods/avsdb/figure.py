@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pretext3d.annotations import Float, Int, Tensor
-from pretext3d.training.drawing import BACK, FAINT, TEXT, middle_planes, numpy, times
+from pretext3d.training.drawing import FAINT, TEXT, middle_planes, numpy, times, titled_figure
 
 __all__ = ["draw"]
 
@@ -35,7 +35,6 @@ def draw(
         title: First line.
         class_names: Names of the classes, background first.
     """
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     label = torch.as_tensor(sample["label"]).long()
@@ -46,9 +45,7 @@ def draw(
     columns = 4 if label.ndim == 4 else 1
     width = max(LEFT + PANEL * columns, 6.4)
     height = HEAD + PANEL * len(rows) + FOOT
-    figure = Figure(figsize=(width, height), facecolor=BACK)
-    name = title or str(volume.get("id", ""))
-    figure.text(0.02, 1 - 0.3 / height, name, color=TEXT, size=14, weight="bold", va="center")
+    figure = titled_figure(width, height, volume, title, below=0.3)
     for row, (heading, values) in enumerate(rows.items()):
         bottom = height - HEAD - PANEL * (row + 1)
         figure.text(0.1 / width, (bottom + PANEL / 2) / height, heading, color=TEXT, size=11, va="center")

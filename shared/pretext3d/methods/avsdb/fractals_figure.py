@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.training.drawing import BACK, FAINT, TEXT, numpy, times
+from pretext3d.training.drawing import FAINT, TEXT, numpy, times, titled_figure
+from pretext3d.training.grid_drawing import RIGHT, WRONG
 
 __all__ = ["draw"]
 
 PANEL, HEAD, FOOT = 2.9, 0.85, 0.35  # inches
-RIGHT, WRONG = "#5fd38d", "#ff5f57"
 
 
 def draw(
@@ -29,14 +29,10 @@ def draw(
         title: First line.
         class_names: Names of the classes.
     """
-    from matplotlib.figure import Figure
-
     image, truth = sample["image"][0], int(sample["fractal"][0])
     panels = {f"along axis {axis}": image.sum(axis) for axis in range(3)} if image.ndim == 3 else {"": image}
     width, height = max(PANEL * len(panels), 6.4), HEAD + PANEL + FOOT
-    figure = Figure(figsize=(width, height), facecolor=BACK)
-    name = title or str(volume.get("id", ""))
-    figure.text(0.02, 1 - 0.25 / height, name, color=TEXT, size=14, weight="bold", va="center")
+    figure = titled_figure(width, height, volume, title, below=0.25)
     said, colour = answer(pred, truth, class_names)
     figure.text(0.02, 1 - 0.6 / height, said, color=colour, size=10.5, va="center")
     for column, (heading, projection) in enumerate(panels.items()):

@@ -14,15 +14,14 @@ from torch import nn
 from pretext3d.annotations import Float, Tensor
 from pretext3d.data.dataset import CachedVolumes
 from pretext3d.data.subjects import subject_code
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, middle_planes, numpy, times
-from pretext3d.training.grid_drawing import Contrast
+from pretext3d.training.drawing import FAINT, TEXT, View, frame, middle_planes, numpy, times, titled_figure
+from pretext3d.training.grid_drawing import RIGHT, WRONG, Contrast
 from pretext3d.training.pictures import predict
 
 __all__ = ["draw"]
 
 PANEL, TOP, BOTTOM = 2.5, 0.95, 0.75  # inches: a plane, the title, the caption
 HEADINGS = ("Anchor", "Its view (positive)", "Another subject (negative)")
-NEAR, FAR = "#5fd38d", "#ff5f57"
 
 
 def draw(
@@ -50,8 +49,6 @@ def draw(
         device: Device of the network.
         objective: `triplet` for L2 distances, `contrastive` for cosine distances.
     """
-    from matplotlib.figure import Figure
-
     view = View(volume)
     other = negative_of(sample, dataset)
     images = [*sample["image"]] + ([] if other is None else [other["image"][0]])
@@ -59,9 +56,7 @@ def draw(
     rows, columns = (3 if view.dims == 3 else 1), len(images)
     height = TOP + PANEL * rows + BOTTOM
     width = max(PANEL * columns + 0.4, 7.0)
-    figure = Figure(figsize=(width, height), facecolor=BACK)
-    name = title or str(volume.get("id", ""))
-    figure.text(0.02, 1 - 0.3 / height, name, color=TEXT, size=14, weight="bold", va="center")
+    figure = titled_figure(width, height, volume, title, below=0.3)
     for column, image in enumerate(images):
         across = PANEL / width
         left = 0.5 + (column - columns / 2) * across
@@ -78,7 +73,7 @@ def draw(
     if pred is not None:
         far = None if other is None else predict(network, inferer, [other], device)[0][0]
         text, near = distances(pred, far, objective)
-        colour = NEAR if near else FAR
+        colour = RIGHT if near else WRONG
     figure.text(0.5, 0.4 / height, text, color=colour, size=10.5, ha="center", va="center")
     return figure
 

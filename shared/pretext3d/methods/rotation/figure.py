@@ -24,13 +24,13 @@ from pretext3d.training.drawing import (
     pixels,
     times,
 )  # fmt: skip
+from pretext3d.training.grid_drawing import RIGHT, WRONG
 
 __all__ = ["draw"]
 
 WIDTH, TOP, BOTTOM = 12.0, 1.2, 0.35  # inches: of the figure; of its headings; of its last line
 ANSWERS = 0.3  # inches, of the line of answers
 SHOWN = 4  # versions
-RIGHT, WRONG = "#5fd38d", "#ff5f57"
 QUANTILES = [0.005, 0.995]  # of the intensities, shown from black to white
 
 
