@@ -180,9 +180,9 @@ def validation_metrics(class_names: Sequence[str], per_class: Any = False) -> di
         "class_accuracy": class_accuracy,
         "most_frequent_class": most_frequent_class,
     }
-    for number, name in enumerate(class_names):
-        if boolean("class_dice", per_class) and number:
-            measures[f"dice_{name.replace(' ', '_')}"] = ClassDice(number)
+    own = enumerate(class_names[1:], start=1) if boolean("class_dice", per_class) else ()
+    for number, name in own:
+        measures[f"dice_{name.replace(' ', '_')}"] = ClassDice(number)
     matrix = ConfusionMetric(len(class_names))
     metrics: dict[str, Metric] = {name: MetricsLambda(measure, matrix) for name, measure in measures.items()}
     return metrics | {"dropped": SampleMean(dropped_shapes)}

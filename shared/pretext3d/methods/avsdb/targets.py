@@ -27,17 +27,26 @@ class Target(NamedTuple):
     """What one target alone has.
 
     `generator`: name of its generator in the configuration. `network`: function of a backbone and a number
-    of classes. `draw`: its picture.
+    of classes. `loss`: function of the flag `cross_entropy`. `metrics`: function of the names of the classes
+    and the flag `class_dice`. `draw`: its picture.
     """
 
     generator: str
     network: Callable[[Backbone, int], nn.Module]
+    loss: Callable[[Any], nn.Module]
+    metrics: Callable[[Sequence[str], Any], dict[str, Metric]]
     draw: Callable[..., Any]
 
 
 TARGETS = {
-    "shapes": Target("shapes", SegmentationNet, figure.draw),
-    "vpcf": Target("fractals", FractalNet, fractals_figure.draw),
+    "shapes": Target("shapes", SegmentationNet, ShapeLoss, pretext.validation_metrics, figure.draw),
+    "vpcf": Target(
+        "fractals",
+        FractalNet,
+        lambda _: ClassLoss("fractal"),
+        lambda *_: fractal_metrics(),
+        fractals_figure.draw,
+    ),
 }
 
 
@@ -91,8 +100,7 @@ def build_loss(target: str, cross_entropy: Any = False) -> nn.Module:
         target: Name of the target.
         cross_entropy: Whether the loss of shapes has the cross-entropy, too.
     """
-    chosen(target)
-    return ShapeLoss(cross_entropy) if target == "shapes" else ClassLoss("fractal")
+    return chosen(target).loss(cross_entropy)
 
 
 def validation_metrics(target: str, class_names: Sequence[str], per_class: Any = False) -> dict[str, Metric]:
@@ -107,10 +115,7 @@ def validation_metrics(target: str, class_names: Sequence[str], per_class: Any =
         >>> list(validation_metrics("vpcf", ["fractal 0", "fractal 1"]))
         ['fractal_accuracy']
     """
-    chosen(target)
-    if target == "shapes":
-        return pretext.validation_metrics(class_names, per_class)
-    return fractal_metrics()
+    return chosen(target).metrics(class_names, per_class)
 
 
 def draw(

@@ -35,6 +35,7 @@ from pretext3d.networks.heads import PatchFeatures, PermutationHead
 from pretext3d.ops.grids import extract_cubes
 from pretext3d.ops.permutations import reorder
 from pretext3d.ops.rotations import check_rotation_axes, half_turns
+from pretext3d.training.classes import chance
 from pretext3d.training.metrics import SampleMean
 from pretext3d.transforms.grids import RandPuzzle
 
@@ -316,10 +317,9 @@ def turn_probabilities(
 
 
 # ------------------------------------------------------------------------------------------ 3.2 Table 1
-def chance(output: dict[str, Any]) -> Float[Tensor, "b"]:
+def ordering_chance(output: dict[str, Any]) -> Float[Tensor, "b"]:
     """The ordering accuracy of a guess, 1 / K, for each puzzle."""
-    ordering = output["pred"][0]
-    return ordering.new_full((len(ordering),), 1 / ordering.shape[-1])
+    return chance({"pred": output["pred"][0]})
 
 
 def ordering_accuracy(output: dict[str, Any]) -> Float[Tensor, "b"]:
@@ -349,7 +349,10 @@ def validation_metrics(permutations: Int[Tensor, "k m"], rotate: bool = True) ->
     `ordering_chance` is 1 / K; that of the orientation is 0.5. Without rotations (`rotate` False) there is no
     orientation accuracy.
     """
-    metrics = {"ordering_accuracy": SampleMean(ordering_accuracy), "ordering_chance": SampleMean(chance)}
+    metrics = {
+        "ordering_accuracy": SampleMean(ordering_accuracy),
+        "ordering_chance": SampleMean(ordering_chance),
+    }
     if rotate:
         metrics["orientation_accuracy"] = SampleMean(OrientationAccuracy(permutations))
     return metrics
