@@ -185,6 +185,13 @@ def test_evaluation_takes_the_test_set_where_there_is_one():
     )
 
 
+def test_evaluation_takes_the_validation_cases_where_they_are_asked_for():
+    cases = cases_of("abc")
+    assert evaluation_cases({"val": cases[:1], "test": cases[1:]}, "val") == cases[:1]
+    with pytest.raises(UserError, match="measured: found 'train', expected one of test, val"):
+        evaluation_cases({"val": cases[:1], "test": []}, "train")
+
+
 def test_repeated_entries_stay_together():
     cases = [{"id": f"{n}#{k}", "name": n, "image": n} for k in range(3) for n in "abcd"]
     train, val, _ = split_cases(cases, 0.25, 0)
@@ -353,6 +360,7 @@ def test_cases_that_chose_the_weights_judge_nothing(tmp_path: Path) -> None:
     check_unseen(cases[1:], record)
     with pytest.raises(UserError, match=r"1 of 2 held-out cases chose the weights .* \(a\): give the same"):
         check_unseen(cases, record)
+    check_unseen(cases, record, chosen=False)  # the last weights, which no validation chose
 
 
 def test_slices_of_a_volume_share_their_fingerprint(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretext3d.checking import integer, is_integer, number
+from pretext3d.checking import integer, is_integer, number, one_of
 from pretext3d.data.reader import files_of_volume
 from pretext3d.data.subjects import IN_NO_FOLD, by_subject, person_of, subject_of, volume_of
 from pretext3d.errors import UserError
@@ -254,17 +254,22 @@ def label_rank(group: Sequence[Case], seed: int) -> tuple[str, str]:
     return rank(seed, f"label:{name}"), min(case["id"] for case in group)
 
 
-def evaluation_cases(cases: Mapping[str, Any]) -> list[Case]:
+def evaluation_cases(cases: Mapping[str, Any], part: str = "test") -> list[Case]:
     """The cases that a trained network is measured on: the test set where there is one, else validation.
 
     Args:
         cases: What `prepare_cases` returns.
+        part: Key `measured`: test, or val for the validation cases although there is a test set.
+
+    Raises:
+        UserError: another part.
 
     Examples:
         >>> evaluation_cases({"val": [{"id": "a"}], "test": []})
         [{'id': 'a'}]
     """
-    return list(cases.get("test") or cases["val"])
+    one_of("measured", part, ("test", "val"))
+    return list((part == "test" and cases.get("test")) or cases["val"])
 
 
 def fingerprints(cases: Sequence[Case]) -> list[str]:
@@ -343,8 +348,9 @@ def check_unseen(
     refuse: bool = True,
     split: Mapping[str, Any] | None = None,
     what: str = "held-out",
+    chosen: bool = True,
 ) -> None:
-    """Make sure that a checkpoint was not trained on the cases that evaluate it.
+    """Make sure that a checkpoint was not trained on the cases that evaluate it, nor chosen by them.
 
     Args:
         cases: Held-out cases.
@@ -352,6 +358,8 @@ def check_unseen(
         refuse: Whether to raise an error; False: only warn.
         split: Values of the keys that hold the cases out, to name those that the training had otherwise.
         what: Name of the cases in messages.
+        chosen: Whether cases that chose best.pt count as seen; not so where the last weights are measured on
+            purpose on the validation cases, see `evaluation_cases`.
 
     Raises:
         UserError: With `refuse`, if a held-out case was trained on, or there is no held-out case.
@@ -363,7 +371,9 @@ def check_unseen(
         )
     faults = {
         "were trained on": trained_on(cases, record),
-        "chose the weights (best.pt)": _among(cases, (record.get("split") or {}).get("val")),
+        "chose the weights (best.pt)": _among(cases, (record.get("split") or {}).get("val"))
+        if chosen
+        else [],
     }
     differ = other_split(record, split or {})
     for seen, ids in faults.items():
