@@ -150,10 +150,28 @@ def test_summary_by_hand() -> None:
     rows = [line for line in text.splitlines() if line.startswith("|")][2:]
     assert rows == [
         # iou: (0.6 / 1.4 + 0.8 / 1.2) / 2 = 0.548, 0.9 / 1.1 = 0.818
-        "| 4 | scratch | 0.700 ± 0.141 | 0.548 | 2.00 ± 0.00 | 0 of 2 |  | 2 |",
-        "| 4 | vp | 0.900 ± 0.000 | 0.818 | 2.00 ± 0.00 | 0 of 2 | +0.200 [+0.100, +0.300] | 2 |",
-        "| 12 | vp | 0.000 | 0.000 | none | 1 of 1 |  | 1 |",
+        "| 4 | scratch | 0.700 ± 0.141 | 0.548 | 2.00 ± 0.00 | 0 of 2 |  |  | 2 |",
+        # one subject: whatever its sign, the mean is as far from 0
+        "| 4 | vp | 0.900 ± 0.000 | 0.818 | 2.00 ± 0.00 | 0 of 2 | +0.200 [+0.100, +0.300] | 1.000 | 2 |",
+        "| 12 | vp | 0.000 | 0.000 | none | 1 of 1 |  |  | 1 |",
     ]
+
+
+def test_p_values_are_corrected_for_the_arms_with_as_many_labels() -> None:
+    """vp and twin gain .1, .2, .3, .4 of four subjects (2 of 16 patterns), roi -.1, .2, .3, -.4 (all)."""
+    gains = {"scratch": [0, 0, 0, 0], "vp": [1, 2, 3, 4], "twin": [1, 2, 3, 4], "roi": [-1, 2, 3, -4]}
+    tables = [
+        table({f"c{n}/x": 0.5 + gain / 10 for n, gain in enumerate(each)}).assign(
+            arm=arm, num_labelled=number, seed=0
+        )
+        for arm, each in gains.items()
+        for number in (4, 12)
+        if (arm, number) not in (("twin", 12), ("roi", 12))
+    ]
+    found = report.summarise(pd.concat(tables), [*gains]).set_index(["num_labelled", "arm"])["difference_p"]
+    # with 4 labels 3 x 0.125, with 12 labels there is one arm
+    assert found[4].dropna().to_dict() == pytest.approx({"vp": 0.375, "twin": 0.375, "roi": 1.0})
+    assert found[12].dropna().to_dict() == pytest.approx({"vp": 0.125})
 
 
 # -------------------------------------------------------------------------------------------------- cells

@@ -56,7 +56,7 @@ def test_the_summary_of_a_classification() -> None:
         pd.concat(tables), ["scratch", "cube"], COMMON, task=CLASSIFICATION, fractions={4: 0.25}
     ).splitlines()
     found = rows_of(lines, "| labelled | arm | balanced accuracy | accuracy | AUC |")
-    beginning = "| 4 (25 %) | scratch | 0.625 ± 0.177 | 0.500 ± 0.000 | 0.600 ± 0.000 |  | 2 |"
+    beginning = "| 4 (25 %) | scratch | 0.625 ± 0.177 | 0.500 ± 0.000 | 0.600 ± 0.000 |  |  | 2 |"
     assert found[0] == beginning
     assert found[1].startswith(
         "| 4 (25 %) | cube | 1.000 ± 0.000 | 0.500 ± 0.000 | 0.600 ± 0.000 | +0.375 [+"

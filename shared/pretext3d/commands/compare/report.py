@@ -11,7 +11,8 @@ replacement and independently of each other (the pigeonhole bootstrap). With --m
 seed or fold has its own cases: these are drawn, and for each of them its subjects.
 Source: Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2). Of a cross-validation it is
 rough: its folds share training cases, and no unbiased estimate of their variance exists (Bengio and
-Grandvalet 2004, JMLR 5).
+Grandvalet 2004, JMLR 5). The p-value is that of `statistics.sign_flip_test`, corrected by Holm's procedure
+for the number of arms with as many labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ import pandas as pd
 from pretext3d.commands.compare.convergence import convergence, read_curves
 from pretext3d.commands.compare.figures import draw_curves, draw_efficiency
 from pretext3d.commands.compare.folder import difference, read_json
-from pretext3d.commands.compare.statistics import DRAWS, bootstrap
+from pretext3d.commands.compare.statistics import DRAWS, bootstrap, holm, sign_flip_test
 from pretext3d.commands.compare.tasks import SEGMENTATION, TASKS, Task, case_subjects, keys_of
 from pretext3d.commands.compare.text import (
     CLASSIFIED,
@@ -38,6 +39,8 @@ from pretext3d.commands.compare.text import (
 )
 from pretext3d.errors import UserError
 from pretext3d.files import replacing, write_whole
+
+DIFFERENCE = ("mean", "low", "high", "p", "seeds")  # what `summarise` takes from a paired difference
 
 
 def read_cells(output_dir: Path, task: Task = SEGMENTATION) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -76,28 +79,38 @@ def paired_difference(
     nested: bool = False,
     task: Task = SEGMENTATION,
 ) -> dict[str, Any] | None:
-    """Difference in the score, arm - baseline, over the pairs (seed, case) of both, or None."""
+    """Difference in the score, arm - baseline, over the pairs (seed, case) of both, or None.
+
+    Its mean, low and high, p (see `statistics.sign_flip_test`), and the numbers of seeds, cases and subjects.
+    """
     rows = [key for key in ("seed", "fold") if key in cases]
     tables = []
     for name in (arm, baseline):
         chosen = cases[(cases["arm"] == name) & (cases["num_labelled"] == num_labelled)]
         tables.append(chosen.pivot(index=rows, columns="case", values=task.score))
-    return interval(tables[0] - tables[1], cases, nested)
+    return interval(tables[0] - tables[1], cases, nested, test=True)
 
 
-def interval(scores: pd.DataFrame, cases: pd.DataFrame, nested: bool) -> dict[str, Any] | None:
-    """Mean and 95 % interval of scores by seed, or by seed and fold, and case; None without any."""
+def interval(
+    scores: pd.DataFrame, cases: pd.DataFrame, nested: bool, test: bool = False
+) -> dict[str, Any] | None:
+    """Mean and 95 % interval of scores by seed, or by seed and fold, and case; None without any.
+
+    With `test` also p, of the mean 0.
+    """
     if "fold" in scores.index.names:
         scores = scores.groupby(level="fold").mean()  # over the seeds: they share a fold's cases
-    pairs = scores.dropna(how="all").dropna(how="all", axis=1)
-    if pairs.empty:
+    table = scores.dropna(how="all").dropna(how="all", axis=1)
+    if table.empty:
         return None
-    known = cases.drop_duplicates("case").set_index("case").reindex(pairs.columns)
+    known = cases.drop_duplicates("case").set_index("case").reindex(table.columns)
     subjects = known["subject"].tolist()
     strata = known["stratum"].tolist() if "stratum" in known else None
-    mean, low, high = bootstrap(pairs.to_numpy(dtype=float), nested, subjects=subjects, strata=strata)
-    counts = {"seeds": len(pairs), "cases": pairs.shape[1], "subjects": len(set(subjects))}
-    return {"mean": mean, "low": low, "high": high, **counts}
+    pairs = table.to_numpy(dtype=float)
+    mean, low, high = bootstrap(pairs, nested, subjects=subjects, strata=strata)
+    found: dict[str, Any] = {"mean": mean, "low": low, "high": high}
+    found |= {"p": sign_flip_test(pairs, subjects=subjects, strata=strata)} if test else {}
+    return {**found, "seeds": len(pairs), "cases": pairs.shape[1], "subjects": len(set(subjects))}
 
 
 def each_seed_splits(common: Mapping[str, Any]) -> bool:
@@ -117,7 +130,10 @@ def summarise(
     nested: bool = False,
     task: Task = SEGMENTATION,
 ) -> pd.DataFrame:
-    """One line per number of labels and arm (in the order of `arms`): metrics, difference, cells."""
+    """One line per number of labels and arm (in the order of `arms`): metrics, difference, cells.
+
+    `difference_p` is corrected for the arms with as many labels, see `statistics.holm`.
+    """
     cases, cells = task.per_case(results), task.per_cell(results)
     columns = [task.score, *(name for name in task.metrics if name in cells)]
     rows = []
@@ -132,11 +148,24 @@ def summarise(
                 row |= {name: each[name].mean(), f"{name}_std": each[name].std()}
             row |= {name: int(chosen[name].sum()) for name in ("no_distance", "pairs") if name in chosen}
             pair = paired_difference(cases, arm, baseline, int(n), nested, task) if arm != baseline else None
-            row |= {
-                f"difference_{key}": (pair or {}).get(key, np.nan) for key in ("mean", "low", "high", "seeds")
-            }
+            row |= {f"difference_{key}": (pair or {}).get(key, np.nan) for key in DIFFERENCE}
             rows.append({**row, "cells": len(chosen)})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if rows:
+        table["difference_p"] = table.groupby("num_labelled")["difference_p"].transform(
+            lambda values: holm(values.tolist())
+        )
+    return table
+
+
+def p_value(value: float) -> str:
+    """A p-value as text; '' for NaN.
+
+    Examples:
+        >>> p_value(0.0213), p_value(0.0002)
+        ('0.021', '<0.001')
+    """
+    return "" if np.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def signed(mean: float, low: float, high: float) -> str:
@@ -149,7 +178,7 @@ def main_table(table: pd.DataFrame, task: Task, baseline: str, fractions: Mappin
     shown = {name: how for name, how in task.metrics.items() if name in table}
     header = ["labelled", "arm", task.title, *(title for title, _, _ in shown.values())]
     header += ["no distance"] * ("no_distance" in table)
-    header += [f"{task.title} difference to {baseline} [95 %]", "cells"]
+    header += [f"{task.title} difference to {baseline} [95 %]", "p", "cells"]
     rows = []
     for row in table.to_dict("records"):
         cut = signed(row["difference_mean"], row["difference_low"], row["difference_high"])
@@ -160,7 +189,7 @@ def main_table(table: pd.DataFrame, task: Task, baseline: str, fractions: Mappin
             plain = "" if np.isnan(value) else f"{value:.{digits}f}"
             line.append(spread(value, row[f"{name}_std"], digits) if spreads else plain)
         line += [f"{row['no_distance']} of {row['pairs']}"] if "no_distance" in table else []
-        rows.append([*line, cut, str(row["cells"])])
+        rows.append([*line, cut, p_value(row["difference_p"]), str(row["cells"])])
     return markdown(header, rows)
 
 

@@ -1,8 +1,11 @@
-"""The interval of a paired difference: a pigeonhole bootstrap of seeds and subjects.
+"""Statistics of a paired difference: its bootstrap interval, a permutation test, and Holm's correction.
 
 Every seed is evaluated on the same held-out cases, so seeds and cases are crossed. Volumes of one subject are
-alike, so subjects are drawn, each with all its cases, not cases.
-Source: Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2).
+alike, so subjects are drawn, or change their sign, each with all its cases, not cases.
+Sources: Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2). Fisher 1935, The Design of
+Experiments, section 21; Phipson and Smyth 2010, Permutation p-values should never be zero, Statistical
+Applications in Genetics and Molecular Biology 9(1). Holm 1979, A simple sequentially rejective multiple test
+procedure, Scandinavian Journal of Statistics 6(2).
 """
 
 from collections.abc import Sequence
@@ -12,7 +15,7 @@ import pandas as pd
 
 from pretext3d.errors import UserError
 
-__all__ = ["DRAWS", "LEVEL", "bootstrap"]
+__all__ = ["DRAWS", "LEVEL", "bootstrap", "holm", "sign_flip_test"]
 
 DRAWS, LEVEL = 10_000, 0.95
 
@@ -57,12 +60,7 @@ def bootstrap(
     values = np.where(there, pairs, 0.0)
     random = np.random.default_rng(seed)
     rows, columns = pairs.shape
-    for name, found in (("subjects", subjects), ("strata", strata)):
-        if found is not None and len(found) != columns:
-            raise UserError(f"{name}: found {len(found)}, expected one for each of the {columns} cases")
-    # numbers in the order of the cases, so that subjects of one case are drawn as cases are
-    group = np.arange(columns) if subjects is None else numbered(subjects)
-    kind = np.zeros(columns, dtype=int) if strata is None else numbered(strata)
+    group, kind = grouped(columns, subjects, strata)
     members = [kind == k for k in range(int(kind.max()) + 1)]
     u = random.multinomial(rows, np.full(rows, 1 / rows), draws).astype(float)
     weights, sums = np.zeros((2, len(members), draws))
@@ -91,6 +89,105 @@ def bootstrap(
     )
     each = [values[:, member].sum() / there[:, member].sum() for member in members if there[:, member].any()]
     return float(np.mean(each)), float(low), float(high)
+
+
+def sign_flip_test(
+    pairs: np.ndarray,
+    draws: int = DRAWS,
+    seed: int = 0,
+    subjects: Sequence[str] | None = None,
+    strata: Sequence[str] | None = None,
+) -> float:
+    """The p-value of a mean difference, two-sided, from random changes of the subjects' signs.
+
+    The mean of `bootstrap` is a sum over the subjects, sum_g a_g with
+
+        a_g = 1/K sum_k 1/N_k sum of d_sc over all seeds s and the cases c of subject g in stratum k,
+
+    K the number of strata and N_k the number of entries in stratum k. If neither arm is better, a subject's
+    differences are as likely to have the other sign: all seeds and cases of a subject change it together. p
+    is the part of all 2^G sign patterns of G subjects with |sum_g +-a_g| at least as large as found. Where
+    there are more patterns than `draws`, it is twice the smaller one-sided part of so many random patterns,
+    (1 + those of the draws) / (1 + draws).
+
+    The weights of all seeds are kept as they are: p speaks of other subjects, not of other seeds.
+
+    Args:
+        pairs: Differences (seeds, cases), NaN where there is no pair.
+        draws: Number of sign patterns; all of them where there are no more.
+        seed: Seed of the draws.
+        subjects: Subject of each case; None = each case is one.
+        strata: Stratum of each case; None = one for all.
+
+    Raises:
+        UserError: another number of subjects, or of strata, than of cases.
+
+    Examples:
+        Of the 8 sums +-1 +-2 +-3, two, 6 and -6, are as far from 0 as that of the differences; with one
+        subject the sum is always as far.
+
+        >>> sign_flip_test(np.array([[1.0, 2.0, 3.0]])), sign_flip_test(np.array([[1.0], [2.0]]))
+        (0.25, 1.0)
+    """
+    from scipy.stats import permutation_test
+
+    there = ~np.isnan(pairs)
+    group, kind = grouped(pairs.shape[1], subjects, strata)
+    values = np.where(there, pairs, 0.0).sum(axis=0)
+    counts = np.bincount(kind, weights=there.sum(axis=0))[kind]  # entries in each case's stratum
+    each = np.divide(values, counts, out=np.zeros_like(values), where=counts > 0)
+    sums = np.bincount(group, weights=each)
+    sums = sums[np.bincount(group, weights=there.sum(axis=0)) > 0]
+    if len(sums) < 2 or not sums.any():
+        return 1.0
+    found = permutation_test(
+        (sums,),
+        lambda x, axis: x.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=draws,
+        batch=1000,
+        rng=np.random.default_rng(seed),
+    )
+    return min(1.0, float(found.pvalue))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number, by Holm's step-down procedure: the family-wise error stays.
+
+    With p_(1) <= ... <= p_(m): the i-th becomes max over j <= i of min(1, (m - j + 1) p_(j)).
+
+    Args:
+        values: P-values in any order; NaN stays and does not count.
+
+    Examples:
+        Sorted .01, .03, .04: 3 x .01 = .03, 2 x .03 = .06, and 1 x .04, which must not be below .06.
+
+        >>> holm([0.04, 0.01, 0.03])
+        [0.06, 0.03, 0.06]
+    """
+    p = np.asarray(values, dtype=float)
+    order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN is sorted last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected = p.copy()
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
+    return [float(value) for value in corrected]
+
+
+def grouped(
+    columns: int, subjects: Sequence[str] | None, strata: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of each case's subject and stratum, in the order of the cases.
+
+    Raises:
+        UserError: another number of subjects, or of strata, than of cases.
+    """
+    for name, found in (("subjects", subjects), ("strata", strata)):
+        if found is not None and len(found) != columns:
+            raise UserError(f"{name}: found {len(found)}, expected one for each of the {columns} cases")
+    # in the order of the cases, so that subjects of one case are drawn as cases are
+    group = np.arange(columns) if subjects is None else numbered(subjects)
+    return group, np.zeros(columns, dtype=int) if strata is None else numbered(strata)
 
 
 def numbered(names: Sequence[object] | np.ndarray) -> np.ndarray:

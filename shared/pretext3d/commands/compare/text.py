@@ -24,9 +24,12 @@ ones for every arm; *labelled* counts subjects, each with all its volumes.
 Difference: arm - {baseline}, paired by (seed, case); the 95 % interval is a percentile bootstrap of
 {draws:,} draws of seeds and of subjects, each with all its cases, with replacement:
 {crossing}.
-With three seeds or fewer it is rough; with one seed it covers the subjects only. *restart* is scratch
-trained twice: what more training gives without any pre-training. An arm starts from the output layer of its
-weights where it is one of this segmentation, as that of restart, and from a new one otherwise."""
+With three seeds or fewer it is rough; with one seed it covers the subjects only. p is that of a sign-flip
+test over the subjects, two-sided, a subject's sign the same for all its cases and seeds, corrected for the
+number of arms with as many labels by Holm's procedure: with five subjects none is below 0.06.
+*restart* is scratch trained twice: what more training gives without any pre-training. An arm starts from the
+output layer of its weights where it is one of this segmentation, as that of restart, and from a new one
+otherwise."""
 
 
 def spread(mean: float, std: float, digits: int) -> str:
