@@ -99,22 +99,3 @@ def test_the_transformer_profile_from_shapes_to_an_evaluation(tmp_path: Path) ->
     more = {"roi_size": "[48,32,32]", "profile": "laptop_transformer"}
     output = succeed(["finetune", "evaluate"], bundle=BUNDLE, output_dir=second, **more)
     assert (second / "evaluation.csv").is_file()
-
-
-@pytest.mark.parametrize("spatial_dims", [3, 2])
-@pytest.mark.parametrize("config", ["train", "finetune", "finetune_classification"])
-def test_the_transformer_profile_names_what_the_others_name(config: str, spatial_dims: int) -> None:
-    """Each of its rows builds the network, in 3D and 2D, with 256 tokens at most."""
-    import yaml
-    from pretext3d.networks.factory import build_backbone
-    from pretext3d.training.session import profile_settings
-
-    text = (BUNDLES / BUNDLE / "configs" / f"{config}.yaml").read_text()
-    profiles = yaml.safe_load(text)["profiles"]
-    assert set(profiles["laptop_transformer"]) == set(profiles["laptop"])
-    settings = profile_settings("laptop_transformer", profiles, spatial_dims)
-    roi_size = settings["roi_size"]
-    with torch.device("meta"):
-        backbone = build_backbone(settings["encoder"], 1, roi_size, spatial_dims)
-    grid = backbone.map_sizes(roi_size)[-1]
-    assert 64 <= int(torch.tensor(grid).prod()) <= 256

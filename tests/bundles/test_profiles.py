@@ -1,5 +1,6 @@
-"""The profiles of every bundle: the paper's length in optimiser steps, with its arithmetic in the comment."""
+"""The profiles of every bundle: the paper's length with its arithmetic, overrides, the small transformer."""
 
+import math
 import re
 from pathlib import Path
 
@@ -7,14 +8,17 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
+from pretext3d.networks.factory import build_backbone
+from pretext3d.training.session import profile_settings, spatial_size
 
-from tests.bundles.command import BUNDLES
+from tests.bundles.command import BUNDLES, history, succeed
 
 TRAININGS = sorted(
     path
     for name in ("train", "finetune", "finetune_classification")
     for path in BUNDLES.glob(f"*/configs/{name}.yaml")
 )
+GRIDS = ("cpc", "jigsaw", "relative_patch_location", "rubiks_cube")  # their networks see cells, many per case
 SUM = re.compile(
     r"^    max_steps: (\d+)  # .*?(\d+) epochs x (\d+) volumes(?: \([^)]*\))?"
     r"(?: x (\d+) \w+(?: \([^)]*\))?)? / batch (\d+)$",
@@ -85,3 +89,48 @@ def test_every_entry_of_a_profiles_mapping_can_be_overridden(path: Path) -> None
             assert resolved(path, key, **{f"{key}__{entry}": 7}) == {**own, entry: 7}
         assert resolved(path, key, **{f"{key}__another": 7}) == {**own, "another": 7}
         assert resolved(path, key, **{key: {"another": 7}}) == {"another": 7}
+
+
+# ------------------------------------------------------------------------------------- laptop_transformer
+def transformer(path: Path, spatial_dims: int) -> tuple[list[list[int]], int]:
+    """Of the profile's network: the steps to a patch, and the number of tokens."""
+    settings = profile_settings(
+        "laptop_transformer", yaml.safe_load(path.read_text())["profiles"], spatial_dims
+    )
+    sizes = spatial_size(settings["roi_size"], spatial_dims)
+    with torch.device("meta"):
+        backbone = build_backbone(settings["encoder"], 1, sizes, spatial_dims)
+    return backbone.options["steps"], math.prod(backbone.map_sizes(sizes)[-1])
+
+
+@pytest.mark.parametrize("spatial_dims", [3, 2])
+@pytest.mark.parametrize("path", TRAININGS, ids=identity)
+def test_the_transformers_patches_are_those_of_fine_tuning(path: Path, spatial_dims: int) -> None:
+    """A checkpoint keeps them, and more than 256 tokens of its patches would be slow to fine-tune."""
+    steps, tokens = transformer(path, spatial_dims)
+    tuned, _ = transformer(path.with_name("finetune.yaml"), spatial_dims)
+    of_cells = path.stem == "train" and path.parents[1].name in GRIDS
+    assert (16 if of_cells else 64) <= tokens <= 256
+    assert steps == tuned
+
+
+@pytest.mark.parametrize("spatial_dims", [3, 2])
+@pytest.mark.parametrize("path", TRAININGS, ids=identity)
+def test_the_transformer_has_every_setting_of_the_laptop(path: Path, spatial_dims: int) -> None:
+    profiles = yaml.safe_load(path.read_text())["profiles"]
+    settings = profile_settings("laptop_transformer", profiles, spatial_dims)
+    assert settings.keys() == profile_settings("laptop", profiles, spatial_dims).keys()
+    assert settings["encoder"] == "vit_tiny"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spatial_dims", [3, 2])
+@pytest.mark.parametrize("name", sorted({path.parents[1].name for path in TRAININGS}))
+def test_a_step_of_the_transformer(name: str, spatial_dims: int, tmp_path: Path) -> None:
+    keys = {"profile": "laptop_transformer", "spatial_dims": spatial_dims, "num_workers": 0}
+    short = {"batch_size": 2, "max_epochs": 1, "steps_per_epoch": 1}
+    held_out = {"val_items": 2} if name == "avsdb" else {"val_fraction": 0.05}
+    succeed("train", bundle=name, output_dir=tmp_path / "run", pictures=0, **held_out, **short, **keys)
+    content = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)
+    assert content["record"]["backbone"]["encoder"] == "vit_tiny"
+    assert math.isfinite(float(history(tmp_path / "run")[-1]["train_loss"]))

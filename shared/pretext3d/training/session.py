@@ -33,7 +33,7 @@ from pretext3d.training.recipes import check_recipe
 from pretext3d.training.run_folder import close_folder, open_folder
 from pretext3d.training.workflow import has_setting, running_workflow, setting
 
-__all__ = ["begin", "finish", "profile_entries", "profile_settings", "spatial_size"]
+__all__ = ["begin", "finish", "profile_entries", "profile_rows", "profile_settings", "spatial_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -173,8 +173,39 @@ class ProfileSettings(dict[str, Any]):
         )
 
 
+def profile_rows(profile: str, profiles: Mapping[str, Any], spatial_dims: int = 3) -> list[str]:
+    """The rows of the table that give a profile its settings, each over the ones before it.
+
+    A row `like: laptop` inherits: laptop, then the row itself, and in 2D laptop_2d, then `<profile>_2d`.
+
+    Args:
+        profile: Name of a row.
+        profiles: Table of the configuration.
+        spatial_dims: Number of spatial axes, 3 or 2.
+
+    Raises:
+        UserError: no such profile, or no such one to be like; spatial_dims other than 2 or 3; 2D in a table
+            without a row for it.
+
+    Examples:
+        >>> table = {"laptop": {}, "laptop_2d": {}, "mine": {"like": "laptop"}, "mine_2d": {}}
+        >>> profile_rows("mine", table), profile_rows("mine", table, spatial_dims=2)
+        (['laptop', 'mine'], ['laptop', 'mine', 'laptop_2d', 'mine_2d'])
+    """
+    check_profile(profile, profiles)
+    check_spatial_dims(spatial_dims)
+    names = [profile]
+    if (like := profiles[profile].get("like")) is not None:
+        bases = [n for n, row in profiles.items() if not n.endswith("_2d") and "like" not in row]
+        names.insert(0, one_of(f"profiles::{profile}::like", like, bases))
+    in_2d = [f"{name}_2d" for name in names if f"{name}_2d" in profiles]
+    if spatial_dims == 2 and not in_2d:
+        raise UserError(f"spatial_dims: found 2, expected 3: the table `profiles` has no row {profile}_2d")
+    return names + in_2d if spatial_dims == 2 else names
+
+
 def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: int = 3) -> ProfileSettings:
-    """The settings of a profile: its row of the table, in 2D with those of the row `<profile>_2d` over it.
+    """The settings of a profile: those of its `profile_rows`, of which the later ones prevail.
 
     A row gives the length of a training as max_epochs or as max_steps; the other one is None. To read a
     setting that the profile lacks raises a `UserError`.
@@ -185,21 +216,16 @@ def profile_settings(profile: str, profiles: Mapping[str, Any], spatial_dims: in
         spatial_dims: Number of spatial axes, 3 or 2.
 
     Raises:
-        UserError: no such profile; spatial_dims other than 2 or 3; 2D in a table without a row for it; a row
-            with both lengths.
+        UserError: see `profile_rows`; a row with both lengths.
 
     Examples:
         >>> table = {"laptop": {"max_steps": 400, "roi_size": 32}, "laptop_2d": {"roi_size": 64}}
         >>> profile_settings("laptop", table, spatial_dims=2)
         {'max_epochs': None, 'max_steps': 400, 'roi_size': 64}
     """
-    check_profile(profile, profiles)
-    check_spatial_dims(spatial_dims)
-    if spatial_dims == 2 and f"{profile}_2d" not in profiles:
-        raise UserError(f"spatial_dims: found 2, expected 3: the table `profiles` has no row {profile}_2d")
     settings: dict[str, Any] = {}
-    for name in [profile] if spatial_dims == 3 else [profile, f"{profile}_2d"]:
-        row = dict(profiles[name])
+    for name in profile_rows(profile, profiles, spatial_dims):
+        row = {key: value for key, value in profiles[name].items() if key != "like"}
         given = [key for key in LENGTHS if row.get(key) is not None]
         if len(given) > 1:
             raise UserError(f"profiles: {name} has max_epochs and max_steps, expected one of them")

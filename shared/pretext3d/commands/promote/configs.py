@@ -18,6 +18,7 @@ from pretext3d.commands.promote.document import Document
 from pretext3d.commands.saved_config import as_saved, completed_profiles, of_this_machine, settings_of
 from pretext3d.errors import UserError
 from pretext3d.publishing.vendoring import vendored
+from pretext3d.training.session import profile_rows
 
 if TYPE_CHECKING:
     from pretext3d.commands.promote.run import Run
@@ -140,9 +141,9 @@ def train_yaml(file: Path, run: "Run", name: str, classes: Sequence[str], truste
     document.remove("keep_head")
     document.set("profile", run.profile, "")
     spatial_dims = record["backbone"].get("spatial_dims", 3)
-    rows = [run.profile, *([f"{run.profile}_2d"] if spatial_dims == 2 else [])]
     profiles, _ = completed_profiles(run.config["profiles"], yaml.safe_load(text).get("profiles"))
-    document.set("profiles", {row: profiles[row] for row in rows if row in profiles}, "")
+    rows = profile_rows(run.profile, profiles, spatial_dims)
+    document.set("profiles", {row: profiles[row] for row in rows}, "")
     document.set("spatial_dims", spatial_dims, "")
     document.set("num_classes", record["num_classes"], "with background")
     document.set("encoder", record["backbone"]["encoder"], "of network_def")
