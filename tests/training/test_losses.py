@@ -47,7 +47,9 @@ def test_a_perfect_prediction_costs_nothing() -> None:
     assert float(SegmentationLoss(REGIONS)(100.0 * (2 * masks - 1), classes)) == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("key", ["cross_entropy", "include_background"])
-def test_flags_are_true_or_false(key: str) -> None:
-    with pytest.raises(UserError, match=f"{key}: found 'no', expected True or False"):
-        SegmentationLoss(REGIONS, **{key: "no"})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("argument", "key"), [("cross_entropy", "cross_entropy"), ("include_background", "dice_background")]
+)
+def test_flags_are_true_or_false(argument: str, key: str) -> None:
+    with pytest.raises(UserError, match=f"^{key}: found 'no', expected True or False"):
+        SegmentationLoss(REGIONS, **{argument: "no"})  # type: ignore[arg-type]

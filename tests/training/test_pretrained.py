@@ -11,7 +11,6 @@ from pretext3d.training import pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
 from pretext3d.training.pretrained import (
     Pretrained,
-    check_window,
     load_pretrained,
     load_segmentation,
     read_pretrained,
@@ -338,19 +337,6 @@ def test_load_pretrained_from_scratch():
         assert network.backbone.record["encoder"] == "unet"
     with pytest.raises(UserError, match="encoder: found '', expected an encoder's name"):
         load_pretrained("", "", 1, ROI, 2)
-
-
-def test_another_window_of_intensities_is_reported(caplog):
-    there, here = {"window": [-175, 250]}, {"percentiles": [0.5, 99.5]}
-    check_window(Path("best.pt"), there, there)
-    check_window(Path("best.pt"), here, {"percentiles": [1, 99]})
-    check_window(Path("best.pt"), {"mean_maximum": [-1, 1]}, here)
-    assert not caplog.messages
-    check_window(Path("best.pt"), there, {"window": 40})  # reported in full by what scales the intensities
-    for one, other in ((there, here), (here, there), (there, {"window": [0, 80]})):
-        caplog.clear()
-        check_window(Path("best.pt"), one, other)
-        assert "best.pt: trained with normalisation" in caplog.text
 
 
 def test_load_pretrained_with_another_encoder(run):

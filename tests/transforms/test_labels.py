@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import AsDiscreted, Compose, Invertd, Spacingd
+from monai.transforms import AsDiscreted, Compose, Invertd, RandCropByPosNegLabeld, Spacingd
 from pretext3d.data.loading import PlainOrientationd
 from pretext3d.errors import UserError
 from pretext3d.transforms.labels import (
@@ -14,6 +14,7 @@ from pretext3d.transforms.labels import (
     LabelToClassd,
     MaskClassesd,
     MaskLogitsd,
+    rand_crop_by_class,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -145,3 +146,54 @@ def test_masks_of_classes_and_of_regions() -> None:
     ]
     found = MaskLogitsd("pred", {"values": [0, 1, 9]})({"pred": logits})["pred"].flatten(1)
     assert found.tolist() == [[0, 0], [1, 0], [0, 1]]
+
+
+# ---------------------------------------------------------------------------------------------------- crops
+def label_of_a_small_class() -> torch.Tensor:
+    """Class 1 in 40 voxels, class 2 in one, class 3 in none, the background in 59."""
+    label = torch.zeros(1, 10, 10, dtype=torch.uint8)
+    label[0, :4] = 1
+    label[0, 8, 8] = 2
+    return label
+
+
+def centres(crops: str, count: int = 300) -> list[int]:
+    """Classes in the middle of crops of one voxel: those that were drawn."""
+    crop = rand_crop_by_class(["label"], [1, 1], {"values": [0, 1, 2, 7]}, crops)
+    crop.set_random_state(0)
+    return [int(crop({"label": label_of_a_small_class()})[0]["label"]) for _ in range(count)]
+
+
+def test_balanced_crops_find_a_small_class_as_often_as_the_others() -> None:
+    """Of the three classes of the case each a third: 100 of 300, three standard deviations are 25."""
+    found = centres("balanced")
+    assert all(75 <= found.count(c) <= 125 for c in (0, 1, 2))
+    assert 3 not in found
+
+
+def test_positive_crops_are_centred_on_foreground_two_times_of_three() -> None:
+    """The third is any voxel, of which 41 of 100 are foreground: 0.803, 241 of 300; 3 deviations are 21."""
+    found = centres("positive")
+    assert 220 <= found.count(1) + found.count(2) <= 262
+    assert found.count(2) < 20  # one voxel of 41
+
+
+def test_positive_crops_are_those_of_monai() -> None:
+    ours = rand_crop_by_class(["label"], [3, 3], BRATS, "positive").set_random_state(4)
+    theirs = RandCropByPosNegLabeld(["label"], "label", [3, 3], pos=2, neg=1).set_random_state(4)
+    for _ in range(5):
+        case = {"label": label_of_a_small_class()}
+        assert torch.equal(ours(case)[0]["label"], theirs(case)[0]["label"])
+
+
+def test_balanced_crops_of_regions_go_by_label_value() -> None:
+    """ET is in three of the three regions, and yet one of the four values."""
+    crop = rand_crop_by_class(["label"], [1, 1], REGIONS, "balanced").set_random_state(0)
+    label = torch.tensor([0, 1, 2, 3], dtype=torch.uint8).reshape(1, 2, 2)
+    found = [int(crop({"label": label})[0]["label"]) for _ in range(400)]
+    assert all(74 <= found.count(c) <= 126 for c in range(4))  # 100 each, three standard deviations are 26
+
+
+def test_another_way_of_cropping_is_refused() -> None:
+    with pytest.raises(UserError, match="crops: found 'some', expected one of positive, balanced"):
+        rand_crop_by_class(["label"], [3, 3], BRATS, "some")

@@ -35,7 +35,7 @@ class SegmentationLoss(nn.Module):
     ) -> None:
         super().__init__()
         boolean("cross_entropy", cross_entropy)
-        boolean("include_background", include_background)
+        boolean("dice_background", include_background)  # the key
         found = LabelMap.of(labels)
         self.members = found.members() if found.regions else []
         kind = DiceCELoss if cross_entropy and not self.members else DiceLoss

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from pretext3d.annotations import Tensor
@@ -29,17 +28,20 @@ from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import load_checkpoint, unwrap
 from pretext3d.training.checkpointer import epoch_files
+from pretext3d.training.preprocessing import check_spacing, check_window
 from pretext3d.training.rebuilding import Pretrained, backbone_of, filled
 from pretext3d.training.record import output_layer, running_output_layer, split_settings
 from pretext3d.training.record_schema import check_finite, known_entries
 from pretext3d.training.safe_weights import preferred
 from pretext3d.training.transfer import Adapter, Row, TransferReport, mark_transferred
+from pretext3d.training.workflow import has_setting, setting
 
 __all__ = [
     "Pretrained",
     "load_classification",
     "load_pretrained",
     "load_segmentation",
+    "pixdim_of",
     "read_pretrained",
     "read_record",
     "resolve_pretrained",
@@ -114,6 +116,32 @@ def read_record(path: str | Path, weights: str = "best", method: str = "") -> di
     return dict(read_pretrained(path, weights, method).record)
 
 
+def pixdim_of(pixdim: Any, pretrained: Pretrained | str | Path, spatial_dims: int) -> Any:
+    """The value of `pixdim`, or for the word pretrained the spacing that the weights were trained at (mm).
+
+    Args:
+        pixdim: Spacing or rule of a configuration, see `choose_pixdim`.
+        pretrained: Source of the weights, see `read_pretrained`; '' = from scratch.
+        spatial_dims: Number of spatial axes, 3 or 2.
+
+    Raises:
+        UserError: pretrained from scratch, with a record without a spacing, or with one of other axes.
+    """
+    if not isinstance(pixdim, str) or pixdim != "pretrained":
+        return pixdim
+    instead = "expected a spacing in mm, e.g. 1.5, or a rule such as median"
+    if not pretrained:
+        raise UserError(f"pixdim: found 'pretrained' with no weights in the key pretrained, {instead}")
+    found = pretrained if isinstance(pretrained, Pretrained) else read_pretrained(pretrained)
+    check_spatial_dims(found.file, found.record, spatial_dims)
+    if not found.record.get("pixdim"):
+        raise UserError(
+            f"pixdim: found 'pretrained', but {found.file} was not trained at one spacing (its record has "
+            f"no pixdim), {instead}"
+        )
+    return list(found.record["pixdim"])
+
+
 def check_method(pretrained: Pretrained, method: str, key: str = "pretrained") -> None:
     """Refuse a checkpoint of another method than `method`; '' = any. `key` gives the path, in the message."""
     found = pretrained.record.get("method")
@@ -134,25 +162,6 @@ def check_spatial_dims(file: Path, record: Mapping[str, Any], spatial_dims: int)
             f"{spatial_dims}; expected weights of a {spatial_dims}D network: choose another checkpoint, or "
             f"--spatial_dims {found}"
         )
-
-
-def check_window(file: Path, there: Mapping[str, Any], here: Mapping[str, Any] | None) -> None:
-    """Warn where two normalisations differ in their window of intensities, or only one has a window.
-
-    Weights that were not trained on scans have none, and nothing is compared.
-    """
-    if not there:
-        return
-    windows = [
-        list(np.ravel(one["window"])) if isinstance(one, Mapping) and "window" in one else None
-        for one in (there, here or there)
-    ]
-    if windows[0] != windows[1]:
-        logger.warning(
-            "%s: trained with normalisation %s, here it is %s: the same tissue looks different; "
-            "give the same by --normalisation",
-            file, there, here,
-        )  # fmt: skip
 
 
 def check_output_layer(file: Path, record: Mapping[str, Any], here: Sequence[str] | None) -> None:
@@ -315,6 +324,8 @@ def load_pretrained(
     if tested:
         check_unseen(tested, pretrained.record, split=split, what="test")
     check_window(file, pretrained.record.get("normalisation") or {}, normalisation)
+    if has_setting("spacing"):
+        check_spacing(file, pretrained.record.get("pixdim") or [], setting("spacing"))
     if encoder and encoder != record.get("encoder", encoder):
         raise UserError(
             f"encoder: found {encoder!r}, expected '' or {record['encoder']!r}, the encoder of {file}"

@@ -5,16 +5,26 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.transforms import AsDiscrete, Invertd, InvertibleTransform, MapTransform
+from monai.transforms import (
+    AsDiscrete,
+    Invertd,
+    InvertibleTransform,
+    MapTransform,
+    RandCropByLabelClassesd,
+    RandCropByPosNegLabeld,
+)
 
 from pretext3d.annotations import Tensor
+from pretext3d.checking import one_of
 from pretext3d.data.labels import LabelMap
 from pretext3d.errors import UserError
 from pretext3d.ops.masks import class_masks
 from pretext3d.ops.tensors import plain_tensor
 from pretext3d.transforms.outputs import like
 
-__all__ = ["ClassToLabeld", "InvertToClassd", "LabelToClassd", "MaskClassesd", "MaskLogitsd"]
+__all__ = [
+    "ClassToLabeld", "InvertToClassd", "LabelToClassd", "MaskClassesd", "MaskLogitsd", "rand_crop_by_class"
+]  # fmt: skip
 
 
 class LabelToClassd(MapTransform):
@@ -170,3 +180,30 @@ class MaskClassesd(MapTransform):
             masks = class_masks(plain_tensor(torch.as_tensor(d[key])).long(), self.members, channel=0)
             d[key] = like(masks.float(), d[key])
         return d
+
+
+def rand_crop_by_class(
+    keys: Sequence[str], spatial_size: Sequence[int], labels: Mapping[str, Any], crops: str = "positive"
+) -> RandCropByPosNegLabeld | RandCropByLabelClassesd:
+    """A random crop whose centre is a voxel of a drawn class of `label`, moved where the crop would not fit.
+
+    Args:
+        keys: Keys of the images and the label.
+        spatial_size: Voxels of the crop.
+        labels: Label map, in plain form.
+        crops: Way of drawing: positive (2 of 3 centres are some foreground voxel, each as likely, so that
+            large structures prevail; the third is any voxel, since MONAI's complement of a label of bytes
+            is true everywhere) or balanced (every class of the case is as likely, the background among them;
+            with regions, every label value).
+
+    Raises:
+        UserError: another way.
+    """
+    one_of("crops", crops, ("positive", "balanced"))
+    if crops == "positive":
+        return RandCropByPosNegLabeld(keys, label_key="label", spatial_size=spatial_size, pos=2, neg=1)
+    classes = len(LabelMap.of(labels).values)
+    # a case may lack a class: no warning for each of its crops
+    return RandCropByLabelClassesd(
+        keys, label_key="label", spatial_size=spatial_size, num_classes=classes, warn=False
+    )
