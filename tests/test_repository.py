@@ -177,11 +177,13 @@ def test_every_key_of_the_readme_is_in_the_configurations(bundle: Path) -> None:
         "ordered_classes",
         "measured",
         "weights",
+        "tolerance_mm",
         "tracking",
     }
     files = {"pictures": ("train",), "probe": ("train",), "class_file": ("finetune_classification",)}
     files["ordered_classes"] = ("finetune_classification", "evaluate_classification")
     files["measured"] = ("evaluate", "evaluate_classification")
+    files["tolerance_mm"] = ("evaluate",)
     files["weights"] = ("evaluate", "evaluate_classification", "inference")
     for key, names in files.items():
         assert all(key in config_keys(bundle / "configs" / f"{name}.yaml") for name in names)

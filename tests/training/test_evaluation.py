@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ignite.engine import Engine
 from monai.data import MetaTensor
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+)
 from pretext3d.errors import UserError
 from pretext3d.training.evaluation import CaseMetrics, case_metrics, check_classes
 
@@ -78,6 +82,7 @@ def test_each_class_on_its_own() -> None:
     assert rows[2]["dice"] == pytest.approx(2 / 3)  # 2 * 1 / (2 + 1)
     # from the prediction: half at 3 mm, half at 0; from the label all at 0: (3 + 0 + 0) / 3
     assert rows[2]["surface_distance_mm"] == pytest.approx(1.0)
+    assert rows[2]["nsd"] == pytest.approx(2 / 3)  # within 2 mm: one slice of two and one of one
 
 
 def test_missing_classes() -> None:
@@ -87,8 +92,9 @@ def test_missing_classes() -> None:
     rows = class_metrics(pred, label, 5, SPACING)
     assert numbers(rows[1]) == (1, 0, 0)
     assert np.isnan(numbers(rows[2])).all()
+    assert np.isnan(rows[2]["nsd"])
     for c in (3, 4):
-        assert rows[c]["dice"] == 0
+        assert (rows[c]["dice"], rows[c]["nsd"]) == (0, 0)
         assert np.isnan(numbers(rows[c])[1:]).all()
 
 
@@ -107,6 +113,7 @@ def test_cropping_changes_no_distance(first, second) -> None:
     assert row["hd95_mm"] == pytest.approx(float(compute_hausdorff_distance(percentile=95, **whole)))
     expected = float(compute_average_surface_distance(symmetric=True, **whole))
     assert row["surface_distance_mm"] == pytest.approx(expected)
+    assert row["nsd"] == pytest.approx(float(compute_surface_dice(class_thresholds=[2.0], **whole)))
 
 
 # ------------------------------------------------------------------------------------------- the handler
@@ -149,12 +156,12 @@ def test_tables(tmp_path, caplog) -> None:
     evaluator, _ = evaluate(tmp_path / "new" / "run", CASES)
     folder = tmp_path / "new" / "run"
     assert sorted(path.name for path in folder.iterdir()) == ["evaluation.csv", "evaluation_summary.csv"]
-    names = ("case", "class", "dice", "iou", "hd95_mm", "surface_distance_mm")
+    names = ("case", "class", "dice", "iou", "nsd", "hd95_mm", "surface_distance_mm")
     assert [tuple(row[name] for name in names) for row in table(folder / "evaluation.csv")] == [
-        ("a", "liver", "0.5", "0.33333", "3", "1.5"),  # Dice d is iou d / (2 - d)
-        ("a", "spleen", "1", "1", "0", "0"),
-        ("b", "liver", "1", "1", "0", "0"),
-        ("b", "spleen", "0", "0", "", ""),
+        ("a", "liver", "0.5", "0.33333", "0.5", "3", "1.5"),  # Dice d is iou d / (2 - d)
+        ("a", "spleen", "1", "1", "1", "0", "0"),
+        ("b", "liver", "1", "1", "1", "0", "0"),
+        ("b", "spleen", "0", "0", "0", "", ""),
     ]
     liver, spleen, mean = table(folder / "evaluation_summary.csv")
     assert [row["class"] for row in (liver, spleen, mean)] == ["liver", "spleen", "foreground mean"]
@@ -171,6 +178,7 @@ def test_tables(tmp_path, caplog) -> None:
         {
             "mean_dice": 0.625,
             "mean_iou": (2 / 3 + 1 / 2) / 2,
+            "mean_nsd": 0.625,  # liver (0.5 + 1) / 2, spleen (1 + 0) / 2
             "mean_hd95_mm": 0.75,
             "mean_surface_distance_mm": 0.375,
         }

@@ -20,9 +20,11 @@ from monai.metrics import (
     compute_dice,
     compute_hausdorff_distance,
     compute_iou,
+    compute_surface_dice,
 )
 
 from pretext3d.annotations import Bool, Shaped, Tensor
+from pretext3d.checking import number
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.regions import check_sets
 from pretext3d.data.slices import VolumeAssembler
@@ -35,7 +37,9 @@ __all__ = ["CaseMetrics", "check_classes"]
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("dice", "iou", "hd95_mm", "surface_distance_mm")
+METRICS = ("dice", "iou", "nsd", "hd95_mm", "surface_distance_mm")
+OF_ONE = {"dice": 0.0, "iou": 0.0, "nsd": 0.0}  # where only one of prediction and label has a set
+TOLERANCE_MM = 2.0  # of nsd: about as far apart as the outlines of an organ by two people
 Name = TypeVar("Name")
 
 
@@ -44,19 +48,28 @@ def case_metrics(
     label: Shaped[Tensor, "1 *size"],
     members: Mapping[Name, Sequence[int]],
     spacing: Sequence[float],
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> dict[Name, dict[str, float]]:
     """Metrics of one case, a volume or a plane, for sets of classes: single ones, or regions.
 
-    Dice; iou, intersection over union (its mean is mIoU); hd95_mm, the 95th percentile of the symmetric
-    Hausdorff distance; surface_distance_mm, the symmetric average surface distance. A set that neither volume
-    has is NaN in all four; one that only one volume has has Dice and iou 0, distances NaN. Memory does not
-    grow with the number of sets.
+    Dice; iou, intersection over union (its mean is mIoU); nsd, the normalised surface Dice, (n_p + n_l) /
+    (N_p + N_l), where of the N_p voxels of the prediction's surface n_p are at most `tolerance_mm` from the
+    label's, and n_l of N_l the other way round; hd95_mm, the 95th percentile of the symmetric Hausdorff
+    distance; surface_distance_mm, the symmetric average surface distance. A set that neither volume has is
+    NaN in all five; one that only one volume has has Dice, iou and nsd 0, distances NaN. Memory does not grow
+    with the number of sets.
+
+    Source of nsd: Nikolov et al., J Med Internet Res 2021 (23:e26151), who take the tolerance of an organ
+    from the disagreement of experts. Deviates: surfaces are counted in voxels, as MONAI's are by default and
+    those of the other distances, and not in mm2.
 
     Args:
         pred: Class indices.
         label: Class indices on the same grid.
         members: Classes of each set, by its name.
         spacing: Size of a voxel in mm along each axis of that grid.
+        tolerance_mm: Distance of surfaces that counts as none. Below the length of a voxel along some axis,
+            only surface voxels at the same place count along it.
 
     Examples:
         >>> pred, label = torch.tensor([[[0, 1, 2]]]), torch.tensor([[[0, 0, 1]]])
@@ -67,18 +80,21 @@ def case_metrics(
     rows = {}
     for name, classes in members.items():
         masks = [class_masks(one, [classes], channel=0)[0] for one in (pred, label)]
-        rows[name] = mask_metrics(masks[0], masks[1], spacing)
+        rows[name] = mask_metrics(masks[0], masks[1], spacing, tolerance_mm)
     return rows
 
 
 def mask_metrics(
-    pred: Bool[Tensor, "*size"], label: Bool[Tensor, "*size"], spacing: Sequence[float]
+    pred: Bool[Tensor, "*size"],
+    label: Bool[Tensor, "*size"],
+    spacing: Sequence[float],
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> dict[str, float]:
     """Metrics of one mask, see `case_metrics`."""
     row = dict.fromkeys(METRICS, np.nan)
     either, both = pred | label, bool(pred.any()) and bool(label.any())
     if not both:
-        return row | ({"dice": 0.0, "iou": 0.0} if either.any() else {})
+        return row | (OF_ONE if either.any() else {})
     box: list[slice] = []  # around both, with a margin: the metrics are the same
     for axis in range(either.ndim):
         others = [other for other in range(either.ndim) if other != axis]
@@ -90,6 +106,7 @@ def mask_metrics(
     distance = {**pair, "include_background": True, "spacing": [float(s) for s in spacing]}
     with warnings.catch_warnings():  # MONAI passes one of its own deprecated arguments
         warnings.filterwarnings("ignore", message=".*always_return_as_numpy")
+        row["nsd"] = float(compute_surface_dice(class_thresholds=[tolerance_mm], **distance))
         row["hd95_mm"] = float(compute_hausdorff_distance(percentile=95, **distance))
         row["surface_distance_mm"] = float(compute_average_surface_distance(symmetric=True, **distance))
     return row
@@ -127,7 +144,7 @@ def check_classes(cases: Mapping[str, Any], record: Mapping[str, Any]) -> None:
 class CaseMetrics:
     """Handler of an evaluator whose output holds class indices `pred` and `label` on the label's grid.
 
-    Writes `evaluation.csv` (case, subject where known, class, label_values, dice, iou, hd95_mm,
+    Writes `evaluation.csv` (case, subject where known, class, label_values, dice, iou, nsd, hd95_mm,
     surface_distance_mm), one line per case and class, or region of a network that has learned regions, and
     `evaluation_summary.csv`: one line per class, the mean over each subject's cases and then over the
     subjects; and one for the foreground, from each case's mean over its classes. A case without a subject
@@ -146,9 +163,10 @@ class CaseMetrics:
         class_names: Names of all classes, the background first; or of the regions.
         labels: Label map of the network, in plain form; None = the classes are the label values.
         regions: Sets of label values that are measured besides; None or {} = none.
+        tolerance_mm: Tolerance of `nsd`, 0 or more.
 
     Raises:
-        UserError: regions with values that no class has, or of a network of one class.
+        UserError: regions with values that no class has, or of a network of one class; another tolerance.
     """
 
     def __init__(
@@ -157,8 +175,10 @@ class CaseMetrics:
         class_names: Sequence[str],
         labels: Mapping[str, Any] | None = None,
         regions: Mapping[str, Sequence[int]] | None = None,
+        tolerance_mm: Any = TOLERANCE_MM,
     ) -> None:
         self.output_dir = Path(output_dir)
+        self.tolerance_mm = number("tolerance_mm", tolerance_mm, low=0)
         found = LabelMap(tuple(range(len(class_names)))) if labels is None else LabelMap.of(labels)
         each = zip(map(str, class_names), found.members(), strict=True)
         self.tables = {"evaluation": {name: classes for name, classes in each if classes != [0]}}
@@ -210,7 +230,7 @@ class CaseMetrics:
         """Add the rows of one case."""
         who = {"case": volume_of(case), **({"subject": person_name(dict(case))} if "subject" in case else {})}
         for table, members in self.tables.items():
-            for name, row in case_metrics(pred, label, members, spacing).items():
+            for name, row in case_metrics(pred, label, members, spacing, self.tolerance_mm).items():
                 described = self.labels.described(members[name])
                 self.rows[table].append({**who, "class": name, "label_values": described, **row})
 
