@@ -68,6 +68,7 @@ def test_names_and_keys_are_those_of_nnunet_and_msd(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spatial_dims", [3, 2])
 def test_a_fine_tuning_reads_the_folder(tmp_path: Path, spatial_dims: int) -> None:
     options = {**OPTIONS, "roi_size": SIZE[:spatial_dims], "spatial_dims": spatial_dims}
+    options["z_classes"] = 2 if spatial_dims == 3 else None
     write_shapes(tmp_path / "set", 4, pixdim=[1.5], **options)
     cases = prepare_cases(
         str(tmp_path / "set"),

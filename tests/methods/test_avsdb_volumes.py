@@ -16,6 +16,7 @@ from pretext3d.methods.avsdb.volumes import ShapeVolumes
 from pretext3d.training.session import profile_settings
 
 SIZE = (32, 40, 24)
+PLANE = {"roi_size": (96, 96), "spatial_dims": 2}
 
 
 def item(seed: int = 0, size: tuple[int, ...] = SIZE, **keys: object) -> dict:
@@ -125,7 +126,7 @@ def test_shapes_scale_with_the_volume_axis_by_axis() -> None:
 
 
 def test_images_have_the_cross_sections_alone() -> None:
-    generate = ShapeVolumes((64, 48), spatial_dims=2, xy_classes=3, z_classes=4)
+    generate = ShapeVolumes((64, 48), spatial_dims=2, xy_classes=3)
     assert generate.class_names == ["background", "ellipse", "triangle", "quadrilateral"]
     sample = generate(np.random.default_rng(0), 0)
     assert sample["label"].shape == (1, 64, 48)
@@ -183,6 +184,9 @@ def test_a_set_on_disk_is_the_one_generated(tmp_path: Path) -> None:
         ({"xy_classes": 0}, "xy_classes: found 0"),
         ({"z_classes": []}, r"z_classes: found \[\]"),
         ({"xy_classes": 80, "z_classes": 4}, "xy_classes: found 80 .* 320 classes; expected at most 255"),
+        ({**PLANE, "z_classes": 4}, "z_classes: found 4, expected none: images .spatial_dims 2. have no"),
+        ({**PLANE, "sizes": {"height": [10, 50]}}, r"sizes::height: found \[10, 50\], expected none"),
+        ({**PLANE, "sizes": {"z_margin": 3}}, "sizes::z_margin: found 3, expected none"),
         ({"num_shapes": 0}, "num_shapes: found 0, expected an integer from 1 to 16383, or two"),
         ({"num_shapes": 16384}, "num_shapes: found 16384"),
         ({"num_shapes": [3, 1]}, r"num_shapes: found \[3, 1\]"),

@@ -279,7 +279,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="spacing in mm that the files state; default: 1",
     )
     add("--xy_classes", nargs="+", default=["8"], help="cross-sections, a number or names; default: 8")
-    add("--z_classes", nargs="+", default=["2"], help="rules along z, a number or names; default: 2")
+    add("--z_classes", nargs="+", help="rules along z, a number or names; default: 2, in 2D none")
     add("--num_shapes", type=int, nargs="+", default=[20], help="per volume, one or a range; default: 20")
     add("--max_overlap", type=overlap, default=0.7, help="part of a shape, or none; default: %(default)s")
     add("--tries", type=int, default=100, help="positions before a shape is dropped; default: %(default)s")
@@ -295,7 +295,11 @@ def make_parser() -> argparse.ArgumentParser:
 def main(given: Sequence[str]) -> int:
     """The command: write, report the folder and what is in it."""
     known = vars(make_parser().parse_args(given))
-    known["xy_classes"], known["z_classes"] = classes(known["xy_classes"]), classes(known["z_classes"])
+    known["xy_classes"] = classes(known["xy_classes"])
+    if known["z_classes"] is None:
+        known["z_classes"] = 2 if known["spatial_dims"] == 3 else None
+    else:
+        known["z_classes"] = classes(known["z_classes"])
     known["num_shapes"] = known["num_shapes"][0] if len(known["num_shapes"]) == 1 else known["num_shapes"]
     if known["roi_size"] is None:
         known["roi_size"] = [96, 96, 96] if known["spatial_dims"] == 3 else [128, 128]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretext3d.checking import integer, is_integer, number, ordered_pair, per_axis
+from pretext3d.checking import brief, integer, is_integer, number, ordered_pair, per_axis
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.placement import Placement, place, solids
 from pretext3d.methods.avsdb.rendering import Look, rendering
@@ -29,7 +29,28 @@ __all__ = ["ShapeVolumes", "Volume"]
 
 SMALLEST = 4  # voxels that the largest box and height have at least: with fewer, no class is recognisable
 
+ALONG_Z = ("height", "z_margin")  # the sizes that images do not have
+
 MOST_SHAPES = 2**14 - 1  # the largest code, twice the number of shapes, fits int16
+
+
+def check_flat(**along_z: Any) -> None:
+    """Refuse what has an effect along z alone, and none on images.
+
+    Args:
+        along_z: Values by key; None = not given.
+
+    Raises:
+        UserError: a value is given; names its key.
+
+    Examples:
+        >>> check_flat(z_classes=4)
+        Traceback (most recent call last):
+        pretext3d.errors.UserError: z_classes: found 4, expected none: images (spatial_dims 2) have no axis z
+    """
+    for key, value in along_z.items():
+        if value is not None:
+            raise UserError(f"{key}: found {brief(value)}, expected none: images (spatial_dims 2) have no axis z")
 
 
 class Volume:
@@ -55,7 +76,8 @@ class ShapeVolumes:
         roi_size: Voxels of a volume along each axis.
         spatial_dims: Number of spatial axes. An image has the cross-sections alone.
         xy_classes: Classes of cross-sections: their number, or a list, see `cross_sections`.
-        z_classes: Rules along z, 1 to 4 or a list of prism, cone, hourglass, spindle.
+        z_classes: Rules along z, 1 to 4 or a list of prism, cone, hourglass, spindle; None = 2, of images no
+            other value.
         num_shapes: Shapes per volume: a number, or a range that it is drawn from.
         max_overlap: Part of a shape's volume, below which it may lie where others do; None: nowhere.
         tries: Positions that are tried before a shape is dropped.
@@ -68,7 +90,8 @@ class ShapeVolumes:
 
     Raises:
         UserError: for invalid arguments: no class, more than the label's type can hold, max_overlap outside
-            (0, 1], boxes larger than the volume, a volume too small for every shape.
+            (0, 1], boxes larger than the volume, a volume too small for every shape; of images, for what has
+            an effect along z alone: z_classes, the sizes height and z_margin.
 
     Examples:
         >>> generate = ShapeVolumes((24, 32, 16), xy_classes=["ellipse", "triangle"], z_classes=1)
@@ -82,7 +105,7 @@ class ShapeVolumes:
         roi_size: Sequence[int],
         spatial_dims: int = 3,
         xy_classes: Any = 8,
-        z_classes: Any = 2,
+        z_classes: Any = None,
         num_shapes: Any = 20,
         max_overlap: Any = 0.7,
         tries: Any = 100,
@@ -95,6 +118,9 @@ class ShapeVolumes:
         self.size = per_axis("roi_size", roi_size, spatial_dims)
         self.grid = (*self.size, 1)[:3]  # of an image: one slice
         self.sections = cross_sections(xy_classes)
+        if spatial_dims == 2:
+            check_flat(z_classes=z_classes, **{f"sizes::{key}": (sizes or {}).get(key) for key in ALONG_Z})
+        z_classes = 2 if z_classes is None else z_classes
         self.rules = z_rules(z_classes) if spatial_dims == 3 else ["prism"]
         self.class_names = class_names(xy_classes, z_classes, spatial_dims)
         most = torch.iinfo(torch.uint8).max
@@ -123,7 +149,7 @@ class ShapeVolumes:
         known = set(ShapeSizes.__dataclass_fields__)
         if unknown := sorted(set(sizes or {}) - known):
             raise UserError(f"sizes: found {unknown[0]!r}, expected any of {', '.join(sorted(known))}")
-        self.sizes = ShapeSizes(**dict(sizes or {}))
+        self.sizes = ShapeSizes(**{key: size for key, size in (sizes or {}).items() if size is not None})
         self.rendering = rendering(render, changes)
         self._check_size()
 
