@@ -10,6 +10,7 @@ import pytest
 import tomllib
 from pretext3d import __main__ as command_line
 from pretext3d.__main__ import COMMANDS, main
+from pretext3d.commands.parser import option_names
 from pretext3d.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +40,21 @@ def test_help_of_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     said = capsys.readouterr().out
     assert said.startswith(f"usage: pretext3d {name} ")
     assert f"  pretext3d {name} " in said.split("\nexamples", 1)[1]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistyped_option_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two letters of an option exchanged: next to whatever else is missing, also where words are overrides."""
+    module = importlib.import_module(f"pretext3d.commands.{COMMANDS[name].module}")
+    meant = next(option for option in option_names(module.make_parser()) if option != "help")
+    typed = meant[0] + meant[2] + meant[1] + meant[3:]
+    bundle = {"preview": ["--bundle", str(ROOT / "bundles" / "rotation")]}.get(name, [])
+    try:
+        code: object = main([name, *bundle, f"--{typed}", "2"])
+    except SystemExit as error:
+        code = error.code
+    assert code
+    assert f"did you mean --{meant}?" in capsys.readouterr().err
 
 
 def test_every_module_is_a_command() -> None:

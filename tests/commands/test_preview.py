@@ -243,9 +243,10 @@ def test_a_run_of_an_earlier_version_lacks_a_setting(
     ("arguments", "message"),
     [
         (["--bundle", "nowhere"], "nowhere: has no configs/train.yaml"),
-        (["--levle", "1"], "--levle: no such key in train.yaml; did you mean --level?"),
+        (["--levle", "1"], "--levle: no such option, and no such key in train.yaml; did you mean --level?"),
+        (["--nmu", "1"], "--nmu: no such option, and no such key in train.yaml; did you mean --num?"),
         (["--level::0", "1"], "--level::0: found an entry of level, which is 0.5; expected --level with its"),
-        (["--train::data", "1"], "--train::data: no such key in train.yaml"),
+        (["--train::data", "1"], "--train::data: no such option, and no such key in train.yaml"),
         (["--profile", "fats"], "profile: found 'fats', expected one of fast, slow"),
         (["--profile", "fast_2d"], "profile: found 'fast_2d', expected one of fast, slow"),  # not a profile
         (["--dataset_dir", "nowhere"], "nowhere"),

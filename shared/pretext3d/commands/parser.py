@@ -2,24 +2,63 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from pretext3d.checking import closest_hint
 from pretext3d.errors import UserError
 from pretext3d.training.arguments import read_value
 
-__all__ = ["command_parser", "read_overrides", "top_key"]
+__all__ = ["CommandParser", "command_parser", "mistyped", "option_names", "read_overrides", "top_key"]
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose mistakes name the options that were probably meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; the words are kept for `error`."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and the message, exit code 2."""
+        super().error(message + mistyped(getattr(self, "_words", ()), option_names(self)))
+
+
+def option_names(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser, without `--`."""
+    return [name[2:] for name in parser._option_string_actions if name.startswith("--")]
+
+
+def mistyped(words: Sequence[str], names: Sequence[str]) -> str:
+    """For a message: the options among some words that do not exist and are like one that does; else ''.
+
+    Args:
+        words: Words of a command line.
+        names: Options that exist, without `--`.
+
+    Examples:
+        >>> mistyped(["--cuont", "3", "--seed=2"], ["count", "seed"])
+        '; found --cuont: did you mean --count?'
+    """
+    typed = [word.partition("=")[0][2:] for word in words if word.startswith("--")]
+    return "".join(
+        closest_hint(name, names, f"; found --{name}: did you mean --{{}}?")
+        for name in dict.fromkeys(typed)
+        if name not in names
+    )
 
 
 def command_parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:
-    """A parser for `pretext3d NAME`: no abbreviated options, texts unchanged.
+    """A parser for `pretext3d NAME`: no abbreviated options, texts unchanged; see `CommandParser`.
 
     Args:
         name: Name of the command.
         description: Description, the module's docstring.
         examples: Text at the end of the help.
     """
-    return argparse.ArgumentParser(
+    return CommandParser(
         prog=f"pretext3d {name}",
         description=description,
         epilog=examples,

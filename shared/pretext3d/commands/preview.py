@@ -18,7 +18,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from pretext3d.checking import closest_hint
-from pretext3d.commands.parser import command_parser, read_overrides
+from pretext3d.commands.parser import command_parser, option_names, read_overrides
 from pretext3d.commands.saved_config import (
     as_saved,
     completed_profiles,
@@ -121,8 +121,9 @@ class Preview(ConfigWorkflow):
         component = self.parser.get(parent) if nested else None
         if key in self.parser or (isinstance(component, dict) and "_target_" in component):
             return
-        hint = closest_hint(key, self.parser.config, "; did you mean --{}?")
-        raise UserError(f"--{key}: no such key in {file.name}{hint}")
+        names = [*option_names(make_parser()), *self.parser.config]
+        hint = closest_hint(key, names, "; did you mean --{}?")
+        raise UserError(f"--{key}: no such option, and no such key in {file.name}{hint}")
 
     def get(self, name: str) -> Any:
         """The configuration's parsed content of an id."""

@@ -19,7 +19,7 @@ from monai.bundle.scripts import create_workflow
 from monai.bundle.utils import ID_SEP_KEY, MACRO_KEY, merge_kv
 
 from pretext3d.checking import closest_hint
-from pretext3d.commands.parser import command_parser
+from pretext3d.commands.parser import command_parser, mistyped, option_names
 from pretext3d.errors import UserError, chain, find_user_error, frames, one_line
 from pretext3d.training.arguments import MONAI_ARGUMENTS, as_configuration, read_value, typed_values
 from pretext3d.training.overrides import as_files, check_entry, check_nested, overlay_hint, walk
@@ -62,7 +62,7 @@ def main(words: Sequence[str]) -> int:
     elif not values.get("args_file"):
         raise UserError(
             "--config_file: found none, expected a bundle's configuration, as "
-            "bundles/vectorpose/configs/train.yaml"
+            f"bundles/vectorpose/configs/train.yaml{mistyped(words, option_names(make_parser()))}"
         )
     try:
         workflow = create_workflow(**as_configuration(values))
