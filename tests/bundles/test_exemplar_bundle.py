@@ -103,6 +103,7 @@ def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
         ({"objective": "quadruplet"}, ["objective", "quadruplet", "triplet"]),
         ({"views__anchor": "both"}, ["anchor", "both"]),
         ({"views__flip_prob": 7}, ["flip_prob", "7"]),
+        ({"views__flip_axes": "[7]"}, ["flip_axes: found [7], expected a list of axes out of 0, 1, 2"]),
         ({"views__zoom_range": "[2,1]"}, ["views::zoom_range: found [2, 1]"]),
         ({"margin": -1}, ["margin", "-1"]),
         ({"temperature": 0}, ["temperature", "0"]),

@@ -17,7 +17,7 @@ class Cases(CachedVolumes):
         self.images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
 
     def __getitem__(self, index):
-        transform = RandViewsd().set_random_state(seed=index)
+        transform = RandViewsd(spatial_dims=self.images.ndim - 2).set_random_state(seed=index)
         return transform({**CASES[index], "image": self.images[index]})
 
 

@@ -39,7 +39,7 @@ def numbered(*shape):
 
 
 def sample(image, seed=0, case=None, **options):
-    transform = RandViewsd(**options)
+    transform = RandViewsd(spatial_dims=image.ndim - 1, **options)
     transform.set_random_state(seed=seed)
     return transform({"id": "a", "image": image, **(case or {})})
 
@@ -174,7 +174,8 @@ def test_a_draw_can_be_applied_again():
 
 def drawn(dims=3, count=200, channels=1, **options):
     """Parameters of many views."""
-    transform = RandViewsd(anchor="view", **{**NOTHING, **options}).set_random_state(seed=0)
+    transform = RandViewsd(anchor="view", spatial_dims=dims, **{**NOTHING, **options})
+    transform.set_random_state(seed=0)
     parts = []
     for _ in range(count // 2):
         transform.randomize((channels, *range(10, 10 + dims)))
@@ -273,7 +274,9 @@ def test_impossible_views(options, message):
 
 def test_axes_that_an_image_does_not_have():
     with pytest.raises(UserError, match=r"flip_axes: found \[2\], expected a list of axes out of 0, 1"):
-        sample(torch.rand(1, 5, 6), flip_axes=[2])
+        RandViewsd(flip_axes=[2], spatial_dims=2)
+    with pytest.raises(UserError, match=r"image: found shape \[1, 5, 6\], expected \(c, i, j, k\)"):
+        RandViewsd()({"id": "a", "image": torch.rand(1, 5, 6)})
 
 
 @pytest.mark.parametrize("profile", ["paper", "laptop"])

@@ -148,7 +148,7 @@ def pipeline(seed: int) -> Compose:
         [
             vp.Landmarkd(),
             RandScaleCropd("image", (4, 4), (0.5, 1.5)),
-            RandFlipRotate90d("image", flip_axes=(0, 1), rotate_axes=(2,)),
+            RandFlipRotate90d("image", flip_axes=(0, 1), rotate_axes=(2,), spatial_dims=2),
             vp.VectorTargetsd(jitter=0.05),
             CopyItemsd("image", names="clean"),
         ]

@@ -188,7 +188,7 @@ def test_roi_size_has_a_number_for_each_axis(roi_size, shape):
 
 
 def test_there_are_8_orientations_of_an_image_and_the_matrix_says_where_pixels_go():
-    transform = crops.RandFlipRotate90d("image")
+    transform = crops.RandFlipRotate90d("image", spatial_dims=2)
     image, seen = ramp((1, 4, 4)), set()
     for seed in range(200):
         transform.set_random_state(seed=seed)
@@ -214,7 +214,9 @@ def test_there_are_8_orientations_of_an_image_and_the_matrix_says_where_pixels_g
 )
 def test_axes_that_images_do_not_have(arguments, message):
     with pytest.raises(UserError, match=message):
-        crops.RandFlipRotate90d("image", **arguments)({"image": ramp((1, 4, 4))})
+        crops.RandFlipRotate90d("image", **arguments, spatial_dims=2)
+    with pytest.raises(UserError, match="spatial_dims: found 3, expected 2 for these volumes"):
+        crops.RandFlipRotate90d("image")({"image": ramp((1, 4, 4))})
 
 
 # ------------------------------------------------------------------------------------ the box of the body

@@ -24,7 +24,8 @@ from pretext3d.training.arguments import (
 from pretext3d.training.workflow import running_workflow
 
 __all__ = [
-    "as_files", "check_entry", "check_nested", "check_overrides", "command_line", "overlay_hint", "walk",
+    "as_files", "check_entry", "check_nested", "check_overrides", "command_line", "component_class",
+    "overlay_hint", "walk",
 ]  # fmt: skip
 
 # Set by `monai.bundle run` itself (experiment tracking), not in any configuration file.
@@ -226,14 +227,28 @@ def check_entry(key: str, config: Any) -> None:
             return  # a missing part is `check_nested`'s
 
 
+def component_class(target: Any) -> Any:
+    """The class or function of a component's `_target_`; None where there is none of that name.
+
+    Args:
+        target: Dotted path, or the short name of one of MONAI's.
+
+    Examples:
+        >>> component_class("SpatialPadd").__name__, component_class("collections.Countre")
+        ('SpatialPadd', None)
+    """
+    if not isinstance(target, str):
+        return None
+    found: Any = locate(target) or locate(ComponentLocator().get_component_module_name(target) or "")
+    # of a short name MONAI knows the module that has the class
+    return getattr(found, target, None) if isinstance(found, ModuleType) else found
+
+
 def _takes(component: Mapping[str, Any], argument: str) -> bool:
     """Whether a component's class has such an argument; True where that is unknown: MONAI then decides."""
-    target = component.get("_target_")
-    if not isinstance(target, str):
+    factory = component_class(component.get("_target_"))
+    if factory is None:
         return False
-    factory: Any = locate(target) or locate(ComponentLocator().get_component_module_name(target) or "")
-    if isinstance(factory, ModuleType):  # MONAI's short names: the module that has the class
-        factory = getattr(factory, target, None)
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):

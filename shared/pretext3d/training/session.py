@@ -23,6 +23,7 @@ from pretext3d.checking import integer, number, one_of, per_axis
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.checkpointer import epoch_files, refuse_earlier_run
+from pretext3d.training.early_checks import build_transforms
 from pretext3d.training.length import check_length
 from pretext3d.training.next_step import WROTE, suggestion
 from pretext3d.training.overrides import command_line
@@ -115,6 +116,7 @@ def begin(
     if training:
         check_probe(setting("probe"))
         check_recipe({key.split("#")[-1]: value for key, value in _settings(RECIPE, None).items()})
+        build_transforms()
     check_precision(setting("precision", "auto"))
     _check_device(device)
     resume = bool(setting("resume", False)) if resume is None else resume

@@ -17,6 +17,7 @@ from monai.transforms import MapTransform, Randomizable, SpatialCrop, generate_s
 from pretext3d.annotations import Shaped, Tensor
 from pretext3d.checking import WORDS, number, ordered_pair, per_axis
 from pretext3d.errors import UserError
+from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.ops.rotations import (
     check_flip_axes,
     check_rotation_axes,
@@ -256,10 +257,12 @@ class RandFlipRotate90d(MapTransform, Randomizable):
         flip_prob: Probability of each flip.
         rotate_axes: Axes to rotate about, out of 0, 1, 2, in 2D only 2 (in the plane); None: all axes.
         rotate_prob: Probability of each rotation.
+        spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
 
     Raises:
-        UserError: For axes other than 0, 1, 2, a probability outside [0, 1], and, when called, for axes that
-            images do not have, and for a rotation by 90 degrees between axes of different length.
+        UserError: For axes that there are not, a probability outside [0, 1], and, when called, for a volume
+            with another number of spatial axes, and for a rotation by 90 degrees between axes of different
+            length.
     """
 
     def __init__(
@@ -269,35 +272,40 @@ class RandFlipRotate90d(MapTransform, Randomizable):
         flip_prob: float = 0.5,
         rotate_axes: Sequence[int] | None = None,
         rotate_prob: float = 0.75,
+        spatial_dims: int = 3,
     ) -> None:
         MapTransform.__init__(self, keys)
-        for name, axes in (("flip_axes", flip_axes), ("rotate_axes", rotate_axes)):
-            if axes is not None:
-                check_flip_axes(name, axes)  # 2D has fewer axes, which the first image shows
+        check_spatial_dims(spatial_dims)
+        self.spatial_dims = spatial_dims
+        flips, rotations = range(spatial_dims), [0, 1, 2] if spatial_dims == 3 else [2]
         for name, prob in (("flip_prob", flip_prob), ("rotate_prob", rotate_prob)):
             if not 0 <= prob <= 1:
                 raise UserError(f"{name}: found {prob}, expected a probability from 0 to 1")
-        self.flip_axes, self.flip_prob = flip_axes, float(flip_prob)
-        self.rotate_axes, self.rotate_prob = rotate_axes, float(rotate_prob)
-        self.orientation = np.eye(3)
+        if flip_axes is not None:
+            flips = check_flip_axes("flip_axes", flip_axes, spatial_dims)
+        if rotate_axes is not None:
+            rotations = check_rotation_axes("rotate_axes", rotate_axes, spatial_dims)
+        self.flip_axes, self.flip_prob = list(flips), float(flip_prob)
+        self.rotate_axes, self.rotate_prob = list(rotations), float(rotate_prob)
+        self.orientation = np.eye(spatial_dims)
 
-    def randomize(self, data: int = 3) -> None:
-        """Draw `orientation` for volumes with `data` spatial axes, 3 or 2."""
-        flips, rotations = list(range(data)), [0, 1, 2] if data == 3 else [2]
-        if self.flip_axes is not None:
-            flips = list(check_flip_axes("flip_axes", self.flip_axes, data))
-        if self.rotate_axes is not None:
-            rotations = list(check_rotation_axes("rotate_axes", self.rotate_axes, data))
-        self.orientation = flip_matrix([axis for axis in flips if self.R.rand() < self.flip_prob], data)
-        for axis in rotations:
+    def randomize(self, data: Any = None) -> None:
+        """Draw `orientation`."""
+        dims = self.spatial_dims
+        mirrored = [axis for axis in self.flip_axes if self.R.rand() < self.flip_prob]
+        self.orientation = flip_matrix(mirrored, dims)
+        for axis in self.rotate_axes:
             turns = int(self.R.randint(1, 4)) if self.R.rand() < self.rotate_prob else 0
-            self.orientation = rotation_matrix(axis, turns, data) @ self.orientation
+            self.orientation = rotation_matrix(axis, turns, dims) @ self.orientation
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """The case with its volumes mirrored and rotated, and its `orientation`."""
         d = dict(data)
         keys = list(self.key_iterator(d))
-        self.randomize(d[keys[0]].ndim - 1)
+        found = d[keys[0]].ndim - 1
+        if found != self.spatial_dims:
+            raise UserError(f"spatial_dims: found {self.spatial_dims}, expected {found} for these volumes")
+        self.randomize()
         for key in keys:
             shape = d[key].shape
             d[key] = reorient(d[key], self.orientation)

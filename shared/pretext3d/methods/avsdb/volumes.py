@@ -50,7 +50,9 @@ def check_flat(**along_z: Any) -> None:
     """
     for key, value in along_z.items():
         if value is not None:
-            raise UserError(f"{key}: found {brief(value)}, expected none: images (spatial_dims 2) have no axis z")
+            raise UserError(
+                f"{key}: found {brief(value)}, expected none: images (spatial_dims 2) have no axis z"
+            )
 
 
 class Volume:

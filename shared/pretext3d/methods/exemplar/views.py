@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from monai.transforms import Randomizable, Transform
 
 from pretext3d.annotations import Bool, Float, Tensor
-from pretext3d.checking import WORDS, boolean, number, one_of, ordered_pair
+from pretext3d.checking import boolean, number, one_of, ordered_pair
 from pretext3d.data.subjects import case_code, subject_code
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
@@ -153,9 +153,10 @@ class RandViewsd(Randomizable, Transform):
         contrast_prob: Probability of a change of contrast.
         contrast_range: Smallest and largest factor.
         per_channel: Whether each channel has its own brightness and contrast, or all have the same.
+        spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
 
     Raises:
-        UserError: for invalid arguments and, when called, for flip_axes that the image does not have.
+        UserError: for invalid arguments and, when called, for an image with another number of spatial axes.
     """
 
     def __init__(
@@ -175,11 +176,14 @@ class RandViewsd(Randomizable, Transform):
         contrast_prob: float = 1.0,
         contrast_range: Any = (0.5, 2.0),
         per_channel: Any = False,
+        spatial_dims: int = 3,
     ) -> None:
         one_of("anchor", anchor, ANCHORS)
+        check_spatial_dims(spatial_dims)
+        self.image_key, self.anchor, self.spatial_dims = image_key, anchor, spatial_dims
+        self.flip_axes = tuple(range(spatial_dims))
         if flip_axes is not None:
-            check_flip_axes("flip_axes", flip_axes)  # 2D has fewer axes, which the first image shows
-        self.image_key, self.anchor, self.flip_axes = image_key, anchor, flip_axes
+            self.flip_axes = check_flip_axes("flip_axes", flip_axes, spatial_dims)
         self.flip_prob = number("flip_prob", flip_prob, 0, 1)
         self.rotate_prob = number("rotate_prob", rotate_prob, 0, 1)
         self.rotate_range = number("rotate_range", rotate_range, 0, 180)
@@ -197,11 +201,9 @@ class RandViewsd(Randomizable, Transform):
     def randomize(self, data: Sequence[int]) -> None:
         """Draw `views` for an image of shape `data` (c, *space): one, or two where the anchor is a view."""
         channels, *space = (int(n) for n in data)
-        check_spatial_dims(len(space))
         count, dims = 1 + (self.anchor == "view"), len(space)
-        axes = range(dims) if self.flip_axes is None else check_flip_axes("flip_axes", self.flip_axes, dims)
         flipped = self.R.uniform(size=(count, dims)) < self.flip_prob
-        flipped &= np.isin(np.arange(dims), list(axes))
+        flipped &= np.isin(np.arange(dims), self.flip_axes)
         angles = self._where(self.rotate_prob, self.R.uniform(-1, 1, size=count) * self.rotate_range, 0.0)
         about = torch.from_numpy(self.R.normal(size=(count, 3))) if dims == 3 else None
         zoom = self._where(self.zoom_prob, self._factors(self.zoom_range, count), 1.0)
@@ -234,9 +236,9 @@ class RandViewsd(Randomizable, Transform):
         """The case with its two views, `subject_code` and `case_code`."""
         d = dict(data)
         image = plain_tensor(d[self.image_key]).float()
-        if image.ndim - 1 not in WORDS:
-            found = list(image.shape)
-            raise UserError(f"{self.image_key}: found shape {found}, expected (c, i, j, k), in 2D (c, i, j)")
+        if image.ndim - 1 != self.spatial_dims:
+            shape = "(c, i, j, k)" if self.spatial_dims == 3 else "(c, i, j)"
+            raise UserError(f"{self.image_key}: found shape {list(image.shape)}, expected {shape}")
         self.randomize(image.shape)
         assert self.views is not None
         views = apply_views(image.expand(len(self.views.matrices), *image.shape), self.views)
