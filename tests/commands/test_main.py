@@ -44,7 +44,7 @@ def test_help_of_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_mistyped_option_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two letters of an option exchanged: next to whatever else is missing, also where words are overrides."""
+    """Two letters of an option exchanged; next to what is missing, and where words are overrides, too."""
     module = importlib.import_module(f"pretext3d.commands.{COMMANDS[name].module}")
     meant = next(option for option in option_names(module.make_parser()) if option != "help")
     typed = meant[0] + meant[2] + meant[1] + meant[3:]

@@ -137,10 +137,11 @@ def test_dice_of_labels_every_second_epoch(cases, run, caplog):
     assert values[0] == values[2] == ""
     said = lines(caplog)
     assert said[0].startswith(
-        "probe: linear Dice of 3 held-out cases, fitted to 3 training cases, 2 classes, in"
+        "probe_dice: the mean Dice on 3 held-out cases (2 classes) of a linear map from the encoder's "
+        "features to the label, fitted to 3 training cases; in cells of "
     )
     floor, ceiling = (float(said[0].rstrip().split(f"{word} ")[1][:5]) for word in ("gives", "painting"))
-    assert said[1].startswith("probe before the first step: probe_dice 0.")
+    assert said[1].startswith("probe before the first step, with the initial weights: probe_dice 0.")
     for value in (values[1], values[3]):
         assert floor < float(value) < ceiling
     # what TensorBoard's handler of the validation sees, too
@@ -171,8 +172,9 @@ def test_accuracy_of_classes(cases, run, caplog):
     assert figures(found, "probe_knn_accuracy") == ["", "1.0", "", "1.0"]
     assert figures(found, "probe_dice") == [""] * 4
     assert lines(caplog)[0] == (
-        "probe: the 1 nearest of 4 training cases, for 2 held-out cases of 2 classes; the most frequent "
-        "class alone gives an accuracy of 0.500"
+        "probe_knn_accuracy: the fraction of 2 held-out cases (2 classes) whose class most of their 1 "
+        "nearest training cases, of 4, have, by the encoder's features; the most frequent class for all "
+        "gives 0.500"
     )
 
 
@@ -210,7 +212,8 @@ def test_off_without_classes_and_labels(cases, run, caplog):
         found = run(name, train, val, epochs=2)
         assert "probe_dice" not in found.rows[1]
         assert lines(caplog) == [
-            "probe: off; expected training cases and held-out cases with a class or a label"
+            "probe: off, since no training and held-out cases have a class or a label to measure features "
+            "by; see docs/probe.md"
         ]
 
 
@@ -255,7 +258,10 @@ def test_slices_of_a_volume_are_one_case_in_2d(cases, run, caplog):
     train, val = (list(itertools.chain(*part)) for part in (slices[:4], slices[4:]))
     found = run("slices", train, val, dims=2, epochs=2)
     assert 0 < float(figures(found, "probe_dice")[1]) < 1
-    assert "linear Dice of 2 held-out cases, fitted to 4 training cases" in lines(caplog)[0]
+    assert lines(caplog)[0].startswith(
+        "probe_dice: the mean Dice on 2 held-out cases (2 classes) of a linear"
+    )
+    assert "fitted to 4 training cases" in lines(caplog)[0]
 
 
 def test_classes_of_slices_are_those_of_their_volume(tmp_path):

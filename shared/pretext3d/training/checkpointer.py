@@ -178,9 +178,15 @@ class RunCheckpointer:
                 path.unlink()
 
     def end_run(self, engine: Engine) -> None:
-        """Write final.pt, unless the run was interrupted in the middle of an epoch."""
+        """Write final.pt, unless the run was interrupted in the middle of an epoch; say what best.pt is."""
         if self.done_epoch == engine.state.epoch:
             self._write("final.pt", engine.state.epoch)
+            if idist.get_rank() == 0 and self.best_metric is not None:
+                logger.info(
+                    "best.pt: the weights after epoch %d, with %s %.4g in the validation; final.pt: those "
+                    "after epoch %d",
+                    self.best_epoch, self.key_metric, self.best_metric, engine.state.epoch,
+                )  # fmt: skip
 
     def _write(self, name: str, epoch: int, **more: Any) -> None:
         if idist.get_rank() == 0:

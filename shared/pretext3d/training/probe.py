@@ -119,7 +119,7 @@ class Probe:
             self.task = self.choose(engine, settings)
             if self.task is not None and engine.state.epoch == 0:
                 found = ", ".join(f"{name} {value:.4g}" for name, value in self.task.measure().items())
-                logger.info("probe before the first step: %s", found)
+                logger.info("probe before the first step, with the initial weights: %s", found)
 
     def validate(self, evaluator: Engine, every: int) -> None:
         """Measure, where a probe is due in this epoch."""
@@ -148,5 +148,8 @@ class Probe:
             task = LinearDice(encoder, datasets, settings.max_cases)
             if task.usable:
                 return task
-        logger.info("probe: off; expected training cases and held-out cases with a class or a label")
+        logger.info(
+            "probe: off, since no training and held-out cases have a class or a label to measure features "
+            "by; see docs/probe.md"
+        )
         return None

@@ -100,9 +100,10 @@ class NearestNeighbours:
         self.allowed = torch.tensor([[one != who for one in people[TRAIN]] for who in people[HELD_OUT]])
         commonest = self.classes[TRAIN].bincount(minlength=len(names)).argmax()
         logger.info(
-            "probe: the %d nearest of %d training cases, for %d held-out cases of %d classes; the most "
-            "frequent class alone gives an accuracy of %.3f",
-            neighbours, len(people[TRAIN]), len(people[HELD_OUT]), len(names),
+            "probe_knn_accuracy: the fraction of %d held-out cases (%d classes) whose class most of their %d "
+            "nearest training cases, of %d, have, by the encoder's features; the most frequent class for all "
+            "gives %.3f",
+            len(people[HELD_OUT]), len(names), neighbours, len(people[TRAIN]),
             float((self.classes[HELD_OUT] == commonest).float().mean()),
         )  # fmt: skip
 
@@ -154,9 +155,10 @@ class LinearDice:
             everywhere = [painted_dice(torch.ones_like(y) > 0, y) for y in self.fractions[HELD_OUT]]
             best = [painted_dice(y > best_thresholds(y, y), y) for y in self.fractions[HELD_OUT]]
             logger.info(
-                "probe: linear Dice of %d held-out cases, fitted to %d training cases, %d classes, in cells "
-                "of %s voxels; every cell painted gives %.3f, the best painting %.3f",
-                len(self.fractions[HELD_OUT]), len(self.fractions[TRAIN]), len(self.values),
+                "probe_dice: the mean Dice on %d held-out cases (%d classes) of a linear map from the "
+                "encoder's features to the label, fitted to %d training cases; in cells of %s voxels, so "
+                "that every cell painted gives %.3f, and the best painting %.3f",
+                len(self.fractions[HELD_OUT]), len(self.values), len(self.fractions[TRAIN]),
                 "x".join(f"{n / c:g}" for n, c in zip(encoder.size, encoder.cells, strict=True)),
                 mean_over_cases(everywhere), mean_over_cases(best),
             )  # fmt: skip

@@ -45,10 +45,11 @@ class Progress(ProgressBar):
 
 
 class RunReport:
-    """Handler of a trainer: progress bar, metrics.csv, pictures, and the parameters of an MLflow run.
+    """Handler of a trainer: progress bars, metrics.csv, pictures, and the parameters of an MLflow run.
 
-    List it last: metrics.csv includes the validation's metrics. See `History`, `Pictures`, `MLflowDetails`;
-    `ValidationReport` for what it logs at the start, `CollapseWarning` and `Probe`.
+    The last epoch is validated here, whatever the interval: see `LastValidation`. List it last: metrics.csv
+    includes the validation's metrics. See `History`, `Pictures`, `MLflowDetails`; `ValidationReport` for what
+    it logs at the start, `CollapseWarning` and `Probe`.
 
     Args:
         output_dir: Folder of the run.
@@ -73,8 +74,10 @@ class RunReport:
         probe: Mapping[str, Any] | None = None,
     ) -> None:
         parameters = {key: setting(key) for key in PARAMETERS} | {"record": record}
+        self.evaluator = evaluator
         self.handlers: list[Any] = [
             ValidationReport(evaluator, measured="num_classes" in record),
+            LastValidation(evaluator),
             Probe(probe, evaluator),
             Progress(title),
             History(str(Path(output_dir) / "metrics.csv"), optimizer, evaluator),
@@ -87,13 +90,64 @@ class RunReport:
             self.handlers.append(Pictures(*shown, draw, output_dir, device, pictures))
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
+        """Register with the trainer, and its progress bar with the validation."""
         for handler in self.handlers:
             handler.attach(engine)
+        if self.evaluator is not None:
+            Progress("validation").attach(self.evaluator, closing_event_name=Events.COMPLETED)
+
+
+def validated(val_interval: int | None, epochs: int) -> list[int]:
+    """The epochs after which a run validates: every `val_interval`-th one and the last one.
+
+    Args:
+        val_interval: Number of epochs between validations, None = a quarter of the run's; a number above the
+            run's: it never validates.
+        epochs: Number of epochs of the run.
+
+    Examples:
+        >>> validated(4, 10), validated(None, 54), validated(100, 54)
+        ([4, 8, 10], [13, 26, 39, 52, 54], [])
+    """
+    interval = RunLength.interval(val_interval, epochs)
+    return sorted({*range(interval, epochs + 1, interval), epochs}) if interval <= epochs else []
+
+
+class LastValidation:
+    """Handler of a trainer: validates after its last epoch, where the interval leaves that one out.
+
+    Reads val_interval from the running configuration. The last epoch is that of the configuration: further
+    rounds of a federated training have none.
+
+    Args:
+        evaluator: Validation; None = none.
+    """
+
+    def __init__(self, evaluator: Any = None) -> None:
+        self.evaluator = evaluator
+        self.val_interval = setting("val_interval")
+        self.last = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        if self.evaluator is not None and len(self.evaluator.data_loader.dataset.data):
+            engine.add_event_handler(Events.STARTED, self.start_run)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+
+    def start_run(self, engine: Engine) -> None:
+        """Note which epoch is the last one."""
+        self.last = self.last or int(engine.state.max_epochs or 0)
+
+    def end_epoch(self, engine: Engine) -> None:
+        """Validate, if that is the last epoch, and it has not been validated."""
+        epoch = engine.state.epoch
+        due = epoch == self.last and epoch in validated(self.val_interval, self.last)
+        if due and self.evaluator.state.epoch != epoch:
+            self.evaluator.run(epoch)
 
 
 class ValidationReport:
-    """Handler of a trainer: logs when and on which cases a run validates, and what is measured later.
+    """Handler of a trainer: logs when and on which cases a run validates, and what best.pt will be.
 
     Reads val_interval and the test set from the running configuration.
 
@@ -117,21 +171,29 @@ class ValidationReport:
         logger.info("%s", self.text(engine))
 
     def text(self, engine: Engine) -> str:
-        """The line of the log."""
+        """The lines of the log, one per question: when, on what, which weights are kept, what comes later."""
         cases, test = self.evaluator.data_loader.dataset.data, (built("cases") or {}).get("test")
         epochs = int(engine.state.max_epochs or 0)
-        interval = RunLength.interval(self.val_interval, epochs)
-        if not cases or interval > epochs:
+        found, interval = validated(self.val_interval, epochs), RunLength.interval(self.val_interval, epochs)
+        if not cases or not found:
             why = f"val_interval {interval} of {epochs} epochs" if cases else "no case is held out"
-            return f"validation: none ({why}); there will be no best.pt"
+            return f"validation: none ({why}); final.pt will be the weights after the last step, no best.pt"
         when = f"every {interval} epochs" if interval > 1 else "every epoch"
-        text = f"validation after {when}, {epochs // interval} in all, on {counted(cases)}; "
-        text += f"best.pt has the best {getattr(self.evaluator.state, 'key_metric_name', None) or 'metric'}"
+        when += " and the last one" if epochs % interval else ""
+        metric = getattr(self.evaluator.state, "key_metric_name", None) or "metric"
+        which = "lowest" if "loss" in metric else "highest"
+        lines = [
+            f"validation: after {when}, {len(found)} in all, on {counted(cases)} not trained on",
+            f"best.pt: the weights with the {which} {metric} there; final.pt: those after the last step",
+        ]
         if self.measured and test:
-            text += f"; evaluation measures {counted(test)} of the test set"
+            lines.append(f"the evaluation will measure {counted(test)} of the test set")
         elif self.measured:
-            text += "; evaluation measures these, too, best.pt too high: test_fraction sets others apart"
-        return text
+            lines.append(
+                "the evaluation will measure the cases of the validation: too high for best.pt, which was "
+                "chosen by them, not for final.pt, the default; --test_fraction holds out others"
+            )
+        return "\n".join(lines)
 
 
 def counted(cases: Any) -> str:
