@@ -17,7 +17,7 @@ from pretext3d.methods.vectorpose.pretext import VectorPoseNet
 from pretext3d.networks.factory import build_backbone
 from pretext3d.training.checkpoint_io import save_checkpoint
 
-from tests.bundles.command import call
+from tests.bundles.command import BUNDLES, call
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORPOSE = str(ROOT / "bundles" / "vectorpose")
@@ -311,6 +311,14 @@ def test_vectorpose_with_a_checkpoint(
     words(capsys, 0, *common, "--checkpoint", file, "--num_vectors", 1)
     write_checkpoint(file, method="rotation")
     assert "found method rotation, expected vectorpose" in words(capsys, 1, *common, "--checkpoint", file)
+
+
+@pytest.mark.parametrize("bundle", sorted(path.parents[1] for path in BUNDLES.glob("*/configs/train.yaml")))
+def test_the_method_that_a_checkpoint_must_have_is_known_before_anything_is_read(bundle: Path) -> None:
+    workflow = preview.Preview(bundle, {"profile": "laptop"})
+    workflow.parser["cases"] = "$1 / 0"
+    (key,) = [key for key in preview.METHOD if key in workflow.parser]
+    assert workflow.get(key) == bundle.name
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 # keys of a train.yaml; draw(volume, sample, pred, title) returns a figure
 NEEDED = ("train", "validate", "draw")
+METHOD = ("record::method", "record::task")  # of a pre-training's record, see `record`
 
 
 class Preview(ConfigWorkflow):
@@ -255,7 +256,7 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
     workflow = Preview(Path(known.bundle).resolve(), overrides, checkpoint.run_config if checkpoint else None)
     if checkpoint:
         found = checkpoint.content["record"].get("method")
-        expected = workflow.get("record::method")
+        expected = workflow.get(next(key for key in METHOD if key in workflow.parser))
         if found != expected:
             raise UserError(f"checkpoint: {checkpoint.file}: found method {found}, expected {expected}")
     cases = workflow.get("cases") if "cases" in workflow.parser else None  # where volumes are generated

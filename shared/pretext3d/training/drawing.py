@@ -77,8 +77,15 @@ def middle_planes(image: Shaped[Tensor, "c *space"]) -> list[tuple[Shaped[Tensor
     return [(image.select(1 + axis, image.shape[1 + axis] // 2), shown[axis]) for axis in range(3)]
 
 
-def titled_figure(width: float, height: float, volume: Mapping[str, Any], title: str, below: float) -> Any:
-    """A matplotlib `Figure` of so many inches with its first line.
+def titled_figure(
+    width: float,
+    height: float,
+    volume: Mapping[str, Any],
+    title: str,
+    below: float = 0.3,
+    subtitle: Sequence[str] = (),
+) -> Any:
+    """A matplotlib `Figure` of so many inches with its first lines.
 
     Args:
         width: Inches.
@@ -86,12 +93,16 @@ def titled_figure(width: float, height: float, volume: Mapping[str, Any], title:
         volume: Item; its `id` is the title without another one.
         title: First line.
         below: Inches from the upper edge to the middle of the line.
+        subtitle: Further lines, of what the picture shows.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), facecolor=BACK)
     name = title or str(volume.get("id", ""))
     figure.text(0.02, 1 - below / height, name, color=TEXT, size=14, weight="bold", va="center")
+    for line, text in enumerate(subtitle):
+        down = below + 0.31 + 0.22 * line
+        figure.text(0.02, 1 - down / height, text, color=FAINT, size=10.5, va="center")
     return figure
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.checking import per_axis
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, times
+from pretext3d.training.drawing import FAINT, TEXT, View, frame, mark_edges, times, titled_figure
 from pretext3d.training.grid_drawing import DEPTH, Contrast, as_volume, draw_layer, layer_of, note
 
 __all__ = ["Mosaic", "describe_puzzle", "draw_puzzle"]
@@ -72,13 +72,9 @@ def draw_puzzle(
         subtitle: Second line.
         caption: Last line.
     """
-    from matplotlib.figure import Figure
-
     view = View(volume)
-    figure = Figure(figsize=(WIDTH, HEIGHTS[view.dims][len(mosaics) - 1]), facecolor=BACK)
-    title = title or str(volume.get("id", ""))
-    figure.text(0.02, 0.935, title, color=TEXT, size=15, weight="bold", va="center")
-    figure.text(0.02, 0.865, subtitle, color=FAINT, size=10.5, va="center")
+    height = HEIGHTS[view.dims][len(mosaics) - 1]
+    figure = titled_figure(WIDTH, height, volume, title, below=0.24, subtitle=[subtitle])
     given = per_axis("grid", grid, view.dims)
     image = volume["image"]
     across, up = view.letters[0], view.letters[-1]

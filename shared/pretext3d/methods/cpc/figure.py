@@ -14,7 +14,7 @@ from pretext3d.annotations import Float, Tensor
 from pretext3d.methods.cpc.context import in_context
 from pretext3d.methods.cpc.patches import PatchGrid
 from pretext3d.methods.cpc.pretext import LocationAccuracy, similarities
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, times
+from pretext3d.training.drawing import FAINT, TEXT, View, frame, mark_edges, numpy, times, titled_figure
 from pretext3d.training.grid_drawing import BOX, DEPTH, RIGHT, WRONG, Contrast, as_volume, layer_of, note
 
 __all__ = ["draw"]
@@ -53,8 +53,6 @@ def draw(
         context: Kind of the context network.
         context_radius: Largest half width of the inverted pyramid.
     """
-    from matplotlib.figure import Figure
-
     view = View(volume)
     image, thin, cells = as_volume(volume["image"], sample, patches.grid)
     seen = [edge - less for edge, less in zip(patches.size, patches.jitter, strict=True)]
@@ -64,9 +62,8 @@ def draw(
     columns, rows = (groups, 1) if view.dims == 2 else (layers, groups)
     width = max(columns * PANEL + (columns + 1) * MARGIN, WIDTH)
     height = HEAD + rows * (PANEL + HEADING) + FOOT
-    figure = Figure(figsize=(width, height), facecolor=BACK)
-    figure.text(0.02, 1 - 0.25 / height, title or str(volume.get("id", "")), color=TEXT, size=15, va="center")
-    figure.text(0.02, 1 - 0.6 / height, describe(volume, patches), color=FAINT, size=10.5, va="center")
+    described = describe(volume, patches)
+    figure = titled_figure(width, height, volume, title, below=0.25, subtitle=[described])
     show = Contrast(image, view.colour)
     for group in range(groups):
         across, down = (group, 0) if view.dims == 2 else (0, group)

@@ -13,7 +13,7 @@ import torch
 from pretext3d.annotations import Float, Shaped, Tensor
 from pretext3d.checking import per_axis
 from pretext3d.methods.relative_patch_location.pretext import cells_at, location_count
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, times
+from pretext3d.training.drawing import FAINT, TEXT, View, frame, mark_edges, numpy, times, titled_figure
 from pretext3d.training.grid_drawing import (
     BOX,
     DEPTH,
@@ -57,18 +57,13 @@ def draw(
         title: First line.
         grid: Number of cells along each axis.
     """
-    from matplotlib.figure import Figure
-
     view = View(volume)
     image, sample, cells = as_volume(volume["image"], sample, per_axis("grid", grid, view.dims))
     centre = location_count(cells) // 2
     truth = cells_at(torch.as_tensor(sample["location"]), centre)[:SHOWN].tolist()
     shares = [cell_probabilities(row, centre) for row in pred[:SHOWN]] if pred is not None else []
-    figure = Figure(figsize=(WIDTH, HEIGHTS[pred is not None]), facecolor=BACK)
-    figure.text(
-        0.02, 0.935, title or str(volume.get("id", "")), color=TEXT, size=15, weight="bold", va="center"
-    )
-    figure.text(0.02, 0.865, describe(volume, sample), color=FAINT, size=10.5, va="center")
+    height, described = HEIGHTS[pred is not None], describe(volume, sample)
+    figure = titled_figure(WIDTH, height, volume, title, below=0.24, subtitle=[described])
     for place, heading in ((0.25, HEADINGS[view.dims]), (0.75, "What the network sees")):
         figure.text(place, 0.8, heading, color=TEXT, size=12, ha="center", va="center")
     show = Contrast(image, view.colour)

@@ -13,7 +13,6 @@ import torch
 from pretext3d.annotations import Float, Tensor
 from pretext3d.ops.rotations import rotation_classes
 from pretext3d.training.drawing import (
-    BACK,
     FAINT,
     TEXT,
     View,
@@ -23,6 +22,7 @@ from pretext3d.training.drawing import (
     numpy,
     pixels,
     times,
+    titled_figure,
 )  # fmt: skip
 from pretext3d.training.grid_drawing import RIGHT, WRONG
 
@@ -54,8 +54,6 @@ def draw(
         title: First line.
         axes: Axes of the rotations; None = all.
     """
-    from matplotlib.figure import Figure
-
     view = View(volume)
     rotations = rotation_classes(view.dims, axes)
     names = [rotation_name(axis, turns, view) for axis, turns in rotations]
@@ -63,11 +61,8 @@ def draw(
     columns, rows = 1 + len(versions), len(middle_planes(volume["image"]))
     panel = WIDTH / columns
     height = TOP + (ANSWERS if pred is not None else 0) + rows * panel + BOTTOM
-    figure = Figure(figsize=(WIDTH, height), facecolor=BACK)
-    heading = title or str(volume.get("id", ""))
-    figure.text(0.02, 1 - 0.25 / height, heading, color=TEXT, size=15, weight="bold", va="center")
     described = describe(volume, sample, len(rotations))
-    figure.text(0.02, 1 - 0.58 / height, described, color=FAINT, size=10.5, va="center")
+    figure = titled_figure(WIDTH, height, volume, title, below=0.25, subtitle=[described])
     low, high = contrast(volume["image"], view.colour)
     for column in range(columns):
         image = volume["image"] if column == 0 else versions[column - 1]

@@ -12,7 +12,17 @@ import torch
 from pretext3d.annotations import Float, Int, Shaped, Tensor
 from pretext3d.errors import UserError
 from pretext3d.methods.supervoxel_inpainting import pretext as inpainting
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
+from pretext3d.training.drawing import (
+    FAINT,
+    TEXT,
+    View,
+    frame,
+    mark_edges,
+    numpy,
+    pixels,
+    times,
+    titled_figure,
+)
 
 __all__ = ["draw"]
 
@@ -53,8 +63,6 @@ def draw(
     Raises:
         UserError: an arm that hides nothing, or a channel that does not exist.
     """
-    from matplotlib.figure import Figure
-
     if "mask" not in sample:
         raise UserError("arm: restart-unet hides nothing, so there is no picture of it; expected another arm")
     if not 0 <= channel < len(sample["clean"]):
@@ -63,11 +71,8 @@ def draw(
     sample, pred = as_in_volume(sample, pred)
     volume, sample, pred = with_depth(volume, sample, pred)
     place = Place(volume, sample, view)
-    figure = Figure(figsize=SIZE, facecolor=BACK)
-    name = title or str(volume.get("id", ""))
-    figure.text(0.02, 0.962, name, color=TEXT, size=15, weight="bold", va="center")
-    for line, text in enumerate(describe(volume, sample, place, channel)):
-        figure.text(0.02, 0.925 - 0.029 * line, text, color=FAINT, size=10.5, va="center")
+    lines = describe(volume, sample, place, channel)
+    figure = titled_figure(*SIZE, volume, title, subtitle=lines)
     above = volume_panels(volume, place)
     for rectangle, (heading, overlay, labels) in zip(rectangles(len(above), 0.472), above, strict=True):
         axes = figure.add_axes(rectangle)

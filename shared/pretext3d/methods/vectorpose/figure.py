@@ -14,7 +14,18 @@ import torch
 from pretext3d.annotations import Float, Shaped, Tensor
 from pretext3d.methods.vectorpose import pretext as vectorpose
 from pretext3d.methods.vectorpose.vectors import ORIGINS
-from pretext3d.training.drawing import BACK, FAINT, TEXT, View, frame, mark_edges, numpy, pixels, times
+from pretext3d.training.drawing import (
+    BACK,
+    FAINT,
+    TEXT,
+    View,
+    frame,
+    mark_edges,
+    numpy,
+    pixels,
+    times,
+    titled_figure,
+)
 
 __all__ = ["draw"]
 
@@ -46,17 +57,9 @@ def draw(
             reconstruction logits (c or 2c, *roi_size).
         title: First line.
     """
-    from matplotlib.figure import Figure
-
     place = Place(volume, sample)
     panels = crop_panels(sample, pred)
-    figure = Figure(figsize=SIZE[place.view.dims], facecolor=BACK)
-    figure.text(
-        0.02, 0.966, title or str(volume.get("id", "")), color=TEXT, size=15, weight="bold", va="center"
-    )
-    for line, text in enumerate(place.description):
-        y = 1 - (0.5676 + 0.215 * line) / figure.get_figheight()
-        figure.text(0.02, y, text, color=FAINT, size=10.5, va="center")
+    figure = titled_figure(*SIZE[place.view.dims], volume, title, below=0.26, subtitle=place.description)
     true = place.tips(sample["vectors"])
     tips = [true] + ([place.tips(predicted(sample, pred))] if pred is not None else [])
     low, high = place.field(tips)
