@@ -203,7 +203,20 @@ def refused(share: float = 0.0, low: float = 0.0) -> None:
     raise UserError(f"share: found {share}, expected 0 to 1" if share else f"low: found {low}, expected 0")
 
 
-LATER = "$__import__('tests').test_errors.refused(7)"
+class Worker:
+    """A component that finds its mistake when it is called."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(self, item: int) -> int:
+        if self.share > 1:
+            refused(self.share)
+        return item
+
+
+WORKER = {"_target_": "tests.test_errors.Worker"}
+CHAIN = {"chain": {"_target_": "monai.transforms.Compose", "transforms": "@steps"}, "run": "$@chain(0)"}
 REFUSED = {"_target_": "tests.test_errors.refused"}
 
 
@@ -222,6 +235,13 @@ REFUSED = {"_target_": "tests.test_errors.refused"}
             "share",
         ),
         ({"views": REFUSED, "run": "@views"}, "low"),  # not in the file
+        # of another component that has this key, and of the top level's, which it does not read
+        ({"other": {"low": 7}, "views": REFUSED, "run": "@views"}, "low"),
+        ({"share": 1, "views": REFUSED | {"share": 7}, "run": "@views"}, "views::share"),
+        ({"all": {"chance": 7}, "views": REFUSED | {"share": "@all#chance"}, "run": "@views"}, "all::chance"),
+        # while it works, in another component; built first, the other one with the same key
+        (CHAIN | {"steps": [WORKER | {"share": 1}, WORKER | {"share": 7}]}, "steps::1::share"),
+        (CHAIN | {"share": 1, "worker": WORKER | {"share": 7}, "steps": ["@worker"]}, "worker::share"),
     ],
 )
 def test_a_nested_key_is_named_as_it_is_typed(config: dict, key: str) -> None:

@@ -94,10 +94,11 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 def typed_key(mistake: UserError, error: BaseException | None) -> UserError:
     """The mistake with its key as it is typed: `views::zoom_range` for the argument zoom_range of `views`.
 
-    A component of a configuration knows its arguments, not the place of its block. Where the message begins
-    with a key that the configuration has at one place only, or in the block that was being built, it gets
-    that place; where the file has a reference there, as `prob: '@flip_prob'`, the key that it refers to.
-    Keys of the top level, and other messages, stay.
+    A component of a configuration knows its arguments, not the place of its block. The tracebacks name it:
+    it is the innermost one that was being built, or had been built and was at work, and whose block has the
+    key with which the message begins. The message gets that place or, where the file has a reference there,
+    as `prob: '@flip_prob'`, the key that it refers to. Where no component is found, as in the process of a
+    data loader, it is the one place that has the key; where there is none or several, the message stays.
 
     Args:
         mistake: The mistake, which begins with a key and a colon.
@@ -111,14 +112,41 @@ def typed_key(mistake: UserError, error: BaseException | None) -> UserError:
     ]
     if key is None or not building:
         return mistake
-    here, items = building[-1].get("id", ""), building[-1]["self"].items
-    places = [place for place in items if str(place).endswith(f"::{key[1]}")]
-    nearest = [place for place in places if place == f"{here}::{key[1]}"] or places
-    if key[1] in items or len(nearest) != 1:
+    resolver = building[-1]["self"]
+    items = resolver.items
+    at_work = components_at_work(error, resolver)
+    places = [f"{component}::{key[1]}" for component in at_work if f"{component}::{key[1]}" in items][:1]
+    if not places and key[1] not in items and not at_work:
+        places = [place for place in items if str(place).endswith(f"::{key[1]}")]
+    if len(places) != 1:
         return mistake
-    value = getattr(items[nearest[0]], "config", None)
-    reference = re.fullmatch(r"@(\w+)", value) if isinstance(value, str) else None
-    return UserError((reference[1] if reference else nearest[0]) + str(mistake)[key.end(1) :])
+    value = getattr(items[places[0]], "config", None)
+    reference = re.fullmatch(r"@(\w+(?:(?:::|#)\w+)*)", value) if isinstance(value, str) else None
+    place = reference[1].replace("#", "::") if reference else places[0]
+    return UserError(place + str(mistake)[key.end(1) :])
+
+
+def components_at_work(error: BaseException | None, resolver: Any) -> list[str]:
+    """The ids of the components that an exception has passed through, the innermost one first.
+
+    Args:
+        error: The exception with its tracebacks.
+        resolver: MONAI's resolver of the configuration.
+    """
+    built = {id(value): name for name, value in resolver.resolved_content.items()}
+    found = []
+    for trace in (each.__traceback__ for each in chain(error)):  # a cause is farther inside
+        here = []
+        while trace is not None:
+            frame, trace = trace.tb_frame, trace.tb_next
+            if frame.f_code.co_name == "_resolve_one_item" and frame.f_locals.get("self") is resolver:
+                here.append(frame.f_locals.get("id"))
+            else:
+                here.append(built.get(id(frame.f_locals.get("self"))))
+        found.append(here)
+    names = [str(name) for here in reversed(found) for name in reversed(here) if name]
+    configs = {name: getattr(resolver.items.get(name), "config", None) for name in names}
+    return [name for name, config in configs.items() if isinstance(config, dict) and "_target_" in config]
 
 
 def interrupted(error: BaseException | None) -> bool:

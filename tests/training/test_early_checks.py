@@ -38,7 +38,7 @@ def test_what_depends_on_no_case_is_built_once_and_no_case_is_read() -> None:
     assert found["read"] == []
     steps = found.get_parsed_content("steps")
     assert steps[0] is found.get_parsed_content("own")
-    assert steps[1].flip_axes == [0]
+    assert steps[1].flip_axes == (0,)
 
 
 def test_a_mistake_is_met_before_the_cases_are_read() -> None:

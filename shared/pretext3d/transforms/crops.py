@@ -277,7 +277,8 @@ class RandFlipRotate90d(MapTransform, Randomizable):
         MapTransform.__init__(self, keys)
         check_spatial_dims(spatial_dims)
         self.spatial_dims = spatial_dims
-        flips, rotations = range(spatial_dims), [0, 1, 2] if spatial_dims == 3 else [2]
+        flips = tuple(range(spatial_dims))
+        rotations: tuple[int, ...] = flips if spatial_dims == 3 else (2,)
         for name, prob in (("flip_prob", flip_prob), ("rotate_prob", rotate_prob)):
             if not 0 <= prob <= 1:
                 raise UserError(f"{name}: found {prob}, expected a probability from 0 to 1")
@@ -285,8 +286,8 @@ class RandFlipRotate90d(MapTransform, Randomizable):
             flips = check_flip_axes("flip_axes", flip_axes, spatial_dims)
         if rotate_axes is not None:
             rotations = check_rotation_axes("rotate_axes", rotate_axes, spatial_dims)
-        self.flip_axes, self.flip_prob = list(flips), float(flip_prob)
-        self.rotate_axes, self.rotate_prob = list(rotations), float(rotate_prob)
+        self.flip_axes, self.flip_prob = flips, float(flip_prob)
+        self.rotate_axes, self.rotate_prob = rotations, float(rotate_prob)
         self.orientation = np.eye(spatial_dims)
 
     def randomize(self, data: Any = None) -> None:
