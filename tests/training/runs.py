@@ -21,7 +21,7 @@ from monai.optimizers import WarmupCosineSchedule
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.checkpointer import RunCheckpointer
 from pretext3d.training.length import RunLength
-from pretext3d.training.recipes import warmup_cosine
+from pretext3d.training.schedules import warmup_cosine
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -71,6 +71,8 @@ def schedule(name, optimizer, epochs):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=epochs * STEPS)
     if name == "warmup_cosine":
         return warmup_cosine(optimizer, epochs * STEPS, 2, 0.1)
+    if name == "sawtooth":
+        return warmup_cosine(optimizer, epochs * STEPS, 2, 0.1, encoder_start=4)
     if name == "warmup":
         return WarmupCosineSchedule(optimizer, 2, epochs * STEPS)
     if name == "cosine":
@@ -99,7 +101,7 @@ class Run:
         data = self.make_data()
         self.network = self.make_network()
         self.optimizer = optimizer = self.make_optimizer()
-        lr_scheduler = schedule(scheduler, optimizer, epochs)
+        self.schedule = lr_scheduler = schedule(scheduler, optimizer, epochs)
         sampler = DistributedSampler(data, num_replicas=1, rank=0, shuffle=True, seed=0)
         error = Loss(nn.MSELoss(), output_transform=batch_of(from_engine(["pred", "label"])))
         self.evaluator = SupervisedEvaluator(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from pretext3d.errors import UserError
-from pretext3d.training.pretrained import check_output_layer
+from pretext3d.training.record import check_output_layer
 
 
 def test_a_kept_head_has_the_same_outputs():

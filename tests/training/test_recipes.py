@@ -16,8 +16,10 @@ from pretext3d.networks.classification import ClassificationNet
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import load_checkpoint, unwrap
+from pretext3d.training.freezing import FreezeEncoder
 from pretext3d.training.pretrained import load_pretrained
-from pretext3d.training.recipes import FreezeEncoder, parameter_groups, warmup_cosine
+from pretext3d.training.recipes import AUTO, choose_recipe, parameter_groups
+from pretext3d.training.schedules import WarmupCosine, warmup_cosine
 from pretext3d.training.transfer import mark_transferred
 from torch import nn
 
@@ -43,7 +45,8 @@ class Run(runs.Run):
         self.task, self.rate, self.moved, self.wrap, self.states = task, rate, moved, wrap, {}
         record = {"method": task, "freeze_encoder_epochs": freeze}
         super().__init__(folder, *more, **{"scheduler": "warmup_cosine", "record": record, **options})
-        FreezeEncoder(self.network, freeze).attach(self.trainer)
+        own = self.schedule if isinstance(self.schedule, WarmupCosine) else None
+        FreezeEncoder(self.network, freeze, own).attach(self.trainer)
         self.states[0] = self.weights
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
 
@@ -95,8 +98,32 @@ def test_the_encoder_is_frozen_for_two_epochs_and_then_trained(tmp_path, task, c
     lines = [message for message in caplog.messages if "encoder" in message]
     assert lines == [
         f"encoder frozen up to epoch 2: {sum(sizes)} transferred parameters in {len(sizes)} tensors",
-        "encoder released: trained from epoch 3 on",
+        f"encoder released: trained from step {2 * STEPS + 1} on",
     ]
+
+
+def test_sawtooth_trains_the_encoder_from_its_step_on(tmp_path, caplog):
+    """Its first stage has 4 steps, one of them in the second epoch."""
+    caplog.set_level(logging.INFO)
+    run = Run(tmp_path, scheduler="sawtooth")
+    changed = []
+
+    def compare(engine):
+        now = run.weights
+        changed.append(any(not torch.equal(now[n], run.states[0][n]) for n in now if n.startswith(ENCODER)))
+
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED, compare)
+    run()
+    # step 5 is the first of the second ramp, at a rate of 0: only running statistics move
+    assert changed[:6] == [False, False, False, False, True, True]
+    assert any("encoder frozen up to step 4" in message for message in caplog.messages)
+    assert "encoder released: trained from step 5 on" in caplog.messages
+
+
+def test_sawtooth_from_scratch_freezes_nothing(tmp_path, caplog):
+    run = Run(tmp_path, scheduler="sawtooth", moved=())()
+    assert of(run.changed(0, 1), ENCODER) == of(run.states[0], ENCODER)
+    assert "frozen" not in caplog.text
 
 
 def test_what_the_checkpoint_had_nothing_for_is_trained_in_the_frozen_epochs(tmp_path):
@@ -173,6 +200,7 @@ def test_a_smaller_rate_moves_the_backbone_less(tmp_path):
         (2, {"freeze": 2, "rate": 0.005}),
         (2, {"rate": 0}),
         (3, {"freeze": 2, "task": "classification", "rate": 0.005}),
+        (2, {"scheduler": "sawtooth"}),  # killed in the step after the first stage
     ],
 )
 def test_killed_and_resumed_equals_never_killed(tmp_path, epoch, options):
@@ -223,6 +251,42 @@ def test_groups_of_a_loaded_network(tmp_path):
     network = load_pretrained("", "unet", 1, ROI, 2)
     assert [group["lr"] for group in parameter_groups(network, 0.1, 0.01)] == [0.1]
     assert all(p.requires_grad for p in network.parameters())
+
+
+def test_the_log_says_which_recipe(caplog):
+    caplog.set_level(logging.INFO)
+    recipe = choose_recipe("sawtooth", pretrained="runs/vp")
+    parameter_groups(network_of(), 0.1, recipe=recipe)
+    assert caplog.messages == ["recipe sawtooth: warmup 0.1, encoder_start 0.1, rescale True"]
+    assert str(choose_recipe("auto", pretrained="x")).startswith(f"recipe auto = {AUTO['pretrained']}")
+    assert str(choose_recipe("auto")).startswith(f"recipe auto = {AUTO['scratch']}, from scratch")
+
+
+def test_a_recipe_s_factor_is_of_the_learning_rate_and_the_key_goes_before_it():
+    network = network_of()
+    recipe = choose_recipe("tenth", {"tenth": {"backbone_factor": 0.125}}, "runs/vp")
+    assert [g["lr"] for g in parameter_groups(network, 0.5, recipe=recipe)] == [0.5, 0.0625]
+    assert [g["lr"] for g in parameter_groups(network, 0.5, 0.25, recipe)] == [0.5, 0.25]
+    mark_transferred(network, ())
+    scratch = choose_recipe("tenth", {"tenth": {"backbone_factor": 0.125}})
+    assert [g["lr"] for g in parameter_groups(network, 0.5, recipe=scratch)] == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "recipes", "message"),
+    [
+        ("sawtoth", {}, "recipe: found 'sawtoth', expected one of auto, plain, warmup, sawtooth"),
+        ("mine", {"mine": {"warm_up": 1}}, "recipes::mine: found 'warm_up', .*; did you mean warmup"),
+        ("mine", {"mine": {"warmup": -1}}, "recipes::mine::warmup: found -1, expected a share"),
+        ("mine", {"mine": {"rescale": "yes"}}, "recipes::mine::rescale: found 'yes'"),
+        ("mine", {"mine": {"like": "yours"}}, "recipes::mine::like: found 'yours', expected one of plain"),
+        ("mine", {"mine": 3}, "recipes::mine: found 3, expected entries"),
+        ("plain", {"mine": {"transfer": "decoder"}}, "recipes::mine::transfer: found 'decoder'"),
+    ],
+)
+def test_mistakes_in_a_recipe(recipe, recipes, message):
+    with pytest.raises(UserError, match=message):
+        choose_recipe(recipe, recipes, "runs/vp")
 
 
 @pytest.mark.parametrize("value", [-1, True])

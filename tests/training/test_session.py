@@ -354,7 +354,7 @@ finalize:
         (
             "backbone_learning_rate",
             "x",
-            "backbone_learning_rate: found 'x', expected null (as learning_rate) or a number from 0",
+            "backbone_learning_rate: found 'x', expected null (the recipe's) or a number from 0",
         ),
         ("warmup", 1.5, "warmup: found 1.5, expected a share from 0.0 to 1.0 or a number of steps"),
         (

@@ -8,8 +8,8 @@ from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import save_checkpoint
+from pretext3d.training.freezing import FreezeEncoder
 from pretext3d.training.pretrained import Pretrained, load_pretrained, transfer_weights
-from pretext3d.training.recipes import FreezeEncoder
 from pretext3d.training.transfer import transferred
 
 ROI = (16, 16, 16)

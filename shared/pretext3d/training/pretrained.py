@@ -19,21 +19,22 @@ from typing import Any
 from torch import nn
 
 from pretext3d.annotations import Tensor
-from pretext3d.checking import brief
+from pretext3d.checking import boolean
 from pretext3d.data.splits import check_unseen
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.classification import ClassificationNet
 from pretext3d.networks.factory import build_backbone
+from pretext3d.networks.rescaling import rescale_like
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import load_checkpoint, unwrap
 from pretext3d.training.checkpointer import epoch_files
 from pretext3d.training.preprocessing import check_spacing, check_window
 from pretext3d.training.rebuilding import Pretrained, backbone_of, filled
-from pretext3d.training.record import output_layer, running_output_layer, split_settings
+from pretext3d.training.record import check_output_layer, running_output_layer, split_settings
 from pretext3d.training.record_schema import check_finite, known_entries
 from pretext3d.training.safe_weights import preferred
-from pretext3d.training.transfer import Adapter, Row, TransferReport, mark_transferred
+from pretext3d.training.transfer import Adapter, Row, TransferReport, mark_transferred, transferred
 from pretext3d.training.workflow import has_setting, setting
 
 __all__ = [
@@ -164,25 +165,6 @@ def check_spatial_dims(file: Path, record: Mapping[str, Any], spatial_dims: int)
         )
 
 
-def check_output_layer(file: Path, record: Mapping[str, Any], here: Sequence[str] | None) -> None:
-    """Refuse to keep an output layer whose outputs mean something else here.
-
-    Args:
-        file: Path of the checkpoint, for the message.
-        record: Its record; one that names no classes is not checked.
-        here: See `running_output_layer`.
-
-    Raises:
-        UserError: another decoder, other classes or regions, or other label values of them.
-    """
-    there = output_layer(str(record.get("decoder") or ""), record)
-    if here is not None and record.get("class_names") and there != tuple(here):
-        raise UserError(
-            f"{file}: its head cannot be kept: its outputs are {brief(list(there[1:]))} of decoder "
-            f"{there[0]!r}, expected {brief(list(here[1:]))} of decoder {here[0]!r}, those of this run"
-        )
-
-
 def transfer_weights(
     network: nn.Module,
     pretrained: Pretrained | str | Path,
@@ -267,6 +249,7 @@ def load_pretrained(
     spatial_dims: int = 3,
     tested: Sequence[dict[str, Any]] = (),
     transfer: str = "all",
+    rescale: bool = False,
 ) -> SegmentationNet | ClassificationNet:
     """A network for a labelled task: its backbone rebuilt from a checkpoint's record alone, or from scratch.
 
@@ -289,11 +272,14 @@ def load_pretrained(
         spatial_dims: Number of spatial axes, 3 or 2; the checkpoint's must be the same.
         tested: Cases of the test set: none may have trained the checkpoint, or chosen its weights.
         transfer: Part of the backbone to transfer: all, or encoder, so that the decoder starts at random.
+        rescale: Whether to give transferred convolutions before a norm the L2 norm that they have at
+            initialisation, see `rescaling.rescale_like`.
 
     Raises:
         UserError: no such checkpoint, one of another encoder, one that does not fit, one that has seen a
             test case, or an unknown part.
     """
+    boolean("rescale", rescale)
     if transfer not in ("all", "encoder"):
         raise UserError(
             f"transfer: found {transfer!r}, expected 'all' or 'encoder' (the decoder starts at random)"
@@ -335,7 +321,10 @@ def load_pretrained(
     network = network_of(backbone_of(pretrained, encoder, in_channels, roi_size))
     if transfer == "encoder":
         exclude = (*exclude, *(f"backbone.{name}." for name in network.backbone.outside_encoder))
+    initial = {name: value.clone() for name, value in network.state_dict().items()} if rescale else {}
     transfer_weights(network, pretrained, exclude=exclude, keep_head=keep_head)
+    if rescale:
+        rescale_like(network, initial, (1, in_channels, *roi_size), transferred(network))
     return network
 
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretext3d.checking import brief
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.splits import SPLIT, fingerprints
+from pretext3d.errors import UserError
 from pretext3d.training.workflow import built, bundle_root, has_setting, setting
 
 __all__ = ["labelled_record", "output_layer", "pretraining_record", "running_output_layer", "split_settings"]
@@ -125,6 +127,25 @@ def running_output_layer(decoder: str) -> tuple[str, ...] | None:
     if not (has_setting("class_names") or has_setting("cases")):
         return None
     return output_layer(decoder, {name: _found(name, name) for name in ("class_names", "labels")})
+
+
+def check_output_layer(file: Path, record: Mapping[str, Any], here: Sequence[str] | None) -> None:
+    """Refuse to keep an output layer whose outputs mean something else here.
+
+    Args:
+        file: Path of the checkpoint, for the message.
+        record: Its record; one that names no classes is not checked.
+        here: See `running_output_layer`.
+
+    Raises:
+        UserError: another decoder, other classes or regions, or other label values of them.
+    """
+    there = output_layer(str(record.get("decoder") or ""), record)
+    if here is not None and record.get("class_names") and there != tuple(here):
+        raise UserError(
+            f"{file}: its head cannot be kept: its outputs are {brief(list(there[1:]))} of decoder "
+            f"{there[0]!r}, expected {brief(list(here[1:]))} of decoder {here[0]!r}, those of this run"
+        )
 
 
 def _common() -> dict[str, Any]:

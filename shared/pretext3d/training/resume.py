@@ -42,7 +42,7 @@ def _settings(states: Mapping[str, Any]) -> dict[str, Any]:
         here = f" of parameter group {index}" if index else ""
         found |= {name + here: group[key] for key, name in names.items() if key in group}
     schedule = states.get("lr_scheduler") or {}
-    if "final_lr_factor" in schedule:  # `recipes.warmup_cosine`
+    if "final_lr_factor" in schedule:  # `schedules.warmup_cosine`
         found["final_lr_factor"] = round(schedule["final_lr_factor"], 9)
     elif "end_lr" in schedule:
         found["final_lr_factor"] = round(schedule["end_lr"] / (found.get("learning_rate") or 1.0), 9)

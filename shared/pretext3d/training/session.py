@@ -30,7 +30,7 @@ from pretext3d.training.overrides import command_line
 from pretext3d.training.precision import check_precision
 from pretext3d.training.probe import check_probe
 from pretext3d.training.processes import leave
-from pretext3d.training.recipes import check_recipe
+from pretext3d.training.recipes import check_rates
 from pretext3d.training.run_folder import close_folder, open_folder
 from pretext3d.training.workflow import has_setting, running_workflow, setting
 
@@ -50,12 +50,13 @@ LENGTHS = ("max_epochs", "max_steps")  # of a run: a profile gives one of them
 OPTIONAL = (*LENGTHS, "steps_per_epoch", "val_interval")  # counts that may be null
 RATES = ("learning_rate",)  # keys of a training that are numbers above 0
 
-# Keys of a recipe, where the configuration has them; see `recipes.check_recipe`.
+# Keys of a recipe, where the configuration has them; see `recipes.check_rates`.
 RECIPE = (
     "backbone_learning_rate",
     "freeze_encoder_epochs",
     "lr_scheduler#warmup",
     "lr_scheduler#final_lr_factor",
+    "lr_scheduler#encoder_start",
 )
 
 
@@ -115,7 +116,7 @@ def begin(
         number(key, value, low=0, low_open=True)
     if training:
         check_probe(setting("probe"))
-        check_recipe({key.split("#")[-1]: value for key, value in _settings(RECIPE, None).items()})
+        check_rates({key.split("#")[-1]: value for key, value in _settings(RECIPE, None).items()})
         build_transforms()
     check_precision(setting("precision", "auto"))
     _check_device(device)
