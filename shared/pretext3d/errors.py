@@ -146,7 +146,11 @@ def components_at_work(error: BaseException | None, resolver: Any) -> list[str]:
         found.append(here)
     names = [str(name) for here in reversed(found) for name in reversed(here) if name]
     configs = {name: getattr(resolver.items.get(name), "config", None) for name in names}
-    return [name for name, config in configs.items() if isinstance(config, dict) and "_target_" in config]
+    return [  # what is called in `initialize` checks the keys of others
+        name
+        for name, config in configs.items()
+        if isinstance(config, dict) and "_target_" in config and not name.startswith("initialize::")
+    ]
 
 
 def interrupted(error: BaseException | None) -> bool:
