@@ -134,7 +134,9 @@ def test_the_transformer_has_every_setting_of_the_laptop(path: Path, spatial_dim
 def test_a_step_of_the_transformer(name: str, spatial_dims: int, tmp_path: Path) -> None:
     keys = {"profile": "laptop_transformer", "spatial_dims": spatial_dims, "num_workers": 0}
     short = {"batch_size": 2, "max_epochs": 1, "steps_per_epoch": 1}
-    held_out = {"val_items": 2} if name == "avsdb" else {"val_fraction": 0.05}
+    held_out: dict[str, object] = {"val_items": 2} if name == "avsdb" else {"val_fraction": 0.05}
+    if spatial_dims == 2:
+        held_out |= {"slices": "{'axis': 2, 'every': 16}"}
     succeed("train", bundle=name, output_dir=tmp_path / "run", pictures=0, **held_out, **short, **keys)
     content = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)
     assert content["record"]["backbone"]["encoder"] == "vit_tiny"

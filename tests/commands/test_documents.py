@@ -33,7 +33,8 @@ def check_command(words: list[str]) -> None:
     module = importlib.import_module(f"pretext3d.commands.{COMMANDS[name].module}")
     unknown = given - set(module.make_parser()._option_string_actions)
     tuned = "finetune_classification.yaml" if "classification" in words else "finetune.yaml"
-    file = {"run": "train.yaml", "preview": "train.yaml", "compare": tuned}.get(name)
+    files = {"run": "train.yaml", "preview": "train.yaml", "compare": tuned}
+    file = {**files, "probe": "finetune_classification.yaml"}.get(name)
     if file and unknown:
         bundle = words[words.index("--bundle") + 1] if "--bundle" in words else "bundles/vectorpose"
         keys = yaml.safe_load((ROOT / bundle / "configs" / file).read_text())

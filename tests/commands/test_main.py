@@ -25,6 +25,7 @@ def test_help_has_a_line_per_command(words: list[str], capsys: pytest.CaptureFix
         "run",
         "preview",
         "compare",
+        "probe",
         "curves",
         "shapes",
         "promote",

@@ -4,7 +4,13 @@ import math
 
 import pytest
 import torch
-from pretext3d.training.probe_scores import LinearProbe, best_thresholds, nearest_classes, painted_dice
+from pretext3d.training.probe_scores import (
+    LinearProbe,
+    best_thresholds,
+    logistic_classes,
+    nearest_classes,
+    painted_dice,
+)
 
 ANY = torch.ones(1, 3) > 0
 
@@ -76,3 +82,66 @@ def test_a_rare_class_is_found():
     y[17] = 1.0
     masks = LinearProbe(x, y).masks(x)
     assert masks.nonzero().tolist() == [[17, 0]]
+
+
+# ----------------------------------------------------------------------------------- logistic regression
+def clouds(count: int, noise: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` cases of each of three classes about corners of a triangle, and `noise` further features."""
+    generator = torch.Generator().manual_seed(count)
+    corners = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]]).repeat(count, 1)
+    features = corners + 0.5 * torch.randn(3 * count, 2, generator=generator)
+    more = 3.0 * torch.randn(3 * count, noise, generator=generator)
+    return torch.cat([features, more], dim=1), torch.tensor([2, 5, 7]).repeat(count)
+
+
+def test_a_linear_probe_finds_classes_and_keeps_their_numbers():
+    known, classes = clouds(8)
+    asked, expected = clouds(20)
+    found, strength = logistic_classes(asked, known, classes, range(24))
+    assert found.tolist() == expected.tolist()
+    assert strength in (1e-4, 1e-3, 1e-2)  # all strengths separate them: the strongest regularisation
+
+
+def test_features_of_any_scale_are_alike():
+    """Standardised over the references: feature 1 in other units and another origin."""
+    (known, classes), (asked, _) = clouds(8, noise=5), clouds(20, noise=5)
+    scale, shift = torch.tensor([1.0, 1e5, *[1.0] * 5]), torch.tensor([0.0, -3e6, *[0.0] * 5])
+    found = logistic_classes(asked, known, classes, range(24))
+    other = logistic_classes(asked * scale + shift, known * scale + shift, classes, range(24))
+    assert found[0].tolist() == other[0].tolist()
+    assert found[1] == other[1]
+
+
+def test_strength_is_chosen_on_subjects_and_not_on_their_cases():
+    """Ten images of a person are nearly the same: to recognise a person says nothing of the next person.
+
+    Where folds divided people, features that tell people apart would find every class, with less
+    regularisation.
+    """
+    generator = torch.Generator().manual_seed(3)
+    people = torch.arange(10).repeat_interleave(10)
+    person = torch.randn(10, 20, generator=generator)[people]
+    hint = (people % 2).float()[:, None] + torch.randn(100, 1, generator=generator)
+    features = torch.cat([hint, person + 0.01 * torch.randn(100, 20, generator=generator)], dim=1)
+    _, by_person = logistic_classes(features, features, people % 2, people.tolist())
+    _, by_image = logistic_classes(features, features, people % 2, range(100))
+    assert by_person < by_image
+
+
+def test_few_labels_leave_nothing_to_choose():
+    known = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.1]])
+    asked = torch.tensor([[0.0, 2.0], [3.0, 0.0]])
+    # class 4 has one person, whatever class 9 has
+    found, strength = logistic_classes(asked, known, torch.tensor([4, 9, 9]), ["a", "b", "c"])
+    assert (found.tolist(), strength) == ([4, 9], 1.0)
+    found, strength = logistic_classes(asked, known, torch.tensor([4, 4, 4]), ["a", "b", "c"])
+    assert (found.tolist(), strength) == ([4, 4], 1.0)
+
+
+def test_a_rare_class_has_the_weight_of_the_others():
+    """40 of class 0 about 0 and 4 of class 1 about 1: the border is halfway, not far in the rare class."""
+    generator = torch.Generator().manual_seed(1)
+    noise = 0.3 * torch.randn(44, 1, generator=generator)
+    classes = torch.tensor([0] * 40 + [1] * 4)
+    found, _ = logistic_classes(torch.tensor([[0.35], [0.65]]), classes[:, None] + noise, classes, range(44))
+    assert found.tolist() == [0, 1]
