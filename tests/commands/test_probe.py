@@ -159,3 +159,10 @@ def test_mistakes(data: Path, tmp_path: Path, more: list[str], message: str) -> 
 def test_names_of_runs_differ(runs: list[str]) -> None:
     with pytest.raises(UserError, match="expected PATH or NAME=PATH with a name of its own"):
         probe.read_sources(runs)
+
+
+def test_runs_come_before_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """The value of an override, which is no option of the command, would be read as a run."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["probe", "--spatial_dims", "2", "runs/a"])
+    assert "expected the runs before the options" in capsys.readouterr().err

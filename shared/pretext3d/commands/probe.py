@@ -21,7 +21,7 @@ from pretext3d.commands.bundles import find_bundle
 from pretext3d.commands.compare.compare import numbers_of
 from pretext3d.commands.compare.plan import resolved
 from pretext3d.commands.compare.text import markdown, spread
-from pretext3d.commands.parser import command_parser, read_overrides, top_key
+from pretext3d.commands.parser import command_parser, option_names, read_overrides, top_key
 from pretext3d.errors import UserError
 from pretext3d.files import replacing
 from pretext3d.messages import say
@@ -96,7 +96,7 @@ def check_keys(given: Mapping[str, Any], config: Path) -> None:
         if top in SET_HERE:
             raise UserError(f"--{key}: found as an override, expected it from {SET_HERE[top]}")
         if top not in known:
-            hint = closest_hint(top, [*known, *vars(make_parser().parse_args(["x"]))], "; did you mean --{}?")
+            hint = closest_hint(top, [*known, *option_names(make_parser())], "; did you mean --{}?")
             raise UserError(f"--{key}: no such option, and no such key in {FILE}{hint}")
 
 
@@ -331,5 +331,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str]) -> int:
     """The command."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    options, rest = make_parser().parse_known_args(words)
+    parser = make_parser()
+    options, rest = parser.parse_known_args(words)
+    if words[0].startswith("-"):  # argparse would take the value of an override for a run
+        parser.error("expected the runs before the options")
     return probe(options, rest)
