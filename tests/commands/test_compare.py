@@ -14,6 +14,7 @@ import pytest
 from pretext3d.__main__ import main
 from pretext3d.commands.compare import cells, compare, plan, report
 from pretext3d.commands.compare.cells import Arm, Cell
+from pretext3d.commands.compare.running import run_cells
 from pretext3d.commands.compare.tasks import SEGMENTATION
 from pretext3d.commands.parser import read_overrides
 from pretext3d.errors import UserError
@@ -276,7 +277,7 @@ def test_cells_run_side_by_side() -> None:
             return 0.5
 
     todo = [Cell(SCRATCH, 4, 0), Cell(VP, 4, 0)]
-    assert cells.run_cells(todo, set(), Meeting(), 2, lambda *_: None) == []
+    assert run_cells(todo, set(), Meeting(), 2, lambda *_: None) == []
 
 
 def test_stopping_ends_the_processes(tmp_path: Path) -> None:
@@ -323,7 +324,7 @@ def test_ctrl_c_stops_the_runner() -> None:
 
     runner = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        cells.run_cells([Cell(VP, 4, 0), Cell(VP, 4, 1)], set(), runner, 1, interrupt)
+        run_cells([Cell(VP, 4, 0), Cell(VP, 4, 1)], set(), runner, 1, interrupt)
     assert runner.calls == 1
 
 

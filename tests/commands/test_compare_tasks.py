@@ -106,6 +106,17 @@ def test_a_cross_validation_of_a_segmentation() -> None:
     assert "+0.050 [+0.000, +0.100]" in text
 
 
+def test_a_metric_that_the_evaluation_has_is_a_column() -> None:
+    """NSD of one case, 0.8 and 0.6 of its classes: 0.7; without that column there is none."""
+    rows = [["c1", "x", 0.5, 0.3, 2.0, 1.0, 0.8], ["c1", "y", 0.5, 0.3, 2.0, 1.0, 0.6]]
+    names = ["case", "class", "dice", "iou", "hd95_mm", "surface_distance_mm", "nsd"]
+    table = pd.DataFrame(rows, columns=names).assign(arm="scratch", num_labelled=4, seed=0)
+    text = report.summary_text(table, ["scratch"], {})
+    assert "| labelled | arm | Dice | mIoU | NSD | HD95, mm |" in text
+    assert "| 4 | scratch | 0.500 | 0.300 | 0.700 | 2.00 |" in text
+    assert "NSD" not in report.summary_text(table.drop(columns="nsd"), ["scratch"], {})
+
+
 # --------------------------------------------------------------------------------------------- convergence
 def curve(arm: str, seed: int, scores: dict[int, float]) -> pd.DataFrame:
     """The validations of one cell."""

@@ -2,32 +2,21 @@
 
 A cell's folder holds settings.json (its definition, written before it starts), output.log, what the two
 bundle runs write, and, as the last file of all, done.json. A folder without done.json was interrupted: it
-continues from its newest epoch. `python -m pretext3d.commands.compare.cells FOLDER` runs one cell; compare.py
-calls it.
+continues from its newest epoch (see `processes`).
 """
 
-import os
-import re
-import shlex
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pretext3d.commands.compare.folder import difference, read_json, write_json
+from pretext3d.commands.compare.processes import ProcessRunner
 from pretext3d.commands.compare.tasks import SEGMENTATION, Task
 from pretext3d.commands.parser import top_key
 from pretext3d.errors import UserError
-from pretext3d.messages import say
 
 BUILT_IN = ("scratch", "restart")
-PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
 NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training
 OTHER_DECODER = {"decoder", "transfer"}  # keys with which an arm has another decoder before its output layer
 
@@ -85,7 +74,7 @@ class Cell:
         return f"{self.arm.name}, {self.num_labelled} labelled, seed {self.seed}{fold}"
 
 
-class CellRunner:
+class CellRunner(ProcessRunner):
     """Fine-tunes and evaluates cells, each in its own process.
 
     Args:
@@ -122,14 +111,12 @@ class CellRunner:
         subjects: str = "",
         pools: Mapping[int, int] | None = None,
     ) -> None:
+        super().__init__(threads, descriptors)
         self.pools = dict(pools or {})
         self.monte_carlo, self.head, self.task = monte_carlo, tuple(head), task
         self.replaced, self.validate_every, self.subjects = frozenset(replaced), validate_every, subjects
         self.cells_dir, self.configs = cells_dir, configs
-        self.threads, self.descriptors = threads, descriptors
         self.common, self.tuning, self.evaluation = dict(common), dict(tuning), dict(evaluation)
-        self.lock, self.stopped = threading.Lock(), False
-        self.processes: set[subprocess.Popen[str]] = set()
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """The settings that identify a cell."""
@@ -201,171 +188,8 @@ class CellRunner:
     def __call__(self, cell: Cell) -> float:
         """Run a cell to its end; its score. RuntimeError with the end of its log if it fails."""
         folder = self.cells_dir / cell.name
-        folder.mkdir(parents=True, exist_ok=True)
-        begun = time.perf_counter()
-        write_json(folder / "settings.json", self.job(cell))
-        with (folder / "output.log").open("a") as log:
-            code = self._run([sys.executable, "-P", "-m", __name__, str(folder)], log)
-        if self.stopped:
-            raise RuntimeError("stopped")
-        if code:
-            raise RuntimeError(
-                f"exit code {code}; the end of {folder / 'output.log'}:\n{log_tail(folder / 'output.log')}"
-            )
+        taken = self.run(folder, self.job(cell))
         score = self.task.cell_score(folder)
-        seconds = round(time.perf_counter() - begun, 1)
-        found = {"settings": self.settings(cell), "seconds": seconds, self.task.score: score}
+        found = {"settings": self.settings(cell), "seconds": round(taken, 1), self.task.score: score}
         write_json(folder / "done.json", found)
         return score
-
-    def _run(self, command: Sequence[str], log: IO[str]) -> int:
-        threads = str(self.threads)
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "PYTHONUNBUFFERED": "1",
-            # this copy of the package, wherever it is: installed, in a repository or in an unzipped bundle
-            "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")])),
-        }
-        with self.lock:
-            if self.stopped:
-                return 1
-            # its own session: Ctrl-C reaches only this program, which then ends cells and their workers
-            process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=environment,
-                start_new_session=True,
-                pass_fds=tuple(self.descriptors),
-            )
-            self.processes.add(process)
-        try:
-            return process.wait()
-        finally:
-            with self.lock:
-                self.processes.discard(process)
-
-    def stop(self, patience: float = 10.0) -> None:
-        """End all cells under way. Checkpoints are atomic: nothing is lost but the epoch under way."""
-        with self.lock:
-            self.stopped = True
-            processes = list(self.processes)
-        for process in processes:
-            signal_all(process, signal.SIGTERM)
-        until = time.monotonic() + patience
-        for process in processes:
-            try:
-                process.wait(max(0.1, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                signal_all(process, getattr(signal, "SIGKILL", signal.SIGTERM))
-
-
-def signal_all(process: subprocess.Popen[str], number: int) -> None:
-    """Send a signal to a process and, where the system has process groups, to those it started."""
-    if process.poll() is not None:
-        return
-    try:
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, number)
-        else:
-            process.terminate()
-    except ProcessLookupError:
-        pass
-
-
-def log_tail(path: Path, lines: int = 12) -> str:
-    """The end of a log without progress bars; of a traceback only where it was raised first, and what."""
-    found = [line for line in re.split(r"[\r\n]+", path.read_text(errors="replace")) if line.strip()]
-    kept = [line for line in found if not re.search(r"\d+%[ |]", line)]
-    begun = [i for i, line in enumerate(kept) if line.startswith("$ ")]
-    kept = kept[begun[-1] + 1 :] if begun else kept
-    start = next((i for i, line in enumerate(kept) if line.startswith("Traceback")), None)
-    if start is not None:  # what follows says only which entry of the configuration it was in
-        raised = next((i for i in range(start + 1, len(kept)) if not kept[i].startswith(" ")), len(kept))
-        kept = kept[: raised + 1]
-    return "\n".join(f"    {line}" for line in kept[-lines:])
-
-
-def run_cells(
-    cells: Sequence[Cell],
-    done: set[str],
-    runner: Any,
-    jobs: int,
-    finished: Callable[[Cell, float | None, str, float], None],
-) -> list[str]:
-    """Run cells at the same time, each as soon as the one that it needs is done.
-
-    Args:
-        cells: Cells to run, in order.
-        done: Names of the cells that are already done.
-        runner: Callable of a cell, run in a thread; returns its score or raises. `stop()` ends running cells.
-        jobs: Number of cells at once.
-        finished: Callback after each cell: its score (None where it failed), the problem, seconds.
-
-    Returns:
-        Names of the cells that failed, or that need one that did.
-    """
-    waiting, done, failed = list(cells), set(done), []
-    running: dict[Future[tuple[float, float]], Cell] = {}
-
-    def timed(cell: Cell) -> tuple[float, float]:
-        begun = time.perf_counter()
-        return runner(cell), time.perf_counter() - begun
-
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            while waiting or running:
-                for cell in list(waiting):
-                    if cell.needs in failed:
-                        waiting.remove(cell)
-                        failed.append(cell.name)
-                        finished(
-                            cell, None, f"not run: {cell.needs} failed, whose weights it starts from", 0.0
-                        )
-                    elif len(running) < jobs and (not cell.needs or cell.needs in done):
-                        waiting.remove(cell)
-                        running[pool.submit(timed, cell)] = cell
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    cell = running.pop(future)
-                    try:
-                        score, seconds = future.result()
-                    except Exception as error:  # after any error in one cell the others continue
-                        failed.append(cell.name)
-                        finished(cell, None, str(error) or type(error).__name__, 0.0)
-                    else:
-                        done.add(cell.name)
-                        finished(cell, score, "", seconds)
-        except BaseException:
-            runner.stop()
-            raise
-    return failed + [cell.name for cell in waiting]
-
-
-def command_line(job: Mapping[str, Any]) -> str:
-    """A bundle run as the equivalent command."""
-    words = ["python", "-m", "monai.bundle", "run"]
-    for key, value in job.items():
-        words += [f"--{key}", str(value)]
-    return shlex.join(words)
-
-
-def run_one(folder: Path) -> None:
-    """Fine-tune and evaluate one cell in this process: MONAI is imported once for both."""
-    jobs = read_json(folder / "settings.json")
-    from monai.bundle import run
-
-    from pretext3d.training.arguments import as_configuration
-
-    for name in ("finetune", "evaluate"):
-        say(f"$ {command_line(jobs[name])}", flush=True)
-        if name == "evaluate" or not (folder / "checkpoints" / "final.pt").exists():
-            run(**as_configuration(jobs[name]))
-
-
-if __name__ == "__main__":
-    run_one(Path(sys.argv[1]))

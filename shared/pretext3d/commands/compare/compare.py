@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.commands.bundles import find_bundle
-from pretext3d.commands.compare.cells import Cell, CellRunner, run_cells
+from pretext3d.commands.compare.cells import Cell, CellRunner
 from pretext3d.commands.compare.folder import (
     check_earlier,
     fold_table,
@@ -28,7 +28,7 @@ from pretext3d.commands.compare.folder import (
     save_plan,
     volumes,
 )
-from pretext3d.commands.compare.options import check_options, make_parser
+from pretext3d.commands.compare.options import check_options, check_study_options, make_parser
 from pretext3d.commands.compare.plan import (
     BUDGET,
     Arms,
@@ -39,60 +39,36 @@ from pretext3d.commands.compare.plan import (
     resolved,
 )
 from pretext3d.commands.compare.report import write_report
+from pretext3d.commands.compare.running import run_rest
 from pretext3d.commands.compare.tasks import SEGMENTATION, TASKS, Task
 from pretext3d.commands.parser import read_overrides, top_key
 from pretext3d.data.splits import SPLIT, evaluation_cases
 from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
 from pretext3d.files import write_whole
-from pretext3d.messages import printable, say
+from pretext3d.messages import say
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.training.arguments import read_value
 
 PARTS = ("train", "val", "test")  # of the cases
 
 
-def clock(seconds: float) -> str:
-    """A time as text.
-
-    Examples:
-        >>> clock(42), clock(720), clock(12600)
-        ('42 s', '12 min', '3.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def run_all(
     cells: Sequence[Cell], runner: Any, output_dir: Path, jobs: int, task: Task = SEGMENTATION
 ) -> list[str]:
     """Run what is not done yet, one line per cell, with a new report after each. Names of failed cells."""
-    from tqdm import tqdm
-
     done = {cell.name for cell in cells if runner.is_done(cell)}
-    todo = [cell for cell in cells if cell.name not in done]
-    tqdm.write(printable(f"{len(cells)} cells, {len(done)} of them done already; in {output_dir}"))
     if done:
         write_report(output_dir, len(cells))
-    times: list[float] = []
-    ended: list[str] = []
-
-    def finished(cell: Cell, score: float | None, problem: str, seconds: float) -> None:
-        ended.append(cell.name)
-        bar.update()
-        head = f"[{len(done) + len(ended)}/{len(cells)}] {cell.title}:"
-        if score is None:
-            bar.write(printable(f"{head} FAILED: {problem}"))
-            return
-        times.append(seconds)
-        rounds = -(-(len(todo) - len(ended)) // jobs)
-        left = f"; about {clock(rounds * sum(times) / len(times))} to go" if rounds else ""
-        bar.write(printable(f"{head} {task.title} {score:.3f} in {clock(seconds)}{left}"))
-        write_report(output_dir, len(cells))
-
-    with tqdm(total=len(todo), unit="cell", disable=None, leave=False) as bar:
-        return run_cells(todo, done, runner, jobs, finished)
+    return run_rest(
+        cells,
+        done,
+        runner,
+        jobs,
+        place=str(output_dir),
+        result=lambda cell, score: f"{task.title} {score:.3f}",
+        after=lambda: write_report(output_dir, len(cells)),
+    )
 
 
 def splits(
@@ -340,6 +316,12 @@ def main(words: Sequence[str]) -> int:
     """The command. Exit code 0, or 1 where a cell failed."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options, rest = make_parser().parse_known_args(words)
+    check_study_options(options, rest)
+    if options.study:
+        from pretext3d.commands.compare.study.study import run_study
+
+        default = make_parser().get_default("output_dir")
+        return run_study(options, "" if options.output_dir == default else options.output_dir)
     if options.report_only:
         read_overrides(rest)
         write_report(Path(options.output_dir))

@@ -35,13 +35,13 @@ def read_curves(output_dir: Path, task: Task) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and number of cells per arm, number of labels and epoch.
+def mean_curves(curves: pd.DataFrame, unit: str = "epoch") -> pd.DataFrame:
+    """Mean, standard deviation and number of cells per arm, number of labels and epoch, or step.
 
     An epoch that not all cells of an arm have been validated after, as in a comparison under way, is left
     out.
     """
-    groups = curves.groupby(["num_labelled", "arm", "epoch"])["score"]
+    groups = curves.groupby(["num_labelled", "arm", unit])["score"]
     table = groups.agg(["mean", "std", "count"]).reset_index()
     most = table.groupby(["num_labelled", "arm"])["count"].transform("max")
     return table[table["count"] == most]
@@ -53,6 +53,7 @@ def convergence(
     baseline: str,
     title: str,
     fractions: Mapping[int, float] | None = None,
+    unit: str = "epoch",
 ) -> list[str]:
     """The section of the summary: scores along the training, and epochs until the baseline's last score.
 
@@ -62,21 +63,22 @@ def convergence(
         baseline: Name of the arm whose last score the others are to reach.
         title: Name of the score.
         fractions: Fraction of the labels by number of subjects, where fractions were compared.
+        unit: Unit along the training, a column of the table: epoch or step.
     """
-    means = mean_curves(curves)
+    means = mean_curves(curves, unit)
     rows = []
     for n in sorted(means["num_labelled"].unique()):
         of = means[means["num_labelled"] == n].set_index("arm")
         goal = of.loc[[baseline], "mean"].iloc[-1] if baseline in of.index else np.nan
         for arm in (arm for arm in arms if arm in of.index):
             line = of.loc[[arm]]
-            last = line["epoch"].max()
-            scores = [line[line["epoch"] >= share * last]["mean"].iloc[0] for share in SHARES]
-            reached = line[line["mean"] >= goal]["epoch"]
+            last = line[unit].max()
+            scores = [line[line[unit] >= share * last]["mean"].iloc[0] for share in SHARES]
+            reached = line[line["mean"] >= goal][unit]
             when = "" if np.isnan(goal) else str(int(reached.iloc[0])) if len(reached) else "not reached"
             share = f" ({100 * fractions[n]:g} %)" if fractions and n in fractions else ""
             rows.append([f"{n}{share}", arm, *(f"{score:.3f}" for score in scores), when])
     shares = [f"after {100 * share:g} %" for share in SHARES]
-    header = ["labelled", "arm", *shares, f"epochs to {baseline}'s last score"]
-    about = f"{title[0].upper()}{title[1:]} of validations, mean over the cells, after parts of the epochs."
+    header = ["labelled", "arm", *shares, f"{unit}s to {baseline}'s last score"]
+    about = f"{title[0].upper()}{title[1:]} of validations, mean over the cells, after parts of the {unit}s."
     return ["## Speed of convergence", "", about, "", *markdown(header, rows), ""]

@@ -81,6 +81,7 @@ def draw_curves(
     path: Path,
     task: Task,
     fractions: Mapping[int, float] | None = None,
+    unit: str = "epoch",
 ) -> None:
     """Score of validations against epochs: a panel per number of labels, a line and ± 1 std per arm.
 
@@ -90,8 +91,9 @@ def draw_curves(
         path: Path of the PNG file.
         task: Task of the comparison.
         fractions: Fraction of the labels by number of subjects, where fractions were compared.
+        unit: Unit along the training, epoch or step.
     """
-    means = mean_curves(curves)
+    means = mean_curves(curves, unit)
     ticks = ticks_of(means, fractions)
     figure, panels = blank(1.2 + 3.6 * len(ticks), 3.4, len(ticks))
     for axes, (n, name) in zip(panels, ticks.items(), strict=True):
@@ -99,11 +101,11 @@ def draw_curves(
             line = means[(means["num_labelled"] == n) & (means["arm"] == arm)]
             if line.empty:
                 continue
-            axes.plot(line["epoch"], line["mean"], marker=".", color=f"C{i % 10}", label=arm)
+            axes.plot(line[unit], line["mean"], marker=".", color=f"C{i % 10}", label=arm)
             std = line["std"].fillna(0)
             band = line["mean"] - std, line["mean"] + std
-            axes.fill_between(line["epoch"], *band, color=f"C{i % 10}", alpha=0.15, linewidth=0)
-        axes.set(xlabel="epoch", title=f"{name} labelled".replace("\n", ", "))
+            axes.fill_between(line[unit], *band, color=f"C{i % 10}", alpha=0.15, linewidth=0)
+        axes.set(xlabel=unit, title=f"{name} labelled".replace("\n", ", "))
         finish(axes)
     panels[0].set_ylabel(f"{task.title}, validation")
     panels[0].legend(frameon=False, fontsize=8)

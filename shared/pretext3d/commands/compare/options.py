@@ -1,12 +1,17 @@
 """The command line of a comparison."""
 
 import argparse
+from collections.abc import Sequence
 
 from pretext3d.commands.compare.tasks import TASKS
 from pretext3d.commands.parser import command_parser
 from pretext3d.errors import UserError
 
-__all__ = ["check_options", "make_parser"]
+__all__ = ["STAGES", "check_options", "check_study_options", "make_parser"]
+
+STAGES = ("pretraining", "screening", "confirmation", "report")  # of a study
+OF_STUDY = frozenset({"stage", "data_root", "accept_plan"})
+WITH_STUDY = frozenset({"study", "output_dir", "jobs", "threads", "report_only"})
 
 EXAMPLES = """
 arms
@@ -31,6 +36,9 @@ examples
       --set flat spatial_dims 2 --set flat slices "{'axis':2,'every':1}" --output_dir runs/flat
   pretext3d compare --task classification --dataset_dir ../data/eyes --class_file ../data/eyes.csv \\
       --spatial_dims 2 --arms scratch cube=runs/eyes --folds 5 --label_fractions 1.0 --output_dir runs/folds
+
+a study: tasks, arms, encoders, label counts and budgets from one file
+  pretext3d compare --study docs/studies/main.yaml --output_dir runs/study --jobs 2
 
 Any other --key value is an override of finetune.yaml (of a classification finetune_classification.yaml), the
 same for every arm: --max_epochs 20
@@ -109,7 +117,42 @@ def make_parser() -> argparse.ArgumentParser:
         help="threads per cell; default: OMP_NUM_THREADS, otherwise the cores divided by --jobs",
     )
     add("--report_only", action="store_true", help="only write the tables and the plot of what is done")
+    of_study = parser.add_argument_group("studies")
+    add = of_study.add_argument
+    add(
+        "--study",
+        default="",
+        metavar="FILE",
+        help="run a study, see docs/compare.md; its file has the options above",
+    )
+    add("--stage", choices=[*STAGES], default=STAGES[-1], help="run up to this stage; default: to the end")
+    add("--data_root", default="", help="folder of the study's relative data paths")
+    add("--accept_plan", action="store_true", help="follow plan.yaml although screening chooses otherwise")
     return parser
+
+
+def check_study_options(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Refuse options that a study's file has, and options of a study without one.
+
+    Args:
+        options: All options.
+        words: Further words of the command line.
+    """
+    parser = make_parser()
+    given = [name for name in vars(options) if getattr(options, name) != parser.get_default(name)]
+    if not options.study:
+        for name in OF_STUDY & set(given):
+            raise UserError(f"--{name}: found without --study, which it is for")
+        return
+    wrong = [name for name in given if name not in OF_STUDY | WITH_STUDY]
+    wrong += [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")]
+    if wrong or words:
+        name = f"--{wrong[0]}" if wrong else words[0]
+        raise UserError(f"{name}: found with --study; expected it in {options.study}")
+    if options.jobs < 1 or options.threads < 0:
+        raise UserError(
+            f"--jobs, --threads: found {options.jobs}, {options.threads}, expected 1 and 0 or more"
+        )
 
 
 def check_options(options: argparse.Namespace) -> None:

@@ -66,7 +66,7 @@ def read_cells(output_dir: Path, task: Task = SEGMENTATION) -> tuple[pd.DataFram
                 table.insert(0, key, settings[key])
         tables.append(table)
     results = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    kept = [name for name in results if name == "fold" or task is not SEGMENTATION]
+    kept = [n for n in results if n == "fold" or n in task.metrics or task is not SEGMENTATION]
     more = [name for name in kept if name not in task.columns]
     return results.reindex(columns=[*task.columns, *more]), common or {}
 

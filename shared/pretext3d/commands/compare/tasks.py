@@ -89,11 +89,12 @@ class Segmentation(Task):
     columns = ("arm", "num_labelled", "seed", "case", "subject", "class", *SEGMENTED)
     metrics: ClassVar[Mapping[str, tuple[str, int, bool]]] = {
         "iou": ("mIoU", 3, False),
+        "nsd": ("NSD", 3, True),
         "hd95_mm": ("HD95, mm", 2, True),
     }
 
     def per_case(self, results: pd.DataFrame) -> pd.DataFrame:
-        """One line per cell and case: dice, iou, hd95_mm (means over classes), pairs, no_distance, subject.
+        """One line per cell and case: dice and metrics (means over classes), pairs, no_distance, subject.
 
         `pairs` counts the classes that label or prediction has, `no_distance` those that only one has.
         """
@@ -101,7 +102,7 @@ class Segmentation(Task):
             pairs=results["dice"].notna(), no_distance=results["dice"].notna() & results["hd95_mm"].isna()
         )
         groups = table.groupby([*keys_of(results), "case"], sort=False)
-        means = groups[["dice", "iou", "hd95_mm"]].mean()
+        means = groups[self.measures(results)].mean()
         cases = means.join(groups[["pairs", "no_distance"]].sum()).reset_index()
         return cases.assign(subject=cases["case"].map(case_subjects(results)))
 
@@ -109,7 +110,11 @@ class Segmentation(Task):
         """Means over the cases; sums of pairs and no_distance."""
         groups = self.per_case(results).groupby(keys_of(results), sort=False)
         sums = groups[["pairs", "no_distance"]].sum()
-        return groups[["dice", "iou", "hd95_mm"]].mean().join(sums).reset_index()
+        return groups[self.measures(results)].mean().join(sums).reset_index()
+
+    def measures(self, results: pd.DataFrame) -> list[str]:
+        """The columns that are averaged: the score, and the metrics that the table has."""
+        return [self.score, *(name for name in self.metrics if name in results)]
 
 
 class Classification(Task):

@@ -1,0 +1,174 @@
+"""What screening chooses: a point of the grid for every arm, and the arms of confirmation; plan.yaml.
+
+The score of a point is the mean over the seeds of screening, of the validation subjects. The best point is
+chosen, the first in the grid's order of equal ones. Confirmation has the arms of `always`, those it names,
+and the `best` further ones with the highest scores, for every task and encoder separately.
+
+plan.yaml is the choice as a file that can be committed before a test subject is measured. Confirmation
+follows this file; where it differs from what screening chooses, only if the user accepts it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from pretext3d.commands.compare.study.cells import (
+    Cells,
+    Point,
+    StudyCell,
+    confirmation_cell,
+    places,
+    screening_cells,
+)
+from pretext3d.commands.compare.study.checks import above_zero, known_name, text
+from pretext3d.commands.compare.study.definition import Study
+from pretext3d.commands.compare.study.reading import Section, read_yaml
+from pretext3d.commands.compare.study.results import Results
+from pretext3d.errors import UserError
+from pretext3d.files import write_whole
+
+__all__ = ["Choice", "Plan", "choose", "differences", "read_plan", "write_plan"]
+
+HEAD = """# The plan of {name}: what screening chose, by its scores on validation subjects, and the cells of
+# confirmation, which are measured once on test subjects. Commit it before these are run.
+"""
+OF_CHOICE = ("task", "encoder", "arm", "learning_rate", "recipe", "score", "scores")
+Place = tuple[str, str, str]  # task, encoder, arm
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The point that an arm has in confirmation, with the scores of all."""
+
+    point: Point
+    score: float
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices by task, encoder and arm, and the names of confirmation's cells."""
+
+    choices: Mapping[Place, Choice]
+    cells: tuple[str, ...]
+
+
+def choose(cells: Cells, results: Results) -> Plan:
+    """The plan that follows from the results of screening, all of which are there."""
+    study = cells.study
+    scores: dict[Place, dict[Point, list[float]]] = {}
+    for cell in screening_cells(cells):
+        key = cell.keys
+        points = scores.setdefault((key["task"], key["encoder"], key["arm"]), {})
+        points.setdefault(Point(key["rate"], key["recipe"]), []).append(results.score(cell))
+    choices = {}
+    for place, points in scores.items():
+        means = {point: float(np.mean(values)) for point, values in points.items()}
+        best = max(means, key=lambda point: (not np.isnan(means[point]), means[point]))
+        choices[place] = Choice(best, means[best], {point.name: mean for point, mean in means.items()})
+    names = [name for name, _ in confirmation_names(study, cells, confirmed_arms(study, choices), choices)]
+    return Plan(choices, tuple(names))
+
+
+def confirmed_arms(study: Study, choices: Mapping[Place, Choice]) -> list[Place]:
+    """The places that confirmation has: `always`, `confirmation::arms` and the `best` others."""
+    listed = {*study.always, *study.confirmed}
+    found = []
+    for task in study.tasks:
+        for encoder in study.encoders:
+            arms = [arm.name for arm in study.arms_of(task, encoder)]
+            others = [arm for arm in arms if arm not in listed]
+            first = sorted(others, key=lambda arm: -np.nan_to_num(choices[task, encoder, arm].score))
+            chosen = {*listed, *first[: study.best]}
+            found += [(task, encoder, arm) for arm in arms if arm in chosen]
+    return found
+
+
+def confirmation_names(
+    study: Study, cells: Cells, confirmed: Sequence[Place], choices: Mapping[Place, Choice]
+) -> list[tuple[str, StudyCell]]:
+    """The cells of confirmation by name: every label count and seed of every place."""
+    found = []
+    for task, encoder, arm in confirmed:
+        point = choices[task, encoder, arm].point
+        for label in study.tasks[task].labels:
+            for seed in study.seeds:
+                cell = confirmation_cell(cells, task, encoder, arm, label, seed, point)
+                found.append((cell.name, cell))
+    return found
+
+
+def planned_cells(cells: Cells, plan: Plan) -> list[StudyCell]:
+    """The cells of confirmation that a plan lists.
+
+    Raises:
+        UserError: a cell that the study does not have, or whose arm the plan chooses nothing for.
+    """
+    known = dict(confirmation_names(cells.study, cells, list(plan.choices), plan.choices))
+    for name in plan.cells:
+        known_name(f"{cells.study.results_dir / 'plan.yaml'}: cells", name, known, "a cell of this study")
+    return [known[name] for name in plan.cells]
+
+
+def write_plan(file: Path, study: Study, plan: Plan) -> None:
+    """Write plan.yaml."""
+    choices = [
+        {
+            "task": task,
+            "encoder": encoder,
+            "arm": arm,
+            "learning_rate": choice.point.rate,
+            **({"recipe": choice.point.recipe} if choice.point.recipe else {}),
+            "score": round(choice.score, 6),
+            "scores": {name: round(score, 6) for name, score in choice.scores.items()},
+        }
+        for (task, encoder, arm), choice in plan.choices.items()
+    ]
+    content = {"study": study.name, "choices": choices, "cells": list(plan.cells)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    body = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)
+    write_whole(file, HEAD.format(name=study.name) + body)
+
+
+def read_plan(file: Path, study: Study) -> Plan:
+    """Read plan.yaml.
+
+    Raises:
+        UserError: names the file and the key, what was found and what was expected.
+    """
+    top = Section(file, "", read_yaml(file), ("study", "choices", "cells"))
+    if top.text("study") != study.name:
+        raise UserError(f"{file}: study: found {top.text('study')}, expected {study.name}")
+    known = {(task.name, encoder, arm.name) for task, encoder, arm in places(study)}
+    choices: dict[Place, Choice] = {}
+    listed = top.values.get("choices")
+    for number, each in enumerate(listed if isinstance(listed, list) else []):
+        own = Section(file, f"choices::{number}", each, OF_CHOICE)
+        place = own.text("task"), own.text("encoder"), own.text("arm")
+        if place not in known:
+            raise UserError(f"{own.where()}: found {', '.join(place)}, expected an arm of {study.file}")
+        point = Point(own.value("learning_rate", above_zero), own.text("recipe", ""))
+        scores = own.section("scores").values if "scores" in own else {}
+        choices[place] = Choice(point, float(own.values.get("score") or 0.0), scores)
+    if not choices:
+        raise UserError(f"{top.where('choices')}: found none, expected what screening chose")
+    return Plan(choices, tuple(top.listed("cells", text)))
+
+
+def differences(file: Plan, screened: Plan) -> list[str]:
+    """What a plan in a file has other than screening chooses, one text each."""
+    found = []
+    for place in dict.fromkeys([*file.choices, *screened.choices]):
+        there, here = file.choices.get(place), screened.choices.get(place)
+        if there is None or here is None or there.point != here.point:
+            names = [each.point.name if each else "none" for each in (there, here)]
+            found.append(f"{', '.join(place)}: {names[0]} there, {names[1]} chosen")
+    more, fewer = set(file.cells) - set(screened.cells), set(screened.cells) - set(file.cells)
+    for names_of, words in ((more, "cells there alone"), (fewer, "cells missing there")):
+        if names_of:
+            first = sorted(names_of)[0]
+            found.append(f"{len(names_of)} {words} ({first}{', ...' if len(names_of) > 1 else ''})")
+    return found

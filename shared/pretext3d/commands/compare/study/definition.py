@@ -1,0 +1,335 @@
+"""A study file's content: tasks, encoders, arms, the grid, screening and confirmation, each value checked.
+
+Overrides of configurations are layers, the later ones first: those of the whole study, of the task, of the
+encoder, of the arm, of the arm in this task, and what the study itself sets (data, labels, seeds, the grid).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pretext3d.checking import boolean, one_of
+from pretext3d.commands.compare.study.checks import (
+    above_zero,
+    bundle_name,
+    dims,
+    file_name,
+    fraction,
+    from_zero,
+    known_in,
+    known_name,
+    positive,
+    share,
+    text,
+)
+from pretext3d.commands.compare.study.keys import INHERITED, STAGES, TASK_DATA, Layer, check_keys
+from pretext3d.commands.compare.study.reading import Section, read_yaml, real_path
+from pretext3d.commands.compare.tasks import TASKS, Task
+from pretext3d.errors import UserError
+
+__all__ = ["Label", "Study", "StudyArm", "StudyTask", "read_study"]
+
+TOP = (
+    "name", "data_root", "results_dir", "bundle", "pretrain", "finetune", "tasks", "encoders", "arms",
+    "rates", "recipes", "seeds", "validate_every", "screening", "confirmation", "always",
+)  # fmt: skip
+OF_TASK = (
+    "task", *TASK_DATA, "num_labelled", "label_fractions", "overrides", "pretrain", "tolerance_mm", "note",
+)  # fmt: skip
+OF_ARM = (
+    "bundle", "pretrained", "scratch", "as_long_as", "max_steps", "pretrain", "finetune", "by_task", "tasks",
+    "encoders",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Label:
+    """How much is labelled: a number of training subjects, or a fraction of them."""
+
+    value: float
+
+    @property
+    def override(self) -> dict[str, Any]:
+        """The key of a fine-tuning that says so."""
+        key = "num_labelled" if isinstance(self.value, int) else "label_fraction"
+        return {key: self.value}
+
+    @property
+    def name(self) -> str:
+        """Part of a cell's name.
+
+        Examples:
+            >>> Label(4).name, Label(0.05).name
+            ('n004', 'f0.05')
+        """
+        return f"n{self.value:03d}" if isinstance(self.value, int) else f"f{self.value:g}"
+
+    @property
+    def title(self) -> str:
+        """Name in tables.
+
+        Examples:
+            >>> Label(4).title, Label(0.05).title
+            ('4', '5 %')
+        """
+        return str(self.value) if isinstance(self.value, int) else f"{100 * self.value:g} %"
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """A labelled data set and what is measured on it.
+
+    Attributes:
+        name: Name of the task in the study.
+        kind: Segmentation or classification.
+        data: Keys of the data and of the split, as in the study file.
+        labels: Numbers or fractions of labelled training subjects.
+        overrides: Overrides of its fine-tuning.
+        pretrain: Overrides of pre-training for it.
+        evaluation: Overrides of its evaluation.
+        note: Text under its title in the report.
+        screened: What is labelled in screening.
+    """
+
+    name: str
+    kind: Task
+    data: Mapping[str, Any]
+    labels: tuple[Label, ...]
+    overrides: Mapping[str, Any]
+    pretrain: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    note: str
+    screened: Label
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    """A source of initial weights.
+
+    Attributes:
+        name: Name of the arm.
+        bundle: Name of the bundle that pre-trains it; '' = none.
+        pretrained: Path of weights, as in the study file; '' = none. Without both, weights are random.
+        as_long_as: Name of an arm whose pre-training's steps the fine-tuning has, too; '' = none.
+        max_steps: Steps of its fine-tuning; 0 = those of the others.
+        overrides: Overrides by stage.
+        by_task: Overrides by task and stage.
+        tasks: Names of the tasks that it is for.
+        encoders: Names of the encoders that it is for.
+    """
+
+    name: str
+    bundle: str = ""
+    pretrained: str = ""
+    as_long_as: str = ""
+    max_steps: int = 0
+    overrides: Mapping[str, Layer] = field(default_factory=dict)
+    by_task: Mapping[str, Mapping[str, Layer]] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    encoders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file.
+
+    Attributes:
+        file: Path of the file.
+        name: Name of the study.
+        data_root: Folder of relative data paths.
+        results_dir: Folder of the results.
+        bundle: Name of the bundle whose fine-tuning all arms have.
+        shared: Overrides of the whole study, by stage.
+        tasks: Tasks by name.
+        encoders: Overrides by encoder's name and stage.
+        arms: Arms by name.
+        rates: Learning rates of the grid.
+        recipes: Recipes of the grid; ('',) = the configuration's.
+        seeds: Seeds of confirmation.
+        screening_seeds: Seeds of screening.
+        screening: Overrides of the fine-tunings of screening.
+        validate_every: Epochs between validations of confirmation's curves; 0 = none.
+        always: Arms that confirmation has in any case.
+        confirmed: Further arms of confirmation by name.
+        best: Number of arms of confirmation that screening puts first, besides.
+    """
+
+    file: Path
+    name: str
+    data_root: Path
+    results_dir: Path
+    bundle: str
+    shared: Mapping[str, Layer]
+    tasks: Mapping[str, StudyTask]
+    encoders: Mapping[str, Mapping[str, Layer]]
+    arms: Mapping[str, StudyArm]
+    rates: tuple[float, ...]
+    recipes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    screening_seeds: tuple[int, ...]
+    screening: Layer
+    validate_every: int
+    always: tuple[str, ...]
+    confirmed: tuple[str, ...]
+    best: int
+
+    def path(self, text: str, key: str) -> str:
+        """A path of the study file as one of this machine."""
+        return real_path(text, self.data_root, f"{self.file}: {key}")
+
+    def arms_of(self, task: str, encoder: str) -> list[StudyArm]:
+        """The arms that are for a task and an encoder."""
+        return [arm for arm in self.arms.values() if task in arm.tasks and encoder in arm.encoders]
+
+
+def read_study(file: Path, data_root: str = "") -> Study:
+    """Read and check a study file.
+
+    Args:
+        file: Path of the file.
+        data_root: Folder of relative data paths; '' = the file's `data_root`, otherwise the working folder.
+
+    Raises:
+        UserError: names the file and the key, what was found and what was expected.
+    """
+    top = Section(file, "", read_yaml(file), TOP)
+    root = Path(real_path(data_root or top.text("data_root", ""), Path.cwd(), top.where("data_root")) or ".")
+    name = top.value("name", file_name, file.stem)
+    results = real_path(top.text("results_dir", f"docs/studies/{name}"), Path.cwd(), top.where("results_dir"))
+    bundle = top.value("bundle", bundle_name, "vectorpose")
+    seeds = tuple(top.listed("seeds", from_zero, [0, 1, 2]))
+    screening = top.section("screening", ("num_labelled", "seeds", "max_steps"))
+    labels = screening.section("num_labelled")
+    tasks = {key: read_task(top.section("tasks"), key, labels) for key in given(top, "tasks")}
+    for key in labels.values:
+        known_name(labels.where(key), key, tasks, "a task")
+    encoders = {key: read_encoder(top.section("encoders"), key) for key in given(top, "encoders")}
+    arms = {key: read_arm(top.section("arms"), key, tasks, encoders) for key in given(top, "arms")}
+    arms = {"scratch": StudyArm("scratch", tasks=tuple(tasks), encoders=tuple(encoders)), **arms}
+    always = tuple(top.listed("always", known_in("an arm", arms), ["scratch"]))
+    if "scratch" not in always:
+        raise UserError(f"{top.where('always')}: found no scratch, which all arms are compared with")
+    confirmation = top.section("confirmation", ("arms", "best"))
+    rates = top.listed("rates", above_zero)
+    steps = screening.value("max_steps", positive) if "max_steps" in screening else 0
+    study = Study(
+        file=file,
+        name=name,
+        data_root=root.resolve(),
+        results_dir=Path(results),
+        bundle=bundle,
+        shared={stage: top.section(stage).literal() for stage in STAGES},
+        tasks=tasks,
+        encoders=encoders,
+        arms=arms,
+        rates=tuple(rates),
+        recipes=tuple(top.listed("recipes", text, [""])),
+        seeds=seeds,
+        screening_seeds=tuple(screening.listed("seeds", from_zero, [seeds[0]])),
+        screening={"max_steps": steps} if steps else {},
+        validate_every=top.value("validate_every", from_zero, 0),
+        always=always,
+        confirmed=tuple(
+            confirmation.listed("arms", known_in("an arm", arms)) if "arms" in confirmation else ()
+        ),
+        best=confirmation.value("best", from_zero, 0),
+    )
+    check_keys(study)
+    return study
+
+
+def read_task(section: Section, name: str, screened: Section) -> StudyTask:
+    """One of the tasks."""
+    own = section.section(name, OF_TASK)
+    kind = TASKS[own.value("task", lambda key, value: one_of(key, value, TASKS), "segmentation")]
+    data: dict[str, Any] = {"dataset_dir": own.text("dataset_dir", "")}
+    data |= {key: own.text(key) for key in ("datalist", "class_file", "subjects") if key in own}
+    data |= {"spatial_dims": own.value("spatial_dims", dims, 3)}
+    data |= {key: own.value(key, fraction, 0.2) for key in ("val_fraction", "test_fraction")}
+    data |= {"split_seed": own.value("split_seed", from_zero, 0)}
+    if "class_file" in data and kind.name != "classification":
+        raise UserError(f"{own.where('class_file')}: found in a segmentation; expected task: classification")
+    if ("num_labelled" in own) == ("label_fractions" in own):
+        raise UserError(f"{own.where()}: expected either num_labelled or label_fractions")
+    if "num_labelled" in own:
+        labels = [Label(n) for n in own.listed("num_labelled", positive)]
+    else:
+        labels = [Label(float(part)) for part in own.listed("label_fractions", share)]
+    wanted = screened.values.get(name, labels[(len(labels) - 1) // 2].value)
+    if wanted not in [label.value for label in labels]:
+        counts = ", ".join(f"{label.value:g}" for label in labels)
+        raise UserError(f"{screened.where(name)}: found {wanted!r}, expected one of the task's: {counts}")
+    overrides = own.section("overrides").literal()
+    shape = {key: value for key, value in overrides.items() if key in INHERITED}
+    return StudyTask(
+        name=name,
+        kind=kind,
+        data=data,
+        labels=tuple(labels),
+        overrides=overrides,
+        pretrain={**shape, **own.section("pretrain").literal()},
+        evaluation={"tolerance_mm": own.value("tolerance_mm", above_zero)} if "tolerance_mm" in own else {},
+        note=own.text("note", ""),
+        screened=next(label for label in labels if label.value == wanted),
+    )
+
+
+def read_encoder(section: Section, name: str) -> dict[str, Layer]:
+    """One of the encoders: overrides of both stages, and those of one stage in a section of its name."""
+    own = section.section(name)
+    both = {key: value for key, value in own.values.items() if key not in STAGES}
+    Section(own.file, own.path, both).literal()
+    if not isinstance(both.get("encoder"), str):
+        raise UserError(
+            f"{own.where('encoder')}: found {both.get('encoder')!r}, expected the name of an encoder, as "
+            "unet4: profiles of different bundles have different ones"
+        )
+    return {stage: {**both, **own.section(stage).literal()} for stage in STAGES}
+
+
+def read_arm(
+    section: Section, name: str, tasks: Mapping[str, StudyTask], encoders: Mapping[str, Any]
+) -> StudyArm:
+    """One of the arms."""
+    own = section.section(name, OF_ARM)
+    sources = [key for key in ("bundle", "pretrained", "scratch") if key in own]
+    if len(sources) != 1 or ("scratch" in own and not own.value("scratch", boolean)):
+        found = ", ".join(sources) or "none of them"
+        raise UserError(f"{own.where()}: found {found}, expected one of bundle, pretrained, scratch: true")
+    if "pretrain" in own and "bundle" not in own:
+        raise UserError(f"{own.where('pretrain')}: found without a bundle that pre-trains")
+    longer = [key for key in ("as_long_as", "max_steps") if key in own]
+    if longer and ("scratch" not in own or len(longer) > 1):
+        raise UserError(f"{own.where(longer[0])}: expected one such key, and only with scratch: true")
+    if name == "scratch" and longer:
+        raise UserError(f"{own.where(longer[0])}: scratch has the steps of the others; expected another name")
+    for_encoders = own.listed("encoders", known_in("an encoder", encoders), list(encoders))
+    if "pretrained" in own and len(for_encoders) > 1:
+        raise UserError(
+            f"{own.where('encoders')}: expected the one encoder that {own.text('pretrained')} has"
+        )
+    per_task = own.section("by_task")
+    for key in per_task.values:
+        known_name(per_task.where(key), key, tasks, "a task")
+    each = {key: per_task.section(key, STAGES) for key in per_task.values}
+    arms = [key for key in section.values if key != name]
+    return StudyArm(
+        name=name,
+        bundle=own.value("bundle", bundle_name) if "bundle" in own else "",
+        pretrained=own.text("pretrained", ""),
+        as_long_as=own.value("as_long_as", known_in("an arm", arms)) if "as_long_as" in own else "",
+        max_steps=own.value("max_steps", positive) if "max_steps" in own else 0,
+        overrides={stage: own.section(stage).literal() for stage in STAGES},
+        by_task={key: {stage: one.section(stage).literal() for stage in STAGES} for key, one in each.items()},
+        tasks=tuple(own.listed("tasks", known_in("a task", tasks), list(tasks))),
+        encoders=tuple(for_encoders),
+    )
+
+
+def given(top: Section, key: str) -> list[str]:
+    """The names in a section that must have some."""
+    found = top.section(key)
+    if not found.values:
+        raise UserError(f"{top.where(key)}: found none, expected at least one name with its keys")
+    return [file_name(found.where(), name) for name in found.values]

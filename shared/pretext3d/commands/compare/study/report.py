@@ -1,0 +1,222 @@
+"""The report of a study: RESULTS.md with its figures, from the results of its cells.
+
+Per task and encoder: scores of every arm and number of labels with their differences to scratch and to
+scratch_long, the 95 % intervals of the pigeonhole bootstrap over seeds and subjects, and p-values of sign
+flips over the subjects, corrected by Holm's procedure over the arms with as many labels (see `statistics`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pretext3d.commands.compare.convergence import convergence
+from pretext3d.commands.compare.figures import draw_curves, draw_efficiency
+from pretext3d.commands.compare.report import amount, main_table, p_value, signed, summarise
+from pretext3d.commands.compare.statistics import DRAWS
+from pretext3d.commands.compare.study.cells import Cells, StudyCell, grid
+from pretext3d.commands.compare.study.choice import Plan, planned_cells
+from pretext3d.commands.compare.study.definition import Study, StudyTask
+from pretext3d.commands.compare.study.results import Results
+from pretext3d.commands.compare.text import markdown, spread
+from pretext3d.files import replacing, write_whole
+
+__all__ = ["verdict", "write_report"]
+
+CONTROLS = ("scratch", "scratch_long")
+LEVEL = 0.05  # of a corrected p-value
+NOTES = """Scores: mean ± standard deviation over the seeds, of test subjects, which chose nothing.
+Learning rates and recipes were chosen for every arm from the same grid, on validation subjects.
+*scratch_long* has random weights and one schedule as long as pre-training and fine-tuning together.
+Differences are paired by seed and case; the interval is the 95 % percentile interval of a bootstrap of
+{draws:,} draws of seeds and of subjects, each with all its cases; p is that of a two-sided sign-flip test
+over the subjects, corrected by Holm's procedure for the arms with as many labels. It speaks of other
+subjects, the interval of other seeds, too. One pre-training per arm serves all seeds. Curves are those of
+validation subjects."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One task with one encoder: its cells, results and arms in order."""
+
+    task: StudyTask
+    encoder: str
+    cells: Sequence[StudyCell]
+    rows: pd.DataFrame
+    curves: pd.DataFrame
+    arms: Sequence[str]
+    fractions: Mapping[int, float]
+
+    @property
+    def controls(self) -> list[str]:
+        """The arms that others are compared with."""
+        return [name for name in CONTROLS if name in self.arms]
+
+    @property
+    def title(self) -> str:
+        """Name in headings."""
+        return f"{self.task.name}, {self.encoder}"
+
+
+def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Path:
+    """Write RESULTS.md and its figures into the folder of the results; its path.
+
+    Args:
+        study: Study.
+        cells: Its cells.
+        plan: Its plan.
+        results: Its results; cells without one are left out, and counted.
+    """
+    planned = planned_cells(cells, plan)
+    lines = [f"# Study {study.name}", ""]
+    done = [cell for cell in planned if results.has(cell)]
+    seeds, rates = ", ".join(map(str, study.seeds)), ", ".join(f"{rate:g}" for rate in study.rates)
+    recipes = f"; recipes {', '.join(study.recipes)}" if study.recipes != ("",) else ""
+    lines += [f"{len(done)} of {len(planned)} cells. Seeds {seeds}; learning rates {rates}{recipes}.", ""]
+    lines += mixed(study, done, results)
+    parts = [part for part in parts_of(study, planned, results) if len(part.rows)]
+    tables = {part.title: tables_of(part) for part in parts}
+    lines += ["## Verdicts", ""]
+    lines += [f"- {part.title}: {verdict(part, tables[part.title])}" for part in parts] + [""]
+    for part in parts:
+        lines += section(part, tables[part.title], study.results_dir)
+    lines += [*screening(study, plan), NOTES.format(draws=DRAWS)]
+    study.results_dir.mkdir(parents=True, exist_ok=True)
+    write_whole(study.results_dir / "RESULTS.md", "\n".join(lines) + "\n")
+    return study.results_dir / "RESULTS.md"
+
+
+def parts_of(study: Study, planned: Sequence[StudyCell], results: Results) -> list[Part]:
+    """The tasks with their encoders."""
+    found = []
+    for task in study.tasks.values():
+        for encoder in study.encoders:
+            own = [c for c in planned if (c.keys["task"], c.keys["encoder"]) == (task.name, encoder)]
+            rows, curves = results.tables(own)
+            present = set(rows["arm"]) if len(rows) else set()
+            names = [*CONTROLS, *(name for name in study.arms if name not in CONTROLS)]
+            of_fractions = {
+                results.head(cell)["labelled"]: cell.keys["label"]
+                for cell in own
+                if not isinstance(cell.keys["label"], int) and results.has(cell)
+            }
+            arms = [name for name in names if name in present]
+            found.append(Part(task, encoder, own, rows, curves, arms, of_fractions))
+    return found
+
+
+def tables_of(part: Part) -> dict[str, pd.DataFrame]:
+    """The summary with the differences to each control, by number of labels and arm."""
+    return {
+        control: summarise(part.rows, part.arms, control, task=part.task.kind).set_index(
+            ["num_labelled", "arm"]
+        )
+        for control in part.controls or part.arms[:1]
+    }
+
+
+def section(part: Part, tables: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
+    """The section of one task and encoder; draws its figures."""
+    kind, fractions = part.task.kind, part.fractions
+    lines = [f"## {part.title}", ""]
+    lines += [part.task.note, ""] if part.task.note else []
+    lines += [*score_table(part, tables), ""]
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    figure = f"{part.task.name}_{part.encoder}"
+    with replacing(folder / "figures" / f"{figure}_labels.png") as draft:
+        draw_efficiency(kind.per_cell(part.rows), part.arms, draft, kind, fractions)
+    lines += [f"![score against labels](figures/{figure}_labels.png)", ""]
+    first = next(iter(tables))
+    metrics = main_table(tables[first].reset_index(), kind, first, fractions)
+    lines += ["<details><summary>All metrics</summary>", "", *metrics, "", "</details>", ""]
+    if len(part.curves):
+        with replacing(folder / "figures" / f"{figure}_curves.png") as draft:
+            draw_curves(part.curves, part.arms, draft, kind, fractions, "step")
+        lines += [f"![score against steps](figures/{figure}_curves.png)", ""]
+        speed = convergence(part.curves, part.arms, "scratch", kind.title, fractions, "step")
+        lines += [f"#{speed[0]}", *speed[1:]]
+    return lines
+
+
+def score_table(part: Part, tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Rows of arms; per number of labels the score, and the difference to each control."""
+    first = next(iter(tables.values()))
+    numbers = sorted(first.index.get_level_values("num_labelled").unique())
+    header = ["arm"]
+    for number in numbers:
+        header += [f"{part.task.kind.title}, {amount(int(number), part.fractions)}"]
+        header += [f"to {control}" for control in part.controls]
+    rows = []
+    for arm in part.arms:
+        row = [arm]
+        for number in numbers:
+            known = (number, arm) in first.index
+            score, std = part.task.kind.score, f"{part.task.kind.score}_std"
+            row.append(spread(first[score][number, arm], first[std][number, arm], 3) if known else "")
+            for control in part.controls:
+                row.append(difference(tables[control], int(number), arm) if known and arm != control else "")
+        rows.append(row)
+    return markdown(header, rows)
+
+
+def difference(table: pd.DataFrame, number: int, arm: str) -> str:
+    """A difference with its interval and its p-value."""
+    row = table.loc[(number, arm)]
+    cut = signed(row["difference_mean"], row["difference_low"], row["difference_high"])
+    return f"{cut}, p {p_value(row['difference_p'])}".replace("p <", "p < ") if cut else ""
+
+
+def verdict(part: Part, tables: Mapping[str, pd.DataFrame]) -> str:
+    """One line: the arm that is above all controls, with its number of labels, or that there is none.
+
+    Above means an interval above 0 and a corrected p-value below 0.05, for every control. Of several such
+    arms and numbers of labels, the one with the largest difference to its nearer control.
+    """
+    if part.controls != list(CONTROLS):
+        missing = [name for name in CONTROLS if name not in part.controls]
+        return f"no verdict without {', '.join(missing)}."
+    gains: dict[tuple[int, str], float] = {}
+    proven: dict[tuple[int, str], float] = {}
+    for place in tables["scratch"].index:
+        lines = [table.loc[place] for table in tables.values() if place in table.index]
+        if place[1] in CONTROLS or any(np.isnan(line["difference_mean"]) for line in lines):
+            continue
+        gains[place] = min(line["difference_mean"] for line in lines)
+        if all(line["difference_low"] > 0 and line["difference_p"] < LEVEL for line in lines):
+            proven[place] = gains[place]
+    if not gains:
+        return "no arm but the controls yet."
+    number, arm = max(proven or gains, key=lambda place: (proven or gains)[place])
+    texts = [f"{difference(table, number, arm)} to {control}" for control, table in tables.items()]
+    found = f"{arm}, {amount(number, part.fractions)} labelled: {'; '.join(texts)}."
+    if proven:
+        return f"**{found}**"
+    return f"no arm is above {' and '.join(CONTROLS)}; nearest is {found}"
+
+
+def screening(study: Study, plan: Plan) -> list[str]:
+    """The table of screening: the score of every point of the grid, the chosen one in bold."""
+    points = [point.name for point in grid(study)]
+    rows = []
+    for (task, encoder, arm), choice in plan.choices.items():
+        scores = {name: f"{score:.3f}" for name, score in choice.scores.items()}
+        scores |= {choice.point.name: f"**{scores.get(choice.point.name, 'chosen')}**"}
+        rows.append([task, encoder, arm, *(scores.get(name, "") for name in points)])
+    labels = ", ".join(f"{task.name} {task.screened.title}" for task in study.tasks.values())
+    about = f"Scores of validation subjects, labelled: {labels}. In bold the point that confirmation has."
+    return ["## Screening", "", about, "", *markdown(["task", "encoder", "arm", *points], rows), ""]
+
+
+def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str]:
+    """A warning where cells of a task were measured with different versions of its configurations."""
+    lines = []
+    for task in study.tasks:
+        own = [results.head(cell).get("configuration") for cell in done if cell.keys["task"] == task]
+        if len(set(own)) > 1:
+            lines.append(
+                f"**Warning**: {task}: its cells were measured with {len(set(own))} versions of "
+                f"{study.tasks[task].kind.files[0]}.\n"
+            )
+    return lines

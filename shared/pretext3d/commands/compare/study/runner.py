@@ -1,0 +1,167 @@
+"""Runs a study's cells: each in its own process, with its result as a small file when it is done."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretext3d.commands.bundles import bundles_at_hand
+from pretext3d.commands.compare.folder import difference, read_json, write_json
+from pretext3d.commands.compare.plan import read_configs, resolved
+from pretext3d.commands.compare.processes import ProcessRunner
+from pretext3d.commands.compare.study.cells import StudyCell, real_paths
+from pretext3d.commands.compare.study.definition import Study, StudyTask
+from pretext3d.commands.compare.study.keys import finetuning
+from pretext3d.commands.compare.study.results import Results, curve_of
+from pretext3d.data.subjects import by_subject
+from pretext3d.errors import UserError
+from pretext3d.training.checkpointer import epoch_files
+from pretext3d.version import __version__
+
+__all__ = ["StudyRunner", "subjects_of"]
+
+
+class StudyRunner(ProcessRunner):
+    """Runs pre-trainings and fine-tunings with their evaluation, and writes the results of the latter.
+
+    Args:
+        study: Study.
+        cells_dir: Folder of the cells' folders.
+        results: Results of the study.
+        threads: Number of threads of each process.
+        descriptors: Open files that each process keeps open too, see `ProcessRunner`.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        cells_dir: Path,
+        results: Results,
+        threads: int = 1,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        super().__init__(threads, descriptors)
+        self.study, self.cells_dir, self.results = study, cells_dir, results
+        self.subjects: dict[str, int] = {}  # training subjects of each task
+        self.configurations: dict[str, str] = {}  # digest of each task's configurations
+
+    def is_done(self, cell: StudyCell) -> bool:
+        """Whether a cell is done, here or on another machine; refuses one of other settings.
+
+        Raises:
+            UserError: a result, or a folder, of other settings.
+        """
+        if cell.task is not None and self.results.has(cell):
+            return True
+        folder = self.cells_dir / cell.name
+        if not (folder / "settings.json").exists():
+            return False
+        lines = difference(read_json(folder / "settings.json")["settings"], cell.settings)
+        if lines:
+            raise UserError(
+                f"{folder}: was run with other settings: {'; '.join(lines)}. Use another --output_dir, or "
+                "remove that folder to run it again"
+            )
+        if not (folder / "done.json").exists():
+            return False
+        if cell.task is not None:  # its result has been removed
+            self.write_result(cell)
+        return True
+
+    def job(self, cell: StudyCell) -> dict[str, Any]:
+        """The content of a cell's settings.json; a training resumes where there is something to resume."""
+        runs = {
+            name: {**run, "resume": True} if name in ("pretrain", "finetune") else dict(run)
+            for name, run in cell.runs.items()
+        }
+        return {"settings": dict(cell.settings), **runs}
+
+    def __call__(self, cell: StudyCell) -> float:
+        """Run a cell to its end; its score, NaN of a pre-training.
+
+        Raises:
+            RuntimeError: it failed, with the end of its log.
+        """
+        return self.finish(cell, self.run(self.cells_dir / cell.name, self.job(cell)))
+
+    def finish(self, cell: StudyCell, seconds: float) -> float:
+        """Write done.json, and the result of a fine-tuning; its score.
+
+        Checkpoints of single epochs, from which a finished cell no longer resumes, are removed.
+        """
+        folder = self.cells_dir / cell.name
+        write_json(folder / "done.json", {"settings": dict(cell.settings), "seconds": round(seconds, 1)})
+        score = self.write_result(cell) if cell.task is not None else math.nan
+        for file in epoch_files(folder / "checkpoints"):
+            file.unlink()
+        return score
+
+    def write_result(self, cell: StudyCell) -> float:
+        """Write the result of a fine-tuning that is done; its score."""
+        assert cell.task is not None
+        folder = self.cells_dir / cell.name
+        score = cell.task.cell_score(folder)
+        task = self.study.tasks[cell.keys["task"]]
+        more = {
+            "labelled": self.labelled(task, cell.keys["label"]),
+            "seconds": read_json(folder / "done.json")["seconds"],
+            "configuration": self.configuration(task),
+            "version": __version__,
+        }
+        table = cell.task.read(folder)
+        self.results.write(cell, table, score, curve_of(folder, cell.task), more)
+        return score
+
+    def configuration(self, task: StudyTask) -> str:
+        """The digest of the two configurations of a task."""
+        if task.name not in self.configurations:
+            folder = bundles_at_hand()[self.study.bundle] / "configs"
+            self.configurations[task.name] = read_configs(folder, task.kind)[2]
+        return self.configurations[task.name]
+
+    def labelled(self, task: StudyTask, label: float) -> int:
+        """The number of labelled subjects of a fine-tuning."""
+        if isinstance(label, int):
+            return label
+        if task.name not in self.subjects:
+            self.count(task)
+        return max(1, math.floor(self.subjects[task.name] * label + 1e-9))
+
+    def check(self, cells: Sequence[StudyCell]) -> None:
+        """Check, before anything is run, that each task has as many labelled subjects as are asked for.
+
+        Raises:
+            UserError: fewer; or data that cannot be read.
+        """
+        for name in dict.fromkeys(cell.keys["task"] for cell in cells if cell.task is not None):
+            task = self.study.tasks[name]
+            self.count(task)
+            most = self.subjects[name]
+            for label in (label.value for label in task.labels):
+                if isinstance(label, int) and label > most:
+                    raise UserError(
+                        f"{self.study.file}: tasks::{name}::num_labelled: found {label}, expected at most "
+                        f"{most}: the labelled subjects that train"
+                    )
+
+    def count(self, task: StudyTask) -> None:
+        """Count the labelled training subjects of a task."""
+        if task.name not in self.subjects:
+            self.subjects[task.name] = subjects_of(self.study, task)
+
+
+def subjects_of(study: Study, task: StudyTask) -> int:
+    """The number of labelled training subjects of a task, as its fine-tuning finds them.
+
+    Raises:
+        UserError: names the task, and what is wrong with its data.
+    """
+    encoder = next(iter(study.encoders))
+    overrides = finetuning(study, task, encoder, study.arms["scratch"])
+    given = real_paths(study, overrides, f"tasks::{task.name}")
+    config = bundles_at_hand()[study.bundle] / "configs" / task.kind.files[0]
+    try:
+        cases: Mapping[str, Any] = resolved(config, {**given, "num_labelled": 0}, ["cases"])["cases"]
+    except UserError as error:
+        raise UserError(f"{study.file}: tasks::{task.name}: {error}") from error
+    return len(by_subject(cases["train"]))

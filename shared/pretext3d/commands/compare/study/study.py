@@ -1,0 +1,157 @@
+"""`pretext3d compare --study FILE`: pre-training, screening, the plan, confirmation, report.
+
+Each stage resumes: cells that are done, here or, by their results, on another machine, are not run again; a
+pre-training is run only where a cell that starts from it is not done.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pretext3d.commands.compare.folder import lock
+from pretext3d.commands.compare.running import run_cells, run_rest
+from pretext3d.commands.compare.study.cells import Cells, StudyCell, screening_cells
+from pretext3d.commands.compare.study.choice import (
+    Plan,
+    choose,
+    differences,
+    planned_cells,
+    read_plan,
+    write_plan,
+)
+from pretext3d.commands.compare.study.definition import Study, read_study
+from pretext3d.commands.compare.study.report import write_report
+from pretext3d.commands.compare.study.results import Results
+from pretext3d.commands.compare.study.runner import StudyRunner
+from pretext3d.errors import UserError
+from pretext3d.messages import say
+
+__all__ = ["StudyRun", "run_study"]
+
+
+class StudyRun:
+    """A study under way.
+
+    Args:
+        study: Study.
+        cells: Its cells.
+        results: Its results.
+        runner: Runner of the cells.
+        jobs: Number of cells at once.
+        accept_plan: Whether plan.yaml holds although screening chooses something else.
+        engine: What runs the cells, with the arguments of `running.run_cells`.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        cells: Cells,
+        results: Results,
+        runner: StudyRunner,
+        jobs: int = 1,
+        accept_plan: bool = False,
+        engine: Callable[..., list[str]] = run_cells,
+    ) -> None:
+        self.study, self.cells, self.results, self.runner = study, cells, results, runner
+        self.jobs, self.accept_plan, self.engine = jobs, accept_plan, engine
+        self.plan_file = study.results_dir / "plan.yaml"
+
+    def __call__(self, stage: str = "report") -> int:
+        """Run all stages up to one. Exit code 0, or 1 where a cell failed.
+
+        Raises:
+            UserError: a cell or a result of other settings; a plan that is not what screening chooses.
+        """
+        screened = screening_cells(self.cells)
+        if stage == "pretraining":
+            planned = planned_cells(self.cells, self.read_plan()) if self.plan_file.exists() else None
+            every = list(self.cells.pretrainings.values()) if planned is None else []
+            return self.work("pretraining", [*every, *self.first(planned or [])])
+        if code := self.work("screening", [*self.first(screened), *screened]):
+            return code
+        plan = self.plan()
+        if stage == "screening":
+            return 0
+        planned = planned_cells(self.cells, plan)
+        code = self.work("confirmation", [*self.first(planned), *planned])
+        if any(self.results.has(cell) for cell in planned):
+            say(f"wrote {write_report(self.study, self.cells, plan, self.results)}")
+        return code
+
+    def first(self, cells: Sequence[StudyCell]) -> list[StudyCell]:
+        """The pre-trainings that those cells start from that are not done."""
+        needed = {cell.needs for cell in cells if cell.needs and not self.runner.is_done(cell)}
+        return [cell for cell in self.cells.pretrainings.values() if cell.name in needed]
+
+    def work(self, stage: str, cells: Sequence[StudyCell]) -> int:
+        """Run the cells of a stage that are not done; exit code."""
+        done = {cell.name for cell in cells if self.runner.is_done(cell)}
+        if len(done) < len(cells):
+            self.runner.check([cell for cell in cells if cell.name not in done])
+        failed = run_rest(
+            cells,
+            done,
+            self.runner,
+            self.jobs,
+            place=f"{stage} of {self.study.name}",
+            result=lambda cell, score: f"{cell.task.title} {score:.3f}" if cell.task else "pre-trained",
+            after=lambda: None,
+            engine=self.engine,
+        )
+        if failed:
+            names = ", ".join(failed)
+            say(f"{len(failed)} cells failed: {names}; the same command tries them again", error=True)
+        return 1 if failed else 0
+
+    def read_plan(self) -> Plan:
+        """plan.yaml, checked."""
+        return read_plan(self.plan_file, self.study)
+
+    def plan(self) -> Plan:
+        """What confirmation follows: plan.yaml, written if it is not there.
+
+        Raises:
+            UserError: it is not what screening chooses, and was not accepted.
+        """
+        chosen = choose(self.cells, self.results)
+        if not self.plan_file.exists():
+            write_plan(self.plan_file, self.study, chosen)
+            say(f"wrote {self.plan_file}: {len(chosen.cells)} cells of confirmation")
+            return chosen
+        there = self.read_plan()
+        lines = differences(there, chosen)
+        if lines and not self.accept_plan:
+            raise UserError(
+                f"{self.plan_file}: is not what screening chooses: {'; '.join(lines)}. Remove it to take the "
+                "new choice, or accept it as it is with --accept_plan"
+            )
+        return there
+
+
+def run_study(
+    options: argparse.Namespace, output_dir: str, engine: Callable[..., list[str]] = run_cells
+) -> int:
+    """Run the study of a command line. Exit code 0, or 1 where a cell failed.
+
+    Args:
+        options: Options of `pretext3d compare`.
+        output_dir: Folder of the runs; '' = runs/NAME.
+        engine: What runs the cells, with the arguments of `running.run_cells`.
+    """
+    study = read_study(Path(options.study), options.data_root)
+    folder = Path(output_dir or f"runs/{study.name}").resolve()
+    results = Results(study.results_dir)
+    cells = Cells(study, folder / "cells")
+    (folder / "cells").mkdir(parents=True, exist_ok=True)
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    cores = int(limit) if limit.isdigit() and int(limit) else (os.cpu_count() or 1) // options.jobs
+    with lock(folder) as descriptors:
+        runner = StudyRunner(study, folder / "cells", results, options.threads or max(1, cores), descriptors)
+        run = StudyRun(study, cells, results, runner, options.jobs, options.accept_plan, engine)
+        if options.report_only:
+            if not run.plan_file.exists():
+                raise UserError(f"{run.plan_file}: not found; expected the plan that screening writes")
+            say(f"wrote {write_report(study, cells, run.read_plan(), results)}")
+            return 0
+        return run(options.stage)

@@ -1,0 +1,180 @@
+"""The study file: what it means, and the mistakes in it, each one line that names the file and the key."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pretext3d.commands.compare.study.definition import read_study
+from pretext3d.commands.compare.study.keys import finetuning, merged, pretraining
+from pretext3d.commands.compare.study.reading import real_path
+from pretext3d.errors import UserError
+
+
+def content(**more: Any) -> dict[str, Any]:
+    """A study of one task and two arms."""
+    task = {"num_labelled": [1, 2], "overrides": {"roi_size": [32, 32, 32]}}
+    arms = {"scratch_long": {"scratch": True, "as_long_as": "vp"}, "vp": {"bundle": "vectorpose"}}
+    return {
+        "pretrain": {"max_steps": 20},
+        "finetune": {"max_steps": 10},
+        "tasks": {"organs": task},
+        "encoders": {"cnn": {"encoder": "unet4"}},
+        "arms": arms,
+        "rates": [0.001, 0.003],
+        "always": ["scratch", "scratch_long"],
+        "confirmation": {"best": 1},
+        **more,
+    }
+
+
+def written(folder: Path, value: Any) -> Path:
+    file = folder / "tiny.yaml"
+    file.write_text(value if isinstance(value, str) else yaml.safe_dump(value, sort_keys=False))
+    return file
+
+
+def test_a_study_file(tmp_path: Path) -> None:
+    study = read_study(written(tmp_path, content()))
+    assert (study.name, study.results_dir.as_posix()) == ("tiny", str(Path("docs/studies/tiny").resolve()))
+    assert list(study.arms) == ["scratch", "scratch_long", "vp"]
+    assert (study.seeds, study.screening_seeds, study.rates) == ((0, 1, 2), (0,), (0.001, 0.003))
+    task = study.tasks["organs"]
+    assert (task.screened.value, task.kind.name) == (1, "segmentation")
+    assert task.data["test_fraction"] == task.data["val_fraction"] == 0.2
+
+
+def test_layers_of_overrides(tmp_path: Path) -> None:
+    """Study, task, encoder, arm, arm in the task: later ones first; pre-training reads the same channels."""
+    task = {
+        "num_labelled": [1],
+        "overrides": {"channels": [0], "batch_size": 4, "optimizer::lr": 0.1},
+        "pretrain": {"roi_size": [24, 24, 24]},
+    }
+    encoder = {"encoder": "unet4", "precision": "fp32", "finetune": {"batch_size": 6}}
+    vp = {
+        "bundle": "vectorpose",
+        "pretrain": {"num_vectors": 2},
+        "finetune": {"transfer": "encoder"},
+        "by_task": {"organs": {"pretrain": {"num_vectors": 5}, "finetune": {"batch_size": 8}}},
+    }
+    arms = {"vp": vp, "shapes": {"bundle": "avsdb"}}
+    found = content(tasks={"organs": task}, encoders={"cnn": encoder}, arms=arms, always=["scratch"])
+    study = read_study(written(tmp_path, found))
+    tuned = finetuning(study, study.tasks["organs"], "cnn", study.arms["vp"])
+    assert tuned["batch_size"] == 8
+    assert (tuned["transfer"], tuned["precision"], tuned["max_steps"]) == ("encoder", "fp32", 10)
+    assert finetuning(study, study.tasks["organs"], "cnn", study.arms["scratch"])["batch_size"] == 6
+    trained = pretraining(study, study.tasks["organs"], "cnn", study.arms["vp"])
+    assert (trained["num_vectors"], trained["channels"], trained["roi_size"]) == (5, [0], [24, 24, 24])
+    assert (trained["val_fraction"], trained["test_fraction"]) == (0.2, 0.2)
+    # one that generates its volumes has no data, and no split of them
+    generated = pretraining(study, study.tasks["organs"], "cnn", study.arms["shapes"])
+    assert not {"dataset_dir", "channels", "val_fraction"} & set(generated)
+    assert generated["max_steps"] == 20
+    assert merged({"optimizer::lr": 1, "loss": 2}, {"optimizer": {}}) == {"loss": 2, "optimizer": {}}
+
+
+def test_pre_training_on_other_data(tmp_path: Path) -> None:
+    """A task whose pre-training names a data set has the split of that one, not its own."""
+    task = {"num_labelled": [1], "dataset_dir": "small", "pretrain": {"dataset_dir": "large"}}
+    study = read_study(written(tmp_path, content(tasks={"organs": task})))
+    found = pretraining(study, study.tasks["organs"], "cnn", study.arms["vp"])
+    assert (found["dataset_dir"], "val_fraction" in found) == ("large", False)
+
+
+def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANS", "/scans")
+    assert real_path("${SCANS}/heart", tmp_path, "x") == "/scans/heart"
+    assert real_path("heart", tmp_path, "x") == str(tmp_path / "heart")
+    assert real_path("", tmp_path, "x") == ""
+    with pytest.raises(
+        UserError, match=r"x: found \$\{NO_SUCH\}, expected an environment variable that is set"
+    ):
+        real_path("${NO_SUCH}/heart", tmp_path, "x")
+
+
+def test_numbers_that_yaml_1_1_reads_as_text_are_numbers(tmp_path: Path) -> None:
+    text = yaml.safe_dump(content()).replace("- 0.001", "- 1e-3")
+    assert read_study(written(tmp_path, text)).rates[0] == 0.001
+
+
+WRONG = [
+    ({"rate": [1]}, r"tiny.yaml: rate: no such key; did you mean rates\?; expected name, data_root"),
+    ({"rates": []}, "tiny.yaml: rates: found .., expected a list of values"),
+    ({"rates": [0.1, 0.1]}, "rates: found .0.1, 0.1., expected different values"),
+    ({"rates": ["fast"]}, "rates: found 'fast', expected a number above 0"),
+    ({"tasks": {}}, "tasks: found none, expected at least one name"),
+    ({"tasks": {"a/b": {}}}, "tasks: found 'a/b', expected a name of letters"),
+    ({"tasks": {"a": [1]}}, "tasks::a: found .1., expected keys with values"),
+    ({"tasks": {"a": {}}}, "tasks::a: expected either num_labelled or label_fractions"),
+    ({"tasks": {"a": {"num_labelled": [0]}}}, "tasks::a::num_labelled: found 0, expected an integer of 1"),
+    ({"tasks": {"a": {"label_fractions": [2]}}}, "tasks::a::label_fractions: found 2, expected a number in"),
+    ({"tasks": {"a": {"num_labelled": [1], "test_fraction": 0}}}, "a::test_fraction: found 0, expected a"),
+    ({"tasks": {"a": {"num_labelled": [1], "class_file": "c.csv"}}}, "class_file: found in a segmentation"),
+    (
+        {"tasks": {"a": {"num_labelled": [1], "overrides": {"batch_sizes": 1}}}},
+        r"tasks::a::overrides::batch_sizes: no such key in the configuration; did you mean batch_size\?",
+    ),
+    (
+        {"tasks": {"a": {"num_labelled": [1], "overrides": {"learning_rate": 1}}}},
+        "overrides::learning_rate: found a key that the study sets itself",
+    ),
+    ({"finetune": {"seed": 1}}, "finetune::seed: found a key that the study sets itself"),
+    (
+        {"finetune": {"loss": {"_target_": "os.system"}}},
+        "finetune::loss: found .'_target_': 'os.system'., expected text",
+    ),
+    ({"finetune": {"max_steps": "$import os"}}, "finetune::max_steps: found '.import os', expected text"),
+    ({"encoders": {"cnn": {}}}, "encoders::cnn::encoder: found None, expected the name of an encoder"),
+    ({"encoders": {"cnn": {"encoder": "unet4", "rate": 1}}}, "encoders::cnn::rate: no such key in the"),
+    ({"arms": {"vp": {}}}, "arms::vp: found none of them, expected one of bundle, pretrained, scratch: true"),
+    ({"arms": {"vp": {"bundle": "vectorpos"}}}, r"arms::vp::bundle: .* did you mean vectorpose\?"),
+    ({"arms": {"vp": {"scratch": True, "pretrain": {}}}}, "vp::pretrain: found without a bundle"),
+    ({"arms": {"vp": {"bundle": "cpc", "max_steps": 1}}}, "vp::max_steps: expected one such key, and only"),
+    ({"arms": {"vp": {"bundle": "cpc", "tasks": ["x"]}}}, "vp::tasks: found 'x', expected a task of this"),
+    (
+        {"arms": {"vp": {"bundle": "cpc", "finetune": {"max_steps": 9}}}},
+        "arms::vp::finetune::max_steps: found a key that the study sets itself",
+    ),
+    (
+        {"arms": {"vp": {"bundle": "cpc", "pretrain": {"num_vectors": 1}}}},
+        "arms::vp::pretrain::num_vectors: no such key in the configuration",
+    ),
+    ({"arms": {"vp": {"pretrained": "x"}}}, "pretrain: found without an arm that has a bundle"),
+    ({"always": ["vp"]}, "always: found no scratch, which all arms are compared with"),
+    ({"always": ["scratch", "vpp"]}, r"always: found 'vpp', expected an arm of this study: .* mean vp\?"),
+    ({"screening": {"num_labelled": {"organs": 3}}}, "num_labelled::organs: found 3, expected one of"),
+    ({"screening": {"num_labelled": {"organ": 1}}}, "num_labelled::organ: found 'organ', expected a task"),
+    ({"confirmation": {"best": -1}}, "confirmation::best: found -1, expected an integer of 0 or more"),
+    ({"data_root": "${NO_SUCH}"}, "data_root: found ..NO_SUCH., expected an environment variable"),
+    ({"seeds": 3}, "seeds: found 3, expected a list of values"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_mistakes_name_the_file_and_the_key(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    found = {**content(), "always": ["scratch"], **change}
+    with pytest.raises(UserError) as error:
+        read_study(written(tmp_path, found))
+    assert str(tmp_path / "tiny.yaml") in str(error.value)
+    assert "\n" not in str(error.value)
+    assert re.search(message, str(error.value)), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rates: [1", "expected YAML of plain data"),
+        ("rates: [1]\nrates: [2]", "duplicate key"),
+        ("rates: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("- 1", r"tiny.yaml: found \[1\], expected keys with values"),
+        ("", "tiny.yaml: found None, expected keys with values"),
+    ],
+)
+def test_what_is_no_study_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_study(written(tmp_path, text))
+    with pytest.raises(UserError, match="cannot be read"):
+        read_study(tmp_path / "none.yaml")

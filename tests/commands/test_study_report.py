@@ -1,0 +1,133 @@
+"""What a study chooses, the plan that confirmation follows, and the report, worked out by hand."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pretext3d.errors import UserError
+
+from tests.commands.study_runs import GAIN, builder
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return builder(tmp_path, monkeypatch)
+
+
+def test_confirmation_follows_a_plan_that_was_committed(study: Any, tmp_path: Path) -> None:
+    """One that is not what screening chooses is refused, unless it is accepted."""
+    study()("screening")
+    file = tmp_path / "docs/studies/tiny/plan.yaml"
+    plan = yaml.safe_load(file.read_text())
+    assert plan["choices"][0]["scores"] == {"lr0.001": pytest.approx(0.547), "lr0.003": pytest.approx(0.541)}
+    plan["choices"][0]["learning_rate"] = 0.003
+    plan["cells"] = [name for name in plan["cells"] if "n002" not in name]
+    file.write_text(yaml.safe_dump(plan))
+    message = (
+        r"organs, cnn, scratch: lr0.003 there, lr0.001 chosen; 6 cells missing there \(confirmation/.*--acc"
+    )
+    for stage in ("screening", "report"):
+        with pytest.raises(UserError, match=message):
+            study()(stage)
+    run = study(accept_plan=True)
+    assert run() == 0
+    assert run.runner.ran == plan["cells"]
+    used = json.loads(
+        (tmp_path / "runs/cells/confirmation/organs/cnn/scratch_n001_seed0/settings.json").read_text()
+    )
+    assert used["finetune"]["learning_rate"] == 0.003
+    plan["cells"].append("confirmation/organs/cnn/vp_n001_seed7")
+    file.write_text(yaml.safe_dump(plan))
+    with pytest.raises(
+        UserError, match=r"cells: found 'confirmation/.*seed7', expected a cell of this study"
+    ):
+        study(accept_plan=True)()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"study": "other"}, "study: found other, expected tiny"),
+        ({"choices": []}, "choices: found none"),
+        ({"cells": 3}, "cells: found 3, expected a list"),
+        ({"chosen": 1}, "chosen: no such key"),
+        ({"choices": [{"task": "organs", "encoder": "cnn", "arm": "x"}]}, "choices::0: found organs, cnn, x"),
+    ],
+)
+def test_mistakes_in_a_plan(study: Any, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    study()("screening")
+    file = tmp_path / "docs/studies/tiny/plan.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **change}))
+    with pytest.raises(UserError, match=f"plan.yaml: {message}"):
+        study(accept_plan=True)()
+
+
+def test_fractions_of_labels(study: Any, tmp_path: Path) -> None:
+    """Of 40 training subjects 5 % are 2; the report names both."""
+    run = study(tasks={"organs": {"label_fractions": [0.05, 0.25]}})
+    assert run() == 0
+    name = "confirmation/organs/cnn/vp_f0.05_seed0"
+    made = json.loads((tmp_path / "runs/cells" / name / "settings.json").read_text())["finetune"]
+    assert (made["label_fraction"], "num_labelled" in made) == (0.05, False)
+    head = json.loads((tmp_path / f"docs/studies/tiny/{name}.csv").read_text().partition("\n")[0][2:])
+    assert head["labelled"] == 2
+    assert "| arm | Dice, 2 (5 %) |" in (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+
+
+def test_the_report_by_hand(study: Any, tmp_path: Path) -> None:
+    """scratch 0.5 - 0.003 + 0.05 = 0.547; vp 0.6 + 0.009 + 0.05 = 0.659; scratch_long 0.569.
+
+    All eight subjects gain as much: p = 2 / 2^8 = 0.0078, of two arms twice that, 0.016.
+    """
+    tasks = {"organs": {"num_labelled": [1, 2], "note": "Of the phantom."}}
+    assert study(tasks=tasks)() == 0
+    folder = tmp_path / "docs/studies/tiny"
+    lines = (folder / "RESULTS.md").read_text().splitlines()
+    start = lines.index(
+        "| arm | Dice, 1 | to scratch | to scratch_long | Dice, 2 | to scratch | to scratch_long |"
+    )
+    rows = lines[start + 2 : start + 5]
+    gain, other = "+0.112 [+0.112, +0.112], p 0.016", "+0.090 [+0.090, +0.090], p 0.016"
+    assert rows[2] == f"| vp | 0.659 ± 0.000 | {gain} | {other} | 0.659 ± 0.000 | {gain} | {other} |"
+    assert rows[0].startswith("| scratch | 0.547 ± 0.000 |  | -0.022 [-0.022, -0.022], p 0.016 |")
+    text = "\n".join(lines)
+    assert "12 of 12 cells. Seeds 0, 1; learning rates 0.001, 0.003." in text
+    assert f"- organs, cnn: **vp, 1 labelled: {gain} to scratch; {other} to scratch_long.**" in text
+    assert "Of the phantom." in text
+    assert "| organs | cnn | scratch | **0.547** | 0.541 |" in text
+    assert "| organs | cnn | cube | 0.603 | **0.609** |" in text
+    # its second validation, after 10 steps, reaches the last one of scratch, 0.5
+    assert (
+        "| labelled | arm | after 25 % | after 50 % | after 100 % | steps to scratch's last score |" in text
+    )
+    assert "| 1 | vp | 0.300 | 0.300 | 0.600 | 10 |" in text
+    for name in ("organs_cnn_labels.png", "organs_cnn_curves.png"):
+        assert f"figures/{name}" in text
+        assert (folder / "figures" / name).read_bytes()[:4] == b"\x89PNG"
+    assert "Warning" not in text
+
+
+def test_versions_of_a_configuration_in_one_table_are_named(study: Any, tmp_path: Path) -> None:
+    study()()
+    file = next((tmp_path / "docs/studies/tiny/confirmation").rglob("*.csv"))
+    file.write_text(re.sub(r'"configuration": "\w+"', '"configuration": "old"', file.read_text()))
+    study()()
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    assert "**Warning**: organs: its cells were measured with 2 versions of finetune.yaml." in text
+
+
+def test_a_verdict_needs_both_controls(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study(always=["scratch"])()
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    assert "- organs, cnn: no verdict without scratch_long." in text
+    monkeypatch.setitem(GAIN, "scratch_long", 0.2)
+    for folder in ("docs", "runs"):
+        (tmp_path / folder).rename(tmp_path / f"old_{folder}")
+    study()()
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    assert (
+        "- organs, cnn: no arm is above scratch and scratch_long; nearest is vp, 1 labelled: +0.112" in text
+    )
