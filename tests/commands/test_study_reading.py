@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
+from pretext3d.commands.compare.study.cells import Cells, places, screening_cells
 from pretext3d.commands.compare.study.definition import read_study
 from pretext3d.commands.compare.study.keys import finetuning, merged, pretraining
 from pretext3d.commands.compare.study.reading import real_path
 from pretext3d.errors import UserError
+from pretext3d.networks.factory import ENCODERS
 
 
 def content(**more: Any) -> dict[str, Any]:
@@ -82,6 +84,35 @@ def test_pre_training_on_other_data(tmp_path: Path) -> None:
     study = read_study(written(tmp_path, content(tasks={"organs": task})))
     found = pretraining(study, study.tasks["organs"], "cnn", study.arms["vp"])
     assert (found["dataset_dir"], "val_fraction" in found) == ("large", False)
+
+
+def test_a_task_with_one_of_the_encoders(tmp_path: Path) -> None:
+    encoders = {"cnn": {"encoder": "unet4"}, "transformer": {"encoder": "vit_tiny"}}
+    found = content(encoders=encoders)
+    found["tasks"]["other"] = {"num_labelled": [1], "encoders": ["transformer"], "tolerance_mm": 3}
+    study = read_study(written(tmp_path, found))
+    pairs = {(task.name, encoder) for task, encoder, _ in places(study)}
+    assert pairs == {("organs", "cnn"), ("organs", "transformer"), ("other", "transformer")}
+    assert study.tasks["other"].evaluation == {"tolerance_mm": 3.0}
+    found["tasks"]["other"]["encoders"] = ["swin"]
+    with pytest.raises(
+        UserError, match="tasks::other::encoders: found 'swin', expected an encoder of this study"
+    ):
+        read_study(written(tmp_path, found))
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "docs" / "studies").glob("*.yaml")))
+def test_the_studies_of_the_repository(file: Path, tmp_path: Path) -> None:
+    """Every key is one of a configuration, every profile one of its bundle; no name is there twice."""
+    study = read_study(file)
+    cells = Cells(study, tmp_path)
+    names = [cell.name for cell in screening_cells(cells)]
+    assert len(set(names)) == len(names) > 0
+    for cell in [*cells.pretrainings.values(), *screening_cells(cells)]:
+        run = next(iter(cell.runs.values()))
+        profiles = yaml.safe_load(Path(run["config_file"]).read_text())["profiles"]
+        assert run["profile"] in profiles
+        assert run["encoder"] in ENCODERS
 
 
 def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,9 +187,16 @@ class CellRunner(ProcessRunner):
 
     def __call__(self, cell: Cell) -> float:
         """Run a cell to its end; its score. RuntimeError with the end of its log if it fails."""
-        folder = self.cells_dir / cell.name
-        taken = self.run(folder, self.job(cell))
+        return self.finish(cell, self.run(self.folder(cell), self.job(cell)))
+
+    def folder(self, cell: Cell) -> Path:
+        """The folder of a cell."""
+        return self.cells_dir / cell.name
+
+    def finish(self, cell: Cell, seconds: float) -> float:
+        """Write done.json, the last file of a cell; its score."""
+        folder = self.folder(cell)
         score = self.task.cell_score(folder)
-        found = {"settings": self.settings(cell), "seconds": round(taken, 1), self.task.score: score}
+        found = {"settings": self.settings(cell), "seconds": round(seconds, 1), self.task.score: score}
         write_json(folder / "done.json", found)
         return score

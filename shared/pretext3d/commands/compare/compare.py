@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from pretext3d.commands.compare.folder import (
     save_plan,
     volumes,
 )
-from pretext3d.commands.compare.options import check_options, check_study_options, make_parser
+from pretext3d.commands.compare.options import check_options, check_study_options, engine_of, make_parser
 from pretext3d.commands.compare.plan import (
     BUDGET,
     Arms,
@@ -39,7 +39,7 @@ from pretext3d.commands.compare.plan import (
     resolved,
 )
 from pretext3d.commands.compare.report import write_report
-from pretext3d.commands.compare.running import run_rest
+from pretext3d.commands.compare.running import run_cells, run_rest
 from pretext3d.commands.compare.tasks import SEGMENTATION, TASKS, Task
 from pretext3d.commands.parser import read_overrides, top_key
 from pretext3d.data.splits import SPLIT, evaluation_cases
@@ -54,7 +54,12 @@ PARTS = ("train", "val", "test")  # of the cases
 
 
 def run_all(
-    cells: Sequence[Cell], runner: Any, output_dir: Path, jobs: int, task: Task = SEGMENTATION
+    cells: Sequence[Cell],
+    runner: Any,
+    output_dir: Path,
+    jobs: int,
+    task: Task = SEGMENTATION,
+    engine: Callable[..., list[str]] = run_cells,
 ) -> list[str]:
     """Run what is not done yet, one line per cell, with a new report after each. Names of failed cells."""
     done = {cell.name for cell in cells if runner.is_done(cell)}
@@ -68,6 +73,7 @@ def run_all(
         place=str(output_dir),
         result=lambda cell, score: f"{task.title} {score:.3f}",
         after=lambda: write_report(output_dir, len(cells)),
+        engine=engine,
     )
 
 
@@ -231,6 +237,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
 
     output_dir = Path(options.output_dir).resolve()
     (output_dir / "cells").mkdir(parents=True, exist_ok=True)
+    engine = engine_of(options, output_dir)
     with lock(output_dir) as descriptors:
         check_earlier(output_dir, common)
         if options.folds:
@@ -296,7 +303,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         more: dict[str, Any] = {"task": task.name} if task is not SEGMENTATION else {}
         more |= {"fractions": {str(n): f for n, f in fractions.items()}} if fractions else {}
         save_plan(output_dir, paths, warnings, cases, more)
-        return ending(output_dir, run_all(cells, runner, output_dir, options.jobs, task))
+        return ending(output_dir, run_all(cells, runner, output_dir, options.jobs, task, engine))
 
 
 def ending(output_dir: Path, failed: Sequence[str]) -> int:

@@ -1,17 +1,19 @@
 """The command line of a comparison."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from pretext3d.commands.compare.running import run_cells
 from pretext3d.commands.compare.tasks import TASKS
 from pretext3d.commands.parser import command_parser
 from pretext3d.errors import UserError
 
-__all__ = ["STAGES", "check_options", "check_study_options", "make_parser"]
+__all__ = ["STAGES", "check_options", "check_study_options", "engine_of", "make_parser"]
 
 STAGES = ("pretraining", "screening", "confirmation", "report")  # of a study
 OF_STUDY = frozenset({"stage", "data_root", "accept_plan"})
-WITH_STUDY = frozenset({"study", "output_dir", "jobs", "threads", "report_only"})
+WITH_STUDY = frozenset({"study", "output_dir", "jobs", "threads", "report_only", "engine", "engine_options"})
 
 EXAMPLES = """
 arms
@@ -117,6 +119,18 @@ def make_parser() -> argparse.ArgumentParser:
         help="threads per cell; default: OMP_NUM_THREADS, otherwise the cores divided by --jobs",
     )
     add("--report_only", action="store_true", help="only write the tables and the plot of what is done")
+    add(
+        "--engine",
+        choices=["processes", "submitit"],
+        default="processes",
+        help="submitit: on a cluster, see docs/scale.md",
+    )
+    add(
+        "--engine_options",
+        default="",
+        metavar="YAML",
+        help="of submitit, as {partition: gpu, timeout_min: 240}",
+    )
     of_study = parser.add_argument_group("studies")
     add = of_study.add_argument
     add(
@@ -153,6 +167,22 @@ def check_study_options(options: argparse.Namespace, words: Sequence[str]) -> No
         raise UserError(
             f"--jobs, --threads: found {options.jobs}, {options.threads}, expected 1 and 0 or more"
         )
+
+
+def engine_of(options: argparse.Namespace, output_dir: Path) -> Callable[..., list[str]]:
+    """What runs the cells, with the arguments of `running.run_cells`.
+
+    Args:
+        options: All options.
+        output_dir: Folder of the comparison.
+    """
+    if options.engine == "processes":
+        if options.engine_options:
+            raise UserError("--engine_options: found without --engine submitit, which it is for")
+        return run_cells
+    from pretext3d.commands.compare.submitting import read_engine_options, submitit_engine
+
+    return submitit_engine(output_dir / "submitit", read_engine_options(options.engine_options))
 
 
 def check_options(options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Any
 from pretext3d.commands.compare.folder import read_json, write_json
 from pretext3d.messages import say
 
-__all__ = ["ProcessRunner", "command_line", "log_tail", "run_one"]
+__all__ = ["ProcessRunner", "command_line", "log_tail", "resumable", "run_one", "signal_all"]
 
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
 RUNS = ("pretrain", "finetune", "evaluate")  # of a cell's settings.json, in this order
@@ -118,6 +118,18 @@ def signal_all(process: subprocess.Popen[str], number: int) -> None:
             process.terminate()
     except ProcessLookupError:
         pass
+
+
+def resumable(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A job whose trainings continue from their newest epoch, where there is one.
+
+    Args:
+        job: See `ProcessRunner.run`.
+    """
+    return {
+        name: {**run, "resume": True} if name in ("pretrain", "finetune") else run
+        for name, run in job.items()
+    }
 
 
 def log_tail(path: Path, lines: int = 12) -> str:

@@ -35,7 +35,8 @@ TOP = (
     "rates", "recipes", "seeds", "validate_every", "screening", "confirmation", "always",
 )  # fmt: skip
 OF_TASK = (
-    "task", *TASK_DATA, "num_labelled", "label_fractions", "overrides", "pretrain", "tolerance_mm", "note",
+    "task", "encoders", *TASK_DATA, "num_labelled", "label_fractions", "overrides", "pretrain",
+    "tolerance_mm", "note",
 )  # fmt: skip
 OF_ARM = (
     "bundle", "pretrained", "scratch", "as_long_as", "max_steps", "pretrain", "finetune", "by_task", "tasks",
@@ -90,6 +91,7 @@ class StudyTask:
         evaluation: Overrides of its evaluation.
         note: Text under its title in the report.
         screened: What is labelled in screening.
+        encoders: Names of the encoders that it has.
     """
 
     name: str
@@ -101,6 +103,7 @@ class StudyTask:
     evaluation: Mapping[str, Any]
     note: str
     screened: Label
+    encoders: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,8 @@ class Study:
 
     def arms_of(self, task: str, encoder: str) -> list[StudyArm]:
         """The arms that are for a task and an encoder."""
+        if encoder not in self.tasks[task].encoders:
+            return []
         return [arm for arm in self.arms.values() if task in arm.tasks and encoder in arm.encoders]
 
 
@@ -201,10 +206,10 @@ def read_study(file: Path, data_root: str = "") -> Study:
     seeds = tuple(top.listed("seeds", from_zero, [0, 1, 2]))
     screening = top.section("screening", ("num_labelled", "seeds", "max_steps"))
     labels = screening.section("num_labelled")
-    tasks = {key: read_task(top.section("tasks"), key, labels) for key in given(top, "tasks")}
+    encoders = {key: read_encoder(top.section("encoders"), key) for key in given(top, "encoders")}
+    tasks = {key: read_task(top.section("tasks"), key, labels, encoders) for key in given(top, "tasks")}
     for key in labels.values:
         known_name(labels.where(key), key, tasks, "a task")
-    encoders = {key: read_encoder(top.section("encoders"), key) for key in given(top, "encoders")}
     arms = {key: read_arm(top.section("arms"), key, tasks, encoders) for key in given(top, "arms")}
     arms = {"scratch": StudyArm("scratch", tasks=tuple(tasks), encoders=tuple(encoders)), **arms}
     always = tuple(top.listed("always", known_in("an arm", arms), ["scratch"]))
@@ -239,7 +244,9 @@ def read_study(file: Path, data_root: str = "") -> Study:
     return study
 
 
-def read_task(section: Section, name: str, screened: Section) -> StudyTask:
+def read_task(
+    section: Section, name: str, screened: Section, encoders: Mapping[str, Mapping[str, Layer]]
+) -> StudyTask:
     """One of the tasks."""
     own = section.section(name, OF_TASK)
     kind = TASKS[own.value("task", lambda key, value: one_of(key, value, TASKS), "segmentation")]
@@ -272,6 +279,7 @@ def read_task(section: Section, name: str, screened: Section) -> StudyTask:
         evaluation={"tolerance_mm": own.value("tolerance_mm", above_zero)} if "tolerance_mm" in own else {},
         note=own.text("note", ""),
         screened=next(label for label in labels if label.value == wanted),
+        encoders=tuple(own.listed("encoders", known_in("an encoder", encoders), list(encoders))),
     )
 
 

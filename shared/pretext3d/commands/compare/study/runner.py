@@ -8,7 +8,7 @@ from typing import Any
 from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.compare.folder import difference, read_json, write_json
 from pretext3d.commands.compare.plan import read_configs, resolved
-from pretext3d.commands.compare.processes import ProcessRunner
+from pretext3d.commands.compare.processes import ProcessRunner, resumable
 from pretext3d.commands.compare.study.cells import StudyCell, real_paths
 from pretext3d.commands.compare.study.definition import Study, StudyTask
 from pretext3d.commands.compare.study.keys import finetuning
@@ -53,7 +53,7 @@ class StudyRunner(ProcessRunner):
         """
         if cell.task is not None and self.results.has(cell):
             return True
-        folder = self.cells_dir / cell.name
+        folder = self.folder(cell)
         if not (folder / "settings.json").exists():
             return False
         lines = difference(read_json(folder / "settings.json")["settings"], cell.settings)
@@ -70,11 +70,7 @@ class StudyRunner(ProcessRunner):
 
     def job(self, cell: StudyCell) -> dict[str, Any]:
         """The content of a cell's settings.json; a training resumes where there is something to resume."""
-        runs = {
-            name: {**run, "resume": True} if name in ("pretrain", "finetune") else dict(run)
-            for name, run in cell.runs.items()
-        }
-        return {"settings": dict(cell.settings), **runs}
+        return {"settings": dict(cell.settings), **resumable(cell.runs)}
 
     def __call__(self, cell: StudyCell) -> float:
         """Run a cell to its end; its score, NaN of a pre-training.
@@ -82,14 +78,18 @@ class StudyRunner(ProcessRunner):
         Raises:
             RuntimeError: it failed, with the end of its log.
         """
-        return self.finish(cell, self.run(self.cells_dir / cell.name, self.job(cell)))
+        return self.finish(cell, self.run(self.folder(cell), self.job(cell)))
+
+    def folder(self, cell: StudyCell) -> Path:
+        """The folder of a cell."""
+        return self.cells_dir / cell.name
 
     def finish(self, cell: StudyCell, seconds: float) -> float:
         """Write done.json, and the result of a fine-tuning; its score.
 
         Checkpoints of single epochs, from which a finished cell no longer resumes, are removed.
         """
-        folder = self.cells_dir / cell.name
+        folder = self.folder(cell)
         write_json(folder / "done.json", {"settings": dict(cell.settings), "seconds": round(seconds, 1)})
         score = self.write_result(cell) if cell.task is not None else math.nan
         for file in epoch_files(folder / "checkpoints"):
@@ -99,7 +99,7 @@ class StudyRunner(ProcessRunner):
     def write_result(self, cell: StudyCell) -> float:
         """Write the result of a fine-tuning that is done; its score."""
         assert cell.task is not None
-        folder = self.cells_dir / cell.name
+        folder = self.folder(cell)
         score = cell.task.cell_score(folder)
         task = self.study.tasks[cell.keys["task"]]
         more = {
@@ -156,7 +156,7 @@ def subjects_of(study: Study, task: StudyTask) -> int:
     Raises:
         UserError: names the task, and what is wrong with its data.
     """
-    encoder = next(iter(study.encoders))
+    encoder = task.encoders[0]
     overrides = finetuning(study, task, encoder, study.arms["scratch"])
     given = real_paths(study, overrides, f"tasks::{task.name}")
     config = bundles_at_hand()[study.bundle] / "configs" / task.kind.files[0]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pretext3d.commands.compare.folder import lock
+from pretext3d.commands.compare.options import engine_of
 from pretext3d.commands.compare.running import run_cells, run_rest
 from pretext3d.commands.compare.study.cells import Cells, StudyCell, screening_cells
 from pretext3d.commands.compare.study.choice import (
@@ -129,15 +130,12 @@ class StudyRun:
         return there
 
 
-def run_study(
-    options: argparse.Namespace, output_dir: str, engine: Callable[..., list[str]] = run_cells
-) -> int:
+def run_study(options: argparse.Namespace, output_dir: str) -> int:
     """Run the study of a command line. Exit code 0, or 1 where a cell failed.
 
     Args:
         options: Options of `pretext3d compare`.
         output_dir: Folder of the runs; '' = runs/NAME.
-        engine: What runs the cells, with the arguments of `running.run_cells`.
     """
     study = read_study(Path(options.study), options.data_root)
     folder = Path(output_dir or f"runs/{study.name}").resolve()
@@ -148,7 +146,9 @@ def run_study(
     cores = int(limit) if limit.isdigit() and int(limit) else (os.cpu_count() or 1) // options.jobs
     with lock(folder) as descriptors:
         runner = StudyRunner(study, folder / "cells", results, options.threads or max(1, cores), descriptors)
-        run = StudyRun(study, cells, results, runner, options.jobs, options.accept_plan, engine)
+        run = StudyRun(
+            study, cells, results, runner, options.jobs, options.accept_plan, engine_of(options, folder)
+        )
         if options.report_only:
             if not run.plan_file.exists():
                 raise UserError(f"{run.plan_file}: not found; expected the plan that screening writes")

@@ -1,0 +1,154 @@
+"""Cells as submitit's jobs: their order, failures, options, requeue; a comparison on its local executor."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pretext3d.commands.compare import submitting
+from pretext3d.commands.compare.cells import Arm, Cell
+from pretext3d.commands.compare.processes import ProcessRunner, resumable
+from pretext3d.commands.compare.submitting import FolderTask, read_engine_options, submitit_engine
+from pretext3d.errors import UserError
+
+from tests.bundles.command import call
+from tests.commands.test_compare import FakeRunner
+
+submitit = pytest.importorskip("submitit")
+# submitit's debug executor leaves the files of its log open
+OPEN_LOGS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+SCRATCH, RESTART, VP = Arm("scratch"), Arm("restart"), Arm("vp", "runs/vp/checkpoints/best.pt", "d1")
+
+
+class HereRunner(ProcessRunner):
+    """In the task, which the debug executor runs in this process: the fake runner's training."""
+
+    fails = ""
+
+    def _run(self, command: Any, log: Any) -> int:
+        return FakeRunner._run(self, command, log)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    HereRunner.ran = []
+    monkeypatch.setattr(submitting, "ProcessRunner", HereRunner)
+    monkeypatch.setattr(HereRunner, "fails", "")
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    return submitit_engine(tmp_path / "submitit", {"cluster": "debug"})
+
+
+@OPEN_LOGS
+def test_the_cells_are_those_of_jobs(tmp_path: Path, engine: Any) -> None:
+    """restart waits for its scratch cell; done.json and scores are the same as without a cluster."""
+    todo = [Cell(arm, 4, seed) for seed in (0, 1) for arm in (RESTART, SCRATCH, VP)]
+    told: list[tuple[str, float | None]] = []
+    runner = FakeRunner(tmp_path / "cells")
+    failed = engine(
+        todo, set(), runner, 2, lambda cell, score, problem, seconds: told.append((cell.name, score))
+    )
+    assert failed == []
+    assert HereRunner.ran.index("scratch_n004_seed0") < HereRunner.ran.index("restart_n004_seed0")
+    assert dict(told)["vp_n004_seed1"] == pytest.approx(0.65)
+    assert all(runner.is_done(cell) for cell in todo)
+    job = json.loads((tmp_path / "cells" / "vp_n004_seed0" / "settings.json").read_text())
+    assert job["finetune"]["resume"] is True  # it may be requeued
+    assert "resume" not in job["evaluate"]
+
+
+@OPEN_LOGS
+def test_a_failed_task_and_those_that_need_it(tmp_path: Path, engine: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(HereRunner, "fails", "scratch_n004_seed0")
+    problems: dict[str, str] = {}
+    todo = [Cell(arm, 4, 0) for arm in (SCRATCH, RESTART, VP)]
+    runner = FakeRunner(tmp_path / "cells")
+    failed = engine(todo, set(), runner, 1, lambda cell, score, text, _: problems.update({cell.name: text}))
+    assert sorted(failed) == ["restart_n004_seed0", "scratch_n004_seed0"]
+    assert "error: no such weights" in problems["scratch_n004_seed0"]
+    assert problems["restart_n004_seed0"].startswith("not run: scratch_n004_seed0 failed")
+    assert problems["vp_n004_seed0"] == ""
+
+
+def test_a_preempted_task_ends_its_process_and_is_requeued() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    task = FolderTask(threads=2)
+    task.runner = ProcessRunner(2)
+    task.runner.processes.add(process)
+    again = task.checkpoint("cells/vp")
+    assert process.wait(30) == -signal.SIGTERM
+    assert isinstance(again.function, FolderTask)
+    assert (again.function.threads, again.args, again.function.runner) == (2, ("cells/vp",), None)
+
+
+def test_a_task_reports_what_is_wrong(tmp_path: Path) -> None:
+    assert FolderTask(1)(str(tmp_path))[1].startswith("[Errno 2] No such file")
+    assert resumable({"settings": {}, "pretrain": {"seed": 1}}) == {
+        "settings": {},
+        "pretrain": {"seed": 1, "resume": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1", "--engine_options: found .* expected .key: value"),
+        ("gpu", "--engine_options: found 'gpu', expected"),
+        ("{1: 2}", "--engine_options: found .1: 2., expected"),
+        ("{cluster: pbs}", "--engine_options: cluster: found 'pbs', expected one of slurm, local, debug"),
+    ],
+)
+def test_options_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_engine_options(text)
+
+
+def test_what_submitit_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r'--engine_options: Could not detect "srun"'):
+        submitting.executor_of(tmp_path, {}, 1)
+    with pytest.raises(UserError, match="--engine_options: Unknown argument 'colour' for executor 'local'"):
+        submitting.executor_of(tmp_path, {"cluster": "local", "colour": 1}, 1)
+    with pytest.raises(UserError, match='--engine_options: Parameter "timeout_min" expected type'):
+        submitting.executor_of(tmp_path, {"cluster": "local", "timeout_min": "long"}, 1)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(
+        UserError, match="--engine submitit: found no package submitit; expected: pip install"
+    ):
+        submitting.executor_of(tmp_path, {}, 1)
+
+
+def test_an_array_on_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for sbatch: one array of the ready cells, `--jobs` at once, the user's partition."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, answer in (("srun", ""), ("sbatch", "Submitted batch job 12"), ("sacct", ""), ("scancel", "")):
+        (tools / name).write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/{name}.txt 2>/dev/null\necho "{answer}"\n')
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    executor = submitting.executor_of(tmp_path / "logs", {"partition": "gpu", "timeout_min": 90}, 3)
+    jobs = executor.map_array(FolderTask(1), ["a", "b", "c", "d"])
+    assert [job.job_id for job in jobs] == [f"12_{n}" for n in range(4)]
+    script = (tmp_path / "sbatch.txt").read_text()
+    for line in ("--array=0-3%3", "--partition=gpu", "--time=90", "--job-name=pretext3d"):
+        assert f"#SBATCH {line}" in script
+    assert re.search("#SBATCH --signal=USR2@", script)
+
+
+@pytest.mark.slow
+def test_a_comparison_on_the_local_executor(tmp_path: Path) -> None:
+    """The same table as with --jobs."""
+    words = ["compare", "--max_epochs=1", "--steps_per_epoch=1", "--roi_size=[32,32,32]", "--num_workers=0"]
+    words += ["--profile=laptop", "--num_labelled", "1", "--seeds", "0", "--threads", "1", "--output_dir"]
+    engine = ["--engine", "submitit", "--engine_options", "{cluster: local}"]
+    tables = []
+    for name, more in (("submitted", engine), ("here", [])):
+        done = call("pretext3d", *words, tmp_path / name, *more, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        tables.append(pd.read_csv(tmp_path / name / "results.csv"))
+    pd.testing.assert_frame_equal(*tables)
