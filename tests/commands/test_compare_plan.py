@@ -58,6 +58,8 @@ def test_a_pretraining_that_saw_the_held_out_cases_is_told(
         plan.leak(arm, cases[1:], tested=True)
     slices = [{**cases[1], "id": f"y/slice{n}", "volume": "y"} for n in range(3)]
     assert "saw 1 of the 1 held-out cases" in plan.leak(arm, slices)  # a volume
+    record["data"] = {"train": []}  # of generated volumes
+    assert plan.leak(arm, cases) == ""
     record["data"] = {}
     assert "does not say what it was trained on" in plan.leak(arm, cases)
 

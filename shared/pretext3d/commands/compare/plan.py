@@ -263,7 +263,7 @@ def leak(
     from pretext3d.training.pretrained import read_record
 
     record = read_record(arm.pretrained)
-    if not (record.get("data") or {}).get("train"):
+    if (record.get("data") or {}).get("train") is None:  # []: it read no scan
         return f"arm {arm.name}: its record does not say what it was trained on: cases held out here, perhaps"
     both = trained_on([dict(case) for case in held_out], record)
     if not both:
