@@ -18,6 +18,7 @@ from tests.commands.study_runs import FakeRunner, builder
 from tests.commands.test_study_reading import written
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "studies" / "phantom.yaml"
+LONGER = {"profile": "laptop", "max_steps": 12}
 
 
 @pytest.fixture
@@ -119,18 +120,18 @@ def test_other_settings_are_refused_by_name(study: Any, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"lr0.001.csv: was measured with other settings: overrides::max_steps"
     ):
-        study(finetune={"max_steps": 12})("screening")
+        study(finetune=LONGER)("screening")
     for file in (tmp_path / "docs/studies/tiny/screening").rglob("*.csv"):
         file.unlink()
     with pytest.raises(UserError, match=r"seed0_lr0.001: was run with other settings: .* 10 there, 12 now"):
-        study(finetune={"max_steps": 12})("screening")
-    assert study(runs="new", finetune={"max_steps": 12})("screening") == 0
+        study(finetune=LONGER)("screening")
+    assert study(runs="new", finetune=LONGER)("screening") == 0
 
 
 def test_a_pre_training_with_other_settings_is_other_weights(study: Any) -> None:
     study()("screening")
     with pytest.raises(UserError, match=r"was measured with other settings: (overrides::|pretrained)"):
-        study(runs="new", pretrain={"max_steps": 40})("screening")
+        study(runs="new", pretrain={"profile": "laptop", "max_steps": 40})("screening")
 
 
 def test_a_broken_result_is_named(study: Any, tmp_path: Path) -> None:
@@ -167,6 +168,9 @@ def test_more_labels_than_subjects_are_refused_before_anything_runs(study: Any) 
     ):
         run()
     assert run.runner.ran == []
+    run = study(tasks={"organs": {"label_fractions": [0.05, 0.06]}})
+    with pytest.raises(UserError, match=r"label_fractions: found .0.05, 0.06., which are .2, 2. of 40 sub"):
+        run()
 
 
 def test_weights_of_a_file_are_known_by_their_content(study: Any, tmp_path: Path) -> None:
@@ -187,7 +191,7 @@ def test_the_length_of_scratch_long_has_to_be_known(study: Any) -> None:
     with pytest.raises(
         UserError, match="as_long_as: the steps of vp are not known; expected max_steps in pret"
     ):
-        screening_cells(study(pretrain={}).cells)
+        screening_cells(study(pretrain={"profile": "laptop"}).cells)
 
 
 @pytest.mark.parametrize(
@@ -199,10 +203,11 @@ def test_the_length_of_scratch_long_has_to_be_known(study: Any) -> None:
         ("--stage screening", "--stage: found without --study"),
         ("--accept_plan", "--accept_plan: found without --study"),
         ("--study none.yaml --jobs 0", "--jobs, --threads: found 0, 0"),
+        ("--engine_options {partition: gpu}", "--engine_options: found without --engine submitit"),
     ],
 )
 def test_mistakes_on_the_command_line(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", *words.split()]) == 2
+    assert main(["compare", *words.split(maxsplit=1 if "{" in words else -1)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error)

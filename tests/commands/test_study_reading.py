@@ -19,8 +19,8 @@ def content(**more: Any) -> dict[str, Any]:
     task = {"num_labelled": [1, 2], "overrides": {"roi_size": [32, 32, 32]}}
     arms = {"scratch_long": {"scratch": True, "as_long_as": "vp"}, "vp": {"bundle": "vectorpose"}}
     return {
-        "pretrain": {"max_steps": 20},
-        "finetune": {"max_steps": 10},
+        "pretrain": {"profile": "laptop", "max_steps": 20},
+        "finetune": {"profile": "laptop", "max_steps": 10},
         "tasks": {"organs": task},
         "encoders": {"cnn": {"encoder": "unet4"}},
         "arms": arms,
@@ -152,6 +152,9 @@ WRONG = [
         {"tasks": {"a": {"num_labelled": [1], "overrides": {"learning_rate": 1}}}},
         "overrides::learning_rate: found a key that the study sets itself",
     ),
+    ({"finetune": {}}, "finetune::profile: found none for scratch with cnn in organs, expected one"),
+    ({"pretrain": {}}, "pretrain::profile: found none for vp with cnn in organs, expected one"),
+    ({"recipes": ["$1"]}, "recipes: found '.1', expected text that MONAI does not expand"),
     ({"finetune": {"seed": 1}}, "finetune::seed: found a key that the study sets itself"),
     (
         {"finetune": {"loss": {"_target_": "os.system"}}},

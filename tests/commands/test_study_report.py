@@ -11,6 +11,8 @@ from pretext3d.errors import UserError
 
 from tests.commands.study_runs import GAIN, builder
 
+PLACE = {"task": "organs", "encoder": "cnn"}
+
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -54,7 +56,11 @@ def test_confirmation_follows_a_plan_that_was_committed(study: Any, tmp_path: Pa
         ({"choices": []}, "choices: found none"),
         ({"cells": 3}, "cells: found 3, expected a list"),
         ({"chosen": 1}, "chosen: no such key"),
-        ({"choices": [{"task": "organs", "encoder": "cnn", "arm": "x"}]}, "choices::0: found organs, cnn, x"),
+        (
+            {"choices": [{**PLACE, "arm": "vp", "learning_rate": 1, "recipe": "$x"}]},
+            "choices::0::recipe: found '.x', expected text that MONAI does not expand",
+        ),
+        ({"choices": [{**PLACE, "arm": "x"}]}, "choices::0: found organs, cnn, x"),
     ],
 )
 def test_mistakes_in_a_plan(study: Any, tmp_path: Path, change: dict[str, Any], message: str) -> None:

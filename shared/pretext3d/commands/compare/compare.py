@@ -180,6 +180,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     from pretext3d.training.record import output_layer
 
     check_options(options)
+    engine = engine_of(options, Path(options.output_dir).resolve())
     task = TASKS[options.task]
     given = read_overrides(words)
     configs = find_bundle(options.bundle) / "configs"
@@ -237,7 +238,6 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
 
     output_dir = Path(options.output_dir).resolve()
     (output_dir / "cells").mkdir(parents=True, exist_ok=True)
-    engine = engine_of(options, output_dir)
     with lock(output_dir) as descriptors:
         check_earlier(output_dir, common)
         if options.folds:

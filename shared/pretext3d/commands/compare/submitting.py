@@ -157,6 +157,7 @@ def submit_cells(
         Names of the cells that failed, or that need one that did.
     """
     executor = executor_of(folder, options, jobs)
+    threads = int(options.get("cpus_per_task") or runner.threads)  # cores of a node, not of this machine
     cluster = options.get("cluster", "slurm")
     # a task finds this copy of the package, wherever it is
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")]))
@@ -175,7 +176,7 @@ def submit_cells(
                     waiting.remove(cell)
                     runner.folder(cell).mkdir(parents=True, exist_ok=True)
                     write_json(runner.folder(cell) / "settings.json", resumable(runner.job(cell)))
-                task = FolderTask(runner.threads)
+                task = FolderTask(threads)
                 submitted = executor.map_array(task, [str(runner.folder(cell)) for cell in ready])
                 running += zip(submitted, ready, strict=True)
             ended = [pair for pair in running if pair[0].done()]

@@ -7,6 +7,7 @@ from typing import Any
 from pretext3d.checking import closest_hint, integer, number
 from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.errors import UserError
+from pretext3d.literals import check_literal
 
 __all__ = [
     "above_zero", "bundle_name", "dims", "file_name", "fraction", "from_zero", "known_in", "known_name",
@@ -14,6 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+MOST = 30  # names that a message lists
 
 
 def known_name(where: str, name: Any, names: Mapping[str, Any] | Sequence[str], what: str) -> str:
@@ -23,8 +25,8 @@ def known_name(where: str, name: Any, names: Mapping[str, Any] | Sequence[str], 
         UserError: another one; with the closest that is.
     """
     if name not in names:
-        hint = closest_hint(name, names)
-        raise UserError(f"{where}: found {name!r}, expected {what}: {', '.join(names)}{hint}")
+        hint, listed = closest_hint(name, names), f": {', '.join(names)}" if len(names) <= MOST else ""
+        raise UserError(f"{where}: found {name!r}, expected {what}{listed}{hint}")
     return str(name)
 
 
@@ -46,10 +48,10 @@ def bundle_name(where: str, value: Any) -> str:
 
 
 def text(where: str, value: Any) -> str:
-    """A text, as the name of a recipe."""
+    """A text that MONAI does not evaluate, as the name of a recipe."""
     if not isinstance(value, str):
         raise UserError(f"{where}: found {value!r}, expected text")
-    return value
+    return str(check_literal(value, where))
 
 
 def from_zero(where: str, value: Any) -> int:

@@ -150,7 +150,7 @@ def read_plan(file: Path, study: Study) -> Plan:
         place = own.text("task"), own.text("encoder"), own.text("arm")
         if place not in known:
             raise UserError(f"{own.where()}: found {', '.join(place)}, expected an arm of {study.file}")
-        point = Point(own.value("learning_rate", above_zero), own.text("recipe", ""))
+        point = Point(own.value("learning_rate", above_zero), own.value("recipe", text, ""))
         scores = own.section("scores").values if "scores" in own else {}
         choices[place] = Choice(point, float(own.values.get("score") or 0.0), scores)
     if not choices:

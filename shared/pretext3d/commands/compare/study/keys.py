@@ -150,5 +150,25 @@ def check_keys(study: "Study") -> None:
             check(f"{where}::finetune", layers.get("finetune", {}), tuning, own_tuning | SHARED)
             pretrain = layers.get("pretrain", {})
             check(f"{where}::pretrain", pretrain, trained.get(name, frozenset()), own_training | data)
+    check_profiles(study)
     if "recipe" in named and "recipe" not in tuning:
         raise UserError(f"{study.file}: recipes: {Path(next(iter(files.values()))).name} has no key recipe")
+
+
+def check_profiles(study: "Study") -> None:
+    """Refuse a study whose profile would be the machine's: paper where there is a GPU, laptop elsewhere.
+
+    Raises:
+        UserError: names the stage, the encoder and the arm without a profile.
+    """
+    for task in study.tasks.values():
+        for encoder in task.encoders:
+            for arm in study.arms_of(task.name, encoder):
+                stages = {"finetune": finetuning(study, task, encoder, arm)}
+                stages |= {"pretrain": pretraining(study, task, encoder, arm)} if arm.bundle else {}
+                for stage, overrides in stages.items():
+                    if not isinstance(overrides.get("profile"), str):
+                        raise UserError(
+                            f"{study.file}: {stage}::profile: found none for {arm.name} with {encoder} in "
+                            f"{task.name}, expected one, as laptop: the default depends on the machine"
+                        )

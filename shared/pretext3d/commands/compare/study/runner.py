@@ -136,13 +136,19 @@ class StudyRunner(ProcessRunner):
         for name in dict.fromkeys(cell.keys["task"] for cell in cells if cell.task is not None):
             task = self.study.tasks[name]
             self.count(task)
-            most = self.subjects[name]
-            for label in (label.value for label in task.labels):
-                if isinstance(label, int) and label > most:
-                    raise UserError(
-                        f"{self.study.file}: tasks::{name}::num_labelled: found {label}, expected at most "
-                        f"{most}: the labelled subjects that train"
-                    )
+            most, where = self.subjects[name], f"{self.study.file}: tasks::{name}"
+            values = [label.value for label in task.labels]
+            numbers = [self.labelled(task, value) for value in values]
+            if max(numbers) > most:
+                raise UserError(
+                    f"{where}::num_labelled: found {max(numbers)}, expected at most {most}: the labelled "
+                    "subjects that train"
+                )
+            if len(set(numbers)) < len(numbers):
+                raise UserError(
+                    f"{where}::label_fractions: found {values}, which are {numbers} of {most} subjects; "
+                    "expected fractions that differ"
+                )
 
     def count(self, task: StudyTask) -> None:
         """Count the labelled training subjects of a task."""

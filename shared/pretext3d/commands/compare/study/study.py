@@ -141,6 +141,12 @@ def run_study(options: argparse.Namespace, output_dir: str) -> int:
     folder = Path(output_dir or f"runs/{study.name}").resolve()
     results = Results(study.results_dir)
     cells = Cells(study, folder / "cells")
+    if options.report_only:  # also while it runs
+        plan = results.folder / "plan.yaml"
+        if not plan.exists():
+            raise UserError(f"{plan}: not found; expected the plan that screening writes")
+        say(f"wrote {write_report(study, cells, read_plan(plan, study), results)}")
+        return 0
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     limit = os.environ.get("OMP_NUM_THREADS", "")
     cores = int(limit) if limit.isdigit() and int(limit) else (os.cpu_count() or 1) // options.jobs
@@ -149,9 +155,4 @@ def run_study(options: argparse.Namespace, output_dir: str) -> int:
         run = StudyRun(
             study, cells, results, runner, options.jobs, options.accept_plan, engine_of(options, folder)
         )
-        if options.report_only:
-            if not run.plan_file.exists():
-                raise UserError(f"{run.plan_file}: not found; expected the plan that screening writes")
-            say(f"wrote {write_report(study, cells, run.read_plan(), results)}")
-            return 0
         return run(options.stage)
