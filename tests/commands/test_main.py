@@ -26,6 +26,7 @@ def test_help_has_a_line_per_command(words: list[str], capsys: pytest.CaptureFix
         "preview",
         "compare",
         "probe",
+        "doctor",
         "curves",
         "shapes",
         "promote",

@@ -1,0 +1,177 @@
+"""Whether a pre-training run has learned, and whether labelled data fit its weights: sentences, a next step.
+
+It reads metrics.csv, log.txt and config.yaml of the run and the record of its checkpoint, and trains nothing.
+With a folder of labelled data it also checks its images and, where the weights have a window of intensities,
+reads a few of them.
+"""
+
+import argparse
+import contextlib
+import logging
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from pretext3d.checking import brief
+from pretext3d.commands.bundles import bundles_at_hand
+from pretext3d.commands.curves import read_history
+from pretext3d.commands.doctor.findings import LONGER, SLOWER, Finding, fits, learning
+from pretext3d.commands.parser import command_parser
+from pretext3d.commands.saved_config import as_saved, read_config, settings_of
+from pretext3d.errors import UserError
+from pretext3d.messages import say
+from pretext3d.training.arguments import read_value
+
+EXAMPLES = """
+examples
+  pretext3d doctor runs/vp
+  pretext3d doctor runs/vp --dataset_dir ../data/heart
+  pretext3d doctor runs/rotation --dataset_dir ../data/eyes --class_file ../data/eyes.csv --strict
+"""
+
+TASKS = ("segmentation", "classification")  # methods of a fine-tuned run
+READ = 5  # labelled images whose intensities are read
+PROBE_LINE = re.compile(r"probe before the first step: (.*)$", re.MULTILINE)
+
+
+def probe_before(run: Path) -> dict[str, float]:
+    """The figures of the probe before the first step, from the log; {} without any."""
+    log = run / "log.txt"
+    found = PROBE_LINE.findall(log.read_text(errors="replace")) if log.is_file() else []
+    figures: dict[str, float] = {}
+    for part in found[0].split(", ") if found else ():
+        name, _, value = part.rpartition(" ")
+        with contextlib.suppress(ValueError):
+            figures[name] = float(value)
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def labelled(record: Mapping[str, Any], dataset_dir: str | list[str]) -> list[Finding]:
+    """Whether the images of a folder are like those of the weights, see `fits`."""
+    from pretext3d.data.loading import LoadCased
+    from pretext3d.data.normalisation import check_normalisation
+    from pretext3d.data.prepare import prepare_cases
+    from pretext3d.training.probe_inputs import evenly
+
+    spatial_dims = (record.get("backbone") or {}).get("spatial_dims", 3)
+    same = {key: record[key] for key in ("slices", "frames", "modalities") if key in record}
+    cases = prepare_cases(dataset_dir, pixdim="median", val_fraction=0, spatial_dims=spatial_dims, **same)
+    given, inside = record.get("normalisation") or {}, None
+    if "window" in given:
+        load = LoadCased("image", spatial_dims, frames=cases["frames"])
+        low, high = check_normalisation(given)[1:]
+        parts = []
+        for case in evenly(cases["train"], READ):
+            image = np.asarray(load({"image": case["image"], "id": case["id"]})["image"])
+            parts.append(((image > low) & (image < high)).mean())
+        inside = float(np.mean(parts))
+    return fits(record, cases["channels"], cases["pixdim"], inside)
+
+
+def quoted(value: Any) -> str:
+    """A value as it is typed in a shell.
+
+    Examples:
+        >>> print(quoted({"window": [-100, 300]}), quoted("my scans"), quoted(0.5))
+        "{'window': [-100, 300]}" 'my scans' 0.5
+    """
+    text = str(value)
+    return f'"{text}"' if "'" in text and not re.search(r'["$`\\!]', text) else shlex.quote(text)
+
+
+def overrides_of(run: Path, bundle: Path) -> dict[str, Any]:
+    """The keys of a run that are not those of its bundle's train.yaml; {} where it is not known."""
+    file, own = run / "config.yaml", bundle / "configs" / "train.yaml"
+    if not file.is_file() or not own.is_file():
+        return {}
+    saved, known = read_config(file), as_saved(yaml.safe_load(own.read_text()))
+    both = [key for key in saved if key in known]  # a run of an earlier version lacks keys
+    return settings_of({key: saved[key] for key in both}, {key: known[key] for key in both}).plain
+
+
+def next_command(
+    run: Path,
+    record: Mapping[str, Any],
+    findings: Sequence[Finding],
+    options: argparse.Namespace,
+    table: pd.DataFrame,
+) -> str:
+    """The one command to type next: another pre-training where that is wrong, else a fine-tuning."""
+    from pretext3d.training.next_step import DEVICE_PROFILES, SAME_CASES
+
+    method = str(record["method"])
+    bundle = bundles_at_hand("train.yaml").get("avsdb" if method == "vpcf" else method)
+    bundle = bundle or Path("bundles") / method
+    shown = Path(bundle.parent.name) / bundle.name
+    given = overrides_of(run, bundle)
+    wrong = {one.again for one in findings if one.state == "wrong"}
+    kept = {key: value for key, value in given.items() if key not in ("output_dir", "resume", "ckpt_dir")}
+    if SLOWER in wrong or LONGER in wrong:
+        file, keys = "train.yaml", {**kept, "output_dir": run}
+        if SLOWER in wrong:
+            rate = float(table["learning_rate"].max()) / 3 if "learning_rate" in table else 1e-4
+            keys |= {"output_dir": f"{run}_slower", "learning_rate": f"{rate:.1g}"}
+        else:
+            keys.pop("max_steps", None)
+            keys |= {"resume": True, "max_epochs": 2 * int(table["epoch"].max())}
+    else:
+        images = record["backbone"].get("spatial_dims") == 2 and "slices" not in record  # seldom have masks
+        class_file = options.class_file or "CLASSES.csv" * (images and not options.dataset_dir)
+        file = f"finetune{'_classification' * bool(class_file)}.yaml"
+        keys = {"pretrained": run, "dataset_dir": options.dataset_dir or "LABELLED_FOLDER"}
+        keys |= {"class_file": class_file} if class_file else {}
+        keys |= {} if given.get("profile") in DEVICE_PROFILES else {"profile": given["profile"]}
+        keys |= {key: given[key] for key in SAME_CASES if key in given}
+        keys |= {key: value for one in findings for key, value in one.keys.items()}
+    typed = "".join(f" --{key} {quoted(value)}" for key, value in keys.items())
+    return f"python -m monai.bundle run --config_file {shown}/configs/{file}{typed}"
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print the findings and the next command. Returns the exit code."""
+    from pretext3d.training.pretrained import read_pretrained
+
+    run = Path(options.run)
+    table = read_history(run)
+    if table.empty or "epoch" not in table:
+        raise UserError(f"{run / 'metrics.csv'}: found no epoch, expected one line per epoch")
+    read = read_pretrained(run, key="run")
+    method = str(read.record.get("method"))
+    if method in TASKS:
+        raise UserError(f"{run}: found a {method}, expected a pre-training run; its evaluation measures it")
+    findings = learning(table, probe_before(run))
+    if not (run / "checkpoints" / "final.pt").is_file():
+        findings.append(Finding("note", "the run is not finished: there is no checkpoints/final.pt"))
+    data = read.record.get("data") or {}
+    trained = f"{len(data['train'])} cases of {brief(data.get('name'))}" if data.get("train") else "no scans"
+    say(f"{run}: {method}, {int(table['epoch'].max())} epochs, trained on {trained}")
+    if options.dataset_dir:
+        findings += labelled(read.record, read_value("dataset_dir", options.dataset_dir))
+    for one in findings:
+        say(f"  {one.state:<5}  {one.text}")
+    say(f"next:\n  {next_command(run, read.record, findings, options, table)}")
+    return int(options.strict and any(one.state == "wrong" for one in findings))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser("doctor", __doc__, EXAMPLES)
+    add = parser.add_argument
+    add("run", help="folder of a pre-training run")
+    add("--dataset_dir", default="", help="labelled images that its weights are meant for")
+    add("--class_file", default="", help="their classes; default: a segmentation is suggested")
+    add("--strict", action="store_true", help="exit code 1 where something is wrong")
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    """The command."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    return doctor(make_parser().parse_args(words))

@@ -1,0 +1,191 @@
+"""What the table of a pre-training and the record of its weights say, as sentences. Pure functions.
+
+A figure counts as learned where it is at least a tenth of the way from what needs no learning to perfect:
+below that, chance and a few held-out cases decide.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from pretext3d.data.normalisation import check_normalisation
+from pretext3d.training.collapse import LEAST_SAMPLES, collapse
+from pretext3d.training.preprocessing import differing_axes, in_mm
+
+__all__ = ["Finding", "fits", "learning"]
+
+LEAST_LEARNED = 0.1  # of the way from chance to a perfect figure
+STILL_FALLING = 0.02  # part by which the loss has to fall over the last quarter of a run
+LEAST_IN_WINDOW = 0.1  # part of the voxels that are inside a window of intensities
+DEFAULT = {"percentiles": [0.5, 99.5]}  # normalisation of every configuration
+
+# the column that needs no learning, of accuracies that do not have `chance`
+CHANCES = {
+    "retrieval_accuracy": "retrieval_chance", "ordering_accuracy": "ordering_chance",
+    "class_accuracy": "most_frequent_class", "orientation_accuracy": "",
+}  # fmt: skip
+LONGER, SLOWER = "longer", "slower"  # another pre-training: of more epochs, or with a lower learning rate
+PROBES = ("probe_knn_accuracy", "probe_dice")
+
+
+class Finding(NamedTuple):
+    """One sentence.
+
+    Attributes:
+        state: good, wrong, or note: nothing to mend, or nothing that can be told.
+        text: The sentence.
+        keys: Keys of a fine-tuning that take account of it.
+        again: Kind of another pre-training that might mend it: longer, slower, or '' for none.
+    """
+
+    state: str
+    text: str
+    keys: Mapping[str, Any] = {}
+    again: str = ""
+
+
+def learning(table: pd.DataFrame, before: Mapping[str, float] | None = None) -> list[Finding]:
+    """What a table of epochs says: the figures against chance, the probe, collapse, the length.
+
+    Args:
+        table: metrics.csv, one line per epoch.
+        before: Figures of the probe before the first step, from the log.
+
+    Examples:
+        >>> learning(pd.DataFrame({"epoch": [1, 2], "rotation_accuracy": [0.1, 0.7], "chance": 0.1}))[0].text
+        'learned: rotation_accuracy is 0.7 in epoch 2, without learning 0.1'
+    """
+    if "train_loss" in table and not math.isfinite(table["train_loss"].iloc[-1]):  # every epoch has one
+        return [Finding("wrong", "train_loss is not finite in the last epoch", again=SLOWER)]
+    return [*figures(table), *probed(table, before or {}), *collapsed(table), *length(table)]
+
+
+def last(table: pd.DataFrame, name: str) -> tuple[float, int]:
+    """The last figure of a column that is not empty, and its epoch; NaN and 0 without any."""
+    found = table[table[name].notna()] if name in table else table[:0]
+    if found.empty:
+        return math.nan, 0
+    return float(found[name].iloc[-1]), int(found["epoch"].iloc[-1])
+
+
+def figures(table: pd.DataFrame) -> list[Finding]:
+    """Every accuracy with its chance, and every error relative to that of a prediction without learning."""
+    found = []
+    for name in table:
+        value, epoch = last(table, name)
+        if name.startswith("relative_"):
+            done, reference = 1 - value, 1.0
+        elif name.endswith("accuracy") and name not in PROBES:
+            chance = CHANCES.get(name, "chance")
+            reference = last(table, chance)[0]
+            done = (value - reference) / (1 - reference) if reference < 1 else math.nan
+        else:
+            continue
+        if math.isnan(done):
+            continue
+        state, word = ("good", "learned") if done >= LEAST_LEARNED else ("wrong", "not learned")
+        text = f"{word}: {name} is {value:.3g} in epoch {epoch}, without learning {reference:.3g}"
+        found.append(Finding(state, text, again="" if state == "good" else LONGER))
+    if not found:
+        found.append(
+            Finding("note", "no figure with its chance or baseline: only the loss tells of learning")
+        )
+    return found
+
+
+def probed(table: pd.DataFrame, before: Mapping[str, float]) -> list[Finding]:
+    """The probe's figure against that of the initial weights, and against its own best one."""
+    found = []
+    for name in PROBES:
+        value, epoch = last(table, name)
+        if math.isnan(value):
+            continue
+        best = float(table[name].max())
+        at = int(table.loc[table[name].idxmax(), "epoch"])
+        start = before.get(name)
+        rise = "" if start is None else f", with the initial weights {start:.3g}"
+        better = start is None or value > start
+        text = f"{name} of the frozen features is {value:.3g} in epoch {epoch}{rise}"
+        found.append(Finding("good" if better else "note", text if better else f"{text}: no gain"))
+        if best > value and at < epoch:
+            found.append(
+                Finding("note", f"{name} was {best:.3g} in epoch {at}: later epochs did not help it")
+            )
+    return found
+
+
+def collapsed(table: pd.DataFrame) -> list[Finding]:
+    """Whether the features of the last validation are the same, or vary along one direction."""
+    std, rank = (last(table, name)[0] for name in ("feature_std", "effective_rank"))
+    if math.isnan(std):
+        return []
+    fault = collapse(std, None if math.isnan(rank) else rank, LEAST_SAMPLES)
+    if fault:
+        return [Finding("wrong", fault, again=SLOWER)]
+    return [Finding("good", f"features differ: feature_std {std:.3g}, effective_rank {rank:.3g}")]
+
+
+def length(table: pd.DataFrame) -> list[Finding]:
+    """Whether the validation loss was still falling, or has risen again."""
+    losses = table[["epoch", "val_loss"]].dropna() if "val_loss" in table else table[:0]
+    if len(losses) < 4:
+        return []
+    quarter = len(losses) - max(1, len(losses) // 4)
+    before, after = losses["val_loss"][:quarter].min(), losses["val_loss"][quarter:].min()
+    best = int(losses.loc[losses["val_loss"].idxmin(), "epoch"])
+    if before - after > STILL_FALLING * abs(before):
+        text = f"val_loss still fell in the last quarter, from {before:.3g} to {after:.3g}"
+        return [Finding("note", f"{text}: a longer run may gain", again=LONGER)]
+    return [Finding("note", f"val_loss was lowest in epoch {best}: that epoch is best.pt")]
+
+
+def fits(
+    record: Mapping[str, Any],
+    channels: int,
+    spacing: Sequence[float],
+    inside: float | None = None,
+    classified: bool = False,
+) -> list[Finding]:
+    """Whether labelled images are like those that weights were trained on: channels, spacing, intensities.
+
+    Args:
+        record: Record of the weights.
+        channels: Number of channels of the labelled images.
+        spacing: Median of their spacing, mm along each axis.
+        inside: Part of their voxels within the record's window; None = it has none.
+        classified: Whether the task is a classification, whose images are fitted into the network.
+
+    Examples:
+        >>> [one.keys for one in fits({"channels": 1, "pixdim": [1.0, 1.0, 1.0]}, 1, [1.0, 1.0, 3.0])][1]
+        {'pixdim': 'pretrained'}
+    """
+    found = []
+    trained, wanted = record.get("channels"), record.get("channel_indices")
+    if trained == channels:
+        found.append(Finding("good", f"channels: {channels}, as in pre-training"))
+    else:
+        choice = {"channels": list(wanted)} if wanted and max(wanted) < channels else {}
+        rest = "" if choice else ": the first convolution is adapted, which loses a part of what it knows"
+        found.append(Finding("wrong", f"channels: found {channels}, trained on {trained}{rest}", choice))
+    there = list(record.get("pixdim") or [])
+    axes = differing_axes(there, spacing)
+    if not there:
+        text = "spacing: trained at that of each file, or on a body of one size; nothing to compare"
+        found.append(Finding("note", f"{text}. The files have {in_mm(spacing)} mm"))
+    elif axes:
+        text = f"spacing: the files have {in_mm(spacing)} mm, trained at {in_mm(there)} mm"
+        found.append(Finding("wrong", f"{text}: other along {', '.join(axes)}", {"pixdim": "pretrained"}))
+    else:
+        found.append(Finding("good", f"spacing: {in_mm(spacing)} mm, trained at {in_mm(there)} mm"))
+    given = record.get("normalisation") or DEFAULT
+    keys = {} if given == DEFAULT else {"normalisation": given}
+    if inside is not None:
+        low, high = check_normalisation(given)[1:]
+        text = f"intensities: {inside:.0%} of the voxels are within the weights' window, {low:g} to {high:g}"
+        state = "good" if inside >= LEAST_IN_WINDOW else "wrong"
+        found.append(Finding(state, text, keys if state == "good" else {}))
+    else:
+        found.append(Finding("good", f"intensities: scaled by {next(iter(given))}, image by image", keys))
+    return found
