@@ -29,6 +29,7 @@ def test_a_run_measures_the_accuracy_and_draws(fractals: Path) -> None:
     rows = history(fractals)
     assert {"train_loss", "val_loss", "fractal_accuracy"} <= set(rows[-1])
     assert 0 <= float(rows[-1]["fractal_accuracy"]) <= 1
+    assert float(rows[-1]["chance"]) == pytest.approx(1 / 10)
     assert "foreground_dice" not in rows[-1]
     assert len(list((fractals / "pictures").glob("*.png"))) == 4  # two items, two epochs
     content = weights(fractals)

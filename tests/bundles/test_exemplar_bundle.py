@@ -97,7 +97,10 @@ def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"val_fraction": 0.95}, ["one subject", "expected two subjects or more", "--val_fraction"]),
+        (
+            {"val_fraction": 0.95},
+            ["of one subject, after the held-out ones", "expected two training subjects", "--val_fraction"],
+        ),
         ({"batch_size": 1}, ["batch_size", "negatives: batch"]),
         ({"negatives": "nowhere"}, ["negatives", "nowhere", "dataset"]),
         ({"objective": "quadruplet"}, ["objective", "quadruplet", "triplet"]),

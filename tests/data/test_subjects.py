@@ -138,6 +138,24 @@ def test_one_warning_says_how_to_group_volumes(caplog):
     assert not caplog.records
 
 
+def test_the_file_of_the_classes_may_say_who_is_who(tmp_path, caplog):
+    """Two of three pictures are of one person by the column subject; no names are alike."""
+    cases = [{"id": name, "name": name, "source": "a"} for name in ("apple", "pear", "plum")]
+    file = tmp_path / "classes.csv"
+    file.write_text("id,class,subject\napple,red,p1\npear,green,p1\nplum,blue,p2\n")
+    warn_ungrouped(cases, str(file))
+    (message,) = caplog.messages
+    assert message.startswith(f"subjects: 2 of 3 cases share a subject in the column subject of {file}, but")
+    assert message.endswith(f"give --subjects {file}")
+    caplog.clear()
+    warn_ungrouped([{**cases[0], "subject": "p1"}, *cases[1:]], str(file))  # --subjects was given
+    for text in ("id,class\napple,red\n", "id,class,subject\napple,red,\n", "id,class,subject\nplum,red,p\n"):
+        file.write_text(text)
+        warn_ungrouped(cases, str(file))
+    warn_ungrouped(cases, str(tmp_path / "missing.csv"))
+    assert not caplog.records
+
+
 def test_codes_follow_subjects_and_data_sets() -> None:
     """Eyes of one person agree; equal names in two data sets do not, unless a CSV file identifies them."""
     left, right = ({"id": side, "subject": "p", "source": "a"} for side in ("left", "right"))

@@ -232,8 +232,9 @@ def test_the_network_learns_two_classes(dims):
         losses[-1].backward()
         optimizer.step()
     assert losses[0].item() == pytest.approx(math.log(2), abs=0.5)
-    metric = fractal_metrics()["fractal_accuracy"]
+    metric, guess = fractal_metrics().values()
     with torch.no_grad():
         metric.update(metric._output_transform({"pred": network(images), "label": target}))
-    assert metric.compute() == 1
+        guess.update(guess._output_transform({"pred": network(images), "label": target}))
+    assert (metric.compute(), guess.compute()) == (1, 0.5)
     assert not any(p.requires_grad for p in network.backbone.up.parameters())  # the decoder is not trained

@@ -339,6 +339,18 @@ def test_load_pretrained_from_scratch():
         load_pretrained("", "", 1, ROI, 2)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "default", "said"), [("", "vit_tiny", True), ("", "unet", False), ("unet", "vit_tiny", False)]
+)
+def test_the_encoder_of_the_weights_comes_before_the_profiles(run, caplog, encoder, default, said):
+    caplog.set_level(logging.INFO)
+    network = load_pretrained(run, encoder, 1, ROI, 2, default_encoder=default)
+    assert network.backbone.record["encoder"] == "unet"
+    lines = [line for line in caplog.messages if line.startswith("encoder: unet, that of ")]
+    assert len(lines) == said
+    assert all(line.endswith("; the profile's, vit_tiny, is for a training from scratch") for line in lines)
+
+
 def test_load_pretrained_with_another_encoder(run):
     with pytest.raises(UserError, match=r"found 'resnet10', expected '' or 'unet', the encoder of .*\.pt"):
         load_pretrained(str(run), "resnet10", 1, ROI, 2)

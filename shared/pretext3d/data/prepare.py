@@ -141,7 +141,7 @@ def prepare_cases(
         subjects=subjects,
         modalities=modalities,
     )
-    warn_ungrouped(found)
+    warn_ungrouped(found, class_file)
     split = split_cases(found, val_fraction, split_seed, fold, test_fraction)
     class_names: list[str] = []
     if purpose == "classification":

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -263,8 +263,28 @@ def grouped(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[s
     return {common: members for common, members in groups.items() if len(members) > 1}
 
 
-def warn_ungrouped(cases: Sequence[Case]) -> None:
-    """One warning where names look like several volumes of one subject and no subjects are given."""
+def warn_ungrouped(cases: Sequence[Case], class_file: str = "") -> None:
+    """One warning where several cases are of one subject, it seems, and no subjects are given.
+
+    They are where the file of the classes has a column `subject` that says so, or where their names do.
+
+    Args:
+        cases: All cases.
+        class_file: Path of a CSV file with the classes of the cases; '' = none.
+    """
+    if class_file and not any("subject" in case for case in cases):
+        try:
+            people = match_cases(cases, read_column("class_file", class_file, "subject"), class_file)
+        except UserError:  # no such column; what else is wrong with the file, the reader of the classes says
+            people = {}
+        shared = sum(count for count in Counter(people.values()).values() if count > 1)
+        if shared:
+            logger.warning(
+                "subjects: %d of %d cases share a subject in the column subject of %s, but each counts as a "
+                "subject of its own in the split; to keep them together, give --subjects %s",
+                shared, len(cases), class_file, class_file,
+            )  # fmt: skip
+            return
     sources: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         sources[case.get("source", "")].append(case)

@@ -316,6 +316,9 @@ def load_pretrained(
         raise UserError(
             f"encoder: found {encoder!r}, expected '' or {record['encoder']!r}, the encoder of {file}"
         )
+    if default_encoder not in ("", record.get("encoder")) and not encoder:
+        said = "encoder: %s, that of %s; the profile's, %s, is for a training from scratch"
+        logger.info(said, record.get("encoder"), file, default_encoder)
     if keep_head:
         check_output_layer(file, pretrained.record, running_output_layer(decoder))
     network = network_of(backbone_of(pretrained, encoder, in_channels, roi_size))

@@ -13,7 +13,14 @@ from pretext3d.data.splits import SPLIT, fingerprints
 from pretext3d.errors import UserError
 from pretext3d.training.workflow import built, bundle_root, has_setting, setting
 
-__all__ = ["labelled_record", "output_layer", "pretraining_record", "running_output_layer", "split_settings"]
+__all__ = [
+    "check_data_given",
+    "labelled_record",
+    "output_layer",
+    "pretraining_record",
+    "running_output_layer",
+    "split_settings",
+]
 
 
 def pretraining_record(
@@ -99,6 +106,24 @@ def labelled_record(
         named = str(setting("pretrained") or "") if pretrained is None else pretrained
         record["data"]["pretrained"] = Path(named.rstrip("/")).name
     return record
+
+
+def check_data_given(dataset_dir: str | Sequence[str] | None, record: Mapping[str, Any]) -> None:
+    """Refuse to measure a network on the embedded phantom where it was trained on other data.
+
+    Args:
+        dataset_dir: Folder or folders as given; '' = none, the embedded phantom.
+        record: Record of the checkpoint.
+
+    Raises:
+        UserError: no folder, of a network that was trained on one; names that one.
+    """
+    name = (record.get("data") or {}).get("name", "phantom")
+    if not dataset_dir and name != "phantom":
+        raise UserError(
+            f"dataset_dir: found none, but the network was trained on the folder {name}; expected "
+            "--dataset_dir with that one, or with other cases of the same classes"
+        )
 
 
 def split_settings() -> dict[str, Any]:

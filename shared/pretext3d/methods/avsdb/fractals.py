@@ -30,8 +30,7 @@ from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.classification import ClassificationNet
 from pretext3d.ops.checks import check_spatial_dims
 from pretext3d.progress import Bar
-from pretext3d.training.classes import ClassAccuracy
-from pretext3d.training.metrics import SampleMean
+from pretext3d.training.classes import class_metrics
 
 __all__ = [
     "FractalNet", "FractalVolumes", "Systems", "fractal_metrics", "iterate", "occupancy", "variances",
@@ -355,5 +354,5 @@ class FractalNet(ClassificationNet):
 
 
 def fractal_metrics() -> dict[str, Metric]:
-    """The metric of a validation: the fraction of volumes that are recognised; chance is 1 / classes."""
-    return {"fractal_accuracy": SampleMean(ClassAccuracy("fractal"))}
+    """The metrics of a validation: the fraction of volumes that are recognised, and that of a guess."""
+    return class_metrics("fractal")

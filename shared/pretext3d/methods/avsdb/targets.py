@@ -113,7 +113,7 @@ def validation_metrics(target: str, class_names: Sequence[str], per_class: Any =
 
     Examples:
         >>> list(validation_metrics("vpcf", ["fractal 0", "fractal 1"]))
-        ['fractal_accuracy']
+        ['fractal_accuracy', 'chance']
     """
     return chosen(target).metrics(class_names, per_class)
 

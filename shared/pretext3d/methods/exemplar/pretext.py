@@ -68,9 +68,10 @@ def training_cases(
     one_of("negatives", negatives, NEGATIVES)
     if len(by_subject(cases)) < 2:
         raise UserError(
-            f"dataset_dir: found {len(cases)} training case(s) of one subject, expected two subjects or "
-            "more, since a negative is an image of another subject; lower --val_fraction or --test_fraction, "
-            "add data, or correct --subjects"
+            f"dataset_dir: found {len(cases)} training case{'s' * (len(cases) != 1)} of one subject, after "
+            "the held-out ones were taken; expected two training subjects or more, since a negative is an "
+            "image of another subject: add data, lower --val_fraction or --test_fraction, or correct "
+            "--subjects"
         )
     if negatives == "batch" and batch_size < 2:
         raise UserError(
