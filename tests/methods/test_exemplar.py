@@ -303,7 +303,7 @@ def cases_of(*subjects):
 
 
 def test_a_single_subject_has_no_negatives():
-    with pytest.raises(UserError, match=r"found 3 training cases of one subject, .* expected two training subj"):
+    with pytest.raises(UserError, match=r"found 3 training cases of one subject, .* expected two training"):
         training_cases(cases_of("p", "p", "p"))
     assert training_cases(cases_of("p", "q")) == cases_of("p", "q")
 

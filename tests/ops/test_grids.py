@@ -83,10 +83,33 @@ def test_half_turns_undo_themselves_and_commute(size, axis, other):
 
 
 def test_a_cube_outside_is_an_error():
-    with pytest.raises(IndexError):
-        extract_cubes(numbered(1, 3, 3, 3), torch.tensor([[2, 0, 0]]), (2, 2, 2))
-    with pytest.raises(IndexError, match=r"cubes of \[2, 4, 2\] voxels in a volume of \[3, 3, 3\]"):
+    for start in ([2, 0, 0], [0, -1, 0], [0, 0, 2]):
+        with pytest.raises(IndexError):
+            extract_cubes(numbered(1, 3, 3, 3), torch.tensor([start]), (2, 2, 2))
+    message = r"cubes of \[2, 4, 2\] voxels at \[\[\[0, 0, 0\]\]\] in volumes of \[3, 3, 3\]"
+    with pytest.raises(IndexError, match=message):
         extract_cubes(numbered(1, 3, 3, 3), torch.tensor([[0, 0, 0]]), (2, 4, 2))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2), (0, 2, 3, 1)])
+def test_cubes_of_views_of_memory(order):
+    """A part of a larger tensor, its axes in any order: each cube equals the slice of the view."""
+    whole = numbered(4, 9, 8, 7)
+    view = whole[1:3, 1:-1, :, 2:].permute(order)
+    starts = torch.tensor([[0, 1, 2], [1, 0, 0]])
+    got = extract_cubes(view, starts, (2, 3, 3))
+    for cube, (i, j, k) in zip(got, starts.tolist(), strict=True):
+        assert torch.equal(cube, view[:, i : i + 2, j : j + 3, k : k + 3])
+
+
+def test_a_gradient_flows_through_cubes_that_overlap():
+    """A voxel's gradient is the number of cubes that it is in."""
+    volume = torch.zeros(1, 3, 3, 3, requires_grad=True)
+    extract_cubes(volume, torch.tensor([[0, 0, 0], [1, 0, 0]]), (2, 2, 2)).sum().backward()
+    expected = torch.zeros(1, 3, 3, 3)
+    expected[:, :2, :2, :2] += 1
+    expected[:, 1:, :2, :2] += 1
+    assert torch.equal(volume.grad, expected)
 
 
 # -------------------------------------------------------------------------------------------------------- 2D

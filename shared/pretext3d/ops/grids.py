@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 
 from pretext3d.annotations import Int, Shaped, Tensor
-from pretext3d.ops.tensors import as_integers, copies_by_numpy
 
 __all__ = ["assemble_cubes", "block_size", "cube_starts", "extract_cubes"]
 
@@ -93,23 +91,42 @@ def extract_cubes(
         >>> extract_cubes(torch.arange(4).view(1, 2, 2), torch.tensor([[0, 0], [1, 0]]), (1, 2)).tolist()
         [[[[0, 1]]], [[[2, 3]]]]
     """
-    dims = starts.shape[-1]
-    windows = volume.reshape(-1, *volume.shape[-dims - 1 :])
-    if any(edge > length for edge, length in zip(size, windows.shape[2:], strict=True)):
-        raise IndexError(f"cubes of {list(size)} voxels in a volume of {list(windows.shape[2:])}")
-    places = starts.reshape(-1, *starts.shape[-2:]).to(volume.device)
-    if copies_by_numpy(volume):
-        seen = sliding_window_view(as_integers(windows), tuple(size), axis=tuple(range(2, 2 + dims)))
-        first = np.arange(len(places))[:, None], *places.numpy().T.swapaxes(1, 2)
-        found = np.moveaxis(seen, 1, 1 + dims)[first]
-        cubes = torch.from_numpy(found).view(volume.dtype)
-        return cubes.reshape(*starts.shape[:-1], *cubes.shape[2:])
-    for axis, edge in enumerate(size):  # a view of all windows: whole rows are copied, not voxels
-        windows = windows.unfold(2 + axis, edge, 1)
-    batch = torch.arange(len(places), device=volume.device).view(-1, 1)
-    index: tuple[Any, ...] = (batch, slice(None), *places.unbind(-1))
-    cubes = windows[index]
-    return cubes.reshape(*starts.shape[:-1], *cubes.shape[2:])
+    size, dims = tuple(size), starts.shape[-1]
+    volumes = volume.reshape(-1, *volume.shape[-dims - 1 :])
+    places = starts.reshape(-1, *starts.shape[-2:]).cpu().numpy()
+    space, steps = volumes.shape[2:], volumes.stride()
+    if ((places < 0) | (places > np.subtract(space, size))).any():
+        raise IndexError(f"cubes of {list(size)} voxels at {places.tolist()} in volumes of {list(space)}")
+    # the memory as all rows of a cube's length, which overlap: a cube is a choice of them, and whole rows are
+    # copied, not voxels
+    last = sum((length - 1) * step for length, step in zip(volumes.shape, steps, strict=True))
+    rows = volumes.as_strided((max(0, last + 1 - (size[-1] - 1) * steps[-1]), size[-1]), (1, steps[-1]))
+    first = torch.from_numpy(places @ np.array(steps[2:])).to(volumes.device)
+    chosen = first[:, :, None, None] + _places_of_rows(tuple(volumes.shape[:2]), size[:-1], steps[:-1]).to(
+        volumes.device
+    )
+    cubes = rows.index_select(0, chosen.flatten())
+    return cubes.reshape(*starts.shape[:-1], volumes.shape[1], *size)
+
+
+@lru_cache
+def _places_of_rows(
+    volumes: tuple[int, ...], edges: tuple[int, ...], steps: tuple[int, ...]
+) -> Int[Tensor, "b 1 c rows"]:
+    """Where the rows of cubes begin, in voxels from the first one of the first volume; not to be changed.
+
+    Args:
+        volumes: Number of volumes and of channels.
+        edges: Voxels of a cube along each axis but the last.
+        steps: Voxels from one volume to the next, one channel to the next, and along these axes.
+
+    Examples:
+        >>> _places_of_rows((1, 2), (2, 2), (200, 100, 20, 5)).tolist()
+        [[[[0, 5, 20, 25], [100, 105, 120, 125]]]]
+    """
+    lengths = (*volumes, *edges)
+    places = np.indices(lengths).reshape(len(lengths), math.prod(lengths)).T @ np.asarray(steps)
+    return torch.from_numpy(places).reshape(volumes[0], 1, volumes[1], math.prod(edges))
 
 
 def assemble_cubes(

@@ -114,6 +114,8 @@ class RandGrid(Randomizable):
                 f"jitter: found {list(self.jitter)}, expected at most gap, "
                 f"{list(self.gap)}: each one stays in its cell"
             )
+        self._places = np.asarray(self.jitter) + 1  # of a cube in its cell, along each axis
+        self._lowest = (np.asarray(self.gap) - self.jitter) // 2
         self.shift, self.image_key = number("shift", shift, 0, 1), image_key
         self.block = block_size(self.grid, self.size, self.gap)
         self.cells = int(np.prod(self.grid))
@@ -122,13 +124,13 @@ class RandGrid(Randomizable):
         if body_size is not None:
             self.room(per_axis("body_size", body_size, spatial_dims), "body_size")
 
-    def room(self, shape: Sequence[int], found: str = "a volume") -> Int[np.ndarray, "d"]:
+    def room(self, shape: Sequence[int], found: str = "a volume") -> list[int]:
         """Voxels along each axis by which a volume is longer than the grid.
 
         Raises:
             UserError: the volume is shorter; `found` says what is.
         """
-        room = np.asarray(shape) - self.block
+        room = [length - needed for length, needed in zip(shape, self.block, strict=True)]
         if min(room) < 0:
             raise UserError(
                 f"grid: {list(self.grid)} cells of roi_size {list(self.size)} and gap {list(self.gap)} need "
@@ -144,10 +146,9 @@ class RandGrid(Randomizable):
                 f"{list(data.shape[1:])}"
             )
         room = self.room(data.shape[1:])
-        moved = self.R.uniform(-0.5, 0.5, size=len(room)) * room * self.shift
-        self.corner = tuple(np.rint(room / 2 + moved).astype(int).tolist())
-        jitter, offsets = np.asarray(self.jitter), self.offsets.shape
-        self.offsets = self.R.randint(0, jitter + 1, size=offsets) + (np.asarray(self.gap) - jitter) // 2
+        moved = self.R.uniform(-0.5, 0.5, size=len(room)).tolist()
+        self.corner = tuple(round(n / 2 + part * n * self.shift) for n, part in zip(room, moved, strict=True))
+        self.offsets = self.R.randint(0, self._places, size=self.offsets.shape) + self._lowest
 
     @property
     def starts(self) -> Int[Tensor, "m d"]:

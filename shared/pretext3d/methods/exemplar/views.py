@@ -18,7 +18,7 @@ from pretext3d.checking import boolean, number, one_of, ordered_pair
 from pretext3d.data.subjects import case_code, subject_code
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
-from pretext3d.ops.intensities import adjust
+from pretext3d.ops.intensities import adjust_
 from pretext3d.ops.rotations import check_flip_axes
 from pretext3d.ops.tensors import plain_tensor
 
@@ -121,8 +121,8 @@ def resample(
 
 
 def apply_views(images: Float[Tensor, "n c *space"], views: Views) -> Float[Tensor, "n c *space"]:
-    """`resample`, then `adjust`: the views of a batch, one per image, on the device of the images."""
-    return adjust(resample(images, views.matrices), views.contrast, views.brightness)
+    """`resample`, then `adjust_`: the views of a batch, one per image, on the device of the images."""
+    return adjust_(resample(images, views.matrices), views.contrast, views.brightness)
 
 
 class RandViewsd(Randomizable, Transform):
@@ -131,7 +131,7 @@ class RandViewsd(Randomizable, Transform):
     The positive is a random view, the anchor the image itself or another random view. A view is flipped
     across each of `flip_axes`, rotated by an angle ~ U(-rotate_range, rotate_range) about an axis that is
     uniform over all directions (of an image in its plane), zoomed by a factor whose logarithm is uniform, and
-    shifted, in one resampling (see `sampling_matrices`); then contrast and brightness change (`adjust`).
+    shifted, in one resampling (see `sampling_matrices`); then contrast and brightness change (`adjust_`).
     Rotations are in voxels: an image whose voxels are not cubes is sheared in mm.
 
     Adds `subject_code` and `case_code`, int64 scalars: the loss excludes negatives of the same subject, and

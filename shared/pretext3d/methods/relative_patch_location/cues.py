@@ -2,7 +2,7 @@
 
 Doersch C, Gupta A, Efros AA. Unsupervised Visual Representation Learning by Context Prediction. ICCV 2015
 (section 3.1): chromatic aberration shifts the colours of a photograph towards or away from its centre. Their
-two remedies are `project_colours` and `drop_colours`. Ours are `grey`, and `adjust` in
+two remedies are `project_colours` and `drop_colours`. Ours are `grey`, and `adjust_` in
 `pretext3d.ops.intensities`: a bias field or a vignette makes neighbours equally bright.
 
 Pure functions on patches (n, c, *size), on the device of the tensor.

@@ -40,7 +40,7 @@ from pretext3d.methods.relative_patch_location.cues import (
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.ops.grids import extract_cubes
-from pretext3d.ops.intensities import adjust
+from pretext3d.ops.intensities import adjust_
 from pretext3d.training.classes import class_metrics
 from pretext3d.transforms.grids import RandGrid
 
@@ -149,17 +149,17 @@ class RandRelativePatchesd(RandGrid, Transform):
         d = dict(data)
         volume = self.volume(d)
         self.randomize(volume)
-        location, starts = torch.from_numpy(self.location.copy()), self.starts
-        cells = [self.centre, *cells_at(location, self.centre).tolist()]
+        location, starts = self.location.tolist(), self.starts
+        cells = [self.centre, *(n + (n >= self.centre) for n in location)]  # as `cells_at`
         d[self.image_key] = self.without_cues(extract_cubes(volume, starts[cells], self.size))
-        d["location"], d["starts"] = location, starts
+        d["location"], d["starts"] = torch.tensor(location), starts
         return d
 
     def without_cues(self, patches: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
-        """The patches with the drawn changes of intensity, then of colour."""
+        """The patches with the drawn changes of intensity, made in place, then of colour."""
         if self.brightness or self.contrast:
             factors, shifts = (torch.from_numpy(value).to(patches) for value in (self.factors, self.shifts))
-            patches = adjust(patches, factors, shifts)
+            adjust_(patches, factors, shifts)
         if self.colour == "grey":
             return grey(patches)
         if self.colour == "project":
