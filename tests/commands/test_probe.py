@@ -108,17 +108,21 @@ def test_tables_of_a_run_random_weights_and_intensities(
     given = ["probe", "scratch", str(run), *words(data, "--output_dir", str(tmp_path / "out"))]
     assert main([*given, "--num_labelled", "4", "10", "--seeds", "0", "1", "--cache_dir", str(tmp_path)]) == 0
     table = pd.read_csv(tmp_path / "out" / "probe.csv")
-    keys = ["arm", "num_labelled", "seed", "reader"]
-    assert len(table) == len(table[keys].drop_duplicates()) == 3 * 2 * 2 * 2
-    assert table["cases"].unique().tolist() == [4]
-    scores = table.set_index(keys)["balanced_accuracy"]
-    assert (scores["intensities"] == 1).all()  # the class is in the mean, which no network sees
+    cells = table.groupby(["arm", "num_labelled", "seed", "reader"])
+    assert len(cells) == 3 * 2 * 2 * 2
+    assert (cells["case"].nunique() == 4).all()
+    found = table[table["arm"] == "intensities"]
+    assert (found["class"] == found["predicted"]).all()  # the class is in the mean, which no network sees
     whole = table[(table["num_labelled"] == 10) & (table["arm"] == "first")]
-    found = whole.groupby("reader")["balanced_accuracy"].nunique()
-    assert found.tolist() == [1, 1]  # one network and all labels for both seeds
+    assert (whole.groupby(["reader", "case"])["predicted"].nunique() == 1).all()  # one network, all labels
     text = (tmp_path / "out" / "probe.md").read_text()
     assert "4 held-out cases of 2 classes (chance 0.500)" in text
-    assert "| 10 | intensities | 1.000 ± 0.000 | 1.000 ± 0.000 |" in text
+    assert "| labelled | arm | linear probe | its difference to scratch [95 %] | p | nearest" in text
+    line = next(line for line in text.splitlines() if line.startswith("| 10 | intensities | 1.000 ± 0.000 |"))
+    assert line.endswith("| 1.000 ± 0.000 |")
+    right = (table["class"] == table["predicted"]).astype(float)
+    mean = right[(table["arm"] == "scratch") & (table["num_labelled"] == 10) & (table["reader"] == "linear")]
+    assert f"{1 - mean.mean():+.3f} [" in line  # classes have as many held-out cases each
     assert text in capsys.readouterr().out + "\n"
     before = (tmp_path / "out" / "probe.csv").read_bytes()
     assert main(given) == 1  # nothing is overwritten

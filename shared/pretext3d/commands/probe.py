@@ -20,6 +20,8 @@ from pretext3d.checking import closest_hint, integer, one_of
 from pretext3d.commands.bundles import find_bundle
 from pretext3d.commands.compare.compare import numbers_of
 from pretext3d.commands.compare.plan import resolved
+from pretext3d.commands.compare.report import amount, p_value, signed, summarise
+from pretext3d.commands.compare.tasks import CLASSIFICATION
 from pretext3d.commands.compare.text import markdown, spread
 from pretext3d.commands.parser import command_parser, option_names, read_overrides, top_key
 from pretext3d.errors import UserError
@@ -35,8 +37,10 @@ SET_HERE = {  # keys of that file, and the option that gives each
     "pretrained": "the runs", "num_labelled": "--num_labelled", "label_fraction": "--label_fractions",
     "seed": "--seeds", "subset_seed": "--seeds", "encoder": "--encoder", "output_dir": "--output_dir",
 }  # fmt: skip
+CASE = ("case", "subject", "class", "predicted")
 READERS = {"linear": "linear probe", "knn": "nearest neighbours"}
 INTENSITIES = "intensities"
+BASELINES = ("scratch", INTENSITIES)  # the first one there is
 EXAMPLES = """
 runs
   PATH or NAME=PATH   a pre-trained run, bundle or checkpoint; the name is the folder's, or yours
@@ -203,39 +207,59 @@ def intensity_features(cases: Cases) -> "torch.Tensor":
     return torch.stack(rows)
 
 
-def scores(
+def predictions(
     features: "torch.Tensor", cases: Cases, labelled: np.ndarray, neighbours: int
-) -> Iterator[dict[str, Any]]:
-    """The balanced accuracy and the accuracy of each reader on the held-out cases."""
+) -> Iterator[tuple[str, np.ndarray, float]]:
+    """Name of each reader, the class numbers that it finds for the held-out cases, and its C."""
     import torch
 
-    from pretext3d.training.classification import class_metrics
     from pretext3d.training.probe_scores import logistic_classes, nearest_classes
 
     known, asked = features[torch.from_numpy(labelled)], features[torch.from_numpy(cases.held_out)]
     classes = torch.from_numpy(cases.classes[labelled])
     people = [person for person, taken in zip(cases.people, labelled, strict=True) if taken]
     allowed = torch.ones(len(asked), len(known), dtype=torch.bool)  # a split divides no subject
-    linear, strength = logistic_classes(asked, known, classes, people)
-    nearest = nearest_classes(asked, known, classes, allowed, neighbours)
-    for reader, found, c in (("linear", linear, strength), ("knn", nearest, np.nan)):
-        one_hot = np.eye(len(cases.class_names))[found.numpy()]
-        metrics = class_metrics(one_hot, cases.classes[cases.held_out])
-        chosen = {name: metrics[name] for name in ("balanced_accuracy", "accuracy")}
-        yield {"reader": reader, **chosen, "c": c, "cases": len(found)}
+    found, strength = logistic_classes(asked, known, classes, people)
+    yield "linear", found.numpy(), strength
+    yield "knn", nearest_classes(asked, known, classes, allowed, neighbours).numpy(), np.nan
 
 
-def table_of(results: pd.DataFrame, fractions: Mapping[int, float]) -> list[str]:
-    """The balanced accuracies in Markdown: mean ± standard deviation over the seeds."""
-    groups = results.groupby(["num_labelled", "arm", "reader"], sort=False)["balanced_accuracy"]
-    found = groups.agg(["mean", "std"])
+def per_case(cases: Cases, found: np.ndarray) -> pd.DataFrame:
+    """One line per held-out case: case, subject, class, predicted, by their names."""
+    chosen = [index for index, taken in enumerate(cases.held_out) if taken]
+    names, volumes = cases.class_names, list(cases.groups)
+    return pd.DataFrame(
+        {
+            "case": [volumes[index] for index in chosen],
+            "subject": [str(cases.people[index]) for index in chosen],
+            "class": [names[cases.classes[index]] for index in chosen],
+            "predicted": [names[number] for number in found],
+        }
+    )
+
+
+def table_of(results: pd.DataFrame, arms: Sequence[str], fractions: Mapping[int, float]) -> list[str]:
+    """Balanced accuracies in Markdown, and the linear probe's paired difference to one of BASELINES.
+
+    Args:
+        results: What probe.csv holds.
+        arms: Names of the arms, in order.
+        fractions: Fraction that a number of labelled subjects is, where fractions were given.
+    """
+    baseline = next(name for name in BASELINES if name in arms)
+    tables = {
+        reader: summarise(results[results["reader"] == reader], arms, baseline, task=CLASSIFICATION)
+        for reader in READERS
+    }
     rows = []
-    for number, arm in dict.fromkeys(zip(results["num_labelled"], results["arm"], strict=True)):
-        share = f" ({fractions[number]:g})" if number in fractions else ""
-        both = [found.loc[(number, arm, reader)] for reader in READERS]
-        cells = [spread(one["mean"], one["std"], 3) for one in both]
-        rows.append([f"{number}{share}", arm, *cells])
-    return markdown(["labelled", "arm", *READERS.values()], rows)
+    for row, knn in zip(*(tables[reader].to_dict("records") for reader in READERS), strict=True):
+        cut = signed(row["difference_mean"], row["difference_low"], row["difference_high"])
+        both = [spread(one["balanced_accuracy"], one["balanced_accuracy_std"], 3) for one in (row, knn)]
+        number = amount(row["num_labelled"], fractions)
+        rows.append([number, row["arm"], both[0], cut, p_value(row["difference_p"]), both[1]])
+    linear, nearest = READERS.values()
+    header = ["labelled", "arm", linear, f"its difference to {baseline} [95 %]", "p", nearest]
+    return markdown(header, rows)
 
 
 def probe(options: argparse.Namespace, words: Sequence[str]) -> int:
@@ -260,7 +284,8 @@ def probe(options: argparse.Namespace, words: Sequence[str]) -> int:
             f"--num_labelled: found {max(numbers)}, expected at most {cases.pool}: the subjects that train"
         )
     chosen = {(n, seed): cases.labelled(n, seed) for n in numbers for seed in options.seeds}
-    rows: list[dict[str, Any]] = []
+    tables: list[pd.DataFrame] = []
+    arms = [source.name for source in sources] + [INTENSITIES]
     for source in [*sources, Source(INTENSITIES, "")]:
         say(f"{source.name}: reading {len(cases.groups)} cases", flush=True)
         features = None
@@ -270,15 +295,15 @@ def probe(options: argparse.Namespace, words: Sequence[str]) -> int:
             elif features is None or not source.path:  # random weights: those of each seed
                 features = network_features(cases, source, encoder, seed)
             for n in numbers:
-                who = {"arm": source.name, "num_labelled": n, "seed": seed}
-                rows += [
-                    {**who, **row} for row in scores(features, cases, chosen[n, seed], options.neighbours)
-                ]
-    results = pd.DataFrame(rows).sort_values(["num_labelled"], kind="stable")
+                for reader, found, c in predictions(features, cases, chosen[n, seed], options.neighbours):
+                    cell = {"arm": source.name, "num_labelled": n, "seed": seed, "reader": reader, "c": c}
+                    tables.append(per_case(cases, found).assign(**cell)[[*cell, *CASE]])
+    results = pd.concat(tables, ignore_index=True)
     counts = f"{int(cases.held_out.sum())} held-out cases of {len(cases.class_names)} classes"
     lines = [
         f"Balanced accuracy on {counts} (chance {1 / len(cases.class_names):.3f}), by frozen features; mean "
-        "± standard deviation over the seeds; *labelled* counts subjects.", "", *table_of(results, fractions)
+        "± standard deviation over the seeds, p corrected for the arms; *labelled* counts subjects.", "",
+        *table_of(results, arms, fractions),
     ]  # fmt: skip
     output_dir.mkdir(parents=True, exist_ok=True)
     with replacing(output_dir / "probe.md") as draft:
