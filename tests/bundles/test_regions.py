@@ -48,7 +48,7 @@ def values(dataset: Path, run: Path, output: Path) -> tuple[set[int], float]:
 
 def test_regions(brats: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    output = succeed("finetune", dataset_dir=brats, output_dir=run, regions=REGIONS, **KEYS)
+    output = succeed("finetune", dataset_dir=brats, output_dir=run, regions=REGIONS, crops="balanced", **KEYS)
     assert "labels: the network's both is 1 4 (written as 1); white is 4 (written as 4); res" in output
     succeed(["finetune", "evaluate"], dataset_dir=brats, output_dir=run)
     dice = table(run / "evaluation.csv")
@@ -62,7 +62,8 @@ def test_regions(brats: Path, tmp_path: Path) -> None:
 
 def test_classes_and_their_regions(brats: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    succeed("finetune", dataset_dir=brats, output_dir=run, **KEYS)
+    ours = {"crops": "balanced", "dice_background": False}
+    succeed("finetune", dataset_dir=brats, output_dir=run, **ours, **KEYS)
     keys = {"dataset_dir": brats, "output_dir": run, "regions": REGIONS}
     succeed(["finetune", "evaluate"], **keys)
     assert set(table(run / "evaluation.csv")) == {("grey", "1"), ("white", "4")}
