@@ -146,6 +146,18 @@ def test_settings_of_the_run_are_kept_and_its_experiment_is_not(bundle: Path) ->
     }  # fmt: skip
 
 
+def test_a_profile_that_is_like_another_takes_that_along(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {"profile": "laptop_transformer"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    promote.main([str(run), "--name", "x", "--labels", "a", "b", *LICENCE, "--output_dir", str(tmp_path)])
+    parser = ConfigParser()
+    parser.read_config(tmp_path / "x" / "configs" / "train.yaml")
+    assert list(parser["profiles"]) == ["laptop", "laptop_transformer"]
+    settings = parser.get_parsed_content("settings")
+    assert (settings["encoder"], settings["weight_decay"]) == ("vit_tiny", 0.001)
+
+
 @pytest.mark.parametrize(
     ("bundle", "encoder", "decoder"),
     [("vectorpose", "segresnet", ""), ("supervoxel_inpainting", "unet4", ""), ("rubiks_cube", "unet", "duc")],
