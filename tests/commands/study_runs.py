@@ -34,16 +34,44 @@ class FakeRunner(StudyRunner):
             log.flush()
             return 1
         runs = json.loads((folder / "settings.json").read_text())
+        if "probe" in runs:
+            tables = [
+                guesses(gain).assign(arm=arm, num_labelled=n, seed=seed, reader=reader, c=1.0)
+                for arm, gain in ((folder.name, GAIN[folder.name]), ("intensities", -0.1))
+                for n in (10, 20)
+                for seed in (0, 1)
+                for reader in ("linear", "knn")
+            ]
+            pd.concat(tables).to_csv(folder / "probe.csv", index=False)
+            return 0
         if "finetune" not in runs:
             return 0
         arm = folder.name.split("_n0")[0].split("_f0")[0]
         rate = runs["finetune"]["learning_rate"] * (-1 if arm == "scratch" else 1)
+        if "classification" in runs["finetune"]["config_file"]:
+            return classified(folder, GAIN[arm])
         dice = 0.5 + GAIN[arm] + rate * 3 + np.linspace(0, 0.1, len(CASES))
         table = pd.DataFrame({"case": CASES, "class": "liver", "dice": dice, "iou": dice / (2 - dice)})
         table.assign(hd95_mm=2.0, surface_distance_mm=1.0).to_csv(folder / "evaluation.csv", index=False)
         curve = pd.DataFrame({"epoch": [1, 2], "step": [5, 10], "val_mean_dice": [0.3, 0.5 + GAIN[arm]]})
         curve.to_csv(folder / "metrics.csv", index=False)
         return 0
+
+
+def guesses(gain: float) -> pd.DataFrame:
+    """Eight cases of two classes, of which 4 + 20 times an arm's gain are found."""
+    classes, other = ["a", "b"] * 4, {"a": "b", "b": "a"}
+    found = [one if n < 4 + 20 * gain else other[one] for n, one in enumerate(classes)]
+    return pd.DataFrame({"case": CASES, "class": classes, "predicted": found})
+
+
+def classified(folder: Path, gain: float) -> int:
+    """What an evaluation writes."""
+    (folder / "evaluation").mkdir(exist_ok=True)
+    guesses(gain).to_csv(folder / "evaluation" / "classification.csv", index=False)
+    summary = pd.DataFrame({"metric": ["accuracy"], "value": [0.5]})
+    summary.to_csv(folder / "evaluation" / "classification_summary.csv", index=False)
+    return 0
 
 
 def builder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StudyRun]:

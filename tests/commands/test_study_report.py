@@ -137,3 +137,40 @@ def test_a_verdict_needs_both_controls(study: Any, tmp_path: Path, monkeypatch: 
     assert (
         "- organs, cnn: no arm is above scratch and scratch_long; nearest is vp, 1 labelled: +0.112" in text
     )
+
+
+def test_a_classification_with_a_probe(study: Any, tmp_path: Path) -> None:
+    """scratch finds 4 of 8 cases, vp 6, one more of four in each class: +0.25; so does the probe."""
+    tasks = {"groups": {"task": "classification", "num_labelled": [10, 20], "probe": True}}
+    run = study(tasks=tasks)
+    assert run() == 0
+    assert [name for name in run.runner.ran if "probe" in name] == [
+        "probe/groups/cnn/scratch",
+        "probe/groups/cnn/vp",
+    ]
+    job = json.loads((tmp_path / "runs/cells/probe/groups/cnn/vp/settings.json").read_text())
+    words = job["probe"]["words"]
+    assert words[:4] == [f"vp={tmp_path}/runs/cells/pretraining/groups/cnn/vp", "--num_labelled", "10", "20"]
+    assert words[words.index("--measured") + 1] == "test"
+    assert "--test_fraction=0.2" in words
+    assert not any(word.startswith(("--max_steps", "--learning_rate")) for word in words)
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    assert "| vp | 0.750 ± 0.000 | +0.250 [" in text
+    assert (
+        "| labelled | arm | linear probe | its difference to scratch [95 %] | p | nearest neighbours |"
+        in text
+    )
+    rows = [line for line in text.splitlines() if line.startswith("| 10 | ") and line.endswith(" ± 0.000 |")]
+    assert [line.split(" | ")[1:3] for line in rows] == [
+        ["scratch", "0.500 ± 0.000"],
+        ["vp", "0.750 ± 0.000"],
+        ["intensities", "0.250 ± 0.000"],
+    ]
+    assert "intensities" not in (tmp_path / "docs/studies/tiny/probe/groups/cnn/vp.csv").read_text()
+    again = study(runs="elsewhere", tasks=tasks)
+    assert again() == 0
+    assert again.runner.ran == []
+    with pytest.raises(
+        UserError, match="tasks::organs::probe: found in a segmentation; expected task: class"
+    ):
+        study(tasks={"organs": {"num_labelled": [1], "probe": True}})

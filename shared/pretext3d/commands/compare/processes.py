@@ -160,6 +160,10 @@ def run_one(folder: Path) -> None:
 
     from pretext3d.training.arguments import as_configuration
 
+    if "probe" in jobs and not (folder / "probe.csv").exists():
+        from pretext3d.commands.probe import main
+
+        main(jobs["probe"]["words"])
     for name in (name for name in RUNS if name in jobs):
         say(f"$ {command_line(jobs[name])}", flush=True)
         if name == "evaluate" or not (folder / "checkpoints" / "final.pt").exists():

@@ -29,10 +29,13 @@ __all__ = [
     "digest_of",
     "grid",
     "places",
+    "probe_cell",
     "real_paths",
     "screening_cells",
 ]
 
+# keys that say how a fine-tuning trains, or that the probe has options for
+NOT_PROBED = frozenset({"encoder", "max_steps", "max_epochs", "steps_per_epoch", "recipe", "recipes"})
 PATHS = ("dataset_dir", "datalist", "class_file", "subjects")
 
 
@@ -68,7 +71,7 @@ class StudyCell:
         settings: What identifies it.
         runs: Configuration files and overrides of its bundle runs, by run.
         needs: Name of the pre-training that has to be done first, or ''.
-        task: What it measures; None of a pre-training.
+        task: What it measures; None of a pre-training and a probe.
         keys: Arm, encoder, task, label, seed and point of the grid, for tables.
     """
 
@@ -78,6 +81,11 @@ class StudyCell:
     needs: str = ""
     task: Task | None = None
     keys: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_result(self) -> bool:
+        """Whether it has a result; a pre-training has weights alone."""
+        return self.settings["stage"] != "pretraining"
 
     @property
     def title(self) -> str:
@@ -255,6 +263,35 @@ class Cells:
                 "measured": measured,
             },
         }
+
+
+def probe_cell(cells: Cells, task: StudyTask, encoder: str, arm: StudyArm) -> StudyCell:
+    """The probe of an arm's frozen features, by `pretext3d probe`: all label counts and seeds at once."""
+    study = cells.study
+    overrides = finetuning(study, task, encoder, arm)
+    overrides = {key: value for key, value in overrides.items() if key not in NOT_PROBED}
+    first = cells.of_place.get((task.name, encoder, arm.name))
+    weights = first.digest if first else cells.digest_of_file(arm)
+    values = [label.value for label in task.labels]
+    settings = {
+        "stage": "probe",
+        "overrides": overrides,
+        "encoder": study.encoders[encoder]["finetune"]["encoder"],
+        "labelled": values,
+        "seeds": list(study.seeds),
+        **({"pretrained": weights} if weights else {}),
+    }
+    name = f"probe/{task.name}/{encoder}/{arm.name}"
+    path = str(cells.cells_dir / first.name) if first else study.path(arm.pretrained, f"arms::{arm.name}")
+    option = "--num_labelled" if isinstance(values[0], int) else "--label_fractions"
+    words = [f"{arm.name}={path}" if path else "scratch", option, *map(str, values)]
+    words += ["--seeds", *map(str, study.seeds), "--encoder", settings["encoder"], "--measured", "test"]
+    words += ["--bundle", str(bundles_at_hand()[study.bundle]), "--output_dir", str(cells.cells_dir / name)]
+    for key, value in real_paths(study, overrides, f"tasks::{task.name}").items():
+        words += [f"--{key}={value}"]
+    keys = {"task": task.name, "encoder": encoder, "arm": arm.name}
+    needs = first.name if first else ""
+    return StudyCell(name, plain(settings), {"probe": {"words": words}}, needs, keys=keys)
 
 
 def screening_cells(cells: Cells) -> list[StudyCell]:

@@ -21,6 +21,7 @@ from pretext3d.commands.compare.study.cells import (
     StudyCell,
     confirmation_cell,
     places,
+    probe_cell,
     screening_cells,
 )
 from pretext3d.commands.compare.study.checks import above_zero, known_name, text
@@ -90,7 +91,7 @@ def confirmed_arms(study: Study, choices: Mapping[Place, Choice]) -> list[Place]
 def confirmation_names(
     study: Study, cells: Cells, confirmed: Sequence[Place], choices: Mapping[Place, Choice]
 ) -> list[tuple[str, StudyCell]]:
-    """The cells of confirmation by name: every label count and seed of every place."""
+    """The cells of confirmation by name: every label count and seed of every place, and its probe."""
     found = []
     for task, encoder, arm in confirmed:
         point = choices[task, encoder, arm].point
@@ -98,6 +99,10 @@ def confirmation_names(
             for seed in study.seeds:
                 cell = confirmation_cell(cells, task, encoder, arm, label, seed, point)
                 found.append((cell.name, cell))
+        chosen = study.arms[arm]
+        if study.tasks[task].probe and (chosen.bundle or chosen.pretrained or arm == "scratch"):
+            cell = probe_cell(cells, study.tasks[task], encoder, chosen)
+            found.append((cell.name, cell))
     return found
 
 

@@ -36,7 +36,7 @@ TOP = (
 )  # fmt: skip
 OF_TASK = (
     "task", "encoders", *TASK_DATA, "num_labelled", "label_fractions", "overrides", "pretrain",
-    "tolerance_mm", "note",
+    "probe", "tolerance_mm", "note",
 )  # fmt: skip
 OF_ARM = (
     "bundle", "pretrained", "scratch", "as_long_as", "max_steps", "pretrain", "finetune", "by_task", "tasks",
@@ -92,6 +92,7 @@ class StudyTask:
         note: Text under its title in the report.
         screened: What is labelled in screening.
         encoders: Names of the encoders that it has.
+        probe: Whether frozen features are measured, too, see `pretext3d probe`.
     """
 
     name: str
@@ -104,6 +105,7 @@ class StudyTask:
     note: str
     screened: Label
     encoders: tuple[str, ...]
+    probe: bool
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,9 @@ def read_task(
     data |= {"split_seed": own.value("split_seed", from_zero, 0)}
     if "class_file" in data and kind.name != "classification":
         raise UserError(f"{own.where('class_file')}: found in a segmentation; expected task: classification")
+    probe = own.value("probe", boolean, False)
+    if probe and kind.name != "classification":
+        raise UserError(f"{own.where('probe')}: found in a segmentation; expected task: classification")
     if ("num_labelled" in own) == ("label_fractions" in own):
         raise UserError(f"{own.where()}: expected either num_labelled or label_fractions")
     if "num_labelled" in own:
@@ -280,6 +285,7 @@ def read_task(
         note=own.text("note", ""),
         screened=next(label for label in labels if label.value == wanted),
         encoders=tuple(own.listed("encoders", known_in("an encoder", encoders), list(encoders))),
+        probe=probe,
     )
 
 

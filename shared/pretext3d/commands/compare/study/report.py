@@ -48,6 +48,7 @@ class Part:
     curves: pd.DataFrame
     arms: Sequence[str]
     fractions: Mapping[int, float]
+    probes: pd.DataFrame
 
     @property
     def controls(self) -> list[str]:
@@ -94,16 +95,17 @@ def parts_of(study: Study, planned: Sequence[StudyCell], results: Results) -> li
     for task in study.tasks.values():
         for encoder in study.encoders:
             own = [c for c in planned if (c.keys["task"], c.keys["encoder"]) == (task.name, encoder)]
-            rows, curves = results.tables(own)
+            rows, curves = results.tables([cell for cell in own if cell.task is not None])
+            probes = results.probes([cell for cell in own if cell.task is None])
             present = set(rows["arm"]) if len(rows) else set()
             names = [*CONTROLS, *(name for name in study.arms if name not in CONTROLS)]
             of_fractions = {
                 results.head(cell)["labelled"]: cell.keys["label"]
                 for cell in own
-                if not isinstance(cell.keys["label"], int) and results.has(cell)
+                if cell.task and not isinstance(cell.keys["label"], int) and results.has(cell)
             }
             arms = [name for name in names if name in present]
-            found.append(Part(task, encoder, own, rows, curves, arms, of_fractions))
+            found.append(Part(task, encoder, own, rows, curves, arms, of_fractions, probes))
     return found
 
 
@@ -137,6 +139,13 @@ def section(part: Part, tables: Mapping[str, pd.DataFrame], folder: Path) -> lis
         lines += [f"![score against steps](figures/{figure}_curves.png)", ""]
         speed = convergence(part.curves, part.arms, "scratch", kind.title, fractions, "step")
         lines += [f"#{speed[0]}", *speed[1:]]
+    if len(part.probes):
+        from pretext3d.commands.probe import table_of
+
+        about = "Balanced accuracy on the test subjects; *intensities* has no network (`docs/probe.md`)."
+        names = [*part.arms, *(name for name in part.probes["arm"].unique() if name not in part.arms)]
+        probed = [name for name in names if name in set(part.probes["arm"])]
+        lines += ["### Frozen features", "", about, "", *table_of(part.probes, probed, fractions), ""]
     return lines
 
 

@@ -20,7 +20,7 @@ from pretext3d.commands.compare.tasks import Task
 from pretext3d.errors import UserError
 from pretext3d.files import write_whole
 
-__all__ = ["Results", "curve_of"]
+__all__ = ["TEXT", "Results", "curve_of"]
 
 TEXT = {"case": str, "class": str, "subject": str, "predicted": str}
 
@@ -115,6 +115,11 @@ class Results:
         write_whole(self.file(cell), text)
         self.known.pop(cell.name, None)
         self.has(cell)
+
+    def probes(self, cells: Sequence[StudyCell]) -> pd.DataFrame:
+        """The results of probes as one table."""
+        found = [self.known[cell.name][1] for cell in cells if self.has(cell)]
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
     def tables(self, cells: Sequence[StudyCell]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The results of those cells that have one, as tables that a comparison's report reads.

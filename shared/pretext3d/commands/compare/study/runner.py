@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.compare.folder import difference, read_json, write_json
 from pretext3d.commands.compare.plan import read_configs, resolved
@@ -12,7 +14,8 @@ from pretext3d.commands.compare.processes import ProcessRunner, resumable
 from pretext3d.commands.compare.study.cells import StudyCell, real_paths
 from pretext3d.commands.compare.study.definition import Study, StudyTask
 from pretext3d.commands.compare.study.keys import finetuning
-from pretext3d.commands.compare.study.results import Results, curve_of
+from pretext3d.commands.compare.study.results import TEXT, Results, curve_of
+from pretext3d.commands.compare.tasks import CLASSIFICATION
 from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
 from pretext3d.training.checkpointer import epoch_files
@@ -51,7 +54,7 @@ class StudyRunner(ProcessRunner):
         Raises:
             UserError: a result, or a folder, of other settings.
         """
-        if cell.task is not None and self.results.has(cell):
+        if cell.has_result and self.results.has(cell):
             return True
         folder = self.folder(cell)
         if not (folder / "settings.json").exists():
@@ -64,7 +67,7 @@ class StudyRunner(ProcessRunner):
             )
         if not (folder / "done.json").exists():
             return False
-        if cell.task is not None:  # its result has been removed
+        if cell.has_result:  # its result has been removed
             self.write_result(cell)
         return True
 
@@ -91,25 +94,33 @@ class StudyRunner(ProcessRunner):
         """
         folder = self.folder(cell)
         write_json(folder / "done.json", {"settings": dict(cell.settings), "seconds": round(seconds, 1)})
-        score = self.write_result(cell) if cell.task is not None else math.nan
+        score = self.write_result(cell) if cell.has_result else math.nan
         for file in epoch_files(folder / "checkpoints"):
             file.unlink()
         return score
 
     def write_result(self, cell: StudyCell) -> float:
-        """Write the result of a fine-tuning that is done; its score."""
-        assert cell.task is not None
+        """Write the result of a fine-tuning or a probe that is done; its score."""
         folder = self.folder(cell)
-        score = cell.task.cell_score(folder)
         task = self.study.tasks[cell.keys["task"]]
+        if cell.task is None:
+            table, curve, labelled = probed(folder, cell.keys["arm"]), [], 0
+            own = table[(table["arm"] == cell.keys["arm"]) & (table["reader"] == "linear")]
+            score = float(CLASSIFICATION.per_cell(own)["balanced_accuracy"].mean())
+        else:
+            table, curve, score = (
+                cell.task.read(folder),
+                curve_of(folder, cell.task),
+                cell.task.cell_score(folder),
+            )
+            labelled = self.labelled(task, cell.keys["label"])
         more = {
-            "labelled": self.labelled(task, cell.keys["label"]),
+            "labelled": labelled,
             "seconds": read_json(folder / "done.json")["seconds"],
             "configuration": self.configuration(task),
             "version": __version__,
         }
-        table = cell.task.read(folder)
-        self.results.write(cell, table, score, curve_of(folder, cell.task), more)
+        self.results.write(cell, table, score, curve, more)
         return score
 
     def configuration(self, task: StudyTask) -> str:
@@ -154,6 +165,12 @@ class StudyRunner(ProcessRunner):
         """Count the labelled training subjects of a task."""
         if task.name not in self.subjects:
             self.subjects[task.name] = subjects_of(self.study, task)
+
+
+def probed(folder: Path, arm: str) -> pd.DataFrame:
+    """The table of a probe; the baseline without a network, the same for every arm, with scratch alone."""
+    table = pd.read_csv(folder / "probe.csv", dtype=TEXT)
+    return table if arm == "scratch" else table[table["arm"] == arm]
 
 
 def subjects_of(study: Study, task: StudyTask) -> int:

@@ -96,7 +96,7 @@ class StudyRun:
             self.runner,
             self.jobs,
             place=f"{stage} of {self.study.name}",
-            result=lambda cell, score: f"{cell.task.title} {score:.3f}" if cell.task else "pre-trained",
+            result=in_words,
             after=lambda: None,
             engine=self.engine,
         )
@@ -128,6 +128,13 @@ class StudyRun:
                 "new choice, or accept it as it is with --accept_plan"
             )
         return there
+
+
+def in_words(cell: StudyCell, score: float) -> str:
+    """What a finished cell has given."""
+    if cell.task is not None:
+        return f"{cell.task.title} {score:.3f}"
+    return f"balanced accuracy of a linear probe {score:.3f}" if cell.has_result else "pre-trained"
 
 
 def run_study(options: argparse.Namespace, output_dir: str) -> int:
