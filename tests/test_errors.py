@@ -227,6 +227,7 @@ REFUSED = {"_target_": "tests.test_errors.refused"}
         ({"other": {"share": 7}, "views": REFUSED | {"share": 7}, "run": ["@views"]}, "views::share"),
         ({"chance": 7, "views": REFUSED | {"share": "@chance"}, "run": "@views"}, "chance"),
         ({"share": 7, "views": REFUSED | {"share": "@share"}, "run": "@views"}, "share"),
+        ({"share": 7, "all": "$@share", "views": REFUSED | {"share": "@all"}, "run": "@views"}, "share"),
         ({"steps": [REFUSED | {"share": 7}], "run": "@steps"}, "steps::0::share"),
         # found later, by a component that has been built
         ({"views": {"share": 7}, "run": "$__import__('tests').test_errors.refused(7)"}, "views::share"),

@@ -97,7 +97,8 @@ def typed_key(mistake: UserError, error: BaseException | None) -> UserError:
     A component of a configuration knows its arguments, not the place of its block. The tracebacks name it:
     it is the innermost one that was being built, or had been built and was at work, and whose block has the
     key with which the message begins. The message gets that place or, where the file has a reference there,
-    as `prob: '@flip_prob'`, the key that it refers to. Where no component is found, as in the process of a
+    as `prob: '@flip_prob'`, the key that it refers to. It stays where the value is made of others and the
+    top level has the key, as `roi_size: '@crop_size'`. Where no component is found, as in the process of a
     data loader, it is the one place that has the key; where there is none or several, the message stays.
 
     Args:
@@ -121,6 +122,8 @@ def typed_key(mistake: UserError, error: BaseException | None) -> UserError:
     if len(places) != 1:
         return mistake
     value = getattr(items[places[0]], "config", None)
+    if key[1] in items and isinstance(value, str) and value.startswith(("@", "$")):
+        return mistake
     reference = re.fullmatch(r"@(\w+(?:(?:::|#)\w+)*)", value) if isinstance(value, str) else None
     place = reference[1].replace("#", "::") if reference else places[0]
     return UserError(place + str(mistake)[key.end(1) :])
