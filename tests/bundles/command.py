@@ -1,7 +1,7 @@
 """Bundles as their users run them: `python -m monai.bundle run ...` in a process of its own.
 
 `run`, `call`, `succeed` and `fail` fork it from one that has imported MONAI, see `fork_server`; where a test
-is about signals or several processes, it starts a Python of its own.
+is about signals, torchrun or the end of an interpreter, it starts a Python of its own.
 """
 
 import atexit
@@ -10,6 +10,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,10 +25,12 @@ TINY = {
     "profile": "laptop", "encoder": "unet", "roi_size": 16, "batch_size": 2, "num_workers": 0,
     "steps_per_epoch": 3, "max_epochs": 2,
 }  # fmt: skip
+# The same without pictures and probe, which take half of its time.
+QUICK = {**TINY, "pictures": 0, "probe": None}
 # One step of the paper's profile, as short as it can be.
 PAPER_STEP = {
     "profile": "paper", "batch_size": 1, "max_epochs": 1, "steps_per_epoch": 1, "val_crops": 1,
-    "num_workers": 0, "val_fraction": 0.05, "timeout": 600,
+    "num_workers": 0, "val_fraction": 0.05, "probe": None, "timeout": 600,
 }  # fmt: skip
 FINETUNE = {key: value for key, value in TINY.items() if key != "encoder"}
 
@@ -59,8 +62,8 @@ class ForkServer:
             self.process.communicate()
             self.process = None
 
-    def _answer(self, deadline: float) -> int | None:
-        """The next answer; None where there is none in time."""
+    def _answer(self, deadline: float) -> list[int] | None:
+        """The numbers in the next answer; None where there is none in time."""
         assert self.process is not None
         assert self.process.stdout is not None
         pipe, line = self.process.stdout.fileno(), b""
@@ -71,12 +74,18 @@ class ForkServer:
             if not byte:  # the server has ended
                 return None
             line += byte
-        return int(line)
+        return [int(number) for number in line.split()]
 
     def run(
-        self, module: str, words: list[str], cwd: Path, variables: dict[str, str], timeout: int
+        self,
+        module: str,
+        words: list[str],
+        cwd: Path,
+        variables: dict[str, str],
+        timeout: int,
+        processes: int = 1,
     ) -> subprocess.CompletedProcess[str]:
-        """As `subprocess.run` of `python -m module words`.
+        """As `subprocess.run` of `python -m module words`; of several processes, as torchrun starts them.
 
         Raises:
             subprocess.TimeoutExpired: it took too long, and was killed.
@@ -93,32 +102,45 @@ class ForkServer:
             )
             atexit.register(self.stop)
         with tempfile.NamedTemporaryFile("r") as stdout, tempfile.NamedTemporaryFile("r") as stderr:
+            several = torchrun_variables(processes) if processes > 1 else [{}]
             call = {
-                "module": module, "arguments": words, "cwd": str(cwd), "environment": variables,
+                "module": module, "arguments": words, "cwd": str(cwd),
+                "environments": [variables | more for more in several],
                 "stdout": stdout.name, "stderr": stderr.name,
             }  # fmt: skip
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(call).encode() + b"\n")
             deadline = time.monotonic() + timeout
-            fork = self._answer(deadline + 120)  # the imports of the first call
-            assert fork is not None, "the server has not answered"
-            code = self._answer(deadline)
-            if code is None:
-                os.kill(fork, signal.SIGKILL)
+            forks = self._answer(deadline + 120)  # the imports of the first call
+            assert forks, "the server has not answered"
+            codes = self._answer(deadline)
+            if codes is None:
+                for fork in forks:
+                    os.kill(fork, signal.SIGKILL)
                 self._answer(deadline + 60)
                 raise subprocess.TimeoutExpired([module, *words], timeout)
-            return subprocess.CompletedProcess([module, *words], code, stdout.read(), stderr.read())
+            return subprocess.CompletedProcess([module, *words], codes[0], stdout.read(), stderr.read())
+
+
+def torchrun_variables(processes: int) -> list[dict[str, str]]:
+    """What torchrun puts into the environment of each of some processes on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+    ranks = [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(processes)]
+    return [{key: str(n) for key, n in rank.items()} | {"MASTER_ADDR": "127.0.0.1"} for rank in ranks]
 
 
 SERVER = ForkServer()
 
 
 def run(
-    config: str | list[str], cwd: Path = ROOT, timeout: int = 300, **keys: object
+    config: str | list[str], cwd: Path = ROOT, timeout: int = 300, processes: int = 1, **keys: object
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end, in a fork; the output is for the caller to judge."""
+    """Run to the end, in a fork or in several; the output is for the caller to judge."""
     _, module, *words = arguments(config, **keys)
-    return SERVER.run(module, words, cwd, environment(), timeout)
+    return SERVER.run(module, words, cwd, environment(), timeout, processes)
 
 
 def call(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.bundles.command import PAPER_STEP, TINY, fail, history, succeed
+from tests.bundles.command import PAPER_STEP, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def test_a_run_measures_accuracy_and_collapse(trained: Path) -> None:
     ],
 )
 def test_options(tmp_path: Path, keys: dict[str, object]) -> None:
-    short = {**TINY, "max_epochs": 1, "val_crops": 1, "pictures": 1}
+    short = {**QUICK, "max_epochs": 1, "val_crops": 1, "pictures": 1}
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **short, **keys)
     assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 1
 

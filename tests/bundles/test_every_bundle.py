@@ -20,7 +20,7 @@ from monai.bundle import ConfigWorkflow
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
 from pretext3d.training.pretrained import load_segmentation
 
-from tests.bundles.command import BUNDLES, FINETUNE, ROOT, TINY, arguments, environment, history, succeed
+from tests.bundles.command import BUNDLES, FINETUNE, QUICK, ROOT, arguments, environment, history, succeed
 from tests.bundles.conftest import trained_once
 
 pytestmark = pytest.mark.slow
@@ -74,7 +74,7 @@ def test_checkpoint_is_plain_and_tells_what_it_is(bundle: str, trained: Path) ->
 # avsdb: items that are generated, and not those of a folder
 @pytest.mark.parametrize("bundle", [*COMMON, "avsdb"], indirect=True, scope="module")
 def test_killed_and_resumed_equals_never_killed(bundle: str, tmp_path: Path) -> None:
-    keys = {**TINY, "max_epochs": 4, "steps_per_epoch": 6, "num_workers": 1}
+    keys = {**QUICK, "max_epochs": 4, "steps_per_epoch": 6, "num_workers": 1}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     succeed("train", bundle=bundle, output_dir=whole, **keys)
     process = subprocess.Popen(
@@ -144,7 +144,7 @@ def test_inference_keeps_the_geometry(bundle: str, finetuned: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("bundle", COMMON[:1])
 def test_from_another_folder_and_from_inside(bundle: str, tmp_path: Path) -> None:
-    keys = {**TINY, "max_epochs": 1}
+    keys = {**QUICK, "max_epochs": 1}
     succeed("train", bundle=bundle, cwd=tmp_path, output_dir="here", **keys)
     assert (tmp_path / "here" / "checkpoints" / "final.pt").exists()
     succeed("./configs/train.yaml", cwd=BUNDLES / bundle, output_dir=tmp_path / "inside", **keys)
@@ -165,20 +165,8 @@ def test_config_workflow_has_every_property(bundle: str, finetuned: Path, tmp_pa
 
 
 def test_two_processes(bundle: str, tmp_path: Path) -> None:
-    keys = {**TINY, "max_epochs": 1, "output_dir": tmp_path / "run", "device": "cpu"}
-    config = arguments(["train", "multi_gpu_train"], bundle=bundle, **keys)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--standalone",
-        *config,
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    """Without torchrun, which `test_several_processes` starts."""
+    keys = {**QUICK, "max_epochs": 1, "output_dir": tmp_path / "run", "device": "cpu"}
+    succeed(["train", "multi_gpu_train"], bundle=bundle, processes=2, **keys)
     content = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)
     assert not any(key.startswith("module.") for key in content["network"])

@@ -1,22 +1,11 @@
 """What is exemplar networks' own, through the real command line, on the phantom."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.bundles.command import (
-    PAPER_STEP,
-    ROOT,
-    TINY,
-    arguments,
-    environment,
-    fail,
-    history,
-    succeed,
-)
+from tests.bundles.command import PAPER_STEP, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +27,7 @@ def test_a_run_measures_retrieval_and_collapse(trained: Path) -> None:
 
 def test_negatives_from_the_whole_data_set_survive_a_resume(tmp_path: Path) -> None:
     """Two epochs at once, or four steps and then the rest: the same memory and the same weights."""
-    keys = {**TINY, "negatives": "dataset", "memory_size": 8, "objective": "triplet", "pictures": 0}
+    keys = {**QUICK, "negatives": "dataset", "memory_size": 8, "objective": "triplet"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     keys |= {"lr_scheduler__final_lr_factor": 1.0, "lr_scheduler__warmup": 0.0}
     succeed("train", bundle=BUNDLE, output_dir=whole, **{**keys, "max_epochs": 2})
@@ -51,15 +40,10 @@ def test_negatives_from_the_whole_data_set_survive_a_resume(tmp_path: Path) -> N
 
 def test_two_processes_remember_the_anchors_of_both(tmp_path: Path) -> None:
     """One epoch of 3 steps of 2 anchors in each of two processes: 12, of which one process has 6."""
-    keys = {**TINY, "negatives": "dataset", "memory_size": 12, "device": "cpu", "pictures": 0}
+    keys = {**QUICK, "negatives": "dataset", "memory_size": 12, "device": "cpu"}
     keys |= {"max_epochs": 1, "steps_per_epoch": 6}
-    words = arguments(["train", "multi_gpu_train"], bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    done = subprocess.run(
-        [sys.executable, *launcher, *words],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    run = {"bundle": BUNDLE, "output_dir": tmp_path / "run", "processes": 2}
+    succeed(["train", "multi_gpu_train"], **run, **keys)
     network = final(tmp_path / "run")["network"]
     assert (network["memory.subjects"] >= 0).sum() == 12
     assert (network["memory.embeddings"].norm(dim=1) > 0).all()
@@ -67,7 +51,7 @@ def test_two_processes_remember_the_anchors_of_both(tmp_path: Path) -> None:
 
 
 def test_in_2d_on_slices_of_which_neighbours_are_no_negatives(tmp_path: Path) -> None:
-    keys = {**TINY, "spatial_dims": 2, "batch_size": 4, "objective": "triplet", "views__anchor": "image"}
+    keys = {**QUICK, "spatial_dims": 2, "batch_size": 4, "objective": "triplet", "views__anchor": "image"}
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     last = history(tmp_path / "run")[-1]
     assert float(last["retrieval_chance"]) < 1 / 50  # each slice is a case
@@ -76,7 +60,7 @@ def test_in_2d_on_slices_of_which_neighbours_are_no_negatives(tmp_path: Path) ->
 
 def test_a_run_that_collapses_says_so(tmp_path: Path) -> None:
     """At the schedule's peak, weight decay times learning rate is 1: all weights become about 0."""
-    keys = {**TINY, "objective": "triplet", "learning_rate": 0.001, "optimizer__weight_decay": 1000}
+    keys = {**QUICK, "objective": "triplet", "learning_rate": 0.001, "optimizer__weight_decay": 1000}
     output = succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     assert "the features are the same for every sample" in output
     last = history(tmp_path / "run")[-1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bundles.command import BUNDLES, FINETUNE, TINY, fail, history, succeed
+from tests.bundles.command import BUNDLES, FINETUNE, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +52,8 @@ def trained(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     "bundle", sorted({p.parents[1].name for p in BUNDLES.glob("*/configs/train.yaml")} - {"avsdb"})
 )
 def test_every_bundle_trains_on_the_phantom_s_slices(bundle: str, tmp_path: Path) -> None:
-    keys = {**TINY, "max_epochs": 1, "steps_per_epoch": 1, "slices": "{'axis':2,'every':16}"}
-    succeed("train", bundle=bundle, output_dir=tmp_path / "run", **PLANE, **keys)
+    keys = {**QUICK, **PLANE, "max_epochs": 1, "steps_per_epoch": 1, "slices": "{'axis':2,'every':16}"}
+    succeed("train", bundle=bundle, output_dir=tmp_path / "run", **keys)
     assert len(history(tmp_path / "run")) == 1
     assert list((tmp_path / "run" / "pictures").glob("*.png"))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.bundles.command import PAPER_STEP, TINY, fail, history, succeed
+from tests.bundles.command import PAPER_STEP, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ def test_a_run_measures_the_permutation(trained: Path) -> None:
 
 
 def test_n_p_and_distance_are_keys(tmp_path: Path) -> None:
-    keys = {**TINY, "max_epochs": 1, "grid": 2, "num_permutations": 50, "min_distance": 7, "jitter": 0}
+    keys = {**QUICK, "max_epochs": 1, "grid": 2, "num_permutations": 50, "min_distance": 7, "jitter": 0}
     keys["patch_normalisation"] = True
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     network = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["network"]

@@ -132,7 +132,7 @@ def test_the_transformer_has_every_setting_of_the_laptop(path: Path, spatial_dim
     ],
 )
 def test_a_step_of_the_transformer(name: str, spatial_dims: int, tmp_path: Path) -> None:
-    keys = {"profile": "laptop_transformer", "spatial_dims": spatial_dims, "num_workers": 0}
+    keys = {"profile": "laptop_transformer", "spatial_dims": spatial_dims, "num_workers": 0, "probe": None}
     short = {"batch_size": 2, "max_epochs": 1, "steps_per_epoch": 1}
     held_out: dict[str, object] = {"val_items": 2} if name == "avsdb" else {"val_fraction": 0.05}
     if spatial_dims == 2:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.bundles.command import PAPER_STEP, TINY, fail, history, succeed
+from tests.bundles.command import PAPER_STEP, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def test_a_run_measures_the_location(trained: Path) -> None:
 def test_another_grid_against_shortcuts(tmp_path: Path) -> None:
     """3 x 5 x 1 cells have 14 locations; a body of 40 x 60 x 20; 9 x 8 x 5 voxels of a patch."""
     keys = {
-        **TINY, "grid": "[3,5,1]", "body_size": "[40,60,20]", "roi_size": "[9,8,5]", "gap": "[0,1,2]",
+        **QUICK, "grid": "[3,5,1]", "body_size": "[40,60,20]", "roi_size": "[9,8,5]", "gap": "[0,1,2]",
         "jitter": "[0,1,1]", "queries": 3, "patch_brightness": 0.2, "patch_contrast": 0.3,
     }  # fmt: skip
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)

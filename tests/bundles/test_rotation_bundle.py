@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.bundles.command import FINETUNE, PAPER_STEP, TINY, fail, history, succeed
+from tests.bundles.command import FINETUNE, PAPER_STEP, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,7 @@ def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: li
 
 def test_flat_crops_of_the_body_about_one_axis(tmp_path: Path) -> None:
     """Four rotations about the vertical axis, of random crops of a larger body."""
-    keys = {**TINY, "max_epochs": 1, "rotation_axes": "[2]", "roi_size": "[16,16,8]", "body_size": 24}
+    keys = {**QUICK, "max_epochs": 1, "rotation_axes": "[2]", "roi_size": "[16,16,8]", "body_size": 24}
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", distinct_versions=False, **keys)
     network = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["network"]
     assert network["head.4.weight"].shape[0] == 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles.command import FINETUNE, PAPER_STEP, TINY, fail, history, succeed
+from tests.bundles.command import FINETUNE, PAPER_STEP, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def test_the_encoder_alone_is_handed_over(trained: Path, tmp_path: Path) -> None
 
 
 def test_the_papers_heads_in_the_laptop_profile(tmp_path: Path) -> None:
-    keys = {**TINY, "orientation": "independent", "cube_features": 0, "head_hidden": 0}
+    keys = {**QUICK, "orientation": "independent", "cube_features": 0, "head_hidden": 0}
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", rotation_reduction="sum", **keys)
     last = history(tmp_path / "run")[-1]
     assert all(0 <= float(last[name]) <= 1 for name in ("ordering_accuracy", "orientation_accuracy"))
@@ -48,7 +48,7 @@ def test_the_papers_heads_in_the_laptop_profile(tmp_path: Path) -> None:
 
 def test_another_grid_without_turns(tmp_path: Path) -> None:
     keys = {
-        **TINY,
+        **QUICK,
         "grid": "[1,2,3]",
         "roi_size": "[9,8,5]",
         "gap": "[0,1,2]",

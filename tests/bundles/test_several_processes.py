@@ -10,12 +10,12 @@ import psutil
 import pytest
 import torch
 
-from tests.bundles.command import ROOT, TINY, arguments, environment, history, succeed
+from tests.bundles.command import QUICK, ROOT, arguments, environment, history, succeed
 
 pytestmark = pytest.mark.slow
 
 # Group norm: a batch norm's statistics are of each process's own part of the batch on CPUs.
-SAME = {**TINY, "encoder": "segresnet", "precision": "fp32", "device": "cpu", "pictures": 0}
+SAME = {**QUICK, "encoder": "segresnet", "precision": "fp32", "device": "cpu"}
 
 
 def torchrun(*more: str, **keys: object) -> list[str]:

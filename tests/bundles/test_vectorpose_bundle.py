@@ -86,7 +86,7 @@ def test_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
-    succeed("train", output_dir=tmp_path / "run", **PAPER_STEP)
+    succeed("train", output_dir=tmp_path / "run", **{**PAPER_STEP, "roi_size": 64})
     record = torch.load(tmp_path / "run" / "checkpoints" / "final.pt", weights_only=True)["record"]
     assert record["backbone"]["encoder"] == "resnet50"
 

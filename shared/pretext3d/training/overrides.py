@@ -4,6 +4,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from pydoc import locate
 from types import ModuleType
@@ -239,9 +240,15 @@ def component_class(target: Any) -> Any:
     """
     if not isinstance(target, str):
         return None
-    found: Any = locate(target) or locate(ComponentLocator().get_component_module_name(target) or "")
+    found: Any = locate(target) or locate(_monai_names().get_component_module_name(target) or "")
     # of a short name MONAI knows the module that has the class
     return getattr(found, target, None) if isinstance(found, ModuleType) else found
+
+
+@lru_cache
+def _monai_names() -> ComponentLocator:
+    """MONAI's short names: it looks through all of its modules for the table of one locator."""
+    return ComponentLocator()
 
 
 def _takes(component: Mapping[str, Any], argument: str) -> bool:
