@@ -42,7 +42,7 @@ FOLDER_KEYS = frozenset(
 # Keys whose value is text; the last three are those of MONAI's experiment tracking.
 TEXT_KEYS = FOLDER_KEYS | {
     "context", "decoder", "encoder", "loss_form", "measured", "mining", "negatives", "patch_colour",
-    "precision", "profile", "target", "weights",
+    "precision", "profile", "recipe", "target", "weights",
     "experiment_name", "run_name", "tracking_uri",
 }  # fmt: skip
 # Arguments of `monai.bundle run` itself; all others are keys of the configuration.
