@@ -193,18 +193,22 @@ def test_a_collapsed_run_is_to_be_repeated_elsewhere(
 
 
 def test_labelled_data_of_another_spacing_and_their_classes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("PRETEXT3D_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "scans"
-    for number in range(3):  # voxels of 2 x 3 x 2 mm, axes i j k = y x z
+    for number in range(4):  # voxels of 2 x 3 x 2 mm, axes i j k = y x z
         values = np.random.default_rng(number).normal(0, 1, (9, 10, 8)).astype(np.float32)
-        save(values, folder / f"{number}.nii.gz")
+        save(values, folder / f"p{number // 2}_{('left', 'right')[number % 2]}.nii.gz")
     table = epochs(rotation_accuracy=[0.2, 0.8], chance=[0.1, 0.1])
     run = made_up(tmp_path / "run", table, pixdim=[3.0, 2.0, 1.0], normalisation={"window": [-100, 0]})
     words = ["doctor", str(run), "--dataset_dir", str(folder), "--class_file", "classes.csv"]
     assert main(words) == 0
+    assert "subjects" not in caplog.text  # their names look like pairs, but nothing is split
     said = capsys.readouterr().out
     assert "  good   channels: 1, as in pre-training" in said
     assert "  wrong  spacing: the files have 3x2x2 mm, trained at 3x2x1 mm: other along z" in said

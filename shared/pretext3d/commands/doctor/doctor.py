@@ -11,7 +11,7 @@ import logging
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,18 @@ def probe_before(run: Path) -> dict[str, float]:
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
+@contextlib.contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """The warnings of a module are not shown within the block."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def labelled(record: Mapping[str, Any], dataset_dir: str | list[str]) -> list[Finding]:
     """Whether the images of a folder are like those of the weights, see `fits`."""
     from pretext3d.data.loading import LoadCased
@@ -62,7 +74,8 @@ def labelled(record: Mapping[str, Any], dataset_dir: str | list[str]) -> list[Fi
 
     spatial_dims = (record.get("backbone") or {}).get("spatial_dims", 3)
     same = {key: record[key] for key in ("slices", "frames", "modalities") if key in record}
-    cases = prepare_cases(dataset_dir, pixdim="median", val_fraction=0, spatial_dims=spatial_dims, **same)
+    with quiet("pretext3d.data.subjects"):  # nothing is split
+        cases = prepare_cases(dataset_dir, pixdim="median", val_fraction=0, spatial_dims=spatial_dims, **same)
     given, inside = record.get("normalisation") or {}, None
     if "window" in given:
         load = LoadCased("image", spatial_dims, frames=cases["frames"])
