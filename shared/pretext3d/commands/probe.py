@@ -239,7 +239,7 @@ def per_case(cases: Cases, found: np.ndarray) -> pd.DataFrame:
 
 
 def table_of(results: pd.DataFrame, arms: Sequence[str], fractions: Mapping[int, float]) -> list[str]:
-    """Balanced accuracies in Markdown, and the linear probe's paired difference to one of BASELINES.
+    """Balanced accuracies in Markdown, and their paired differences to the first arm of BASELINES.
 
     Args:
         results: What probe.csv holds.
@@ -252,13 +252,16 @@ def table_of(results: pd.DataFrame, arms: Sequence[str], fractions: Mapping[int,
         for reader in READERS
     }
     rows = []
-    for row, knn in zip(*(tables[reader].to_dict("records") for reader in READERS), strict=True):
-        cut = signed(row["difference_mean"], row["difference_low"], row["difference_high"])
-        both = [spread(one["balanced_accuracy"], one["balanced_accuracy_std"], 3) for one in (row, knn)]
-        number = amount(row["num_labelled"], fractions)
-        rows.append([number, row["arm"], both[0], cut, p_value(row["difference_p"]), both[1]])
-    linear, nearest = READERS.values()
-    header = ["labelled", "arm", linear, f"its difference to {baseline} [95 %]", "p", nearest]
+    for both in zip(*(tables[reader].to_dict("records") for reader in READERS), strict=True):
+        row = [amount(both[0]["num_labelled"], fractions), both[0]["arm"]]
+        for one in both:
+            cut = signed(one["difference_mean"], one["difference_low"], one["difference_high"])
+            score = spread(one["balanced_accuracy"], one["balanced_accuracy_std"], 3)
+            row += [score, cut, p_value(one["difference_p"])]
+        rows.append(row)
+    header = ["labelled", "arm"]
+    for title in READERS.values():
+        header += [title, f"difference to {baseline} [95 %]", "p"]
     return markdown(header, rows)
 
 
