@@ -63,6 +63,21 @@ def test_the_cells_are_those_of_jobs(tmp_path: Path, engine: Any) -> None:
 
 
 @OPEN_LOGS
+def test_a_cell_whose_result_cannot_be_read_has_failed(tmp_path: Path, engine: Any) -> None:
+    class Unreadable(FakeRunner):
+        def finish(self, cell: Cell, seconds: float) -> float:
+            raise OSError("evaluation.csv: cannot be read")
+
+    problems: dict[str, tuple[float | None, str]] = {}
+
+    def finished(cell: Cell, score: float | None, problem: str, seconds: float) -> None:
+        problems[cell.name] = score, problem
+
+    assert engine([Cell(VP, 4, 0)], set(), Unreadable(tmp_path / "cells"), 1, finished) == ["vp_n004_seed0"]
+    assert problems == {"vp_n004_seed0": (None, "evaluation.csv: cannot be read")}
+
+
+@OPEN_LOGS
 def test_a_failed_task_and_those_that_need_it(tmp_path: Path, engine: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(HereRunner, "fails", "scratch_n004_seed0")
     problems: dict[str, str] = {}

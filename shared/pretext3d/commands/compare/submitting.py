@@ -185,15 +185,17 @@ def submit_cells(
             for job, cell in ended:
                 running.remove((job, cell))
                 seconds, problem = result_of(job)
+                score = None
                 if not problem:
                     try:
-                        finished(cell, runner.finish(cell, seconds), "", seconds)
-                        ready_after.add(cell.name)
-                        continue
+                        score = runner.finish(cell, seconds)
                     except Exception as error:  # after any error in one cell the others continue
                         problem = str(error) or type(error).__name__
-                failed.append(cell.name)
-                finished(cell, None, problem, 0.0)
+                if problem:
+                    failed.append(cell.name)
+                else:
+                    ready_after.add(cell.name)
+                finished(cell, score, problem, seconds)
             if not ended:
                 time.sleep(POLL)
     except BaseException:
