@@ -124,6 +124,7 @@ def test_tables_of_a_run_random_weights_and_intensities(
     mean = right[(table["arm"] == "scratch") & (table["num_labelled"] == 10) & (table["reader"] == "linear")]
     assert f"{1 - mean.mean():+.3f} [" in line  # classes have as many held-out cases each
     assert text in capsys.readouterr().out + "\n"
+    assert all((tmp_path / "out" / name).stat().st_size > 1000 for name in ("linear.png", "knn.png"))
     before = (tmp_path / "out" / "probe.csv").read_bytes()
     assert main(given) == 1  # nothing is overwritten
     assert "probe.csv, expected a folder without one" in capsys.readouterr().err

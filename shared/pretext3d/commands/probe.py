@@ -19,6 +19,7 @@ import yaml
 from pretext3d.checking import closest_hint, integer, one_of
 from pretext3d.commands.bundles import find_bundle
 from pretext3d.commands.compare.compare import numbers_of
+from pretext3d.commands.compare.figures import draw_efficiency
 from pretext3d.commands.compare.plan import resolved
 from pretext3d.commands.compare.report import amount, p_value, signed, summarise
 from pretext3d.commands.compare.tasks import CLASSIFICATION
@@ -313,7 +314,12 @@ def probe(options: argparse.Namespace, words: Sequence[str]) -> int:
         draft.write_text("\n".join(lines) + "\n")
     with replacing(output_dir / "probe.csv") as draft:
         results.to_csv(draft, index=False, float_format="%.5g")
-    say("\n".join(["", *lines, "", f"wrote probe.csv and probe.md in {output_dir}"]))
+    for reader in READERS:
+        with replacing(output_dir / f"{reader}.png") as draft:
+            cells = CLASSIFICATION.per_cell(results[results["reader"] == reader])
+            draw_efficiency(cells, arms, draft, CLASSIFICATION, fractions)
+    names = ", ".join(f"{reader}.png" for reader in READERS)
+    say("\n".join(["", *lines, "", f"wrote probe.csv, probe.md, {names} in {output_dir}"]))
     return 0
 
 
