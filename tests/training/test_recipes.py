@@ -19,6 +19,7 @@ from pretext3d.training.checkpoint_io import load_checkpoint, unwrap
 from pretext3d.training.freezing import FreezeEncoder
 from pretext3d.training.pretrained import load_pretrained
 from pretext3d.training.recipes import AUTO, choose_recipe, parameter_groups
+from pretext3d.training.resume import schedule_state
 from pretext3d.training.schedules import WarmupCosine, warmup_cosine
 from pretext3d.training.transfer import mark_transferred
 from torch import nn
@@ -40,10 +41,19 @@ class Run(runs.Run):
     """A fine-tuning run whose network's states at the end of each epoch are kept."""
 
     def __init__(
-        self, folder, *more, task="segmentation", freeze=0, rate=None, moved=None, wrap=None, **options
+        self,
+        folder,
+        *more,
+        task="segmentation",
+        freeze=0,
+        rate=None,
+        moved=None,
+        wrap=None,
+        recipe=None,
+        **options,
     ):
         self.task, self.rate, self.moved, self.wrap, self.states = task, rate, moved, wrap, {}
-        record = {"method": task, "freeze_encoder_epochs": freeze}
+        record = {"method": task, "freeze_encoder_epochs": freeze} | ({"recipe": recipe} if recipe else {})
         super().__init__(folder, *more, **{"scheduler": "warmup_cosine", "record": record, **options})
         own = self.schedule if isinstance(self.schedule, WarmupCosine) else None
         FreezeEncoder(self.network, freeze, own).attach(self.trainer)
@@ -220,6 +230,8 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, epoch, options):
         ({"rate": 0}, {}, r"settings: backbone_learning_rate is 0 there, 0\.05 here$"),
         ({}, {"rate": 0.005}, r"settings: backbone_learning_rate is 0\.05 there, 0\.005 here$"),
         ({"freeze": 1}, {"freeze": 2}, "freeze_encoder_epochs is 1 there, 2 here"),
+        ({"recipe": "encoder_start 0.1"}, {}, "recipe is 'encoder_start 0.1' there, None here"),
+        ({}, {"recipe": "warmup 0.1"}, "recipe is None there, 'warmup 0.1' here"),
     ],
 )
 def test_a_run_is_resumed_with_its_own_recipe(tmp_path, there, here, message):
@@ -253,6 +265,26 @@ def test_groups_of_a_loaded_network(tmp_path):
     assert all(p.requires_grad for p in network.parameters())
 
 
+def test_a_longer_sawtooth_ends_at_the_end_of_its_decay():
+    """The first stage is the one that the run had; what follows it ends with the last step."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.5)
+    stored = warmup_cosine(optimizer, 100, 0.1, encoder_start=0.3).state_dict()
+    longer = warmup_cosine(torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.5), 1000, 0.1, encoder_start=0.3)
+    longer.load_state_dict(schedule_state(Path("epoch_0003.pt"), stored, longer.state_dict()))
+    assert longer.encoder_start == 30
+    assert longer.factor(30) == 0
+    assert longer.factor(40) == 1
+    factors = [longer.factor(step) for step in range(40, 1001)]
+    assert factors == sorted(factors, reverse=True)
+    assert factors[-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_stages_longer_than_the_run():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.5)
+    with pytest.raises(UserError, match="found 30 and 80 of 100 steps, expected no more than all of them"):
+        warmup_cosine(optimizer, 100, 0.3, encoder_start=0.8)
+
+
 def test_the_log_says_which_recipe(caplog):
     caplog.set_level(logging.INFO)
     recipe = choose_recipe("sawtooth", pretrained="runs/vp")
@@ -281,6 +313,9 @@ def test_a_recipe_s_factor_is_of_the_learning_rate_and_the_key_goes_before_it():
         ("mine", {"mine": {"rescale": "yes"}}, "recipes::mine::rescale: found 'yes'"),
         ("mine", {"mine": {"like": "yours"}}, "recipes::mine::like: found 'yours', expected one of plain"),
         ("mine", {"mine": 3}, "recipes::mine: found 3, expected entries"),
+        ("mine", ["mine"], r"recipes: found \['mine'\], expected recipes by name"),
+        ("plain", {"plain": {"warmup": 0.2}}, "recipes::plain: found the name of a built-in recipe"),
+        ("auto", {"auto": {}}, "recipes::auto: found the name of a built-in recipe"),
         ("plain", {"mine": {"transfer": "decoder"}}, "recipes::mine::transfer: found 'decoder'"),
     ],
 )

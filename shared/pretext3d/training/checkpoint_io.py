@@ -55,6 +55,7 @@ IDENTITY = (
     "normalisation",
     "seed",
     "freeze_encoder_epochs",
+    "recipe",
     "modalities",
     "slices",
     "frames",

@@ -1,4 +1,4 @@
-"""Recipes of fine-tuning: how what was transferred is trained beside what is new.
+"""Recipes of fine-tuning: how transferred and new parameters are trained together.
 
 A recipe is a row of `RECIPES`, or of the configuration's key `recipes`, chosen by its key `recipe`:
 
@@ -51,21 +51,19 @@ class Recipe:
     warmup: float = 0.0
     encoder_start: float = 0.0
     backbone_factor: float = 1.0
-    rescale: Any = False
+    rescale: bool = False
     transfer: str = "all"
     title: str = field(default="", repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        """Check the values."""
-        check_schedule(warmup=self.warmup, encoder_start=self.encoder_start)
-        number("backbone_factor", self.backbone_factor, low=0)
-        boolean("rescale", self.rescale)
-        one_of("transfer", self.transfer, ("all", "encoder"))
-
     def __str__(self) -> str:
         """The name, and what differs from plain."""
-        changes = [f"{key} {value}" for key, value in self.values().items() if value != getattr(Recipe, key)]
-        return f"recipe {self.title}{': ' * bool(changes)}{', '.join(changes)}"
+        return f"recipe {self.title}{': ' * bool(self.changes)}{self.changes}"
+
+    @property
+    def changes(self) -> str:
+        """What differs from plain, as text."""
+        values = self.values().items()
+        return ", ".join(f"{key} {value}" for key, value in values if value != getattr(Recipe, key))
 
     def values(self) -> dict[str, Any]:
         """The entries by name, without the title."""
@@ -80,13 +78,13 @@ RECIPES = {
 AUTO = {"pretrained": "plain", "scratch": "plain"}
 
 
-def choose_recipe(recipe: str, recipes: Mapping[str, Any] | None = None, pretrained: Any = "") -> Recipe:
+def choose_recipe(recipe: Any, recipes: Any = None, pretrained: Any = "") -> Recipe:
     """The recipe of that name.
 
     Args:
         recipe: Name of a recipe, or auto.
         recipes: Recipes of the user by name: values of `Recipe` that differ from those of the recipe named by
-            their entry `like`, or from plain.
+            their entry `like`, or from plain; names other than those of RECIPES.
         pretrained: Source of the initial weights; '' = from scratch, where only the ramp applies.
 
     Raises:
@@ -107,24 +105,37 @@ def choose_recipe(recipe: str, recipes: Mapping[str, Any] | None = None, pretrai
     return Recipe(warmup=table[name].warmup, title=f"{title}, from scratch")
 
 
-def _own(recipes: Mapping[str, Any]) -> dict[str, Recipe]:
+def _own(recipes: Any) -> dict[str, Recipe]:
     """The user's recipes."""
+    if not isinstance(recipes, Mapping):
+        raise UserError(f"recipes: found {recipes!r}, expected recipes by name, as {{slow: {{warmup: 0.2}}}}")
     names = list(Recipe().values())
     found: dict[str, Recipe] = {}
     for name, row in recipes.items():
+        if name in ("auto", *RECIPES):
+            raise UserError(f"recipes::{name}: found the name of a built-in recipe, expected another one")
         if not isinstance(row, Mapping):
             raise UserError(f"recipes::{name}: found {row!r}, expected entries such as {{warmup: 0.1}}")
-        like = row.get("like", "plain")
-        one_of(f"recipes::{name}::like", like, tuple(RECIPES))
+        one_of(f"recipes::{name}::like", row.get("like", "plain"), tuple(RECIPES))
         for key in row:
             if key not in (*names, "like"):
                 hint = closest_hint(str(key), names)
                 raise UserError(f"recipes::{name}: found {key!r}, expected {', '.join(names)} or like{hint}")
+        values = {key: value for key, value in row.items() if key != "like"}
         try:
-            found[name] = replace(RECIPES[like], **{k: v for k, v in row.items() if k != "like"})
+            _check_values({**Recipe().values(), **values})
         except UserError as error:
             raise UserError(f"recipes::{name}::{error}") from error
+        found[name] = replace(RECIPES[row.get("like", "plain")], **values)
     return found
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Check the entries of a recipe."""
+    check_schedule(warmup=values["warmup"], encoder_start=values["encoder_start"])
+    number("backbone_factor", values["backbone_factor"], low=0)
+    boolean("rescale", values["rescale"])
+    one_of("transfer", values["transfer"], ("all", "encoder"))
 
 
 def check_rates(keys: Mapping[str, Any]) -> None:

@@ -76,8 +76,8 @@ def labelled_record(
     Returns:
         The entries of `pretraining_record`, and bundle, roi_size, num_classes, class_names, labels (a
         `LabelMap` in plain form) where the classes are not the label values themselves, split (test_fraction
-        where it is not 0), freeze_encoder_epochs where it is not 0, ordered_classes where given, and in data
-        `pretrained`.
+        where it is not 0), freeze_encoder_epochs where it is not 0, recipe where it is not plain,
+        ordered_classes where given, and in data `pretrained`.
     """
     record = {
         "method": task,
@@ -95,6 +95,8 @@ def labelled_record(
         record["split"]["val"] = distinct(setting("validate#dataset#data"))  # they choose best.pt
     if setting("freeze_encoder_epochs"):
         record["freeze_encoder_epochs"] = setting("freeze_encoder_epochs")
+    if has_setting("chosen_recipe") and setting("chosen_recipe").changes:
+        record["recipe"] = setting("chosen_recipe").changes
     if has_setting("ordered_classes") and setting("ordered_classes") is not None:
         record["ordered_classes"] = setting("ordered_classes")
     trained: Sequence[Any] = setting("train#dataset#data") if train is None else train

@@ -196,6 +196,7 @@ RECORD: Table = {
         "val": DIGESTS,
     },
     "freeze_encoder_epochs": integer(),
+    "recipe": text(),
     "data": {"name": text(), "train": DIGESTS, "pretrained": text()},
 }
 STATE = either(Entry("a state dictionary", lambda v: isinstance(v, dict)), null=True)

@@ -13,7 +13,7 @@ __all__ = ["check_moments", "check_optimizer_settings", "check_same_settings", "
 
 BACKBONE_RATE = "backbone_learning_rate"
 # the length of a learning-rate schedule is taken from the current configuration, not from the checkpoint
-HORIZON = ("total_steps", "_schedule_phases", "t_total", "T_max", "total_iters")
+HORIZON = ("steps", "total_steps", "_schedule_phases", "t_total", "T_max", "total_iters")
 
 
 def check_same_settings(path: Path, content: Mapping[str, Any], parts: Mapping[str, Any]) -> None:

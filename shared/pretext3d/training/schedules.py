@@ -46,8 +46,13 @@ class WarmupCosine(WarmupCosineSchedule):
         final_lr_factor: float,
         encoder_start: int = 0,
     ) -> None:
-        self.final_lr_factor, self.encoder_start = final_lr_factor, encoder_start
+        self.final_lr_factor, self.encoder_start, self.steps = final_lr_factor, encoder_start, steps
         super().__init__(optimizer, warmup_steps=warmup_steps, t_total=steps - encoder_start)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state; a longer run has a longer decay behind the first stage that it had."""
+        super().load_state_dict(state_dict)
+        self.t_total = self.steps - self.encoder_start
 
     def factor(self, step: int) -> float:
         """The factor of a step, before final_lr_factor."""
@@ -84,7 +89,7 @@ def warmup_cosine(
         encoder_start: Fraction of the steps, or their number E, before a transferred encoder is trained.
 
     Raises:
-        UserError: a value of the wrong type or out of range.
+        UserError: a value of the wrong type or out of range, or more first and warmup steps than there are.
 
     Examples:
         >>> optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.5}])
@@ -96,4 +101,9 @@ def warmup_cosine(
     integer("steps", steps, minimum=1, expected="an integer from 1")
     check_schedule(warmup, final_lr_factor, encoder_start)
     warmup_steps, first = (int(x) if is_integer(x) else int(x * steps) for x in (warmup, encoder_start))
+    if first + warmup_steps > steps:
+        raise UserError(
+            f"warmup, encoder_start: found {warmup_steps} and {first} of {steps} steps, expected no more "
+            "than all of them; 1 is one step, 1.0 is all"
+        )
     return WarmupCosine(optimizer, steps, warmup_steps, final_lr_factor, first)
