@@ -43,7 +43,7 @@ COMMANDS = {
         mistake=2,
         stopped="stopped; finished work is kept, and the same command continues from there",
     ),
-    "probe": Command("probe", "what frozen features know of your classes, with few labels and many"),
+    "probe": Command("probe.probe", "what frozen features know of your classes, with few labels and many"),
     "doctor": Command("doctor.doctor", "did a pre-training learn, do labelled data fit it, what to do next"),
     "curves": Command("curves", "the curves of one run or several as a picture"),
     "shapes": Command(

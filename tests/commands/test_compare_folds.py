@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from pretext3d.__main__ import main
-from pretext3d.commands.compare import compare
+from pretext3d.commands.compare import plan
 from pretext3d.commands.compare.cells import Arm, Cell, CellRunner
 from pretext3d.commands.compare.folder import fold_table, folds_of
 from pretext3d.data.splits import split_cases
@@ -49,10 +49,10 @@ def test_the_file_lists_volumes_once() -> None:
 
 
 def test_fractions_are_numbers_of_subjects() -> None:
-    assert compare.numbers_of([0.05, 0.1, 0.29, 1.0], [100]) == {5: 0.05, 10: 0.1, 29: 0.29, 100: 1.0}
-    assert compare.numbers_of([0.01], [8]) == {1: 0.01}
+    assert plan.numbers_of([0.05, 0.1, 0.29, 1.0], [100]) == {5: 0.05, 10: 0.1, 29: 0.29, 100: 1.0}
+    assert plan.numbers_of([0.01], [8]) == {1: 0.01}
     with pytest.raises(UserError, match=r"--label_fractions: found 0\.05 and 0\.1, both 1 of 8 subjects"):
-        compare.numbers_of([0.05, 0.1], [8, 9])
+        plan.numbers_of([0.05, 0.1], [8, 9])
 
 
 def test_the_fraction_1_is_all_subjects_of_each_fold(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_fraction_1_is_all_subjects_of_each_fold(tmp_path: Path) -> None:
     pools = {fold: len(found["train"]) for fold, found in folds.items()}
     assert sorted(pools.values()) == [4, 5, 5]
     runner = CellRunner(tmp_path, tmp_path, {}, {}, {}, pools=pools)
-    numbers = compare.numbers_of([0.5, 1.0], pools.values())
+    numbers = plan.numbers_of([0.5, 1.0], pools.values())
     assert numbers == {2: 0.5, 5: 1.0}
     for number, expected in ((2, dict.fromkeys(pools, 2)), (5, pools)):
         jobs = {fold: runner.job(Cell(Arm("scratch"), number, 0, fold)) for fold in pools}

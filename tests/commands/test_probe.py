@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from pretext3d.__main__ import main
-from pretext3d.commands import probe
+from pretext3d.commands.probe import cases as of_probe
+from pretext3d.commands.probe import features, options, probe
 from pretext3d.data.prepare import prepare_cases
 from pretext3d.data.splits import evaluation_cases
 from pretext3d.errors import UserError
@@ -18,7 +19,7 @@ from torch import nn
 
 from tests.labelled import save
 
-CONFIG = Path(__file__).resolve().parents[2] / "bundles" / "vectorpose" / "configs" / probe.FILE
+CONFIG = Path(__file__).resolve().parents[2] / "bundles" / "vectorpose" / "configs" / options.FILE
 TINY = ["--profile", "laptop", "--roi_size", "16", "--pixdim", "native", "--datalist", "none"]
 
 
@@ -65,12 +66,12 @@ def words(data: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture
-def cases(data: Path, tmp_path: Path) -> probe.Cases:
+def cases(data: Path, tmp_path: Path) -> of_probe.Cases:
     keys = {"roi_size": 16, "pixdim": "native", "datalist": "none", "profile": "laptop"}
-    return probe.Cases(CONFIG, of(data, **keys, cache_dir=str(tmp_path)), "test")
+    return of_probe.Cases(CONFIG, of(data, **keys, cache_dir=str(tmp_path)), "test")
 
 
-def test_cases_are_those_of_a_fine_tuning(data: Path, cases: probe.Cases) -> None:
+def test_cases_are_those_of_a_fine_tuning(data: Path, cases: of_probe.Cases) -> None:
     for number, seed in ((2, 0), (2, 3), (7, 1), (10, 0)):
         keys = of(data, datalist="none", purpose="classification", pixdim="native", roi_size=16)
         found = prepare_cases(**keys, num_labelled=number, seed=seed)
@@ -81,9 +82,9 @@ def test_cases_are_those_of_a_fine_tuning(data: Path, cases: probe.Cases) -> Non
     assert not (cases.labelled(10, 0) & cases.held_out).any()
 
 
-def test_features_are_what_the_output_layer_of_a_fine_tuning_reads(run: Path, cases: probe.Cases) -> None:
-    found = probe.network_features(cases, probe.Source("first", str(run)), "", seed=0)
-    read = probe.resolved(CONFIG, {**cases.given, "pretrained": str(run)}, ["network_def"])["network_def"]
+def test_features_are_what_the_output_layer_of_a_fine_tuning_reads(run: Path, cases: of_probe.Cases) -> None:
+    found = features.network_features(cases, options.Source("first", str(run)), "", seed=0)
+    read = features.resolved(CONFIG, {**cases.given, "pretrained": str(run)}, ["network_def"])["network_def"]
     seen: list[torch.Tensor] = []
     read.head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     read.eval()
@@ -93,8 +94,8 @@ def test_features_are_what_the_output_layer_of_a_fine_tuning_reads(run: Path, ca
     assert found.shape == (24, read.head.in_features)
 
 
-def test_intensities_are_those_of_the_files(cases: probe.Cases) -> None:
-    found = probe.intensity_features(cases)
+def test_intensities_are_those_of_the_files(cases: of_probe.Cases) -> None:
+    found = features.intensity_features(cases)
     bright = cases.classes == cases.class_names.index("bright")
     assert found.shape == (24, 2)
     assert found[torch.from_numpy(bright), 0].numpy() == pytest.approx(5.0, abs=0.15)
@@ -149,11 +150,11 @@ def test_tables_of_a_run_random_weights_and_intensities(
     ],
 )
 def test_mistakes(data: Path, tmp_path: Path, more: list[str], message: str) -> None:
-    options, rest = probe.make_parser().parse_known_args(
+    parsed, rest = options.make_parser().parse_known_args(
         ["scratch", *words(data, "--output_dir", str(tmp_path / "out"), "--cache_dir", str(tmp_path), *more)]
     )
     with pytest.raises(UserError) as caught:
-        probe.probe(options, rest)
+        probe.probe(parsed, rest)
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -163,7 +164,7 @@ def test_mistakes(data: Path, tmp_path: Path, more: list[str], message: str) -> 
 )
 def test_names_of_runs_differ(runs: list[str]) -> None:
     with pytest.raises(UserError, match="expected PATH or NAME=PATH with a name of its own"):
-        probe.read_sources(runs)
+        options.read_sources(runs)
 
 
 def test_runs_come_before_the_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,8 +31,8 @@ def nearest_classes(
     """The class that most of the nearest references have, by the cosine of centred features.
 
     The references' mean is subtracted: features behind a ReLU have a large part in common, which would make
-    all cosines about 1. Of classes with
-    equally many neighbours, the one with the larger sum of cosines is chosen.
+    all cosines about 1. Of classes with equally many neighbours, the one with the larger sum of cosines is
+    chosen.
 
     Args:
         features: Features of the cases to classify.

@@ -11,9 +11,8 @@ report.py (the tables).
 import argparse
 import json
 import logging
-import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from pretext3d.commands.compare.plan import (
     Arms,
     check_overrides,
     leak,
+    numbers_of,
     read_configs,
     read_settings,
     resolved,
@@ -112,36 +112,6 @@ def splits(
             "split by seed"
         )
     return cases, facts
-
-
-def numbers_of(fractions: Sequence[float], pools: Collection[int]) -> dict[int, float]:
-    """The numbers of labelled subjects that fractions are.
-
-    A fraction below 1 is of the smallest training set, rounded down, so that all splits have as many. 1 is
-    all subjects of each split, by the number of the largest one (see `CellRunner.labelled`).
-
-    Args:
-        fractions: Fractions above 0, up to 1.
-        pools: Number of labelled training subjects of each split.
-
-    Raises:
-        UserError: two fractions that are the same number.
-
-    Examples:
-        >>> numbers_of([0.05, 0.25, 1.0], [56, 57])
-        {2: 0.05, 14: 0.25, 57: 1.0}
-    """
-    found: dict[int, float] = {}
-    smallest = min(pools)
-    for fraction in fractions:
-        number = max(pools) if fraction == 1 else max(1, math.floor(smallest * fraction + 1e-9))
-        if number in found:
-            raise UserError(
-                f"--label_fractions: found {found[number]:g} and {fraction:g}, both {number} of {smallest} "
-                "subjects; expected fractions that differ"
-            )
-        found[number] = fraction
-    return found
 
 
 def check_same_cases(

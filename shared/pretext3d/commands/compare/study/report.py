@@ -14,6 +14,7 @@ import pandas as pd
 
 from pretext3d.commands.compare.convergence import convergence
 from pretext3d.commands.compare.figures import draw_curves, draw_efficiency
+from pretext3d.commands.compare.probes import probe_table
 from pretext3d.commands.compare.report import amount, main_table, p_value, signed, summarise
 from pretext3d.commands.compare.statistics import DRAWS
 from pretext3d.commands.compare.study.cells import Cells, StudyCell, grid
@@ -140,12 +141,10 @@ def section(part: Part, tables: Mapping[str, pd.DataFrame], folder: Path) -> lis
         speed = convergence(part.curves, part.arms, "scratch", kind.title, fractions, "step")
         lines += [f"#{speed[0]}", *speed[1:]]
     if len(part.probes):
-        from pretext3d.commands.probe import table_of
-
         about = "Balanced accuracy on the test subjects; *intensities* has no network (`docs/probe.md`)."
         names = [*part.arms, *(name for name in part.probes["arm"].unique() if name not in part.arms)]
         probed = [name for name in names if name in set(part.probes["arm"])]
-        lines += ["### Frozen features", "", about, "", *table_of(part.probes, probed, fractions), ""]
+        lines += ["### Frozen features", "", about, "", *probe_table(part.probes, probed, fractions), ""]
     return lines
 
 

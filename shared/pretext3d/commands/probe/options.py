@@ -1,0 +1,146 @@
+"""What frozen features know, per run: a linear probe and nearest neighbours on labelled cases.
+
+The encoder of each run reads every case once, as a fine-tuning would see it, and is not trained. A logistic
+regression and the nearest neighbours read its pooled features. Cases, held-out cases and labelled subsets
+are those of finetune_classification.yaml with the same keys. The row `intensities` has no network: the mean
+and the standard deviation of each channel, which show what the scanner or the camera alone gives away.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pretext3d.checking import closest_hint, integer, one_of
+from pretext3d.commands.compare.probes import INTENSITIES
+from pretext3d.commands.parser import command_parser, option_names, top_key
+from pretext3d.errors import UserError
+
+__all__ = [
+    "FILE", "Source", "check_keys", "check_options", "encoder_of", "make_parser", "read_sources",
+]  # fmt: skip
+
+FILE = "finetune_classification.yaml"
+SET_HERE = {  # keys of that file, and the option that gives each
+    "pretrained": "the runs", "num_labelled": "--num_labelled", "label_fraction": "--label_fractions",
+    "seed": "--seeds", "subset_seed": "--seeds", "encoder": "--encoder", "output_dir": "--output_dir",
+}  # fmt: skip
+EXAMPLES = """
+runs
+  PATH or NAME=PATH   a pre-trained run, bundle or checkpoint; the name is the folder's, or yours
+  scratch             random initial weights, one network per seed
+
+examples
+  pretext3d probe runs/rotation runs/exemplar scratch --spatial_dims 2 --dataset_dir ../data/eyes \\
+      --class_file ../data/eyes.csv --subjects ../data/eyes.csv --label_fractions 0.05 0.1 0.25 1
+  pretext3d probe vp=runs/vp --dataset_dir ../data/heads --class_file classes.csv --num_labelled 10 40
+
+Any other --key value is an override of finetune_classification.yaml: --val_fraction 0.3, --test_fraction 0.2,
+--pixdim pretrained ... With the values of a fine-tuning the held-out cases are the same ones.
+"""
+
+
+class Source(NamedTuple):
+    """Weights to probe.
+
+    Attributes:
+        name: Name in the tables.
+        path: Run, bundle or checkpoint; '' = random weights.
+    """
+
+    name: str
+    path: str
+
+
+def read_sources(words: Sequence[str]) -> list[Source]:
+    """The weights that the command line names.
+
+    Raises:
+        UserError: a name that is used twice, or for the baseline.
+
+    Examples:
+        >>> read_sources(["scratch", "runs/rotation/", "vp=runs/a"])[1:]
+        [Source(name='rotation', path='runs/rotation/'), Source(name='vp', path='runs/a')]
+    """
+    found: list[Source] = []
+    for word in words:
+        name, equals, path = word.partition("=")
+        if word == "scratch":
+            source = Source(word, "")
+        else:
+            source = Source(name, path) if equals else Source(Path(word.rstrip("/")).name, word)
+        taken = [*(one.name for one in found), INTENSITIES]
+        if source.name in taken or not source.name or (equals and not path):
+            raise UserError(f"{word}: found as a run, expected PATH or NAME=PATH with a name of its own")
+        found.append(source)
+    return found
+
+
+def check_keys(given: Mapping[str, Any], config: Path) -> None:
+    """Refuse overrides that options of this command set, and those that the file does not have."""
+    known = yaml.safe_load(config.read_text())
+    for key in given:
+        top = top_key(key)
+        if top in SET_HERE:
+            raise UserError(f"--{key}: found as an override, expected it from {SET_HERE[top]}")
+        if top not in known:
+            hint = closest_hint(top, [*known, *option_names(make_parser())], "; did you mean --{}?")
+            raise UserError(f"--{key}: no such option, and no such key in {FILE}{hint}")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Check what argparse does not."""
+    if options.num_labelled and options.label_fractions:
+        raise UserError("--label_fractions: found with --num_labelled, expected one of them")
+    options.label_fractions = options.label_fractions or ([] if options.num_labelled else [1.0])
+    if not all(0 < value <= 1 for value in options.label_fractions):
+        raise UserError(
+            f"--label_fractions: found {options.label_fractions}, expected numbers above 0, up to 1"
+        )
+    for name, low in (("num_labelled", 1), ("seeds", 0)):
+        values = getattr(options, name)
+        if values and (min(values) < low or len(set(values)) < len(values)):
+            raise UserError(f"--{name}: found {values}, expected different integers from {low}")
+    integer("--neighbours", options.neighbours, minimum=1)
+    one_of("--measured", options.measured, ("test", "val"))
+
+
+def encoder_of(sources: Sequence[Source], given: str) -> str:
+    """The encoder of random weights: the given one, or the runs'; '' = the profile's.
+
+    Raises:
+        UserError: random weights with runs of several encoders.
+    """
+    from pretext3d.training.pretrained import read_record
+
+    found = {read_record(one.path)["backbone"]["encoder"]: None for one in sources if one.path}
+    if not given and len(found) > 1 and any(not one.path for one in sources):
+        raise UserError(f"scratch: found runs of the encoders {', '.join(found)}, expected --encoder NAME")
+    return given or next(iter(found), "")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options; other words are overrides."""
+    parser = command_parser("probe", __doc__, EXAMPLES)
+    add, default = parser.add_argument, "default: %(default)s"
+    add("runs", nargs="+", metavar="RUN", help="runs to probe, and scratch; see below")
+    add("--dataset_dir", default="", help="cases with classes; default: the embedded phantom")
+    add("--class_file", default="", help="a CSV file with the columns id and class; default: the datalist's")
+    add("--num_labelled", nargs="+", type=int, metavar="N", help="labelled subjects")
+    add(
+        "--label_fractions",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="F",
+        help="fractions of the training subjects instead; default: 1",
+    )
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of labelled subsets and random weights")
+    add("--neighbours", type=int, default=5, help="nearest neighbours; " + default)
+    add("--measured", default="test", help="test, where there is a test set, or val; " + default)
+    add("--encoder", default="", help="encoder of random weights; default: the runs', else the profile's")
+    add("--bundle", default="", help="folder of the bundle with the configuration; default: vectorpose")
+    add("--output_dir", default="runs/probe", help="new folder; " + default)
+    return parser
