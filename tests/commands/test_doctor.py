@@ -1,18 +1,24 @@
 """What the doctor says of made-up runs, and the one command that it suggests."""
 
 import argparse
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ignite.engine import Engine
 from pretext3d.__main__ import main
 from pretext3d.commands.doctor import doctor
 from pretext3d.commands.doctor.findings import LONGER, SLOWER, fits, learning
+from pretext3d.data.spacing import choose_pixdim
 from pretext3d.networks.factory import build_backbone
+from pretext3d.training import probe
 from pretext3d.training.checkpoint_io import save_checkpoint
+from pretext3d.training.run_folder import close_folder, open_folder
 from torch import nn
 
 from tests.labelled import save
@@ -105,7 +111,8 @@ RECORD: dict[str, Any] = {"channels": 1, "pixdim": [1.0, 1.0, 2.0]}
     ("record", "given", "states", "keys"),
     [
         (RECORD, (1, [1.0, 1.2, 2.0]), ["good", "good", "good"], {}),
-        (RECORD, (1, [1.0, 1.0, 5.0]), ["good", "wrong", "good"], {"pixdim": "pretrained"}),
+        (RECORD, (1, [1.0, 1.0, 5.0]), ["good", "note", "good"], {"pixdim": "pretrained"}),
+        (RECORD, (1, []), ["good", "note", "good"], {"pixdim": "pretrained"}),
         ({"channels": 1, "pixdim": []}, (1, [1.0, 1.0, 5.0]), ["good", "note", "good"], {}),
         (RECORD, (3, [1.0, 1.0, 2.0]), ["wrong", "good", "good"], {}),
         (
@@ -150,8 +157,32 @@ def made_up(folder: Path, table: pd.DataFrame, **record: Any) -> Path:
             folder / "checkpoints" / f"{name}.pt", {"network": network.state_dict(), "record": content}
         )
     table.assign(learning_rate=0.003).to_csv(folder / "metrics.csv", index=False)
-    (folder / "log.txt").write_text("x INFO y: probe before the first step: probe_knn_accuracy 0.25\n")
+    write_log(folder, {"probe_knn_accuracy": 0.25})
     return folder
+
+
+def write_log(folder: Path, *starts: dict[str, float]) -> None:
+    """The log of a run with the lines of its probe, by the handlers that a training has."""
+    logger = logging.getLogger(probe.__name__)
+    level = logger.level
+    open_folder(folder)
+    logger.setLevel(logging.INFO)
+    for figures in starts:
+        made = probe.Probe({}, SimpleNamespace(add_event_handler=lambda *_: None))
+        made.choose = lambda *_, figures=figures: SimpleNamespace(measure=lambda: figures)  # type: ignore[method-assign]
+        trainer = Engine(lambda *_: None)
+        made.attach(trainer)
+        trainer.run([0], max_epochs=1)
+    logger.setLevel(level)
+    close_folder(folder)
+
+
+def test_the_probe_of_the_initial_weights_is_read_from_the_log(tmp_path: Path) -> None:
+    assert doctor.probe_before(tmp_path) == {}
+    write_log(tmp_path, {"probe_dice": 0.123456})
+    assert doctor.probe_before(tmp_path) == {"probe_dice": 0.1235}
+    write_log(tmp_path, {"probe_dice": 0.25, "probe_knn_accuracy": float("nan")})  # repeated
+    assert doctor.probe_before(tmp_path) == {"probe_dice": 0.25}
 
 
 def test_a_good_run_leads_to_a_fine_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,12 +242,59 @@ def test_labelled_data_of_another_spacing_and_their_classes(
     assert "subjects" not in caplog.text  # their names look like pairs, but nothing is split
     said = capsys.readouterr().out
     assert "  good   channels: 1, as in pre-training" in said
-    assert "  wrong  spacing: the files have 3x2x2 mm, trained at 3x2x1 mm: other along z" in said
+    # a classification's {fit_each: 0.9}: of images far shorter than a crop, their finest spacing
+    spacing = "the fine-tuning has 2x2x2 mm, trained at 3x2x1 mm: other along x, z; --pixdim pretrained"
+    assert f"  note   spacing: {spacing} takes that one" in said
     assert "% of the voxels are within the weights' window, -100 to 0" in said
     typed = said.splitlines()[-1]
     assert "finetune_classification.yaml" in typed
     keys = "--pixdim pretrained --normalisation \"{'window': [-100, 0]}\""
     assert typed.endswith(f"--class_file classes.csv {keys}")
+
+
+@pytest.mark.parametrize(
+    ("method", "trained", "state"),
+    [
+        # its fine-tuning has `fit`, as its training: 10 x 3, 9 x 2 and 8 x 2 mm are far shorter than 1.5
+        # crops, so the spacing is the finest of a case, 2 mm along all axes, where the files have 3 x 2 x 2
+        ("supervoxel_inpainting", [2.0, 2.0, 2.0], "good   spacing: the fine-tuning has 2x2x2 mm"),
+        ("supervoxel_inpainting", [3.0, 2.0, 2.0], "note   spacing: the fine-tuning has 2x2x2 mm"),
+        ("vpcf", [3.0, 2.0, 2.0], "good   spacing: the fine-tuning has 3x2x2 mm"),  # avsdb: median
+        ("vectorpose", [2.0, 2.0, 2.0], "note   spacing: the fine-tuning has 3x2x2 mm"),  # median after fit
+    ],
+)
+def test_spacing_is_that_of_the_fine_tuning_and_no_fault(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    trained: list[float],
+    state: str,
+) -> None:
+    monkeypatch.setenv("PRETEXT3D_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the laptop profile
+    for number in range(3):
+        values = np.random.default_rng(number).normal(0, 1, (9, 10, 8)).astype(np.float32)
+        save(values, tmp_path / "scans" / f"p{number}.nii.gz")
+    table = epochs(rotation_accuracy=[0.2, 0.8], chance=[0.1, 0.1])
+    run = made_up(tmp_path / "run", table, method=method, pixdim=trained)
+    assert main(["doctor", str(run), "--dataset_dir", str(tmp_path / "scans"), "--strict"]) == 0
+    said = capsys.readouterr().out
+    assert f"  {state}, trained at" in said
+    assert said.endswith(" --pixdim pretrained\n") == state.startswith("note")
+
+
+def test_every_profile_of_a_fine_tuning_has_a_grid() -> None:
+    files = sorted((Path(__file__).parents[2] / "bundles").glob("*/configs/finetune*.yaml"))
+    assert len(files) == 18
+    for file in files:
+        for dims in (2, 3):
+            for profile in (None, "laptop_transformer", "other"):
+                grid = doctor.grid_of(file, profile, dims)
+                assert len(grid["roi_size"]) == dims
+                choose_pixdim(grid["pixdim"], [[50] * dims], [[1.0] * dims], grid["roi_size"], dims)
+    assert doctor.grid_of(Path("nowhere.yaml"), None, 3) == {"pixdim": "median"}
 
 
 def test_what_is_no_pre_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

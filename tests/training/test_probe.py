@@ -142,6 +142,7 @@ def test_dice_of_labels_every_second_epoch(cases, run, caplog):
     )
     floor, ceiling = (float(said[0].rstrip().split(f"{word} ")[1][:5]) for word in ("gives", "painting"))
     assert said[1].startswith("probe before the first step, with the initial weights: probe_dice 0.")
+    assert list(probe.initial_figures(said[1])) == ["probe_dice"]
     for value in (values[1], values[3]):
         assert floor < float(value) < ceiling
     # what TensorBoard's handler of the validation sees, too

@@ -5,6 +5,8 @@ classes or labels, a few of them show it: see docs/probe.md. They never reach th
 """
 
 import logging
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +23,12 @@ from pretext3d.training.pictures import untouched_generators
 from pretext3d.training.probe_inputs import FrozenEncoder
 from pretext3d.training.probe_tasks import LinearDice, NearestNeighbours, find_classes
 
-__all__ = ["Probe", "check_probe"]
+__all__ = ["Probe", "check_probe", "initial_figures"]
 
 logger = logging.getLogger(__name__)
 
 FIGURES = ("probe_knn_accuracy", "probe_dice")
+INITIAL = "probe before the first step, with the initial weights: "  # a line of the log; figures follow
 
 
 class Settings(NamedTuple):
@@ -78,6 +81,22 @@ def check_probe(probe: Any) -> Settings | None:
     return found
 
 
+def initial_figures(log: str) -> dict[str, float]:
+    r"""The finite figures of the probe before the first step; {} without any.
+
+    Args:
+        log: Text of a run's log. Of several first steps, as in a run that was repeated, the last one counts.
+
+    Examples:
+        >>> initial_figures(f"12:00 INFO probe: {INITIAL}probe_dice 0.25\n12:01 INFO report: epoch 1")
+        {'probe_dice': 0.25}
+    """
+    lines = re.findall(f"{re.escape(INITIAL)}(.*)$", log, re.MULTILINE)
+    pairs = re.findall(r"(\w+) ([^\s,]+)", lines[-1]) if lines else []
+    values = {name: float(value) for name, value in pairs if name in FIGURES}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
 class Probe:
     """Handler of a trainer: adds `probe_knn_accuracy` or `probe_dice` to a validation's metrics.
 
@@ -119,7 +138,7 @@ class Probe:
             self.task = self.choose(engine, settings)
             if self.task is not None and engine.state.epoch == 0:
                 found = ", ".join(f"{name} {value:.4g}" for name, value in self.task.measure().items())
-                logger.info("probe before the first step, with the initial weights: %s", found)
+                logger.info("%s%s", INITIAL, found)
 
     def validate(self, evaluator: Engine, every: int) -> None:
         """Measure, where a probe is due in this epoch."""

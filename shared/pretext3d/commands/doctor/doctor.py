@@ -8,7 +8,6 @@ reads a few of them.
 import argparse
 import contextlib
 import logging
-import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,19 +37,14 @@ examples
 
 TASKS = ("segmentation", "classification")  # methods of a fine-tuned run
 READ = 5  # labelled images whose intensities are read
-PROBE_LINE = re.compile(r"probe before the first step: (.*)$", re.MULTILINE)
 
 
 def probe_before(run: Path) -> dict[str, float]:
     """The figures of the probe before the first step, from the log; {} without any."""
+    from pretext3d.training.probe import initial_figures
+
     log = run / "log.txt"
-    found = PROBE_LINE.findall(log.read_text(errors="replace")) if log.is_file() else []
-    figures: dict[str, float] = {}
-    for part in found[0].split(", ") if found else ():
-        name, _, value = part.rpartition(" ")
-        with contextlib.suppress(ValueError):
-            figures[name] = float(value)
-    return {name: value for name, value in figures.items() if math.isfinite(value)}
+    return initial_figures(log.read_text(errors="replace")) if log.is_file() else {}
 
 
 @contextlib.contextmanager
@@ -65,8 +59,45 @@ def quiet(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def labelled(record: Mapping[str, Any], dataset_dir: str | list[str]) -> list[Finding]:
-    """Whether the images of a folder are like those of the weights, see `fits`."""
+def bundle_of(record: Mapping[str, Any]) -> Path:
+    """The bundle whose configurations the suggested commands have."""
+    method = str(record["method"])
+    found = bundles_at_hand("train.yaml").get("avsdb" if method == "vpcf" else method)
+    return found or Path("bundles") / method
+
+
+def fine_tuning(class_file: str) -> str:
+    """Name of the fine-tuning's configuration: a classification where there are classes."""
+    return f"finetune{'_classification' * bool(class_file)}.yaml"
+
+
+def grid_of(config: Path, profile: str | None, spatial_dims: int) -> dict[str, Any]:
+    """Arguments of `prepare_cases` for the spacing that a fine-tuning has by default.
+
+    Args:
+        config: Path of its configuration; without it the median of the files is taken.
+        profile: Profile of the pre-training; one of `DEVICE_PROFILES`, or that the file does not have = this
+            machine's.
+        spatial_dims: Number of spatial axes.
+    """
+    if not config.is_file():
+        return {"pixdim": "median"}
+    import torch
+
+    from pretext3d.training.next_step import DEVICE_PROFILES
+    from pretext3d.training.session import profile_settings, spatial_size
+
+    profiles = yaml.safe_load(config.read_text())["profiles"]
+    if profile in DEVICE_PROFILES or profile not in profiles:
+        profile = "paper" if torch.cuda.is_available() else "laptop"
+    settings = profile_settings(profile, profiles, spatial_dims)
+    return {"pixdim": settings["pixdim"], "roi_size": spatial_size(settings["roi_size"], spatial_dims)}
+
+
+def labelled(
+    record: Mapping[str, Any], dataset_dir: str | list[str], config: Path, profile: str | None
+) -> list[Finding]:
+    """Whether the images of a folder are like those of the weights, see `fits` and `grid_of`."""
     from pretext3d.data.loading import LoadCased
     from pretext3d.data.normalisation import check_normalisation
     from pretext3d.data.prepare import prepare_cases
@@ -74,8 +105,9 @@ def labelled(record: Mapping[str, Any], dataset_dir: str | list[str]) -> list[Fi
 
     spatial_dims = (record.get("backbone") or {}).get("spatial_dims", 3)
     same = {key: record[key] for key in ("slices", "frames", "modalities") if key in record}
+    same |= {"val_fraction": 0, "spatial_dims": spatial_dims}
     with quiet("pretext3d.data.subjects"):  # nothing is split
-        cases = prepare_cases(dataset_dir, pixdim="median", val_fraction=0, spatial_dims=spatial_dims, **same)
+        cases = prepare_cases(dataset_dir, **grid_of(config, profile, spatial_dims), **same)
     given, inside = record.get("normalisation") or {}, None
     if "window" in given:
         load = LoadCased("image", spatial_dims, frames=cases["frames"])
@@ -119,9 +151,7 @@ def next_command(
     """The one command to type next: another pre-training where that is wrong, else a fine-tuning."""
     from pretext3d.training.next_step import DEVICE_PROFILES, SAME_CASES
 
-    method = str(record["method"])
-    bundle = bundles_at_hand("train.yaml").get("avsdb" if method == "vpcf" else method)
-    bundle = bundle or Path("bundles") / method
+    bundle = bundle_of(record)
     shown = Path(bundle.parent.name) / bundle.name
     given = overrides_of(run, bundle)
     wrong = {one.again for one in findings if one.state == "wrong"}
@@ -137,7 +167,7 @@ def next_command(
     else:
         images = record["backbone"].get("spatial_dims") == 2 and "slices" not in record  # seldom have masks
         class_file = options.class_file or "CLASSES.csv" * (images and not options.dataset_dir)
-        file = f"finetune{'_classification' * bool(class_file)}.yaml"
+        file = fine_tuning(class_file)
         keys = {"pretrained": run, "dataset_dir": options.dataset_dir or "LABELLED_FOLDER"}
         keys |= {"class_file": class_file} if class_file else {}
         keys |= {} if given.get("profile") in DEVICE_PROFILES else {"profile": given["profile"]}
@@ -166,7 +196,11 @@ def doctor(options: argparse.Namespace) -> int:
     trained = f"{len(data['train'])} cases of {brief(data.get('name'))}" if data.get("train") else "no scans"
     say(f"{run}: {method}, {int(table['epoch'].max())} epochs, trained on {trained}")
     if options.dataset_dir:
-        findings += labelled(read.record, read_value("dataset_dir", options.dataset_dir))
+        bundle = bundle_of(read.record)
+        config = bundle / "configs" / fine_tuning(options.class_file)
+        profile = overrides_of(run, bundle).get("profile")
+        folder = read_value("dataset_dir", options.dataset_dir)
+        findings += labelled(read.record, folder, config, profile)
     for one in findings:
         say(f"  {one.state:<5}  {one.text}")
     say(f"next:\n  {next_command(run, read.record, findings, options, table)}")

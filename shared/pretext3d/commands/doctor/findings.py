@@ -34,10 +34,10 @@ class Finding(NamedTuple):
     """One sentence.
 
     Attributes:
-        state: good, wrong, or note: nothing to mend, or nothing that can be told.
+        state: good, wrong, or note: of what is no fault, or cannot be judged.
         text: The sentence.
         keys: Keys of a fine-tuning that take account of it.
-        again: Kind of another pre-training that might mend it: longer, slower, or '' for none.
+        again: Kind of another pre-training that may correct it: longer, slower, or '' for none.
     """
 
     state: str
@@ -89,9 +89,7 @@ def figures(table: pd.DataFrame) -> list[Finding]:
         text = f"{word}: {name} is {value:.3g} in epoch {epoch}, without learning {reference:.3g}"
         found.append(Finding(state, text, again="" if state == "good" else LONGER))
     if not found:
-        found.append(
-            Finding("note", "no figure with its chance or baseline: only the loss tells of learning")
-        )
+        found.append(Finding("note", "no figure with its chance or baseline: only the loss shows learning"))
     return found
 
 
@@ -146,16 +144,15 @@ def fits(
     channels: int,
     spacing: Sequence[float],
     inside: float | None = None,
-    classified: bool = False,
 ) -> list[Finding]:
     """Whether labelled images are like those that weights were trained on: channels, spacing, intensities.
 
     Args:
         record: Record of the weights.
         channels: Number of channels of the labelled images.
-        spacing: Median of their spacing, mm along each axis.
+        spacing: Spacing that the fine-tuning has without further keys, mm along each axis; empty = that of
+            each file.
         inside: Part of their voxels within the record's window; None = it has none.
-        classified: Whether the task is a classification, whose images are fitted into the network.
 
     Examples:
         >>> [one.keys for one in fits({"channels": 1, "pixdim": [1.0, 1.0, 1.0]}, 1, [1.0, 1.0, 3.0])][1]
@@ -171,14 +168,18 @@ def fits(
         found.append(Finding("wrong", f"channels: found {channels}, trained on {trained}{rest}", choice))
     there = list(record.get("pixdim") or [])
     axes = differing_axes(there, spacing)
+    here = f"{in_mm(spacing)} mm" if spacing else "the spacing of each file"
+    text = f"spacing: the fine-tuning has {here}, trained at {in_mm(there)} mm"
     if not there:
         text = "spacing: trained at that of each file, or on a body of one size; nothing to compare"
-        found.append(Finding("note", f"{text}. The files have {in_mm(spacing)} mm"))
-    elif axes:
-        text = f"spacing: the files have {in_mm(spacing)} mm, trained at {in_mm(there)} mm"
-        found.append(Finding("wrong", f"{text}: other along {', '.join(axes)}", {"pixdim": "pretrained"}))
+        found.append(Finding("note", f"{text}. The fine-tuning has {here}"))
+    elif not spacing:
+        found.append(Finding("note", f"{text}: --pixdim pretrained takes that one", {"pixdim": "pretrained"}))
+    elif axes:  # no fault of the data: the key takes account of it
+        text = f"{text}: other along {', '.join(axes)}; --pixdim pretrained takes that one"
+        found.append(Finding("note", text, {"pixdim": "pretrained"}))
     else:
-        found.append(Finding("good", f"spacing: {in_mm(spacing)} mm, trained at {in_mm(there)} mm"))
+        found.append(Finding("good", text))
     given = record.get("normalisation") or DEFAULT
     keys = {} if given == DEFAULT else {"normalisation": given}
     if inside is not None:
