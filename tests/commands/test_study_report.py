@@ -156,11 +156,11 @@ def test_a_classification_with_a_probe(study: Any, tmp_path: Path) -> None:
     assert not any(word.startswith(("--max_steps", "--learning_rate")) for word in words)
     text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
     assert "| vp | 0.750 ± 0.000 | +0.250 [" in text
-    assert (
-        "| labelled | arm | linear probe | its difference to scratch [95 %] | p | nearest neighbours |"
-        in text
-    )
-    rows = [line for line in text.splitlines() if line.startswith("| 10 | ") and line.endswith(" ± 0.000 |")]
+    features = text.partition("### Frozen features")[2]
+    header = "| labelled | arm | linear probe | difference to scratch [95 %] | p | nearest neighbours |"
+    assert f"{header} difference to scratch [95 %] | p |" in features
+    rows = [line for line in features.splitlines() if line.startswith("| 10 | ")][:3]
+    assert all(line.count(" ± 0.000 |") == 2 for line in rows)
     assert [line.split(" | ")[1:3] for line in rows] == [
         ["scratch", "0.500 ± 0.000"],
         ["vp", "0.750 ± 0.000"],
