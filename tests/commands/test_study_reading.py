@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import yaml
+from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.compare.study.cells import Cells, places, screening_cells
 from pretext3d.commands.compare.study.definition import read_study
 from pretext3d.commands.compare.study.keys import finetuning, merged, pretraining
 from pretext3d.commands.compare.study.reading import real_path
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import ENCODERS
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 
 
 def content(**more: Any) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def test_a_task_with_one_of_the_encoders(tmp_path: Path) -> None:
         read_study(written(tmp_path, found))
 
 
-@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "docs" / "studies").glob("*.yaml")))
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")))
 def test_the_studies_of_the_repository(file: Path, tmp_path: Path) -> None:
     """Every key is one of a configuration, every profile one of its bundle; no name is there twice."""
     study = read_study(file)
@@ -113,6 +116,30 @@ def test_the_studies_of_the_repository(file: Path, tmp_path: Path) -> None:
         profiles = yaml.safe_load(Path(run["config_file"]).read_text())["profiles"]
         assert run["profile"] in profiles
         assert run["encoder"] in ENCODERS
+
+
+@pytest.mark.parametrize("task", ["heart", "brain_structures", "brain_lesions"])
+@pytest.mark.parametrize("arm", ["vectorpose", "genesis", "inpainting"])
+def test_crops_of_the_main_study_have_one_spacing(task: str, arm: str) -> None:
+    """Both stages read crops of the same spacing, by the study's keys or those of their profiles."""
+    study = read_study(STUDIES / "main.yaml")
+    spacings = []
+    for bundle, file, overrides in (
+        (study.arms[arm].bundle, "train.yaml", pretraining),
+        (study.bundle, "finetune.yaml", finetuning),
+    ):
+        found = overrides(study, study.tasks[task], "cnn", study.arms[arm])
+        profiles = yaml.safe_load((bundles_at_hand()[bundle] / "configs" / file).read_text())["profiles"]
+        spacings.append(found.get("pixdim", profiles[found["profile"]]["pixdim"]))
+    assert spacings[0] == spacings[1]
+
+
+def test_a_task_too_small_for_a_verdict_says_so() -> None:
+    """Of n test subjects the least p is 2 / 2^n; two arms at least are corrected for."""
+    study = read_study(STUDIES / "main.yaml")
+    subjects = {"heart": 21, "brain_structures": 6, "brain_lesions": 11, "structures": 55}
+    for name, tested in subjects.items():
+        assert ("Descriptive" in study.tasks[name].note) == (2 * 2 / 2**tested >= 0.05)
 
 
 def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
