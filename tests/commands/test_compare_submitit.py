@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -57,6 +58,7 @@ def test_the_cells_are_those_of_jobs(tmp_path: Path, engine: Any) -> None:
     assert HereRunner.ran.index("scratch_n004_seed0") < HereRunner.ran.index("restart_n004_seed0")
     assert dict(told)["vp_n004_seed1"] == pytest.approx(0.65)
     assert all(runner.is_done(cell) for cell in todo)
+    assert list((tmp_path / "cells").rglob("submitted.json")) == []
     job = json.loads((tmp_path / "cells" / "vp_n004_seed0" / "settings.json").read_text())
     assert job["finetune"]["resume"] is True  # it may be requeued
     assert "resume" not in job["evaluate"]
@@ -99,6 +101,54 @@ def test_a_preempted_task_ends_its_process_and_is_requeued() -> None:
     assert process.wait(30) == -signal.SIGTERM
     assert isinstance(again.function, FolderTask)
     assert (again.function.threads, again.args, again.function.runner) == (2, ("cells/vp",), None)
+
+
+def test_a_preempted_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)"
+    command = [sys.executable, "-c", f"{code}; time.sleep(600)"]
+    monkeypatch.setattr(submitting, "PATIENCE", 0.3)
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        task = FolderTask(1)
+        task.runner = ProcessRunner(1)
+        task.runner.processes.add(process)
+        task.checkpoint("cells/vp")
+        assert process.wait(30) == -signal.SIGKILL
+    assert submitting.has_ended(process.pid, 0.0)  # no child any more
+
+
+def test_tasks_of_an_earlier_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that runs, or has a result, is not submitted again; one that failed is."""
+    cells = [Cell(VP, 4, seed) for seed in range(4)]
+    runner = FakeRunner(tmp_path / "cells")
+    states = {"31_0": "RUNNING", "31_1": "FAILED", "31_2": "COMPLETED"}
+    for cell, job_id in zip(cells, states, strict=False):
+        runner.folder(cell).mkdir(parents=True)
+        task = {"job_id": job_id, "cluster": "slurm"}
+        (runner.folder(cell) / "submitted.json").write_text(json.dumps(task))
+    result = submitit.SlurmJob(tmp_path, "31_2").paths.result_pickle
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_bytes(pickle.dumps(("success", (12.0, ""))))
+    lines = "".join(f"{job_id}|{state}|\\n" for job_id, state in states.items())
+    (tmp_path / "sacct").write_text(f"#!/bin/sh\nprintf 'JobID|State|\\n{lines}'\n")
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = submitting.attached(tmp_path, "slurm", runner, cells)
+    assert [(job.job_id, cell.seed) for job, cell in found] == [("31_0", 0), ("31_2", 2)]
+    assert submitting.result_of(found[1][0]) == (12.0, "")
+    assert not (runner.folder(cells[1]) / "submitted.json").exists()
+    assert "2 tasks of an earlier command" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"submitted.json: found task 31_0 of cluster slurm, expected local"):
+        submitting.attached(tmp_path, "local", runner, cells)
+    for cell, job_id in zip(cells, (os.getpid(), 2**22 + 1), strict=False):
+        task = {"job_id": str(job_id), "cluster": "local"}
+        (runner.folder(cell) / "submitted.json").write_text(json.dumps(task))
+    with pytest.raises(UserError, match=f"found task {os.getpid()} of cluster local, which still runs"):
+        submitting.attached(tmp_path, "local", runner, cells[:2])
+    assert submitting.attached(tmp_path, "local", runner, cells[1:2]) == []
 
 
 def test_a_task_reports_what_is_wrong(tmp_path: Path) -> None:

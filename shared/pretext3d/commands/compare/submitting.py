@@ -3,7 +3,8 @@
 The tasks run the same processes as `--jobs` does on one machine, in the same folders, which all nodes have to
 see; the results are the same. A task that is preempted or out of time ends its cell's process, is requeued by
 submitit and continues from the newest epoch. This program waits, collects what is done, and submits what
-depends on it. If it is killed, the tasks go on; the same command later does not repeat their trainings.
+depends on it. If it is killed, the tasks of SLURM go on; the same command later waits for those that have not
+ended, whose ids are in the cells' folders, and submits the others.
 """
 
 import os
@@ -19,6 +20,7 @@ from pretext3d.commands.compare.folder import read_json, write_json
 from pretext3d.commands.compare.processes import PACKAGE_PARENT, ProcessRunner, resumable, signal_all
 from pretext3d.commands.compare.running import Unit
 from pretext3d.errors import UserError, one_line
+from pretext3d.messages import say
 
 __all__ = ["FolderTask", "read_engine_options", "submit_cells", "submitit_engine"]
 
@@ -34,6 +36,8 @@ SHARED = frozenset(
 )  # fmt: skip
 TIMEOUT = 24 * 60  # minutes of a task before it is requeued; submitit's own, 5, are too few for a cell
 POLL = 1.0  # seconds between looks at the tasks
+PATIENCE = 30.0  # seconds that a preempted cell has to end; submitit has 90 from SLURM
+SUBMITTED = "submitted.json"  # in a cell's folder: the task that does its runs
 
 
 class FolderTask:
@@ -66,8 +70,23 @@ class FolderTask:
 
         for process in list(self.runner.processes) if self.runner else []:
             signal_all(process, signal.SIGTERM)
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            if not has_ended(process.pid, PATIENCE):
+                signal_all(process, signal.SIGKILL)
+                has_ended(process.pid, PATIENCE)
         return DelayedSubmission(FolderTask(self.threads), folder)
+
+
+def has_ended(pid: int, patience: float) -> bool:
+    """Wait until a process has ended, at most so many seconds; it is left for its parent's `wait`."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:  # it has been waited for already
+            return True
+        if ended is not None or time.monotonic() > until:
+            return ended is not None
+        time.sleep(0.05)
 
 
 def read_engine_options(text: str) -> dict[str, Any]:
@@ -162,7 +181,9 @@ def submit_cells(
     # a task finds this copy of the package, wherever it is
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")]))
     waiting, ready_after, failed = list(cells), set(done), []
-    running: list[tuple[Any, C]] = []
+    running = attached(folder, cluster, runner, cells)
+    for _, cell in running:
+        waiting.remove(cell)
     try:
         while waiting or running:
             for cell in [cell for cell in waiting if cell.needs in failed]:
@@ -179,11 +200,15 @@ def submit_cells(
                 task = FolderTask(threads)
                 submitted = executor.map_array(task, [str(runner.folder(cell)) for cell in ready])
                 running += zip(submitted, ready, strict=True)
+                for job, cell in zip(submitted, ready, strict=True):
+                    content = {"job_id": job.job_id, "cluster": cluster}
+                    write_json(runner.folder(cell) / SUBMITTED, content)
             ended = [pair for pair in running if pair[0].done()]
             if not ended and not running:
                 break
             for job, cell in ended:
                 running.remove((job, cell))
+                (runner.folder(cell) / SUBMITTED).unlink(missing_ok=True)
                 seconds, problem = result_of(job)
                 score = None
                 if not problem:
@@ -203,6 +228,50 @@ def submit_cells(
             job.cancel()
         raise
     return failed + [cell.name for cell in waiting]
+
+
+def attached(folder: Path, cluster: str, runner: Any, cells: Sequence[C]) -> list[tuple[Any, C]]:
+    """The tasks of an earlier command that still run or have given a result, each with its cell.
+
+    Other tasks, which failed or were cancelled, are forgotten: their cells are submitted again.
+
+    Raises:
+        UserError: a task of another cluster, or one on this machine that still runs.
+    """
+    import submitit
+
+    found: list[tuple[Any, C]] = []
+    for cell in cells:
+        file = runner.folder(cell) / SUBMITTED
+        if not file.exists():
+            continue
+        task = read_json(file)
+        known = f"{file}: found task {task['job_id']} of cluster {task['cluster']}"
+        if task["cluster"] != cluster:
+            raise UserError(f"{known}, expected {cluster}; remove the file when that task has ended")
+        if cluster == "debug":  # ended with the earlier command
+            continue
+        job = (submitit.SlurmJob if cluster == "slurm" else submitit.LocalJob)(folder, task["job_id"])
+        if cluster == "local" and not job.paths.result_pickle.exists() and is_alive(int(task["job_id"])):
+            raise UserError(f"{known}, which still runs; expected none: wait for it, or end that process")
+        if job.done(force_check=True) and result_of(job)[1]:
+            file.unlink()
+            continue
+        found.append((job, cell))
+    if found:
+        say(f"{len(found)} tasks of an earlier command run or have ended, as {found[0][0].job_id}: not again")
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process with this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def result_of(job: Any) -> tuple[float, str]:
