@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import yaml
 from pretext3d.__main__ import main
+from pretext3d.commands.compare.study import runner
+from pretext3d.commands.compare.study import study as studies
 from pretext3d.commands.compare.study.cells import screening_cells
 from pretext3d.commands.compare.study.choice import read_plan
 from pretext3d.errors import UserError
 
 from tests.bundles.command import call
 from tests.commands.study_runs import FakeRunner, builder
-from tests.commands.test_study_reading import written
+from tests.commands.test_study_reading import content, written
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "studies" / "phantom.yaml"
 LONGER = {"profile": "laptop", "max_steps": 12}
@@ -52,6 +54,7 @@ def test_the_stages_and_what_each_runs(study: Any, tmp_path: Path) -> None:
 def test_the_runs_of_the_cells(study: Any, tmp_path: Path) -> None:
     """Screening measures validation subjects; scratch_long has the steps of both stages."""
     run = study(screening={"max_steps": 6}, validate_every=2)
+    run("pretraining")
     cells = {cell.name: cell for cell in screening_cells(run.cells)}
     cell = cells["screening/organs/cnn/vp_n001_seed0_lr0.001"]
     job = run.runner.job(cell)
@@ -93,8 +96,13 @@ def test_tasks_on_the_same_data_share_a_pre_training(study: Any) -> None:
     assert run.cells.of_place["groups", "cnn", "vp"].name == "pretraining/organs/cnn/vp"
 
 
-def test_another_machine_goes_on_from_the_results(study: Any, tmp_path: Path) -> None:
-    """Without the folders of the runs nothing is done again, not even a pre-training; one more seed is."""
+def test_another_machine_goes_on_from_the_results(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the folders of the runs nothing is done again, not even a pre-training; one more seed is.
+
+    The version and the digests in a result are those of when the cell was started.
+    """
     study()()
     away = study(runs="elsewhere")
     assert away() == 0
@@ -107,12 +115,17 @@ def test_another_machine_goes_on_from_the_results(study: Any, tmp_path: Path) ->
     assert away.runner.ran == ["pretraining/organs/cnn/vp", "confirmation/organs/cnn/vp_n002_seed1"]
     seconds = re.compile(r'"seconds": [\d.]+')
     assert seconds.sub("", file.read_text()) == seconds.sub("", before)
+    head = json.loads(before.partition("\n")[0][2:])
+    trained = head["pretraining"]
+    assert trained["weights"] == hashlib.sha256(b"weights").hexdigest()
+    assert len({trained["configuration"], head["configuration"]}) == 2
     # where the folder of the run is still there, its result is written again
     file.unlink()
+    monkeypatch.setattr(runner, "__version__", "99")
     home = study()
     assert home() == 0
     assert home.runner.ran == []
-    assert file.exists()
+    assert json.loads(file.read_text().partition("\n")[0][2:])["version"] == head["version"] != "99"
 
 
 def test_other_settings_are_refused_by_name(study: Any, tmp_path: Path) -> None:
@@ -211,6 +224,25 @@ def test_mistakes_on_the_command_line(words: str, message: str, capsys: pytest.C
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error)
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"), [([], "runs/tiny"), (["--output_dir", "runs/compare"], "runs/compare")]
+)
+def test_the_folder_of_the_runs(
+    words: list[str],
+    folder: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def lock(path: Path) -> None:
+        raise UserError(f"locks {path}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(studies, "lock", lock)
+    assert main(["compare", "--study", str(written(tmp_path, content())), *words]) == 2
+    assert f"locks {tmp_path / folder}\n" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def test_a_study_file(tmp_path: Path) -> None:
 
 
 def test_layers_of_overrides(tmp_path: Path) -> None:
-    """Study, task, encoder, arm, arm in the task: later ones first; pre-training reads the same channels."""
+    """Study, task, encoder, arm, arm in the task: later ones count; pre-training reads the same channels."""
     task = {
         "num_labelled": [1],
         "overrides": {"channels": [0], "batch_size": 4, "optimizer::lr": 0.1},

@@ -61,6 +61,22 @@ def test_confirmation_follows_a_plan_that_was_committed(study: Any, tmp_path: Pa
             "choices::0::recipe: found '.x', expected text that MONAI does not expand",
         ),
         ({"choices": [{**PLACE, "arm": "x"}]}, "choices::0: found organs, cnn, x"),
+        (
+            {"choices": [{**PLACE, "arm": "vp", "learning_rate": 0.002, "score": 0.5}]},
+            "choices::0: found lr0.002, expected a point of the study's grid: lr0.001, lr0.003",
+        ),
+        (
+            {"choices": [{**PLACE, "arm": "vp", "learning_rate": 0.001, "score": "high"}]},
+            "choices::0::score: found 'high', expected",
+        ),
+        (
+            {
+                "choices": [
+                    {**PLACE, "arm": "vp", "learning_rate": 0.001, "score": 1, "scores": {"lr0.001": "x"}}
+                ]
+            },
+            "choices::0::scores::lr0.001: found 'x', expected",
+        ),
     ],
 )
 def test_mistakes_in_a_plan(study: Any, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -86,7 +102,8 @@ def test_fractions_of_labels(study: Any, tmp_path: Path) -> None:
 def test_the_report_by_hand(study: Any, tmp_path: Path) -> None:
     """scratch 0.5 - 0.003 + 0.05 = 0.547; vp 0.6 + 0.009 + 0.05 = 0.659; scratch_long 0.569.
 
-    All eight subjects gain as much: p = 2 / 2^8 = 0.0078, of two arms twice that, 0.016.
+    All eight subjects gain as much: p = 2 / 2^8 = 0.0078, of two arms and two numbers of labels four times
+    that, 0.031.
     """
     tasks = {"organs": {"num_labelled": [1, 2], "note": "Of the phantom."}}
     assert study(tasks=tasks)() == 0
@@ -96,9 +113,9 @@ def test_the_report_by_hand(study: Any, tmp_path: Path) -> None:
         "| arm | Dice, 1 | to scratch | to scratch_long | Dice, 2 | to scratch | to scratch_long |"
     )
     rows = lines[start + 2 : start + 5]
-    gain, other = "+0.112 [+0.112, +0.112], p 0.016", "+0.090 [+0.090, +0.090], p 0.016"
+    gain, other = "+0.112 [+0.112, +0.112], p 0.031", "+0.090 [+0.090, +0.090], p 0.031"
     assert rows[2] == f"| vp | 0.659 ± 0.000 | {gain} | {other} | 0.659 ± 0.000 | {gain} | {other} |"
-    assert rows[0].startswith("| scratch | 0.547 ± 0.000 |  | -0.022 [-0.022, -0.022], p 0.016 |")
+    assert rows[0].startswith("| scratch | 0.547 ± 0.000 |  | -0.022 [-0.022, -0.022], p 0.031 |")
     text = "\n".join(lines)
     assert "12 of 12 cells. Seeds 0, 1; learning rates 0.001, 0.003." in text
     assert f"- organs, cnn: **vp, 1 labelled: {gain} to scratch; {other} to scratch_long.**" in text
@@ -125,6 +142,37 @@ def test_versions_of_a_configuration_in_one_table_are_named(study: Any, tmp_path
     assert "**Warning**: organs: its cells were measured with 2 versions of finetune.yaml." in text
 
 
+def test_weights_that_differ_within_an_arm_are_named(study: Any, tmp_path: Path) -> None:
+    study()()
+    file = next((tmp_path / "docs/studies/tiny/confirmation").rglob("vp*.csv"))
+    file.write_text(re.sub(r'"weights": "\w+"', '"weights": "old"', file.read_text()))
+    study()()
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    assert "**Warning**: organs, cnn, vp: its cells started from 2 weights." in text
+    assert text.count("**Warning**") == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "counts", "proven"),
+    [(0.06, [1, 2], True), (0.08, [1, 2], False), (0.06, [1, 2, 3, 4], False)],
+)
+def test_a_verdict_needs_a_large_gain_after_correction(
+    study: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    other: float,
+    counts: list[int],
+    proven: bool,
+) -> None:
+    """vp is 0.04 above a scratch_long that gains 0.06; 0.02 are too few. With four counts p is 8 x 0.0078."""
+    monkeypatch.setitem(GAIN, "scratch_long", other)
+    study(tasks={"organs": {"num_labelled": counts}})()
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    assert ("- organs, cnn: **vp, 1 labelled" in text) == proven
+    assert ("no arm is 0.03 or more above scratch and scratch_long, proven; nearest is vp" in text) != proven
+    assert "A verdict also needs a gain of 0.03 in Dice and 0.05 in balanced accuracy." in text
+
+
 def test_a_verdict_needs_both_controls(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study(always=["scratch"])()
     text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
@@ -135,7 +183,7 @@ def test_a_verdict_needs_both_controls(study: Any, tmp_path: Path, monkeypatch: 
     study()()
     text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
     assert (
-        "- organs, cnn: no arm is above scratch and scratch_long; nearest is vp, 1 labelled: +0.112" in text
+        "- organs, cnn: no arm is 0.03 or more above scratch and scratch_long, proven; nearest is vp" in text
     )
 
 

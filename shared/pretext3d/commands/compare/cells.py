@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pretext3d.commands.compare.folder import difference, read_json, write_json
+from pretext3d.commands.compare.folder import changed_keys, read_json, write_json
 from pretext3d.commands.compare.processes import ProcessRunner
 from pretext3d.commands.compare.tasks import SEGMENTATION, Task
 from pretext3d.commands.parser import top_key
@@ -147,7 +147,7 @@ class CellRunner(ProcessRunner):
         folder = self.cells_dir / cell.name
         if not (folder / "settings.json").exists():
             return False
-        lines = difference(read_json(folder / "settings.json")["settings"], self.settings(cell))
+        lines = changed_keys(read_json(folder / "settings.json")["settings"], self.settings(cell))
         if lines:
             raise UserError(
                 f"{folder}: was run with other settings: {'; '.join(lines)}. Use another --output_dir, or "

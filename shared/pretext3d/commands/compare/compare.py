@@ -297,8 +297,8 @@ def main(words: Sequence[str]) -> int:
     if options.study:
         from pretext3d.commands.compare.study.study import run_study
 
-        default = make_parser().get_default("output_dir")
-        return run_study(options, "" if options.output_dir == default else options.output_dir)
+        return run_study(options)
+    options.output_dir = options.output_dir or "runs/compare"
     if options.report_only:
         read_overrides(rest)
         write_report(Path(options.output_dir))

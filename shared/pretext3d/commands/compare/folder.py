@@ -14,7 +14,7 @@ from pretext3d.errors import UserError
 from pretext3d.files import write_whole
 
 __all__ = [
-    "check_earlier", "difference", "fold_table", "folds_of", "lock", "read_json", "save_plan", "volumes",
+    "changed_keys", "check_earlier", "fold_table", "folds_of", "lock", "read_json", "save_plan", "volumes",
     "write_json",
 ]  # fmt: skip
 
@@ -34,13 +34,13 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
+def changed_keys(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What differs between two nested settings: `key: 4 there, 8 now`, one line per key."""
     lines = []
     for key in dict.fromkeys([*there, *here]):
         a, b = there.get(key, "not set"), here.get(key, "not set")
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            lines += difference(a, b, f"{prefix}{key}::")
+            lines += changed_keys(a, b, f"{prefix}{key}::")
         elif a != b:
             lines.append(f"{prefix}{key}: {a} there, {b} now")
     return lines
@@ -88,7 +88,7 @@ def volumes(cases: Sequence[Mapping[str, Any]]) -> list[str]:
 def check_earlier(output_dir: Path, common: Mapping[str, Any]) -> None:
     """Refuse to mix with cells of another budget or data set, whichever arms they are of."""
     for file in sorted((output_dir / "cells").glob("*/settings.json")):
-        lines = difference(read_json(file)["settings"]["common"], common)
+        lines = changed_keys(read_json(file)["settings"]["common"], common)
         if lines:
             raise UserError(
                 f"{file.parent}: was run with other settings: {'; '.join(lines)}. All cells of a table need "

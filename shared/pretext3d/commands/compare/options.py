@@ -11,7 +11,7 @@ from pretext3d.errors import UserError
 
 __all__ = ["STAGES", "check_options", "check_study_options", "engine_of", "make_parser"]
 
-STAGES = ("pretraining", "screening", "confirmation", "report")  # of a study
+STAGES = ("pretraining", "screening", "report")  # of a study
 OF_STUDY = frozenset({"stage", "data_root", "accept_plan"})
 WITH_STUDY = frozenset({"study", "output_dir", "jobs", "threads", "report_only", "engine", "engine_options"})
 
@@ -100,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="EPOCHS",
         help="also measure the held-out cases during training, for curves; default: 0, never",
     )
-    add("--output_dir", default="runs/compare", help=default)
+    add("--output_dir", help="default: runs/compare; of a study runs/NAME")
     add(
         "--bundle",
         default="",

@@ -24,7 +24,7 @@ import pandas as pd
 
 from pretext3d.commands.compare.convergence import convergence, read_curves
 from pretext3d.commands.compare.figures import draw_curves, draw_efficiency
-from pretext3d.commands.compare.folder import difference, read_json
+from pretext3d.commands.compare.folder import changed_keys, read_json
 from pretext3d.commands.compare.statistics import DRAWS, bootstrap, holm, sign_flip_test
 from pretext3d.commands.compare.tasks import SEGMENTATION, TASKS, Task, case_subjects, keys_of
 from pretext3d.commands.compare.text import (
@@ -54,7 +54,7 @@ def read_cells(output_dir: Path, task: Task = SEGMENTATION) -> tuple[pd.DataFram
     first = ""
     for file in sorted((output_dir / "cells").glob("*/done.json")):
         settings = read_json(file)["settings"]
-        lines: list[str] = [] if common is None else difference(settings["common"], common)
+        lines: list[str] = [] if common is None else changed_keys(settings["common"], common)
         if lines:
             raise UserError(
                 f"{file.parent.name} and {first} were run with different settings: {'; '.join(lines)}"
@@ -129,10 +129,12 @@ def summarise(
     baseline: str = "scratch",
     nested: bool = False,
     task: Task = SEGMENTATION,
+    jointly: bool = False,
 ) -> pd.DataFrame:
     """One line per number of labels and arm (in the order of `arms`): metrics, difference, cells.
 
-    `difference_p` is corrected for the arms with as many labels, see `statistics.holm`.
+    `difference_p` is corrected for the arms with as many labels, see `statistics.holm`; `jointly` for all
+    arms and numbers of labels.
     """
     cases, cells = task.per_case(results), task.per_cell(results)
     columns = [task.score, *(name for name in task.metrics if name in cells)]
@@ -152,7 +154,8 @@ def summarise(
             rows.append({**row, "cells": len(chosen)})
     table = pd.DataFrame(rows)
     if rows:
-        table["difference_p"] = table.groupby("num_labelled")["difference_p"].transform(
+        family = pd.Series(0, table.index) if jointly else table["num_labelled"]
+        table["difference_p"] = table.groupby(family)["difference_p"].transform(
             lambda values: holm(values.tolist())
         )
     return table

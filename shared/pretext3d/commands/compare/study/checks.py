@@ -1,5 +1,6 @@
 """Checks of a study file's values; each takes the place of a value, for its message, and the value."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from pretext3d.literals import check_literal
 
 __all__ = [
     "above_zero", "bundle_name", "dims", "file_name", "fraction", "from_zero", "known_in", "known_name",
-    "positive", "share", "text",
+    "positive", "score", "share", "text",
 ]  # fmt: skip
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -77,6 +78,11 @@ def above_zero(where: str, value: Any) -> float:
 def share(where: str, value: Any) -> float:
     """A fraction of the labels."""
     return number(where, value, 0, 1, low_open=True)
+
+
+def score(where: str, value: Any) -> float:
+    """A score of screening; NaN, of a cell without one, too."""
+    return math.nan if isinstance(value, float) and math.isnan(value) else number(where, value)
 
 
 def fraction(where: str, value: Any) -> float:

@@ -20,18 +20,19 @@ from pretext3d.commands.compare.study.cells import (
     Point,
     StudyCell,
     confirmation_cell,
+    grid,
     places,
     probe_cell,
     screening_cells,
 )
-from pretext3d.commands.compare.study.checks import above_zero, known_name, text
+from pretext3d.commands.compare.study.checks import above_zero, known_name, score, text
 from pretext3d.commands.compare.study.definition import Study
 from pretext3d.commands.compare.study.reading import Section, read_yaml
 from pretext3d.commands.compare.study.results import Results
 from pretext3d.errors import UserError
 from pretext3d.files import write_whole
 
-__all__ = ["Choice", "Plan", "choose", "differences", "read_plan", "write_plan"]
+__all__ = ["Choice", "Plan", "choose", "plan_changes", "read_plan", "write_plan"]
 
 HEAD = """# The plan of {name}: what screening chose, by its scores on validation subjects, and the cells of
 # confirmation, which are measured once on test subjects. Commit it before these are run.
@@ -149,6 +150,7 @@ def read_plan(file: Path, study: Study) -> Plan:
         raise UserError(f"{file}: study: found {top.text('study')}, expected {study.name}")
     known = {(task.name, encoder, arm.name) for task, encoder, arm in places(study)}
     choices: dict[Place, Choice] = {}
+    points = grid(study)
     listed = top.values.get("choices")
     for number, each in enumerate(listed if isinstance(listed, list) else []):
         own = Section(file, f"choices::{number}", each, OF_CHOICE)
@@ -156,14 +158,20 @@ def read_plan(file: Path, study: Study) -> Plan:
         if place not in known:
             raise UserError(f"{own.where()}: found {', '.join(place)}, expected an arm of {study.file}")
         point = Point(own.value("learning_rate", above_zero), own.value("recipe", text, ""))
-        scores = own.section("scores").values if "scores" in own else {}
-        choices[place] = Choice(point, float(own.values.get("score") or 0.0), scores)
+        if point not in points:
+            names = ", ".join(each.name for each in points)
+            raise UserError(
+                f"{own.where()}: found {point.name}, expected a point of the study's grid: {names}"
+            )
+        listed_scores = own.section("scores", [each.name for each in points])
+        scores = {name: listed_scores.value(name, score) for name in listed_scores.values}
+        choices[place] = Choice(point, own.value("score", score), scores)
     if not choices:
         raise UserError(f"{top.where('choices')}: found none, expected what screening chose")
     return Plan(choices, tuple(top.listed("cells", text)))
 
 
-def differences(file: Plan, screened: Plan) -> list[str]:
+def plan_changes(file: Plan, screened: Plan) -> list[str]:
     """What a plan in a file has other than screening chooses, one text each."""
     found = []
     for place in dict.fromkeys([*file.choices, *screened.choices]):

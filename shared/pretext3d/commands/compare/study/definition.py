@@ -1,7 +1,7 @@
 """A study file's content: tasks, encoders, arms, the grid, screening and confirmation, each value checked.
 
-Overrides of configurations are layers, the later ones first: those of the whole study, of the task, of the
-encoder, of the arm, of the arm in this task, and what the study itself sets (data, labels, seeds, the grid).
+Overrides of configurations are layers, of which later ones take precedence: those of the study, of the task,
+of the encoder, of the arm, of the arm in this task, and what the study sets (data, labels, seeds, the grid).
 """
 
 from collections.abc import Mapping
@@ -145,7 +145,7 @@ class Study:
         data_root: Folder of relative data paths.
         results_dir: Folder of the results.
         bundle: Name of the bundle whose fine-tuning all arms have.
-        shared: Overrides of the whole study, by stage.
+        shared: Overrides of all cells, by stage.
         tasks: Tasks by name.
         encoders: Overrides by encoder's name and stage.
         arms: Arms by name.

@@ -81,11 +81,11 @@ def finetuning(study: "Study", task: "StudyTask", encoder: str, arm: "StudyArm")
 
 
 def merged(*layers: Layer) -> dict[str, Any]:
-    """Overrides in one, the later layers first; an override of a key replaces those of its parts."""
+    """Overrides in one, later layers take precedence; an override of a key replaces those of its parts."""
     found: dict[str, Any] = {}
     for layer in layers:
-        whole = {key for key in layer if key == top_key(key)}
-        found = {key: value for key, value in found.items() if key in layer or top_key(key) not in whole}
+        complete = {key for key in layer if key == top_key(key)}
+        found = {key: value for key, value in found.items() if key in layer or top_key(key) not in complete}
         found |= layer
     return found
 
@@ -105,7 +105,7 @@ def steps_of(overrides: Layer) -> int:
 def check_keys(study: "Study") -> None:
     """Check that every key is one of a configuration, and that it is not one that the study sets itself.
 
-    A key of the whole study, of an encoder or of an arm's fine-tuning has to be in one of the configurations
+    A key of the study, of an encoder or of an arm's fine-tuning has to be in one of the configurations
     that it is for, and is left out of others: a classification has no `decoder`.
 
     Raises:

@@ -59,7 +59,7 @@ class Section:
 
     Args:
         file: Path of the file, for messages.
-        path: Keys that lead to the mapping, as `tasks::heart`; '' = the whole file.
+        path: Keys that lead to the mapping, as `tasks::heart`; '' = the complete file.
         value: Value that was found there.
         known: Keys that it may have; None = names that the user chooses, or keys of configurations.
 
@@ -102,7 +102,7 @@ class Section:
         return check(self.where(key), self.values.get(key, default))
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A text that MONAI's configurations leave as it is, or a path."""
+        """A text that MONAI's configurations do not change, or a path."""
         found = self.values.get(key, default)
         if not isinstance(found, str):
             raise UserError(f"{self.where(key)}: found {brief(found)}, expected text")

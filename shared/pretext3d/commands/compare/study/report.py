@@ -2,7 +2,8 @@
 
 Per task and encoder: scores of every arm and number of labels with their differences to scratch and to
 scratch_long, the 95 % intervals of the pigeonhole bootstrap over seeds and subjects, and p-values of sign
-flips over the subjects, corrected by Holm's procedure over the arms with as many labels (see `statistics`).
+flips over the subjects, corrected by Holm's procedure over all arms and numbers of labels of the task and the
+encoder, among which the verdict chooses (see `statistics`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from pretext3d.commands.compare.study.cells import Cells, StudyCell, grid
 from pretext3d.commands.compare.study.choice import Plan, planned_cells
 from pretext3d.commands.compare.study.definition import Study, StudyTask
 from pretext3d.commands.compare.study.results import Results
+from pretext3d.commands.compare.tasks import TASKS
 from pretext3d.commands.compare.text import markdown, spread
 from pretext3d.files import replacing, write_whole
 
@@ -28,14 +30,17 @@ __all__ = ["verdict", "write_report"]
 
 CONTROLS = ("scratch", "scratch_long")
 LEVEL = 0.05  # of a corrected p-value
+# Of a verdict, by task. A smaller gain can be significant over subjects, but changes little for a user, and
+# is within what another seed of fine-tuning changes.
+LEAST_GAIN = {"segmentation": 0.03, "classification": 0.05}
 NOTES = """Scores: mean ± standard deviation over the seeds, of test subjects, which chose nothing.
 Learning rates and recipes were chosen for every arm from the same grid, on validation subjects.
 *scratch_long* has random weights and one schedule as long as pre-training and fine-tuning together.
 Differences are paired by seed and case; the interval is the 95 % percentile interval of a bootstrap of
 {draws:,} draws of seeds and of subjects, each with all its cases; p is that of a two-sided sign-flip test
-over the subjects, corrected by Holm's procedure for the arms with as many labels. It speaks of other
-subjects, the interval of other seeds, too. One pre-training per arm serves all seeds. Curves are those of
-validation subjects."""
+over the subjects, corrected by Holm's procedure for all arms and numbers of labels of a task and encoder.
+It speaks of other subjects, the interval of other seeds, too. A verdict also needs a gain of {gains}.
+One pre-training per arm serves all seeds. Curves are those of validation subjects."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Pa
     lines += [f"- {part.title}: {verdict(part, tables[part.title])}" for part in parts] + [""]
     for part in parts:
         lines += section(part, tables[part.title], study.results_dir)
-    lines += [*screening(study, plan), NOTES.format(draws=DRAWS)]
+    gains = " and ".join(f"{gain:g} in {TASKS[kind].title}" for kind, gain in LEAST_GAIN.items())
+    lines += [*screening(study, plan), NOTES.format(draws=DRAWS, gains=gains)]
     study.results_dir.mkdir(parents=True, exist_ok=True)
     write_whole(study.results_dir / "RESULTS.md", "\n".join(lines) + "\n")
     return study.results_dir / "RESULTS.md"
@@ -113,7 +119,7 @@ def parts_of(study: Study, planned: Sequence[StudyCell], results: Results) -> li
 def tables_of(part: Part) -> dict[str, pd.DataFrame]:
     """The summary with the differences to each control, by number of labels and arm."""
     return {
-        control: summarise(part.rows, part.arms, control, task=part.task.kind).set_index(
+        control: summarise(part.rows, part.arms, control, task=part.task.kind, jointly=True).set_index(
             ["num_labelled", "arm"]
         )
         for control in part.controls or part.arms[:1]
@@ -164,12 +170,14 @@ def score_table(part: Part, tables: Mapping[str, pd.DataFrame]) -> list[str]:
             score, std = part.task.kind.score, f"{part.task.kind.score}_std"
             row.append(spread(first[score][number, arm], first[std][number, arm], 3) if known else "")
             for control in part.controls:
-                row.append(difference(tables[control], int(number), arm) if known and arm != control else "")
+                row.append(
+                    difference_text(tables[control], int(number), arm) if known and arm != control else ""
+                )
         rows.append(row)
     return markdown(header, rows)
 
 
-def difference(table: pd.DataFrame, number: int, arm: str) -> str:
+def difference_text(table: pd.DataFrame, number: int, arm: str) -> str:
     """A difference with its interval and its p-value."""
     row = table.loc[(number, arm)]
     cut = signed(row["difference_mean"], row["difference_low"], row["difference_high"])
@@ -179,12 +187,14 @@ def difference(table: pd.DataFrame, number: int, arm: str) -> str:
 def verdict(part: Part, tables: Mapping[str, pd.DataFrame]) -> str:
     """One line: the arm that is above all controls, with its number of labels, or that there is none.
 
-    Above means an interval above 0 and a corrected p-value below 0.05, for every control. Of several such
-    arms and numbers of labels, the one with the largest difference to its nearer control.
+    Above means, for every control, a difference of at least LEAST_GAIN, an interval above 0, and a p-value
+    below LEVEL that is corrected for all arms and numbers of labels. Of several such arms and numbers of
+    labels, the one with the largest difference to its nearer control.
     """
     if part.controls != list(CONTROLS):
         missing = [name for name in CONTROLS if name not in part.controls]
         return f"no verdict without {', '.join(missing)}."
+    least = LEAST_GAIN[part.task.kind.name]
     gains: dict[tuple[int, str], float] = {}
     proven: dict[tuple[int, str], float] = {}
     for place in tables["scratch"].index:
@@ -192,16 +202,17 @@ def verdict(part: Part, tables: Mapping[str, pd.DataFrame]) -> str:
         if place[1] in CONTROLS or any(np.isnan(line["difference_mean"]) for line in lines):
             continue
         gains[place] = min(line["difference_mean"] for line in lines)
-        if all(line["difference_low"] > 0 and line["difference_p"] < LEVEL for line in lines):
+        large = gains[place] >= least
+        if large and all(line["difference_low"] > 0 and line["difference_p"] < LEVEL for line in lines):
             proven[place] = gains[place]
     if not gains:
         return "no arm but the controls yet."
     number, arm = max(proven or gains, key=lambda place: (proven or gains)[place])
-    texts = [f"{difference(table, number, arm)} to {control}" for control, table in tables.items()]
+    texts = [f"{difference_text(table, number, arm)} to {control}" for control, table in tables.items()]
     found = f"{arm}, {amount(number, part.fractions)} labelled: {'; '.join(texts)}."
     if proven:
         return f"**{found}**"
-    return f"no arm is above {' and '.join(CONTROLS)}; nearest is {found}"
+    return f"no arm is {least:g} or more above {' and '.join(CONTROLS)}, proven; nearest is {found}"
 
 
 def screening(study: Study, plan: Plan) -> list[str]:
@@ -218,13 +229,25 @@ def screening(study: Study, plan: Plan) -> list[str]:
 
 
 def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str]:
-    """A warning where cells of a task were measured with different versions of its configurations."""
+    """Warnings where cells of a table differ in versions of configurations, or in the weights of an arm."""
     lines = []
     for task in study.tasks:
-        own = [results.head(cell).get("configuration") for cell in done if cell.keys["task"] == task]
-        if len(set(own)) > 1:
+        own = [cell for cell in done if cell.keys["task"] == task]
+        versions = {results.head(cell).get("configuration") for cell in own}
+        if len(versions) > 1:
+            file = study.tasks[task].kind.files[0]
             lines.append(
-                f"**Warning**: {task}: its cells were measured with {len(set(own))} versions of "
-                f"{study.tasks[task].kind.files[0]}.\n"
+                f"**Warning**: {task}: its cells were measured with {len(versions)} versions of {file}.\n"
             )
+        for encoder, arm in dict.fromkeys((cell.keys["encoder"], cell.keys["arm"]) for cell in own):
+            started = [
+                results.head(cell).get("pretraining") or {}
+                for cell in own
+                if (cell.keys["encoder"], cell.keys["arm"]) == (encoder, arm)
+            ]
+            for key, what in (("weights", "weights"), ("configuration", "versions of train.yaml")):
+                found = {each.get(key) for each in started}
+                if len(found) > 1:
+                    where = f"{task}, {encoder}, {arm}"
+                    lines.append(f"**Warning**: {where}: its cells started from {len(found)} {what}.\n")
     return lines

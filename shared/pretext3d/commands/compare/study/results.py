@@ -1,9 +1,10 @@
 """The results of a study's cells: one small CSV file each, with the settings that it was measured with.
 
 The first line is a comment, `# ` and JSON: digest and settings of the cell, seconds, the number of labelled
-subjects, the score, the digest of the configurations and the version of the package that measured it, and the
-curve of the validations as [epoch, step, score]. The rest is the cell's table, one line per case and, of a
-segmentation, class. A cell whose result is there with the same settings is done, wherever it was run.
+subjects, the score, the digest of the configurations and the version of the package when it was started,
+digests of the weights that it started from and of the configuration that trained them, and the curve of the
+validations as [epoch, step, score]. The rest is the cell's table, one line per case and, of a segmentation,
+class. A cell whose result is there with the same settings is done, wherever it was run.
 """
 
 import io
@@ -14,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from pretext3d.commands.compare.folder import difference
+from pretext3d.commands.compare.folder import changed_keys
 from pretext3d.commands.compare.study.cells import StudyCell
 from pretext3d.commands.compare.tasks import Task
 from pretext3d.errors import UserError
@@ -51,7 +52,7 @@ class Results:
                 return False
             head, table = self.read(self.file(cell))
             if head["digest"] != cell.digest:
-                lines = difference(head["settings"], cell.settings)
+                lines = changed_keys(head["settings"], cell.settings)
                 raise UserError(
                     f"{self.file(cell)}: was measured with other settings: {'; '.join(lines)}. Remove it to "
                     "measure it again, or use another results_dir"

@@ -8,17 +8,20 @@ from typing import Any
 import pandas as pd
 
 from pretext3d.commands.bundles import bundles_at_hand
-from pretext3d.commands.compare.folder import difference, read_json, write_json
+from pretext3d.commands.compare.folder import changed_keys, read_json, write_json
 from pretext3d.commands.compare.plan import read_configs, resolved
 from pretext3d.commands.compare.processes import ProcessRunner, resumable
-from pretext3d.commands.compare.study.cells import StudyCell, real_paths
+from pretext3d.commands.compare.study.cells import StudyCell, digest_of, real_paths
 from pretext3d.commands.compare.study.definition import Study, StudyTask
 from pretext3d.commands.compare.study.keys import finetuning
+from pretext3d.commands.compare.study.reading import read_yaml
 from pretext3d.commands.compare.study.results import TEXT, Results, curve_of
 from pretext3d.commands.compare.tasks import CLASSIFICATION
 from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
+from pretext3d.files import sha256_of
 from pretext3d.training.checkpointer import epoch_files
+from pretext3d.training.pretrained import resolve_pretrained
 from pretext3d.version import __version__
 
 __all__ = ["StudyRunner", "subjects_of"]
@@ -47,6 +50,7 @@ class StudyRunner(ProcessRunner):
         self.study, self.cells_dir, self.results = study, cells_dir, results
         self.subjects: dict[str, int] = {}  # training subjects of each task
         self.configurations: dict[str, str] = {}  # digest of each task's configurations
+        self.digests: dict[tuple[str, int], str] = {}  # SHA-256 of weights, by path and time of change
 
     def is_done(self, cell: StudyCell) -> bool:
         """Whether a cell is done, here or on another machine; refuses one of other settings.
@@ -59,7 +63,7 @@ class StudyRunner(ProcessRunner):
         folder = self.folder(cell)
         if not (folder / "settings.json").exists():
             return False
-        lines = difference(read_json(folder / "settings.json")["settings"], cell.settings)
+        lines = changed_keys(read_json(folder / "settings.json")["settings"], cell.settings)
         if lines:
             raise UserError(
                 f"{folder}: was run with other settings: {'; '.join(lines)}. Use another --output_dir, or "
@@ -73,7 +77,41 @@ class StudyRunner(ProcessRunner):
 
     def job(self, cell: StudyCell) -> dict[str, Any]:
         """The content of a cell's settings.json; a training resumes where there is something to resume."""
-        return {"settings": dict(cell.settings), **resumable(cell.runs)}
+        return {
+            "settings": dict(cell.settings),
+            "provenance": self.provenance(cell),
+            **resumable(cell.runs),
+        }
+
+    def provenance(self, cell: StudyCell) -> dict[str, Any]:
+        """What a cell is run with, for the first line of its result; no part of its identity.
+
+        The version of the package and the digest of the configurations; of a cell that starts from weights,
+        `pretraining` with their SHA-256 and, if the study has trained them, the digest of that train.yaml.
+        """
+        found: dict[str, Any] = {"version": __version__}
+        if not cell.has_result:
+            bundle = bundles_at_hand()[cell.settings["bundle"]]
+            return {**found, "configuration": digest_of(read_yaml(bundle / "configs" / "train.yaml"))}
+        found["configuration"] = self.configuration(self.study.tasks[cell.keys["task"]])
+        arm = self.study.arms[cell.keys["arm"]]
+        if cell.needs:
+            folder = self.cells_dir / cell.needs
+            first = read_json(folder / "settings.json").get("provenance", {})
+            trained = {"configuration": first["configuration"]} if first else {}
+            found["pretraining"] = {**trained, "weights": self.weights(folder)}
+        elif arm.pretrained:
+            source = self.study.path(arm.pretrained, f"arms::{arm.name}::pretrained")
+            found["pretraining"] = {"weights": self.weights(Path(source))}
+        return found
+
+    def weights(self, source: Path) -> str:
+        """The SHA-256 of the weights that a fine-tuning takes from a file or a folder."""
+        file = resolve_pretrained(source)
+        known = str(file), file.stat().st_mtime_ns
+        if known not in self.digests:
+            self.digests[known] = sha256_of(file)
+        return self.digests[known]
 
     def __call__(self, cell: StudyCell) -> float:
         """Run a cell to its end; its score, NaN of a pre-training.
@@ -117,8 +155,7 @@ class StudyRunner(ProcessRunner):
         more = {
             "labelled": labelled,
             "seconds": read_json(folder / "done.json")["seconds"],
-            "configuration": self.configuration(task),
-            "version": __version__,
+            **read_json(folder / "settings.json").get("provenance", {}),
         }
         self.results.write(cell, table, score, curve, more)
         return score

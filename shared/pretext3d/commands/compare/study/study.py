@@ -16,7 +16,7 @@ from pretext3d.commands.compare.study.cells import Cells, StudyCell, screening_c
 from pretext3d.commands.compare.study.choice import (
     Plan,
     choose,
-    differences,
+    plan_changes,
     planned_cells,
     read_plan,
     write_plan,
@@ -121,11 +121,11 @@ class StudyRun:
             say(f"wrote {self.plan_file}: {len(chosen.cells)} cells of confirmation")
             return chosen
         there = self.read_plan()
-        lines = differences(there, chosen)
+        lines = plan_changes(there, chosen)
         if lines and not self.accept_plan:
             raise UserError(
                 f"{self.plan_file}: is not what screening chooses: {'; '.join(lines)}. Remove it to take the "
-                "new choice, or accept it as it is with --accept_plan"
+                "new choice, or follow the file with --accept_plan"
             )
         return there
 
@@ -137,15 +137,14 @@ def in_words(cell: StudyCell, score: float) -> str:
     return f"balanced accuracy of a linear probe {score:.3f}" if cell.has_result else "pre-trained"
 
 
-def run_study(options: argparse.Namespace, output_dir: str) -> int:
+def run_study(options: argparse.Namespace) -> int:
     """Run the study of a command line. Exit code 0, or 1 where a cell failed.
 
     Args:
-        options: Options of `pretext3d compare`.
-        output_dir: Folder of the runs; '' = runs/NAME.
+        options: Options of `pretext3d compare`; without `output_dir` the folder of the runs is runs/NAME.
     """
     study = read_study(Path(options.study), options.data_root)
-    folder = Path(output_dir or f"runs/{study.name}").resolve()
+    folder = Path(options.output_dir or f"runs/{study.name}").resolve()
     results = Results(study.results_dir)
     cells = Cells(study, folder / "cells")
     if options.report_only:  # also while it runs
