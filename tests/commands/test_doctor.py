@@ -78,7 +78,7 @@ def test_the_probe_against_the_initial_weights() -> None:
 
 
 def test_a_collapse_is_wrong_and_asks_for_a_lower_rate() -> None:
-    found = learning(epochs(feature_std=[0.5, 0.001], effective_rank=[9.0, 1.0]))
+    found = learning(epochs(feature_std=[0.5, 0.001, 0.001], effective_rank=[9.0, 1.0, 1.0]))
     wrong = [one for one in found if one.state == "wrong"]
     assert len(wrong) == 1
     assert "collapse" in wrong[0].text
@@ -218,9 +218,20 @@ def test_a_collapsed_run_is_to_be_repeated_elsewhere(
         rotation_accuracy=[0.9, 0.9], chance=[0.1, 0.1], feature_std=[0.0] * 2, effective_rank=[0.0] * 2
     )
     run = made_up(tmp_path / "run", table)
+    optimizer = {"param_groups": [{"lr": 0.0, "initial_lr": 0.03}]}  # at the end of its schedule
+    save_checkpoint(
+        run / "checkpoints" / "epoch_0002.pt", {"record": {}, "network": {}, "optimizer": optimizer}
+    )
     main(["doctor", str(run)])
     typed = capsys.readouterr().out.splitlines()[-1]
-    assert typed.endswith(f"train.yaml --output_dir {run}_slower --learning_rate 0.001")  # 0.003 / 3
+    assert typed.endswith(f"train.yaml --output_dir {run}_slower --learning_rate 0.01")  # 0.03 / 3
+
+
+def test_one_validation_is_no_proof_of_a_collapse() -> None:
+    once = learning(epochs(feature_std=[0.5, 0.0], effective_rank=[9.0, 1.0]))
+    assert [one.state for one in once if "collapse" in one.text] == ["note"]
+    first = learning(epochs(feature_std=[0.003], effective_rank=[36.0]))
+    assert [one.state for one in first if "collapse" in one.text] == ["note"]
 
 
 def test_labelled_data_of_another_spacing_and_their_classes(

@@ -128,8 +128,9 @@ def test_cross_entropy_is_added() -> None:
 @pytest.mark.parametrize("dims", [3, 2])
 def test_two_volumes_are_learned(dims: int) -> None:
     torch.manual_seed(0)
+    rules = 1 if dims == 3 else None
     generate = ShapeVolumes(
-        [16] * dims, dims, ["ellipse", "triangle"], 1, 2, sizes={"box": [60, 80]}, render="filled",
+        [16] * dims, dims, ["ellipse", "triangle"], rules, 2, sizes={"box": [60, 80]}, render="filled",
         changes={"brightness": [0.3, 1.0]},
     )  # fmt: skip
     volumes = [generate.draw(rng) for rng in generators(2)]

@@ -47,7 +47,8 @@ def choose_pixdim(
     """
     several = "three" if spatial_dims == 3 else "two"
     expected = (
-        f"expected 'fit', {{fit: 1.5}}, {{fit_each: 1.5}}, 'median', 'native', one or {several} numbers in mm"
+        "expected 'fit', {fit: 1.5}, {fit_each: 1.5}, 'median', 'native', in fine-tuning 'pretrained', one "
+        f"or {several} numbers in mm"
     )
     if pixdim is None or pixdim == "native":
         return []

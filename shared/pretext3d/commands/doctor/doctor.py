@@ -141,6 +141,21 @@ def overrides_of(run: Path, bundle: Path) -> dict[str, Any]:
     return settings_of({key: saved[key] for key in both}, {key: known[key] for key in both}).plain
 
 
+def peak_rate(run: Path, table: pd.DataFrame) -> float:
+    """The peak learning rate of a run: what its optimizer began with, by the newest checkpoint of an epoch.
+
+    Without one it is the largest of metrics.csv, which has that of each epoch's end.
+    """
+    from pretext3d.training.checkpoint_io import load_checkpoint
+    from pretext3d.training.checkpointer import epoch_files
+
+    files = epoch_files(run / "checkpoints")
+    if not files:
+        return float(table["learning_rate"].max())
+    group = load_checkpoint(files[-1])["optimizer"]["param_groups"][0]
+    return float(group.get("initial_lr", group["lr"]))
+
+
 def next_command(
     run: Path,
     record: Mapping[str, Any],
@@ -159,8 +174,7 @@ def next_command(
     if SLOWER in wrong or LONGER in wrong:
         file, keys = "train.yaml", {**kept, "output_dir": run}
         if SLOWER in wrong:
-            rate = float(table["learning_rate"].max()) / 3 if "learning_rate" in table else 1e-4
-            keys |= {"output_dir": f"{run}_slower", "learning_rate": f"{rate:.1g}"}
+            keys |= {"output_dir": f"{run}_slower", "learning_rate": f"{peak_rate(run, table) / 3:.1g}"}
         else:
             keys.pop("max_steps", None)
             keys |= {"resume": True, "max_epochs": 2 * int(table["epoch"].max())}

@@ -42,8 +42,8 @@ def real_path(text: str, root: Path, where: str) -> str:
         UserError: an environment variable that is not set.
 
     Examples:
-        >>> real_path("heart", Path("/data"), "study.yaml: dataset_dir")
-        '/data/heart'
+        >>> real_path("heart", Path("scans"), "study.yaml: dataset_dir")
+        'scans/heart'
     """
 
     def value(found: re.Match[str]) -> str:
