@@ -311,6 +311,8 @@ def test_every_profile_of_a_fine_tuning_has_a_grid() -> None:
 def test_what_is_no_pre_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(tmp_path)]) == 1
     assert "has no metrics.csv; expected the output_dir of a training run" in capsys.readouterr().err
+    assert main(["doctor", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere: does not exist; expected the output_dir" in capsys.readouterr().err
     run = made_up(tmp_path / "run", epochs(val_mean_dice=[0.1, 0.5]), method="segmentation")
     assert main(["doctor", str(run)]) == 1
     assert "found a segmentation, expected a pre-training run" in capsys.readouterr().err

@@ -159,6 +159,12 @@ def test_mistakes(data: Path, tmp_path: Path, more: list[str], message: str) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_of_other_axes_are_refused_before_any_case_is_read(run: Path, tmp_path: Path) -> None:
+    given = [str(run), "--dataset_dir", str(tmp_path / "nowhere"), "--spatial_dims", "2"]
+    with pytest.raises(UserError, match="its network has spatial_dims 3, this one has spatial_dims 2"):
+        probe.probe(*options.make_parser().parse_known_args(given))
+
+
 @pytest.mark.parametrize(
     "runs", [["scratch", "scratch"], ["a/x", "b/x"], ["intensities=a"], ["x="], ["=a"], ["x=a", "x=b"]]
 )

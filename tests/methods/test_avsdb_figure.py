@@ -31,6 +31,17 @@ def test_picture(size: tuple[int, ...], predicted: bool) -> None:
     assert render(figure).std() > 5
 
 
+def test_the_legend_names_what_is_predicted_too() -> None:
+    names = ["background", "ellipse", "triangle", "square"]
+    sample = {"image": torch.rand(1, 16, 16, 16), "label": torch.zeros(1, 16, 16, 16)}
+    sample["label"][0, 4:8] = 2
+    pred = torch.zeros(4, 16, 16, 16)
+    pred[3] = 1.0
+    figure = draw({"id": "x"}, sample, pred, class_names=names)
+    legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
+    assert [text.get_text() for text in legend.get_texts()] == ["triangle", "square"]
+
+
 def test_the_nearest_shape_is_seen() -> None:
     """Two plates behind each other: from the front only the first one's class."""
     label = torch.zeros(12, 12, 12, dtype=torch.long)

@@ -23,6 +23,8 @@ examples
 def read_history(run: Path) -> pd.DataFrame:
     """The table of a run's folder."""
     path = run / "metrics.csv"
+    if not run.exists():
+        raise UserError(f"{run}: does not exist; expected the output_dir of a training run")
     if not path.is_file():
         raise UserError(f"{run}: has no metrics.csv; expected the output_dir of a training run")
     return pd.read_csv(path)

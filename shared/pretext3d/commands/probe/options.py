@@ -107,6 +107,16 @@ def check_options(options: argparse.Namespace) -> None:
     one_of("--measured", options.measured, ("test", "val"))
 
 
+def check_axes(sources: Sequence[Source], given: Mapping[str, Any], config: Path) -> None:
+    """Refuse weights of another number of spatial axes than the cases have, before any case is read."""
+    from pretext3d.training.pretrained import check_spatial_dims, read_record, resolve_pretrained
+
+    axes = given.get("spatial_dims", yaml.safe_load(config.read_text())["spatial_dims"])
+    for source in sources:
+        if source.path:
+            check_spatial_dims(resolve_pretrained(source.path), read_record(source.path), axes)
+
+
 def encoder_of(sources: Sequence[Source], given: str) -> str:
     """The encoder of random weights: the given one, or the runs'; '' = the profile's.
 

@@ -18,6 +18,7 @@ from pretext3d.commands.probe.features import intensity_features, network_featur
 from pretext3d.commands.probe.options import (
     FILE,
     Source,
+    check_axes,
     check_keys,
     check_options,
     encoder_of,
@@ -41,6 +42,7 @@ def probe(options: argparse.Namespace, words: Sequence[str]) -> int:
         raise UserError(f"--bundle: {config.parents[1]} has no configs/{FILE}; expected a bundle's folder")
     given = read_overrides(words)
     check_keys(given, config)
+    check_axes(sources, given, config)
     dataset_dir = read_value("dataset_dir", options.dataset_dir)
     given = {"dataset_dir": dataset_dir, "class_file": options.class_file, **given}
     encoder = encoder_of(sources, options.encoder)

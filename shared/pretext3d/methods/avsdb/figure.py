@@ -62,7 +62,9 @@ def draw(
         across = (LEFT + PANEL * (column + 0.48)) / width
         figure.text(across, 1 - 0.75 / height, heading, color=FAINT, size=9, ha="center", va="center")
     present = [number for number in label.unique().tolist() if number]
-    entries = [Patch(color=colours[number], label=class_names[number]) for number in present[:LISTED]]
+    drawn = torch.cat([rows[name].flatten() for name in ("Label", "Prediction") if name in rows]).unique()
+    named = present + [number for number in drawn.tolist() if number and number not in present]
+    entries = [Patch(color=colours[number], label=class_names[number]) for number in named[:LISTED]]
     text = f"{times(label.shape[1:])}; {len(present)} of {len(class_names) - 1} classes here"
     figure.text(0.1 / width, 0.2 / height, text, color=FAINT, size=9, va="center")
     if entries and columns > 1:
