@@ -80,7 +80,7 @@ def test_what_pre_training_left_untrained_stays_behind():
     }  # and head
     assert (report.of("missing"), report.fraction) == ([], 1.0)  # of what is wanted
     end = str(report).splitlines()[-1]
-    assert end.startswith("100.0% of the backbone's parameters come from source.pt, apart from backbone.")
+    assert end.startswith("100.0% of the backbone's parameters come from source.pt, not counting backbone.")
     assert "backbone.up" in end
     assert "backbone.merge" in end
     assert end.endswith(", which start at random")

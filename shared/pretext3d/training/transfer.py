@@ -79,7 +79,7 @@ class TransferReport:
             if row.target and row.source and row.source != row.target:
                 lines.append(f"{row.status}: {row.name} {_shape(row.source)} -> {_shape(row.target)}")
         new = _places([row for row in self.rows if row.status == "new" and row.name.startswith(BACKBONE)])
-        rest = f", apart from {new}, which start at random" if new else ""
+        rest = f", not counting {new}, which start at random" if new else ""
         lines.append(f"{self.fraction:.1%} of the backbone's parameters come from {self.source}{rest}")
         return "\n".join(lines)
 
