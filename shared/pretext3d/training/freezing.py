@@ -119,7 +119,9 @@ class FreezeEncoder:
             logger.info("encoder frozen %s: %s", self._until(), self.encoder)
         else:
             self.encoder.release()
-            logger.info("encoder released: trained from step %d on", engine.state.iteration)
+            state = engine.state
+            begun = f"step {state.iteration}" if self.schedule else f"epoch {state.epoch}"
+            logger.info("encoder released: trained from %s on", begun)
 
     def _until(self) -> str:
         steps = f"up to step {self.schedule.encoder_start}" if self.schedule else ""
