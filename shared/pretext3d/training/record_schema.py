@@ -32,6 +32,7 @@ DTYPES = {
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
 }  # fmt: skip
+RECIPE = re.compile(r"[a-z_]+ [\w.+-]+(, [a-z_]+ [\w.+-]+)*")
 WORD = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 LABEL = re.compile(r"[\w.+-]{1,64}", re.ASCII)
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -196,7 +197,7 @@ RECORD: Table = {
         "val": DIGESTS,
     },
     "freeze_encoder_epochs": integer(),
-    "recipe": text(),
+    "recipe": text(RECIPE, "entries of a recipe, as warmup 0.1, rescale True"),
     "data": {"name": text(), "train": DIGESTS, "pretrained": text()},
 }
 STATE = either(Entry("a state dictionary", lambda v: isinstance(v, dict)), null=True)
