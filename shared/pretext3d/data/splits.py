@@ -22,7 +22,7 @@ from pretext3d.errors import UserError
 
 __all__ = [
     "SPLIT", "Split", "assigned_folds", "check_unseen", "evaluation_cases", "fingerprints",
-    "labelled_subset", "other_split", "split_cases", "trained_on",
+    "labelled_subset", "other_split", "part_of", "split_cases", "trained_on",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -157,6 +157,16 @@ def ranked_split(cases: Sequence[Case], val_fraction: int | float, seed: int, fo
     return held
 
 
+def part_of(total: int, fraction: float) -> int:
+    """The number of subjects that a fraction of them is: rounded down, at least one.
+
+    Examples:
+        >>> part_of(30, 0.1), part_of(29, 0.1), part_of(3, 0.1)
+        (3, 2, 1)
+    """
+    return max(1, math.floor(total * fraction + 1e-9))
+
+
 def labelled_subset(
     cases: Sequence[Case],
     label_fraction: int | float = 1.0,
@@ -196,7 +206,7 @@ def labelled_subset(
         raise UserError(
             f"num_labelled: found {num_labelled} and label_fraction {label_fraction}; expected only one"
         )
-    count = num_labelled or max(1, math.floor(len(groups) * label_fraction + 1e-9))
+    count = num_labelled or part_of(len(groups), label_fraction)
     groups.sort(key=lambda group: label_rank(group, seed))
     if stratified:
         groups = in_proportion(groups)

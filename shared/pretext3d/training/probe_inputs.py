@@ -150,6 +150,10 @@ class FrozenEncoder:
                 yield from torch.split(self._encoded(waiting), lengths)
                 waiting, lengths = [], []
 
+    def pooled(self, dataset: CachedVolumes, groups: Sequence[Sequence[int]]) -> Float[Tensor, "n d"]:
+        """The features of each group of cases: the mean over all cells of its windows."""
+        return torch.stack([one.flatten(2).mean((0, 2)) for one in self.maps(dataset, groups)])
+
     def _encoded(self, windows: Sequence[Tensor]) -> Tensor:
         batches = [
             torch.stack(list(windows[first : first + self.batch_size]))

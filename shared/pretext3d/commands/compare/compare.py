@@ -11,7 +11,6 @@ report.py (the tables).
 import argparse
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -38,6 +37,7 @@ from pretext3d.commands.compare.plan import (
     read_settings,
     resolved,
 )
+from pretext3d.commands.compare.processes import threads_each
 from pretext3d.commands.compare.report import write_report
 from pretext3d.commands.compare.running import run_cells, run_rest
 from pretext3d.commands.compare.tasks import SEGMENTATION, TASKS, Task
@@ -215,9 +215,7 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         # the evaluation takes channels, split, spacing and crop from the checkpoint, not from these
         replaced = {top_key(key) for key in evaluate}
         evaluation = {key: value for key, value in tuning.items() if top_key(key) not in replaced}
-        limit = os.environ.get("OMP_NUM_THREADS", "")
-        cores = int(limit) if limit.isdigit() and int(limit) else (os.cpu_count() or 1) // options.jobs
-        threads = options.threads or max(1, cores)
+        threads = threads_each(options.threads, options.jobs)
         runner = CellRunner(
             output_dir / "cells",
             configs,

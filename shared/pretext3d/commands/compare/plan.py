@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pretext3d.checking import closest_hint
 from pretext3d.commands.compare.cells import BUILT_IN, Arm
 from pretext3d.commands.compare.tasks import SEGMENTATION, Task
 from pretext3d.commands.parser import top_key
+from pretext3d.data.splits import part_of
 from pretext3d.errors import UserError, find_user_error
 from pretext3d.training.arguments import read_value
 
@@ -260,7 +260,7 @@ def numbers_of(fractions: Sequence[float], pools: Collection[int]) -> dict[int, 
     found: dict[int, float] = {}
     smallest = min(pools)
     for fraction in fractions:
-        number = max(pools) if fraction == 1 else max(1, math.floor(smallest * fraction + 1e-9))
+        number = max(pools) if fraction == 1 else part_of(smallest, fraction)
         if number in found:
             raise UserError(
                 f"--label_fractions: found {found[number]:g} and {fraction:g}, both {number} of {smallest} "

@@ -20,10 +20,17 @@ from typing import IO, Any
 from pretext3d.commands.compare.folder import read_json, write_json
 from pretext3d.messages import say
 
-__all__ = ["ProcessRunner", "command_line", "log_tail", "resumable", "run_one", "signal_all"]
+__all__ = ["ProcessRunner", "command_line", "log_tail", "resumable", "run_one", "signal_all", "threads_each"]
 
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
 RUNS = ("pretrain", "finetune", "evaluate")  # of a cell's settings.json, in this order
+
+
+def threads_each(threads: int, jobs: int) -> int:
+    """The threads of each process; 0 = OMP_NUM_THREADS, otherwise the cores divided by `jobs`."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    cores = int(limit) if limit.isdigit() and int(limit) else (os.cpu_count() or 1) // jobs
+    return threads or max(1, cores)
 
 
 class ProcessRunner:

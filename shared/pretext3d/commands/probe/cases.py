@@ -27,6 +27,7 @@ class Cases:
         from pretext3d.data.dataset import CachedVolumes
         from pretext3d.data.splits import evaluation_cases
         from pretext3d.data.subjects import by_subject, person_of, volume_of
+        from pretext3d.training.probe_tasks import volumes_of
 
         self.config, self.given = config, given
         names = ["cases", "cache_dir", "validate#preprocessing"]
@@ -34,9 +35,7 @@ class Cases:
         train, held_out = cases["train"], evaluation_cases(cases, measured)
         self.class_names: list[str] = cases["class_names"]
         self.dataset = CachedVolumes([*train, *held_out], transform, cache_dir)
-        self.groups: dict[str, list[int]] = {}
-        for index, case in enumerate(self.dataset.data):
-            self.groups.setdefault(volume_of(case), []).append(index)
+        self.groups = volumes_of(self.dataset)
         first = [self.dataset.data[group[0]] for group in self.groups.values()]
         self.classes = np.array([case["class"] for case in first])
         self.people = [person_of(case) for case in first]

@@ -38,8 +38,7 @@ def network_features(cases: Cases, source: Source, encoder: str, seed: int) -> "
     backbone = network.to(device).backbone
     inferer = AutocastInferer(precision, device)
     reader = FrozenEncoder(backbone, inferer, device, batch_size=batch_size, max_windows=1)
-    maps = reader.maps(cases.dataset, list(cases.groups.values()))
-    found = torch.stack([one.flatten(2).mean((0, 2)) for one in maps])
+    found = reader.pooled(cases.dataset, list(cases.groups.values()))
     if not bool(found.isfinite().all()):
         raise UserError(f"{source.name}: found features that are not finite, expected other weights")
     return found

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from pretext3d.checking import closest_hint, integer, one_of
 from pretext3d.commands.compare.probes import INTENSITIES
 from pretext3d.commands.parser import command_parser, option_names, top_key
@@ -78,9 +76,8 @@ def read_sources(words: Sequence[str]) -> list[Source]:
     return found
 
 
-def check_keys(given: Mapping[str, Any], config: Path) -> None:
-    """Refuse overrides that options of this command set, and those that the file does not have."""
-    known = yaml.safe_load(config.read_text())
+def check_keys(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse overrides that options of this command set, and those that the file, FILE, does not have."""
     for key in given:
         top = top_key(key)
         if top in SET_HERE:
@@ -107,25 +104,25 @@ def check_options(options: argparse.Namespace) -> None:
     one_of("--measured", options.measured, ("test", "val"))
 
 
-def check_axes(sources: Sequence[Source], given: Mapping[str, Any], config: Path) -> None:
-    """Refuse weights of another number of spatial axes than the cases have, before any case is read."""
-    from pretext3d.training.pretrained import check_spatial_dims, read_record, resolve_pretrained
+def encoder_of(sources: Sequence[Source], given: str, axes: int) -> str:
+    """The encoder of random weights: the given one, or the runs'; '' = the profile's. Reads no case.
 
-    axes = given.get("spatial_dims", yaml.safe_load(config.read_text())["spatial_dims"])
-    for source in sources:
-        if source.path:
-            check_spatial_dims(resolve_pretrained(source.path), read_record(source.path), axes)
-
-
-def encoder_of(sources: Sequence[Source], given: str) -> str:
-    """The encoder of random weights: the given one, or the runs'; '' = the profile's.
+    Args:
+        sources: Weights to probe.
+        given: Encoder of random weights on the command line; '' = none.
+        axes: Number of spatial axes of the cases.
 
     Raises:
-        UserError: random weights with runs of several encoders.
+        UserError: random weights with runs of several encoders, or weights of another number of axes.
     """
-    from pretext3d.training.pretrained import read_record
+    from pretext3d.training.pretrained import check_spatial_dims, read_pretrained
 
-    found = {read_record(one.path)["backbone"]["encoder"]: None for one in sources if one.path}
+    found: dict[str, None] = {}
+    for source in sources:
+        if source.path:
+            weights = read_pretrained(source.path)
+            check_spatial_dims(weights.file, weights.record, axes)
+            found[weights.record["backbone"]["encoder"]] = None
     if not given and len(found) > 1 and any(not one.path for one in sources):
         raise UserError(f"scratch: found runs of the encoders {', '.join(found)}, expected --encoder NAME")
     return given or next(iter(found), "")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from pretext3d.commands.bundles import find_bundle
 from pretext3d.commands.compare.figures import draw_efficiency
@@ -18,7 +19,6 @@ from pretext3d.commands.probe.features import intensity_features, network_featur
 from pretext3d.commands.probe.options import (
     FILE,
     Source,
-    check_axes,
     check_keys,
     check_options,
     encoder_of,
@@ -41,11 +41,11 @@ def probe(options: argparse.Namespace, words: Sequence[str]) -> int:
     if not config.is_file():
         raise UserError(f"--bundle: {config.parents[1]} has no configs/{FILE}; expected a bundle's folder")
     given = read_overrides(words)
-    check_keys(given, config)
-    check_axes(sources, given, config)
+    known = yaml.safe_load(config.read_text())
+    check_keys(given, known)
     dataset_dir = read_value("dataset_dir", options.dataset_dir)
     given = {"dataset_dir": dataset_dir, "class_file": options.class_file, **given}
-    encoder = encoder_of(sources, options.encoder)
+    encoder = encoder_of(sources, options.encoder, given.get("spatial_dims", known["spatial_dims"]))
     cases = Cases(config, given, options.measured)
     fractions = numbers_of(options.label_fractions, [cases.pool])
     numbers = list(fractions) or options.num_labelled

@@ -17,6 +17,7 @@ from pretext3d.commands.compare.study.keys import finetuning
 from pretext3d.commands.compare.study.reading import read_yaml
 from pretext3d.commands.compare.study.results import TEXT, Results, curve_of
 from pretext3d.commands.compare.tasks import CLASSIFICATION
+from pretext3d.data.splits import part_of
 from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
 from pretext3d.files import sha256_of
@@ -173,7 +174,7 @@ class StudyRunner(ProcessRunner):
             return label
         if task.name not in self.subjects:
             self.count(task)
-        return max(1, math.floor(self.subjects[task.name] * label + 1e-9))
+        return part_of(self.subjects[task.name], label)
 
     def check(self, cells: Sequence[StudyCell]) -> None:
         """Check, before anything is run, that each task has as many labelled subjects as are asked for.

@@ -5,12 +5,12 @@ pre-training is run only where a cell that starts from it is not done.
 """
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pretext3d.commands.compare.folder import lock
 from pretext3d.commands.compare.options import engine_of
+from pretext3d.commands.compare.processes import threads_each
 from pretext3d.commands.compare.running import run_cells, run_rest
 from pretext3d.commands.compare.study.cells import Cells, StudyCell, screening_cells
 from pretext3d.commands.compare.study.choice import (
@@ -154,10 +154,9 @@ def run_study(options: argparse.Namespace) -> int:
         say(f"wrote {write_report(study, cells, read_plan(plan, study), results)}")
         return 0
     (folder / "cells").mkdir(parents=True, exist_ok=True)
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    cores = int(limit) if limit.isdigit() and int(limit) else (os.cpu_count() or 1) // options.jobs
     with lock(folder) as descriptors:
-        runner = StudyRunner(study, folder / "cells", results, options.threads or max(1, cores), descriptors)
+        threads = threads_each(options.threads, options.jobs)
+        runner = StudyRunner(study, folder / "cells", results, threads, descriptors)
         run = StudyRun(
             study, cells, results, runner, options.jobs, options.accept_plan, engine_of(options, folder)
         )
