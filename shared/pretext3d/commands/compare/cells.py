@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pretext3d.commands.compare.folder import changed_keys, read_json, write_json
+from pretext3d.commands.compare.folder import finished, write_json
 from pretext3d.commands.compare.processes import ProcessRunner
 from pretext3d.commands.compare.tasks import SEGMENTATION, Task
 from pretext3d.commands.parser import top_key
-from pretext3d.errors import UserError
 
 BUILT_IN = ("scratch", "restart")
 NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training
@@ -144,16 +143,7 @@ class CellRunner(ProcessRunner):
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the cell is done; refuses one that was done, or started, with other settings."""
-        folder = self.cells_dir / cell.name
-        if not (folder / "settings.json").exists():
-            return False
-        lines = changed_keys(read_json(folder / "settings.json")["settings"], self.settings(cell))
-        if lines:
-            raise UserError(
-                f"{folder}: was run with other settings: {'; '.join(lines)}. Use another --output_dir, or "
-                "remove that folder to run it again"
-            )
-        return (folder / "done.json").exists()
+        return finished(self.cells_dir / cell.name, self.settings(cell))
 
     def job(self, cell: Cell) -> dict[str, Any]:
         """The two bundle runs of a cell, as configuration files and overrides."""

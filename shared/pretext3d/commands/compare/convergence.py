@@ -13,21 +13,28 @@ from pretext3d.commands.compare.folder import read_json
 from pretext3d.commands.compare.tasks import Task
 from pretext3d.commands.compare.text import markdown
 
-__all__ = ["convergence", "mean_curves", "read_curves"]
+__all__ = ["convergence", "curve_of", "mean_curves", "read_curves"]
 
 SHARES = (0.25, 0.5, 1.0)  # parts of the training after which the table gives the score
+
+
+def curve_of(folder: Path, task: Task) -> pd.DataFrame | None:
+    """The validations of a run, epoch, step and score of each; None where its metrics.csv has no score."""
+    history = folder / "metrics.csv"
+    table = pd.read_csv(history) if history.exists() else pd.DataFrame()
+    if task.curve not in table:
+        return None
+    return table[["epoch", "step", task.curve]].rename(columns={task.curve: "score"}).dropna()
 
 
 def read_curves(output_dir: Path, task: Task) -> pd.DataFrame:
     """One line per validation of each done cell: the cell's keys, epoch, step, score; empty without any."""
     tables = []
     for file in sorted((output_dir / "cells").glob("*/done.json")):
-        history = file.parent / "metrics.csv"
-        table = pd.read_csv(history) if history.exists() else pd.DataFrame()
-        if task.curve not in table:
+        found = curve_of(file.parent, task)
+        if found is None:
             continue
         settings = read_json(file)["settings"]
-        found = table[["epoch", "step", task.curve]].rename(columns={task.curve: "score"}).dropna()
         for key in ("fold", "seed", "num_labelled", "arm"):
             if key in settings:
                 found.insert(0, key, settings[key])

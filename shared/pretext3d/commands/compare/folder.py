@@ -14,7 +14,8 @@ from pretext3d.errors import UserError
 from pretext3d.files import write_whole
 
 __all__ = [
-    "changed_keys", "check_earlier", "fold_table", "folds_of", "lock", "read_json", "save_plan", "volumes",
+    "changed_keys", "check_earlier", "finished", "fold_table", "folds_of", "lock", "read_json", "save_plan",
+    "volumes",
     "write_json",
 ]  # fmt: skip
 
@@ -44,6 +45,23 @@ def changed_keys(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str 
         elif a != b:
             lines.append(f"{prefix}{key}: {a} there, {b} now")
     return lines
+
+
+def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the cell in a folder is done; refuses one that was done, or started, with other settings.
+
+    Raises:
+        UserError: listing each difference.
+    """
+    if not (folder / "settings.json").exists():
+        return False
+    lines = changed_keys(read_json(folder / "settings.json")["settings"], settings)
+    if lines:
+        raise UserError(
+            f"{folder}: was run with other settings: {'; '.join(lines)}. Use another --output_dir, or "
+            "remove that folder to run it again"
+        )
+    return (folder / "done.json").exists()
 
 
 def save_plan(

@@ -17,11 +17,10 @@ import pandas as pd
 
 from pretext3d.commands.compare.folder import changed_keys
 from pretext3d.commands.compare.study.cells import StudyCell
-from pretext3d.commands.compare.tasks import Task
 from pretext3d.errors import UserError
 from pretext3d.files import write_whole
 
-__all__ = ["TEXT", "Results", "curve_of"]
+__all__ = ["TEXT", "Results"]
 
 TEXT = {"case": str, "class": str, "subject": str, "predicted": str}
 
@@ -140,13 +139,3 @@ class Results:
             curves.append(points.assign(**keys))
         join = [pd.concat(each, ignore_index=True) if each else pd.DataFrame() for each in (rows, curves)]
         return join[0], join[1]
-
-
-def curve_of(folder: Path, task: Task) -> list[list[float]]:
-    """The validations of a run, [epoch, step, score] each."""
-    file = folder / "metrics.csv"
-    table = pd.read_csv(file) if file.exists() else pd.DataFrame()
-    if task.curve not in table:
-        return []
-    found = table[["epoch", "step", task.curve]].dropna()
-    return [[int(epoch), int(step), round(float(score), 5)] for epoch, step, score in found.to_numpy()]

@@ -8,14 +8,15 @@ from typing import Any
 import pandas as pd
 
 from pretext3d.commands.bundles import bundles_at_hand
-from pretext3d.commands.compare.folder import changed_keys, read_json, write_json
+from pretext3d.commands.compare.convergence import curve_of
+from pretext3d.commands.compare.folder import finished, read_json, write_json
 from pretext3d.commands.compare.plan import read_configs, resolved
 from pretext3d.commands.compare.processes import ProcessRunner, resumable
 from pretext3d.commands.compare.study.cells import StudyCell, digest_of, real_paths
 from pretext3d.commands.compare.study.definition import Study, StudyTask
 from pretext3d.commands.compare.study.keys import finetuning
 from pretext3d.commands.compare.study.reading import read_yaml
-from pretext3d.commands.compare.study.results import TEXT, Results, curve_of
+from pretext3d.commands.compare.study.results import TEXT, Results
 from pretext3d.commands.compare.tasks import CLASSIFICATION
 from pretext3d.data.splits import part_of
 from pretext3d.data.subjects import by_subject
@@ -61,16 +62,7 @@ class StudyRunner(ProcessRunner):
         """
         if cell.has_result and self.results.has(cell):
             return True
-        folder = self.folder(cell)
-        if not (folder / "settings.json").exists():
-            return False
-        lines = changed_keys(read_json(folder / "settings.json")["settings"], cell.settings)
-        if lines:
-            raise UserError(
-                f"{folder}: was run with other settings: {'; '.join(lines)}. Use another --output_dir, or "
-                "remove that folder to run it again"
-            )
-        if not (folder / "done.json").exists():
+        if not finished(self.folder(cell), cell.settings):
             return False
         if cell.has_result:  # its result has been removed
             self.write_result(cell)
@@ -147,11 +139,10 @@ class StudyRunner(ProcessRunner):
             own = table[(table["arm"] == cell.keys["arm"]) & (table["reader"] == "linear")]
             score = float(CLASSIFICATION.per_cell(own)["balanced_accuracy"].mean())
         else:
-            table, curve, score = (
-                cell.task.read(folder),
-                curve_of(folder, cell.task),
-                cell.task.cell_score(folder),
-            )
+            table, score = cell.task.read(folder), cell.task.cell_score(folder)
+            found = curve_of(folder, cell.task)
+            points = [] if found is None else found.to_numpy()
+            curve = [[int(epoch), int(step), round(float(value), 5)] for epoch, step, value in points]
             labelled = self.labelled(task, cell.keys["label"])
         more = {
             "labelled": labelled,
