@@ -119,17 +119,27 @@ def test_without_a_test_fraction_nothing_changes(names, seed):
     assert test == []
 
 
-def test_the_test_set_is_the_first_of_the_ranking_whatever_the_rest():
+def test_the_test_set_is_the_last_of_the_ranking_whatever_the_rest():
     cases = cases_of([f"case{i}" for i in range(10)])
     ranked = sorted(cases, key=lambda c: rank(3, c["name"]))
     split = split_cases(cases, 0.25, 3, test_fraction=0.2)
-    assert ids(split.test) == ids(ranked[:2])
-    assert ids(split.val) == ids(ranked[2:4])  # a quarter of the other eight
+    assert ids(split.test) == ids(ranked[8:])
+    assert ids(split.val) == ids(ranked[:2])  # a quarter of the other eight
     folds = [split_cases(cases, 0.25, 3, fold=k, test_fraction=0.2) for k in range(4)]
     assert all(ids(fold.test) == ids(split.test) for fold in folds)
-    assert set.union(*(ids(fold.val) for fold in folds)) == ids(ranked[2:])
+    assert set.union(*(ids(fold.val) for fold in folds)) == ids(ranked[:8])
     assert sum(len(fold.val) for fold in folds) == 8
     assert ids(split_cases(cases, 0.5, 3, test_fraction=0.2).test) == ids(split.test)
+
+
+@given(NAMES, st.sampled_from([0.1, 0.3, 0.5]), st.sampled_from([0.1, 0.3, 0.5]), st.integers(0, 3))
+def test_a_test_set_holds_nobody_whom_runs_without_one_held_out(names, val_fraction, test_fraction, seed):
+    cases = cases_of(names)
+    before = split_cases(cases, val_fraction, seed)
+    after = split_cases(cases, val_fraction, seed, test_fraction=test_fraction)
+    if len(before.val) + len(after.test) <= len(names):
+        assert not ids(before.val) & ids(after.test)
+        assert ids(after.val) <= ids(before.val)
 
 
 @given(NAMES, st.data())

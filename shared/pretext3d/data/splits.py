@@ -1,8 +1,9 @@
 """Which cases train and which are held out: a function of their names and a seed, never of their order.
 
 Everything counts subjects: a subject's volumes are all on the same side (see `subjects`). Subjects are ranked
-by a hash of (seed, name); the first are the test set, where there is one, the next are held out for
-validation. Each data set is ranked separately and, within it, the labelled and the unlabelled subjects. So
+by a hash of (seed, name); the first are held out for validation, the last are the test set, where there is
+one. So a test set that is set apart later holds nobody whom earlier runs, of the same seed, were validated on,
+as long as the two fractions are not over 1 together. Each data set is ranked separately and, within it, the labelled and the unlabelled subjects. So
 the held-out labelled cases are the same when a network is pre-trained on all cases and fine-tuned on the
 labelled ones, and when several data sets are pre-trained together.
 """
@@ -56,10 +57,10 @@ def split_cases(
 ) -> Split:
     """Split cases into training, validation and test, each in the order given, by subject.
 
-    Each data set (`source`) is split separately. The test set comes first: round(n * test_fraction) of n
-    labelled and likewise of n unlabelled subjects, at least 1 where n > 1 and test_fraction > 0; it is the
-    same for every fold. The validation set is chosen from the rest. Without a fold: the entries that the
-    datalist calls validation, if there are any; else round(n * val_fraction) of n subjects by the same rule.
+    Each data set (`source`) is split separately. The test set is chosen first: the last round(n *
+    test_fraction) in the ranking of n labelled and likewise of n unlabelled subjects, at least 1 where n > 1
+    and test_fraction > 0; it is the same for every fold. The validation set is chosen from the rest. Without a fold: the entries that the
+    datalist calls validation, if there are any; else the first round(n * val_fraction) of n subjects.
     With a fold: the cases with that `fold` in the datalist; where no case has one, part `fold` of the
     round(1 / val_fraction) parts of the same ranking.
 
@@ -82,7 +83,7 @@ def split_cases(
         sources[case.get("source", "")].append(case)
     tested: set[str] = set()
     for members in sources.values():
-        tested |= ranked_split(members, test_fraction, seed, None)
+        tested |= ranked_split(members, test_fraction, seed, from_end=True)
     tested = with_namesakes(cases, tested)
     listed: set[str] = set()
     ranked: set[str] = set()
@@ -136,8 +137,14 @@ def listed_fold(cases: Sequence[Case], fold: int) -> set[str]:
     return {c["id"] for c in cases if c["fold"] == fold}
 
 
-def ranked_split(cases: Sequence[Case], val_fraction: int | float, seed: int, fold: int | None) -> set[str]:
-    """The ids held out of one data set by the ranking."""
+def ranked_split(
+    cases: Sequence[Case],
+    val_fraction: int | float,
+    seed: int,
+    fold: int | None = None,
+    from_end: bool = False,
+) -> set[str]:
+    """The ids held out of one data set by the ranking: its first subjects, a fold, or its last subjects."""
     parts = round(1 / val_fraction) if val_fraction > 0 else 0
     if fold is not None and not 0 <= fold < parts:
         raise UserError(
@@ -150,7 +157,7 @@ def ranked_split(cases: Sequence[Case], val_fraction: int | float, seed: int, fo
         members[subject_of(case) in labelled][subject_of(case)].append(case["id"])
     held: set[str] = set()
     for groups in members.values():
-        ranked = sorted(groups, key=lambda name: (rank(seed, name), name))
+        ranked = sorted(groups, key=lambda name: (rank(seed, name), name), reverse=from_end)
         count = max(int(len(ranked) * val_fraction + 0.5), 1 if val_fraction > 0 else 0)
         chosen = ranked[: max(min(count, len(ranked) - 1), 0)] if fold is None else ranked[fold::parts]
         held.update(i for group in chosen for i in groups[group])
