@@ -1,7 +1,7 @@
 """A small study with a fake runner in place of training, for the tests of studies."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,15 @@ def builder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stud
     monkeypatch.setattr(runners, "subjects_of", lambda study, task: 40)
     monkeypatch.chdir(folder)
 
-    def build(runs: str = "runs", accept_plan: bool = False, **more: Any) -> StudyRun:
+    def build(
+        runs: str = "runs", accept_plan: bool = False, only: Sequence[str] = (), **more: Any
+    ) -> StudyRun:
         arms = {**content()["arms"], "cube": {"bundle": "rubiks_cube"}}
         found = read_study(written(folder, content(**{"arms": arms, "seeds": [0, 1], **more})))
         results = Results(found.results_dir)
         cells = Cells(found, folder / runs / "cells")
         made = FakeRunner(found, folder / runs / "cells", results)
         made.ran = []
-        return StudyRun(found, cells, results, made, accept_plan=accept_plan)
+        return StudyRun(found, cells, results, made, accept_plan=accept_plan, tasks=only)
 
     return build

@@ -96,6 +96,41 @@ def test_tasks_on_the_same_data_share_a_pre_training(study: Any) -> None:
     assert run.cells.of_place["groups", "cnn", "vp"].name == "pretraining/organs/cnn/vp"
 
 
+def test_a_study_runs_task_by_task_and_its_plan_grows(study: Any, tmp_path: Path) -> None:
+    tasks = {
+        "organs": {"num_labelled": [1, 2], "dataset_dir": "heads"},
+        "other": {"num_labelled": [1], "dataset_dir": "heads", "split_seed": 1},
+    }
+    file = tmp_path / "docs/studies/tiny/plan.yaml"
+    first = study(tasks=tasks, only=["other"])
+    assert first() == 0
+    assert all("/other/" in name for name in first.runner.ran)
+    assert read_plan(file, first.study).parts == [("other", "cnn")]
+    report = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    assert "- not measured yet: organs, cnn." in report
+    chosen = read_plan(file, first.study)
+    second = study(tasks=tasks)
+    assert second("pretraining") == 0
+    assert second.runner.ran == ["pretraining/organs/cnn/vp", "pretraining/organs/cnn/cube"]
+    assert second() == 0
+    assert all("/organs/" in name for name in second.runner.ran)
+    plan = read_plan(file, second.study)
+    assert plan.of([("other", "cnn")]) == chosen
+    assert plan.parts == [("other", "cnn"), ("organs", "cnn")]
+    assert "not measured yet" not in (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+
+
+def test_arms_of_confirmation_by_task_and_encoder(study: Any) -> None:
+    confirmation = {"by_task": {"organs": {"cnn": ["cube"]}}}
+    run = study(confirmation=confirmation)
+    run("screening")
+    assert {place.split("/")[-1].partition("_n0")[0] for place in run.plan().cells} == {
+        "scratch", "scratch_long", "cube",
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"by_task::organs::cnn: found 'cub', .*did you mean cube"):
+        study(confirmation={"by_task": {"organs": {"cnn": ["cub"]}}})
+
+
 def test_another_machine_goes_on_from_the_results(
     study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,10 +2,11 @@
 
 Everything counts subjects: a subject's volumes are all on the same side (see `subjects`). Subjects are ranked
 by a hash of (seed, name); the first are held out for validation, the last are the test set, where there is
-one. So a test set that is set apart later holds nobody whom earlier runs, of the same seed, were validated on,
-as long as the two fractions are not over 1 together. Each data set is ranked separately and, within it, the labelled and the unlabelled subjects. So
-the held-out labelled cases are the same when a network is pre-trained on all cases and fine-tuned on the
-labelled ones, and when several data sets are pre-trained together.
+one. So a test set that is set apart later holds nobody whom earlier runs of the same seed held out for
+validation, as long as the two fractions are not over 1 together. Each data set is ranked separately and,
+within it, the labelled and the unlabelled subjects. So the held-out labelled cases are the same when a
+network is pre-trained on all cases and fine-tuned on the labelled ones, and when several data sets are
+pre-trained together.
 """
 
 import hashlib
@@ -59,10 +60,10 @@ def split_cases(
 
     Each data set (`source`) is split separately. The test set is chosen first: the last round(n *
     test_fraction) in the ranking of n labelled and likewise of n unlabelled subjects, at least 1 where n > 1
-    and test_fraction > 0; it is the same for every fold. The validation set is chosen from the rest. Without a fold: the entries that the
-    datalist calls validation, if there are any; else the first round(n * val_fraction) of n subjects.
-    With a fold: the cases with that `fold` in the datalist; where no case has one, part `fold` of the
-    round(1 / val_fraction) parts of the same ranking.
+    and test_fraction > 0; it is the same for every fold. The validation set is chosen from the rest. Without
+    a fold: the entries that the datalist calls validation, if there are any; else the first
+    round(n * val_fraction) of n subjects, at least 1 likewise. With a fold: the cases with that `fold` in the
+    datalist; where no case has one, part `fold` of the round(1 / val_fraction) parts of the same ranking.
 
     Args:
         cases: Cases with `id`, and, as far as known, `name`, `source`, `label`, `fold`, `split`, `subject`.
@@ -139,17 +140,17 @@ def listed_fold(cases: Sequence[Case], fold: int) -> set[str]:
 
 def ranked_split(
     cases: Sequence[Case],
-    val_fraction: int | float,
+    fraction: int | float,
     seed: int,
     fold: int | None = None,
     from_end: bool = False,
 ) -> set[str]:
     """The ids held out of one data set by the ranking: its first subjects, a fold, or its last subjects."""
-    parts = round(1 / val_fraction) if val_fraction > 0 else 0
+    parts = round(1 / fraction) if fraction > 0 else 0
     if fold is not None and not 0 <= fold < parts:
         raise UserError(
             f"fold: found {fold}, expected 0 to {max(parts, 1) - 1}: the datalist gives none, and "
-            f"val_fraction {val_fraction:g} makes {parts}"
+            f"val_fraction {fraction:g} makes {parts}"
         )
     labelled = {subject_of(c) for c in cases if "label" in c}
     members: dict[bool, dict[str, list[str]]] = {True: defaultdict(list), False: defaultdict(list)}
@@ -158,7 +159,7 @@ def ranked_split(
     held: set[str] = set()
     for groups in members.values():
         ranked = sorted(groups, key=lambda name: (rank(seed, name), name), reverse=from_end)
-        count = max(int(len(ranked) * val_fraction + 0.5), 1 if val_fraction > 0 else 0)
+        count = max(int(len(ranked) * fraction + 0.5), 1 if fraction > 0 else 0)
         chosen = ranked[: max(min(count, len(ranked) - 1), 0)] if fold is None else ranked[fold::parts]
         held.update(i for group in chosen for i in groups[group])
     return held

@@ -12,7 +12,7 @@ from pretext3d.errors import UserError
 __all__ = ["STAGES", "check_options", "check_study_options", "engine_of", "make_parser"]
 
 STAGES = ("pretraining", "screening", "report")  # of a study
-OF_STUDY = frozenset({"stage", "data_root", "accept_plan"})
+OF_STUDY = frozenset({"stage", "tasks", "data_root", "accept_plan"})
 WITH_STUDY = frozenset({"study", "output_dir", "jobs", "threads", "report_only", "engine", "engine_options"})
 
 EXAMPLES = """
@@ -140,6 +140,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="run a study, see docs/compare.md; its file has the options above",
     )
     add("--stage", choices=[*STAGES], default=STAGES[-1], help="run up to this stage; default: to the end")
+    add("--tasks", nargs="+", default=[], metavar="TASK", help="run only these tasks; default: all")
     add("--data_root", default="", help="folder of the study's relative data paths")
     add("--accept_plan", action="store_true", help="follow plan.yaml although screening chooses otherwise")
     return parser

@@ -5,10 +5,11 @@ chosen, the first in the grid's order of equal ones. Confirmation has the arms o
 and the `best` further ones with the highest scores, for every task and encoder separately.
 
 plan.yaml is the choice as a file that can be committed before a test subject is measured. Confirmation
-follows this file; where it differs from what screening chooses, only if the user accepts it.
+follows this file; where it differs from what screening chooses, only if the user accepts it. A study may be
+run task by task: the file grows by the parts, a task with an encoder each, that have been screened.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,7 @@ HEAD = """# The plan of {name}: what screening chose, by its scores on validatio
 """
 OF_CHOICE = ("task", "encoder", "arm", "learning_rate", "recipe", "score", "scores")
 Place = tuple[str, str, str]  # task, encoder, arm
+PlanPart = tuple[str, str]  # task, encoder
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,40 @@ class Plan:
     choices: Mapping[Place, Choice]
     cells: tuple[str, ...]
 
+    @property
+    def parts(self) -> list[PlanPart]:
+        """The tasks with their encoders that it has."""
+        return list(dict.fromkeys(place[:2] for place in self.choices))
 
-def choose(cells: Cells, results: Results) -> Plan:
-    """The plan that follows from the results of screening, all of which are there."""
+    def of(self, parts: Collection[PlanPart]) -> "Plan":
+        """What it has of some parts."""
+        choices = {place: choice for place, choice in self.choices.items() if place[:2] in parts}
+        return Plan(choices, tuple(name for name in self.cells if part_of_cell(name) in parts))
+
+    def plus(self, other: "Plan") -> "Plan":
+        """Both plans, whose parts differ, in one."""
+        return Plan({**self.choices, **other.choices}, (*self.cells, *other.cells))
+
+
+def part_of_cell(name: str) -> PlanPart:
+    """The task and the encoder of a cell, from its name.
+
+    Examples:
+        >>> part_of_cell("confirmation/heart/cnn/scratch_n004_seed0")
+        ('heart', 'cnn')
+    """
+    task, encoder = name.split("/")[1:3]
+    return task, encoder
+
+
+def choose(cells: Cells, results: Results, tasks: Collection[str]) -> Plan:
+    """The plan of some tasks that follows from their results of screening, all of which are there."""
     study = cells.study
     scores: dict[Place, dict[Point, list[float]]] = {}
     for cell in screening_cells(cells):
         key = cell.keys
+        if key["task"] not in tasks:
+            continue
         points = scores.setdefault((key["task"], key["encoder"], key["arm"]), {})
         points.setdefault(Point(key["rate"], key["recipe"]), []).append(results.score(cell))
     choices = {}
@@ -76,12 +105,12 @@ def choose(cells: Cells, results: Results) -> Plan:
 
 
 def confirmed_arms(study: Study, choices: Mapping[Place, Choice]) -> list[Place]:
-    """The places that confirmation has: `always`, `confirmation::arms` and the `best` others."""
-    listed = {*study.always, *study.confirmed}
+    """The places of confirmation: `always`, `confirmation::arms` and `by_task`, and the `best` others."""
     found = []
     for task in study.tasks:
         for encoder in study.encoders:
-            arms = [arm.name for arm in study.arms_of(task, encoder)]
+            arms = [arm.name for arm in study.arms_of(task, encoder) if (task, encoder, arm.name) in choices]
+            listed = {*study.always, *study.confirmed, *study.confirmed_in.get((task, encoder), ())}
             others = [arm for arm in arms if arm not in listed]
             first = sorted(others, key=lambda arm: -np.nan_to_num(choices[task, encoder, arm].score))
             chosen = {*listed, *first[: study.best]}
@@ -140,11 +169,13 @@ def write_plan(file: Path, study: Study, plan: Plan) -> None:
 
 
 def read_plan(file: Path, study: Study) -> Plan:
-    """Read plan.yaml.
+    """Read plan.yaml; an empty plan where there is no file.
 
     Raises:
         UserError: names the file and the key, what was found and what was expected.
     """
+    if not file.exists():
+        return Plan({}, ())
     top = Section(file, "", read_yaml(file), ("study", "choices", "cells"))
     if top.text("study") != study.name:
         raise UserError(f"{file}: study: found {top.text('study')}, expected {study.name}")

@@ -157,6 +157,7 @@ class Study:
         validate_every: Epochs between validations of confirmation's curves; 0 = none.
         always: Arms that confirmation has in any case.
         confirmed: Further arms of confirmation by name.
+        confirmed_in: Further arms of confirmation of one task and encoder.
         best: Number of arms of confirmation that screening puts first, besides.
     """
 
@@ -177,11 +178,22 @@ class Study:
     validate_every: int
     always: tuple[str, ...]
     confirmed: tuple[str, ...]
+    confirmed_in: Mapping[tuple[str, str], tuple[str, ...]]
     best: int
 
     def path(self, text: str, key: str) -> str:
         """A path of the study file as one of this machine."""
         return real_path(text, self.data_root, f"{self.file}: {key}")
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """The tasks with their encoders."""
+        return [
+            (task.name, name)
+            for task in self.tasks.values()
+            for name in self.encoders
+            if name in task.encoders
+        ]
 
     def arms_of(self, task: str, encoder: str) -> list[StudyArm]:
         """The arms that are for a task and an encoder."""
@@ -217,7 +229,7 @@ def read_study(file: Path, data_root: str = "") -> Study:
     always = tuple(top.listed("always", known_in("an arm", arms), ["scratch"]))
     if "scratch" not in always:
         raise UserError(f"{top.where('always')}: found no scratch, which all arms are compared with")
-    confirmation = top.section("confirmation", ("arms", "best"))
+    confirmation = top.section("confirmation", ("arms", "by_task", "best"))
     rates = top.listed("rates", above_zero)
     steps = screening.value("max_steps", positive) if "max_steps" in screening else 0
     study = Study(
@@ -240,6 +252,7 @@ def read_study(file: Path, data_root: str = "") -> Study:
         confirmed=tuple(
             confirmation.listed("arms", known_in("an arm", arms)) if "arms" in confirmation else ()
         ),
+        confirmed_in=read_confirmed(confirmation.section("by_task"), tasks, arms),
         best=confirmation.value("best", from_zero, 0),
     )
     check_keys(study)
@@ -339,6 +352,19 @@ def read_arm(
         tasks=tuple(own.listed("tasks", known_in("a task", tasks), list(tasks))),
         encoders=tuple(for_encoders),
     )
+
+
+def read_confirmed(
+    section: Section, tasks: Mapping[str, StudyTask], arms: Mapping[str, StudyArm]
+) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The arms of confirmation by task and encoder."""
+    found = {}
+    for task in section.values:
+        known_name(section.where(task), task, tasks, "a task")
+        own = section.section(task, tasks[task].encoders)
+        for encoder in own.values:
+            found[task, encoder] = tuple(own.listed(encoder, known_in("an arm", arms)))
+    return found
 
 
 def given(top: Section, key: str) -> list[str]:

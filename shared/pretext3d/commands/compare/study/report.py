@@ -86,7 +86,10 @@ def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Pa
     parts = [part for part in parts_of(study, planned, results) if len(part.rows)]
     tables = {part.title: tables_of(part) for part in parts}
     lines += ["## Verdicts", ""]
-    lines += [f"- {part.title}: {verdict(part, tables[part.title])}" for part in parts] + [""]
+    lines += [f"- {part.title}: {verdict(part, tables[part.title])}" for part in parts]
+    measured = {(part.task.name, part.encoder) for part in parts}
+    missing = [", ".join(part) for part in study.parts if part not in measured]
+    lines += [f"- not measured yet: {'; '.join(missing)}."] * bool(missing) + [""]
     for part in parts:
         lines += section(part, tables[part.title], study.results_dir)
     gains = " and ".join(f"{gain:g} in {TASKS[kind].title}" for kind, gain in LEAST_GAIN.items())

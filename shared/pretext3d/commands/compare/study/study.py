@@ -13,6 +13,7 @@ from pretext3d.commands.compare.options import engine_of
 from pretext3d.commands.compare.processes import threads_each
 from pretext3d.commands.compare.running import run_cells, run_rest
 from pretext3d.commands.compare.study.cells import Cells, StudyCell, screening_cells
+from pretext3d.commands.compare.study.checks import known_name
 from pretext3d.commands.compare.study.choice import (
     Plan,
     choose,
@@ -42,6 +43,7 @@ class StudyRun:
         jobs: Number of cells at once.
         accept_plan: Whether plan.yaml holds although screening chooses something else.
         engine: What runs the cells, with the arguments of `running.run_cells`.
+        tasks: The tasks that are run; none = all.
     """
 
     def __init__(
@@ -53,10 +55,13 @@ class StudyRun:
         jobs: int = 1,
         accept_plan: bool = False,
         engine: Callable[..., list[str]] = run_cells,
+        tasks: Sequence[str] = (),
     ) -> None:
         self.study, self.cells, self.results, self.runner = study, cells, results, runner
         self.jobs, self.accept_plan, self.engine = jobs, accept_plan, engine
         self.plan_file = study.results_dir / "plan.yaml"
+        self.tasks = [name for name in study.tasks if name in (tasks or study.tasks)]
+        self.parts = [part for part in study.parts if part[0] in self.tasks]
 
     def __call__(self, stage: str = "report") -> int:
         """Run all stages up to one. Exit code 0, or 1 where a cell failed.
@@ -64,17 +69,17 @@ class StudyRun:
         Raises:
             UserError: a cell or a result of other settings; a plan that is not what screening chooses.
         """
-        screened = screening_cells(self.cells)
+        screened = [cell for cell in screening_cells(self.cells) if cell.keys["task"] in self.tasks]
         if stage == "pretraining":
-            planned = planned_cells(self.cells, self.read_plan()) if self.plan_file.exists() else None
-            every = list(self.cells.pretrainings.values()) if planned is None else []
-            return self.work("pretraining", [*every, *self.first(planned or [])])
+            there = self.read_plan().of(self.parts)
+            new = [cell for cell in screened if (cell.keys["task"], cell.keys["encoder"]) not in there.parts]
+            return self.work("pretraining", self.first([*new, *planned_cells(self.cells, there)]))
         if code := self.work("screening", [*self.first(screened), *screened]):
             return code
         plan = self.plan()
         if stage == "screening":
             return 0
-        planned = planned_cells(self.cells, plan)
+        planned = planned_cells(self.cells, plan.of(self.parts))
         code = self.work("confirmation", [*self.first(planned), *planned])
         if any(self.results.has(cell) for cell in planned):
             say(f"wrote {write_report(self.study, self.cells, plan, self.results)}")
@@ -106,22 +111,24 @@ class StudyRun:
         return 1 if failed else 0
 
     def read_plan(self) -> Plan:
-        """plan.yaml, checked."""
+        """plan.yaml, checked; an empty plan where there is none."""
         return read_plan(self.plan_file, self.study)
 
     def plan(self) -> Plan:
-        """What confirmation follows: plan.yaml, written if it is not there.
+        """What confirmation follows: plan.yaml, to which the parts are added that it does not have yet.
 
         Raises:
             UserError: it is not what screening chooses, and was not accepted.
         """
-        chosen = choose(self.cells, self.results)
-        if not self.plan_file.exists():
-            write_plan(self.plan_file, self.study, chosen)
-            say(f"wrote {self.plan_file}: {len(chosen.cells)} cells of confirmation")
-            return chosen
+        chosen = choose(self.cells, self.results, self.tasks)
         there = self.read_plan()
-        lines = plan_changes(there, chosen)
+        new = chosen.of([part for part in chosen.parts if part not in there.parts])
+        if new.parts:
+            there = there.plus(new)
+            write_plan(self.plan_file, self.study, there)
+            names = "; ".join(map(", ".join, new.parts))
+            say(f"wrote {self.plan_file}: {len(new.cells)} cells of confirmation of {names}")
+        lines = plan_changes(there.of(self.parts), chosen)
         if lines and not self.accept_plan:
             raise UserError(
                 f"{self.plan_file}: is not what screening chooses: {'; '.join(lines)}. Remove it to take the "
@@ -147,6 +154,8 @@ def run_study(options: argparse.Namespace) -> int:
     folder = Path(options.output_dir or f"runs/{study.name}").resolve()
     results = Results(study.results_dir)
     cells = Cells(study, folder / "cells")
+    for name in options.tasks:
+        known_name("--tasks", name, study.tasks, f"a task of {study.file}")
     if options.report_only:  # also while it runs
         plan = results.folder / "plan.yaml"
         if not plan.exists():
@@ -157,7 +166,8 @@ def run_study(options: argparse.Namespace) -> int:
     with lock(folder) as descriptors:
         threads = threads_each(options.threads, options.jobs)
         runner = StudyRunner(study, folder / "cells", results, threads, descriptors)
+        engine = engine_of(options, folder)
         run = StudyRun(
-            study, cells, results, runner, options.jobs, options.accept_plan, engine_of(options, folder)
+            study, cells, results, runner, options.jobs, options.accept_plan, engine, options.tasks
         )
         return run(options.stage)
