@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pretext3d.commands.compare import plan
 from pretext3d.commands.compare.cells import Arm
-from pretext3d.data.splits import fingerprints
+from pretext3d.data.fingerprints import fingerprints
 from pretext3d.errors import UserError
 
 

@@ -6,14 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pretext3d.data.splits import (
-    check_unseen,
-    evaluation_cases,
-    fingerprints,
-    labelled_subset,
-    rank,
-    split_cases,
-)
+from pretext3d.data.fingerprints import fingerprints
+from pretext3d.data.splits import check_unseen, evaluation_cases, labelled_subset, rank, split_cases
 from pretext3d.errors import UserError
 
 NAMES = st.lists(st.text("abcdefgh", min_size=1, max_size=5), min_size=2, max_size=12, unique=True)

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from pretext3d.data.splits import fingerprints
+from pretext3d.data.fingerprints import fingerprints
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.training import pretrained as module

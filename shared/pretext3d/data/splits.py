@@ -14,17 +14,16 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretext3d.checking import integer, is_integer, number, one_of
-from pretext3d.data.reader import files_of_volume
+from pretext3d.data.fingerprints import among, trained_on
 from pretext3d.data.subjects import IN_NO_FOLD, by_subject, person_of, subject_of, volume_of
 from pretext3d.errors import UserError
 
 __all__ = [
-    "SPLIT", "Split", "assigned_folds", "check_unseen", "evaluation_cases", "fingerprints",
-    "labelled_subset", "other_split", "part_of", "split_cases", "trained_on",
+    "SPLIT", "Split", "assigned_folds", "check_unseen", "evaluation_cases", "labelled_subset", "other_split",
+    "part_of", "split_cases",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,6 @@ Case = dict[str, Any]
 
 # the keys that choose who is held out, and their defaults; a record leaves defaults out
 SPLIT: dict[str, Any] = {"val_fraction": 0.2, "test_fraction": 0.0, "fold": None, "split_seed": 0}
-BLOCKS, BLOCK_BYTES = 64, 4096  # blocks of a case's files from which its fingerprint is computed
 
 
 class Split(NamedTuple):
@@ -290,60 +288,6 @@ def evaluation_cases(cases: Mapping[str, Any], part: str = "test") -> list[Case]
     return list((part == "test" and cases.get("test")) or cases["val"])
 
 
-def fingerprints(cases: Sequence[Case]) -> list[str]:
-    """One text per case, the same for a copy of its images in another place, under any name.
-
-    A hash of the sizes of the image files and of 64 blocks of 4 KB spread evenly over them. Checkpoints keep
-    the fingerprints of the cases they were trained on: a path would reveal details of the machine.
-    """
-    known: dict[str, str] = {}  # slices of one volume share its files
-    for case in cases:
-        if str(case["image"]) not in known:
-            known[str(case["image"])] = _fingerprint(case)
-    return [known[str(case["image"])] for case in cases]
-
-
-def _fingerprint(case: Case) -> str:
-    images = [Path(path) for path in ([case["image"]] if isinstance(case["image"], str) else case["image"])]
-    digest = hashlib.sha256()
-    for image in images:
-        series = image.is_dir()  # a DICOM series: the order of its slices' names does not matter
-        found = image.iterdir() if series else map(Path, files_of_volume(str(image)))
-        files = [file for file in found if file.is_file() and not (series and file.name.startswith("."))]
-        blocks = max(2, BLOCKS // max(1, len(files)))
-        for part in sorted(_blocks_digest(file, blocks) for file in files):
-            digest.update(part)
-    return digest.hexdigest()[:16]
-
-
-def _blocks_digest(path: Path, blocks: int) -> bytes:
-    """SHA-256 of a file's size and of `blocks` blocks, or of all its bytes if it is no longer than these."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(size.to_bytes(8, "little"))
-    with path.open("rb") as file:
-        if size <= blocks * BLOCK_BYTES:
-            digest.update(file.read())
-            return digest.digest()
-        for n in range(blocks):
-            file.seek((size - BLOCK_BYTES) * n // (blocks - 1))
-            digest.update(file.read(BLOCK_BYTES))
-    return digest.digest()
-
-
-def trained_on(cases: Sequence[Case], record: Mapping[str, Any]) -> list[str]:
-    """The ids of those cases that a checkpoint, by its record, was trained on; of slices, their volumes'."""
-    return _among(cases, (record.get("data") or {}).get("train"))
-
-
-def _among(cases: Sequence[Case], known: Sequence[str] | None) -> list[str]:
-    """The ids of the cases, of slices those of their volumes, whose fingerprint is among some."""
-    if not known:
-        return []
-    listed = set(known)
-    pairs = zip(cases, fingerprints(cases), strict=True)
-    return list(dict.fromkeys(volume_of(case) for case, text in pairs if text in listed))
-
-
 def other_split(record: Mapping[str, Any], split: Mapping[str, Any]) -> str:
     """The keys of the split that a checkpoint's training had otherwise, with both values; '' for none.
 
@@ -389,9 +333,7 @@ def check_unseen(
         )
     faults = {
         "were trained on": trained_on(cases, record),
-        "chose the weights (best.pt)": _among(cases, (record.get("split") or {}).get("val"))
-        if chosen
-        else [],
+        "chose the weights (best.pt)": among(cases, (record.get("split") or {}).get("val")) if chosen else [],
     }
     differ = other_split(record, split or {})
     for seen, ids in faults.items():

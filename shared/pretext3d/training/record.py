@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.checking import brief
+from pretext3d.data.fingerprints import fingerprints
 from pretext3d.data.labels import LabelMap
-from pretext3d.data.splits import SPLIT, fingerprints
+from pretext3d.data.splits import SPLIT
 from pretext3d.errors import UserError
 from pretext3d.training.workflow import built, bundle_root, has_setting, setting
 

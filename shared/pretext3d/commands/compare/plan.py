@@ -289,7 +289,8 @@ def leak(
     Raises:
         UserError: a case of a test set was seen.
     """
-    from pretext3d.data.splits import other_split, trained_on
+    from pretext3d.data.fingerprints import trained_on
+    from pretext3d.data.splits import other_split
     from pretext3d.data.subjects import volume_of
     from pretext3d.training.pretrained import read_record
 
