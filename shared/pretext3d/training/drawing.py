@@ -14,8 +14,8 @@ import torch
 from pretext3d.annotations import Float, Shaped, Tensor
 
 __all__ = [
-    "BACK", "FAINT", "LETTERS", "TEXT", "View", "frame", "mark_edges", "middle_planes", "numpy", "pixels",
-    "times", "titled_figure",
+    "BACK", "FAINT", "LETTERS", "TEXT", "View", "channels_shown", "frame", "mark_edges", "middle_planes",
+    "numpy", "pixels", "times", "titled_figure",
 ]  # fmt: skip
 
 BACK, TEXT, FAINT = "#15171c", "#f2f2f2", "#9aa0aa"
@@ -77,6 +77,19 @@ def middle_planes(image: Shaped[Tensor, "c *space"]) -> list[tuple[Shaped[Tensor
     return [(image.select(1 + axis, image.shape[1 + axis] // 2), shown[axis]) for axis in range(3)]
 
 
+def channels_shown(image: Shaped[Tensor, "c *space"], view: View, channel: int = 0) -> str:
+    """What a picture shows of an image with several channels; '' for one with a single channel.
+
+    Examples:
+        >>> image = torch.zeros(2, 3, 4, 5)
+        >>> channels_shown(image, View({"image": image}))
+        'channel 1 of 2 is shown'
+    """
+    if view.colour:
+        return "colours are those of the normalised channels"
+    return f"channel {channel + 1} of {len(image)} is shown" if len(image) > 1 else ""
+
+
 def titled_figure(
     width: float,
     height: float,
@@ -84,6 +97,7 @@ def titled_figure(
     title: str,
     below: float = 0.3,
     subtitle: Sequence[str] = (),
+    note: str = "",
 ) -> Any:
     """A matplotlib `Figure` of so many inches with its first lines.
 
@@ -94,6 +108,7 @@ def titled_figure(
         title: First line.
         below: Inches from the upper edge to the middle of the line.
         subtitle: Further lines, of what the picture shows.
+        note: Text at the right end of the first line.
     """
     from matplotlib.figure import Figure
 
@@ -103,6 +118,8 @@ def titled_figure(
     for line, text in enumerate(subtitle):
         down = below + 0.31 + 0.22 * line
         figure.text(0.02, 1 - down / height, text, color=FAINT, size=10.5, va="center")
+    if note:
+        figure.text(0.98, 1 - below / height, note, color=FAINT, size=10.5, ha="right", va="center")
     return figure
 
 

@@ -13,7 +13,17 @@ import torch
 from pretext3d.annotations import Float, Shaped, Tensor
 from pretext3d.checking import per_axis
 from pretext3d.methods.relative_patch_location.pretext import cells_at, location_count
-from pretext3d.training.drawing import FAINT, TEXT, View, frame, mark_edges, numpy, times, titled_figure
+from pretext3d.training.drawing import (
+    FAINT,
+    TEXT,
+    View,
+    channels_shown,
+    frame,
+    mark_edges,
+    numpy,
+    times,
+    titled_figure,
+)
 from pretext3d.training.grid_drawing import (
     BOX,
     DEPTH,
@@ -27,7 +37,7 @@ from pretext3d.training.grid_drawing import (
 
 __all__ = ["draw"]
 
-WIDTH, HEIGHTS = 12.0, (3.4, 4.4)  # inches; heights without and with an answer
+WIDTH, HEIGHTS = 12.0, (3.8, 4.6)  # inches; heights without and with an answer
 SHOWN = 4  # queries
 CENTRE = "C"  # note of the centre's patch
 HEADINGS = {3: "The volume, patches outlined", 2: "The image, patches outlined"}
@@ -63,9 +73,17 @@ def draw(
     truth = cells_at(torch.as_tensor(sample["location"]), centre)[:SHOWN].tolist()
     shares = [cell_probabilities(row, centre) for row in pred[:SHOWN]] if pred is not None else []
     height, described = HEIGHTS[pred is not None], describe(volume, sample)
-    figure = titled_figure(WIDTH, height, volume, title, below=0.24, subtitle=[described])
+    figure = titled_figure(
+        WIDTH,
+        height,
+        volume,
+        title,
+        below=0.24,
+        subtitle=[described],
+        note=channels_shown(volume["image"], view),
+    )
     for place, heading in ((0.25, HEADINGS[view.dims]), (0.75, "What the network sees")):
-        figure.text(place, 0.8, heading, color=TEXT, size=12, ha="center", va="center")
+        figure.text(place, 0.785, heading, color=TEXT, size=12, ha="center", va="center")
     show = Contrast(image, view.colour)
     notes = {centre: CENTRE} | {cell: str(number) for number, cell in enumerate(truth, start=1)}
     across, up = view.letters[0], view.letters[-1]

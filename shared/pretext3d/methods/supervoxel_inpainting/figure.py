@@ -16,6 +16,7 @@ from pretext3d.training.drawing import (
     FAINT,
     TEXT,
     View,
+    channels_shown,
     frame,
     mark_edges,
     numpy,
@@ -71,8 +72,10 @@ def draw(
     sample, pred = as_in_volume(sample, pred)
     volume, sample, pred = with_depth(volume, sample, pred)
     place = Place(volume, sample, view)
-    lines = describe(volume, sample, place, channel)
-    figure = titled_figure(*SIZE, volume, title, subtitle=lines)
+    lines = describe(volume, sample, place)
+    figure = titled_figure(
+        *SIZE, volume, title, subtitle=lines, note=channels_shown(volume["image"], view, channel)
+    )
     above = volume_panels(volume, place)
     for rectangle, (heading, overlay, labels) in zip(rectangles(len(above), 0.472), above, strict=True):
         axes = figure.add_axes(rectangle)
@@ -170,14 +173,10 @@ class Place:
         axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=TILE, linewidth=1.8))
 
 
-def describe(
-    volume: Mapping[str, Any], sample: Mapping[str, Any], place: Place, channel: int
-) -> tuple[str, str]:
+def describe(volume: Mapping[str, Any], sample: Mapping[str, Any], place: Place) -> tuple[str, str]:
     """Two lines about the volume and its hidden region."""
     view, dims = place.view, place.view.dims
     words = WORDS[dims]
-    channels = len(volume["image"])
-    shown = f"; channel {channel + 1} of {channels} is shown" if channels > 1 and not view.colour else ""
     share = place.voxels / sample["mask"].numel()
     count = len(volume["region_boxes"]) if "region_boxes" in volume else 0
     one_of = f"one of {count} regions" if count else f"a random {words['cuboid']}"
@@ -187,7 +186,7 @@ def describe(
     extent, spacing = times(place.extent[:dims], 0), times(place.spacing[:dims])
     size = f"{extent} mm, {shape} {words['voxels']} of {spacing} mm" if view.oriented else f"{shape} pixels"
     return (
-        f"{words['volume']}: {size}{shown}",
+        f"{words['volume']}: {size}",
         f"hidden: {one_of}, {place.voxels:,} {words['voxels']}{in_mm}, {share:.1%} of a tile of {tile}",
     )
 

@@ -19,6 +19,7 @@ from pretext3d.training.drawing import (
     FAINT,
     TEXT,
     View,
+    channels_shown,
     frame,
     mark_edges,
     numpy,
@@ -59,7 +60,14 @@ def draw(
     """
     place = Place(volume, sample)
     panels = crop_panels(sample, pred)
-    figure = titled_figure(*SIZE[place.view.dims], volume, title, below=0.26, subtitle=place.description)
+    figure = titled_figure(
+        *SIZE[place.view.dims],
+        volume,
+        title,
+        below=0.26,
+        subtitle=place.description,
+        note=channels_shown(volume["image"], place.view),
+    )
     true = place.tips(sample["vectors"])
     tips = [true] + ([place.tips(predicted(sample, pred))] if pred is not None else [])
     low, high = place.field(tips)
@@ -94,16 +102,14 @@ class Place:
         self.orientation = numpy(sample.get("orientation", torch.eye(self.view.dims)))
         roi_size = np.asarray(sample["clean"].shape[1:])
         self.network_mm = np.abs(self.orientation) @ (self.size * self.spacing)
-        channels, unit = volume["image"].shape[0], self.view.unit
+        unit = self.view.unit
         kind, voxels = ("volume", "voxels") if self.view.dims == 3 else ("image", "pixels")
-        one = channels > 1 and not self.view.colour
         extent, crop = (f"{times(mm, 0)} {unit}, " for mm in (self.extent, self.high - self.low))
         spacing = f" of {times(self.spacing)} {unit}"
         if not self.view.oriented:  # lengths would be the same numbers, in pixels of the file
             extent = crop = spacing = ""
         self.description = (
-            f"{kind}: {extent}{times(self.shape)} {voxels}{spacing}"
-            f"{f'; channel 1 of {channels} is shown' if one else ''}",
+            f"{kind}: {extent}{times(self.shape)} {voxels}{spacing}",
             f"crop: {crop}{times(self.size)} {voxels}, resampled to the network's {times(roi_size)}; "
             f"{self.moved()}",
         )
