@@ -13,6 +13,8 @@ from pretext3d.commands.compare.study import runner
 from pretext3d.commands.compare.study import study as studies
 from pretext3d.commands.compare.study.cells import screening_cells
 from pretext3d.commands.compare.study.choice import read_plan
+from pretext3d.commands.compare.study.report import write_report
+from pretext3d.commands.compare.study.results import Results
 from pretext3d.errors import UserError
 
 from tests.bundles.command import call
@@ -108,6 +110,12 @@ def test_a_study_runs_task_by_task_and_its_plan_grows(study: Any, tmp_path: Path
     assert read_plan(file, first.study).parts == [("other", "cnn")]
     report = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
     assert "- not measured yet: organs, cnn." in report
+    assert "no verdict before" not in report
+    (tmp_path / "docs/studies/tiny/confirmation/other/cnn/vp_n001_seed1.csv").unlink()
+    text = write_report(
+        first.study, first.cells, first.read_plan(), Results(first.results.folder)
+    ).read_text()
+    assert "- other, cnn: no verdict before all cells are measured, and no p-value is final: 5 of 6." in text
     chosen = read_plan(file, first.study)
     second = study(tasks=tasks)
     assert second("pretraining") == 0

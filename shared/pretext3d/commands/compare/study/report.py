@@ -55,6 +55,7 @@ class Part:
     arms: Sequence[str]
     fractions: Mapping[int, float]
     probes: pd.DataFrame
+    missing: int
 
     @property
     def controls(self) -> list[str]:
@@ -86,7 +87,7 @@ def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Pa
     parts = [part for part in parts_of(study, planned, results) if len(part.rows)]
     tables = {part.title: tables_of(part) for part in parts}
     lines += ["## Verdicts", ""]
-    lines += [f"- {part.title}: {verdict(part, tables[part.title])}" for part in parts]
+    lines += [f"- {part.title}: {unfinished(part) or verdict(part, tables[part.title])}" for part in parts]
     measured = {(part.task.name, part.encoder) for part in parts}
     missing = [", ".join(part) for part in study.parts if part not in measured]
     lines += [f"- not measured yet: {'; '.join(missing)}."] * bool(missing) + [""]
@@ -115,7 +116,8 @@ def parts_of(study: Study, planned: Sequence[StudyCell], results: Results) -> li
                 if cell.task and not isinstance(cell.keys["label"], int) and results.has(cell)
             }
             arms = [name for name in names if name in present]
-            found.append(Part(task, encoder, own, rows, curves, arms, of_fractions, probes))
+            missing = sum(not results.has(cell) for cell in own)
+            found.append(Part(task, encoder, own, rows, curves, arms, of_fractions, probes, missing))
     return found
 
 
@@ -185,6 +187,14 @@ def difference_text(table: pd.DataFrame, number: int, arm: str) -> str:
     row = table.loc[(number, arm)]
     cut = signed(row["difference_mean"], row["difference_low"], row["difference_high"])
     return f"{cut}, p {p_value(row['difference_p'])}".replace("p <", "p < ") if cut else ""
+
+
+def unfinished(part: Part) -> str:
+    """That a part has no verdict yet, since cells are missing: p-values would be corrected for too few."""
+    if not part.missing:
+        return ""
+    done = len(part.cells) - part.missing
+    return f"no verdict before all cells are measured, and no p-value is final: {done} of {len(part.cells)}."
 
 
 def verdict(part: Part, tables: Mapping[str, pd.DataFrame]) -> str:
