@@ -42,8 +42,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
     keys = {"dataset_dir": photographs, "subjects": photographs / "classes.csv", "output_dir": folder}
-    output = succeed("train", bundle="vectorpose", **keys, **PLANE, **TINY)
-    assert "4 subjects (8 volumes) to train on, 1 (2) held out" in output
+    output = succeed("train", test_fraction=0.2, bundle="vectorpose", **keys, **PLANE, **TINY)
+    assert "3 subjects (6 volumes) to train on, 1 (2) held out, 1 (2) to test on" in output
     return folder
 
 
