@@ -32,6 +32,6 @@ def test_middle_planes(shape: tuple[int, ...]) -> None:
 def test_a_picture_says_which_channels_it_shows(shape: tuple[int, ...], oriented: bool, said: str) -> None:
     volume = {"id": "p0", "image": torch.zeros(shape), "oriented": oriented}
     assert channels_shown(volume["image"], View(volume)) == said
-    figure = titled_figure(6, 3, volume, "", subtitle=["below"], note=said)
+    figure = titled_figure(6, 3, volume, "", subtitle=["below"], view=View(volume))
     texts = [text.get_text() for text in figure.texts]
     assert texts == ["p0", "below", *([said] if said else [])]

@@ -97,7 +97,8 @@ def titled_figure(
     title: str,
     below: float = 0.3,
     subtitle: Sequence[str] = (),
-    note: str = "",
+    view: View | None = None,
+    channel: int = 0,
 ) -> Any:
     """A matplotlib `Figure` of so many inches with its first lines.
 
@@ -108,7 +109,8 @@ def titled_figure(
         title: First line.
         below: Inches from the upper edge to the middle of the line.
         subtitle: Further lines, of what the picture shows.
-        note: Text at the right end of the first line.
+        view: How the item is shown; the right end of the first line then says which channels are.
+        channel: Index of the channel that is shown, where it is not in colour.
     """
     from matplotlib.figure import Figure
 
@@ -118,7 +120,7 @@ def titled_figure(
     for line, text in enumerate(subtitle):
         down = below + 0.31 + 0.22 * line
         figure.text(0.02, 1 - down / height, text, color=FAINT, size=10.5, va="center")
-    if note:
+    if view is not None and (note := channels_shown(volume["image"], view, channel)):
         figure.text(0.98, 1 - below / height, note, color=FAINT, size=10.5, ha="right", va="center")
     return figure
 

@@ -7,16 +7,7 @@ import numpy as np
 
 from pretext3d.annotations import Int, Shaped, Tensor
 from pretext3d.checking import per_axis
-from pretext3d.training.drawing import (
-    FAINT,
-    TEXT,
-    View,
-    channels_shown,
-    frame,
-    mark_edges,
-    times,
-    titled_figure,
-)
+from pretext3d.training.drawing import FAINT, TEXT, View, frame, mark_edges, times, titled_figure
 from pretext3d.training.grid_drawing import DEPTH, Contrast, as_volume, draw_layer, layer_of, note
 
 __all__ = ["Mosaic", "describe_puzzle", "draw_puzzle"]
@@ -83,15 +74,7 @@ def draw_puzzle(
     """
     view = View(volume)
     height = HEIGHTS[view.dims][len(mosaics) - 1]
-    figure = titled_figure(
-        WIDTH,
-        height,
-        volume,
-        title,
-        below=0.24,
-        subtitle=[subtitle],
-        note=channels_shown(volume["image"], view),
-    )
+    figure = titled_figure(WIDTH, height, volume, title, below=0.24, subtitle=[subtitle], view=view)
     given = per_axis("grid", grid, view.dims)
     image = volume["image"]
     across, up = view.letters[0], view.letters[-1]

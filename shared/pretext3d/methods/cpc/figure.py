@@ -14,17 +14,7 @@ from pretext3d.annotations import Float, Tensor
 from pretext3d.methods.cpc.context import in_context
 from pretext3d.methods.cpc.patches import PatchGrid
 from pretext3d.methods.cpc.pretext import LocationAccuracy, similarities
-from pretext3d.training.drawing import (
-    FAINT,
-    TEXT,
-    View,
-    channels_shown,
-    frame,
-    mark_edges,
-    numpy,
-    times,
-    titled_figure,
-)
+from pretext3d.training.drawing import FAINT, TEXT, View, frame, mark_edges, numpy, times, titled_figure
 from pretext3d.training.grid_drawing import BOX, DEPTH, RIGHT, WRONG, Contrast, as_volume, layer_of, note
 
 __all__ = ["draw"]
@@ -73,15 +63,7 @@ def draw(
     width = max(columns * PANEL + (columns + 1) * MARGIN, WIDTH)
     height = HEAD + rows * (PANEL + HEADING) + FOOT
     described = describe(volume, patches)
-    figure = titled_figure(
-        width,
-        height,
-        volume,
-        title,
-        below=0.25,
-        subtitle=[described],
-        note=channels_shown(volume["image"], view),
-    )
+    figure = titled_figure(width, height, volume, title, below=0.25, subtitle=[described], view=view)
     show = Contrast(image, view.colour)
     for group in range(groups):
         across, down = (group, 0) if view.dims == 2 else (0, group)

@@ -14,17 +14,7 @@ from torch import nn
 from pretext3d.annotations import Float, Tensor
 from pretext3d.data.dataset import CachedVolumes
 from pretext3d.data.subjects import subject_code
-from pretext3d.training.drawing import (
-    FAINT,
-    TEXT,
-    View,
-    channels_shown,
-    frame,
-    middle_planes,
-    numpy,
-    times,
-    titled_figure,
-)
+from pretext3d.training.drawing import FAINT, TEXT, View, frame, middle_planes, numpy, times, titled_figure
 from pretext3d.training.grid_drawing import RIGHT, WRONG, Contrast
 from pretext3d.training.pictures import predict
 
@@ -66,9 +56,7 @@ def draw(
     rows, columns = (3 if view.dims == 3 else 1), len(images)
     height = TOP + PANEL * rows + BOTTOM
     width = max(PANEL * columns + 0.4, 7.0)
-    figure = titled_figure(
-        width, height, volume, title, below=0.3, note=channels_shown(volume["image"], view)
-    )
+    figure = titled_figure(width, height, volume, title, below=0.3, view=view)
     for column, image in enumerate(images):
         across = PANEL / width
         left = 0.5 + (column - columns / 2) * across

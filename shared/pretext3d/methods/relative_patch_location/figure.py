@@ -13,17 +13,7 @@ import torch
 from pretext3d.annotations import Float, Shaped, Tensor
 from pretext3d.checking import per_axis
 from pretext3d.methods.relative_patch_location.pretext import cells_at, location_count
-from pretext3d.training.drawing import (
-    FAINT,
-    TEXT,
-    View,
-    channels_shown,
-    frame,
-    mark_edges,
-    numpy,
-    times,
-    titled_figure,
-)
+from pretext3d.training.drawing import FAINT, TEXT, View, frame, mark_edges, numpy, times, titled_figure
 from pretext3d.training.grid_drawing import (
     BOX,
     DEPTH,
@@ -73,15 +63,7 @@ def draw(
     truth = cells_at(torch.as_tensor(sample["location"]), centre)[:SHOWN].tolist()
     shares = [cell_probabilities(row, centre) for row in pred[:SHOWN]] if pred is not None else []
     height, described = HEIGHTS[pred is not None], describe(volume, sample)
-    figure = titled_figure(
-        WIDTH,
-        height,
-        volume,
-        title,
-        below=0.24,
-        subtitle=[described],
-        note=channels_shown(volume["image"], view),
-    )
+    figure = titled_figure(WIDTH, height, volume, title, below=0.24, subtitle=[described], view=view)
     for place, heading in ((0.25, HEADINGS[view.dims]), (0.75, "What the network sees")):
         figure.text(place, 0.785, heading, color=TEXT, size=12, ha="center", va="center")
     show = Contrast(image, view.colour)

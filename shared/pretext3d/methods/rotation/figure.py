@@ -16,7 +16,6 @@ from pretext3d.training.drawing import (
     FAINT,
     TEXT,
     View,
-    channels_shown,
     frame,
     mark_edges,
     middle_planes,
@@ -63,15 +62,7 @@ def draw(
     panel = WIDTH / columns
     height = TOP + (ANSWERS if pred is not None else 0) + rows * panel + BOTTOM
     described = describe(volume, sample, len(rotations))
-    figure = titled_figure(
-        WIDTH,
-        height,
-        volume,
-        title,
-        below=0.25,
-        subtitle=[described],
-        note=channels_shown(volume["image"], view),
-    )
+    figure = titled_figure(WIDTH, height, volume, title, below=0.25, subtitle=[described], view=view)
     low, high = contrast(volume["image"], view.colour)
     for column in range(columns):
         image = volume["image"] if column == 0 else versions[column - 1]

@@ -16,7 +16,6 @@ from pretext3d.training.drawing import (
     FAINT,
     TEXT,
     View,
-    channels_shown,
     frame,
     mark_edges,
     numpy,
@@ -73,9 +72,7 @@ def draw(
     volume, sample, pred = with_depth(volume, sample, pred)
     place = Place(volume, sample, view)
     lines = describe(volume, sample, place)
-    figure = titled_figure(
-        *SIZE, volume, title, subtitle=lines, note=channels_shown(volume["image"], view, channel)
-    )
+    figure = titled_figure(*SIZE, volume, title, subtitle=lines, view=view, channel=channel)
     above = volume_panels(volume, place)
     for rectangle, (heading, overlay, labels) in zip(rectangles(len(above), 0.472), above, strict=True):
         axes = figure.add_axes(rectangle)

@@ -19,7 +19,6 @@ from pretext3d.training.drawing import (
     FAINT,
     TEXT,
     View,
-    channels_shown,
     frame,
     mark_edges,
     numpy,
@@ -61,12 +60,7 @@ def draw(
     place = Place(volume, sample)
     panels = crop_panels(sample, pred)
     figure = titled_figure(
-        *SIZE[place.view.dims],
-        volume,
-        title,
-        below=0.26,
-        subtitle=place.description,
-        note=channels_shown(volume["image"], place.view),
+        *SIZE[place.view.dims], volume, title, below=0.26, subtitle=place.description, view=place.view
     )
     true = place.tips(sample["vectors"])
     tips = [true] + ([place.tips(predicted(sample, pred))] if pred is not None else [])
