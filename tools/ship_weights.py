@@ -1,23 +1,32 @@
 """Put a pre-training run's weights into its bundle, with a model card that states their provenance.
 
-Writes models/model.pt, which `--pretrained bundles/NAME` fine-tunes from, the same weights as
+Writes models/model.pt, which `--pretrained bundles/BUNDLE` fine-tunes from, the same weights as
 models/model.safetensors, models/provenance.json and the model card, models/README.md. Ship only what the
-licence of the training data allows.
+licence of the training data allows. Further weights of a bundle, such as those of another encoder, go into a
+folder of their own with --name: models/NAME, which `--pretrained bundles/BUNDLE/models/NAME` fine-tunes from.
 """
 
 import argparse
+import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pretext3d.errors import UserError, install_excepthook
-from pretext3d.files import sha256_of
 from pretext3d.messages import say
 from pretext3d.publishing.archive import read_metadata
 from pretext3d.publishing.contents import check_size
 from pretext3d.publishing.provenance import MODEL, MODEL_CARD, SAFE_DIGEST, check_entries, check_provenance
 from pretext3d.publishing.traces import machine_traces
-from pretext3d.publishing.weights import facts_of, metrics_at, write_model_file, write_provenance
+from pretext3d.publishing.weights import (
+    facts_of,
+    half_precision,
+    metrics_at,
+    write_model_file,
+    write_provenance,
+)
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.pretrained import resolve_pretrained
 from pretext3d.training.safe_weights import is_installed, write_safetensors
@@ -34,14 +43,13 @@ def provenance_of_run(
     """The checkpoint to ship, its content, and its provenance.
 
     Raises:
-        UserError: not a pre-training of this bundle's method, or a file that is too large.
+        UserError: not a pre-training of this bundle's method.
     """
     file = resolve_pretrained(run)
     content = load_checkpoint(file)
     record = content["record"]
     if record.get("method") != bundle.name:
         raise UserError(f"run: {run}: found method {record.get('method')!r}, expected {bundle.name!r}")
-    check_size(file)
     at = metrics_at(run / "metrics.csv", content["epoch"])
     if at is None:
         raise UserError(f"{run}: found no metrics.csv with epoch {content['epoch']}, expected a pre-training")
@@ -55,24 +63,45 @@ def provenance_of_run(
         "channels": record["channels"],
         "pixdim": record["pixdim"],
         "bundle_version": read_metadata(bundle / "configs" / "metadata.json").get("version"),
-        "sha256": sha256_of(file),
     }
     return file, content, provenance
 
 
-def model_card(name: str, provenance: dict[str, Any]) -> str:
-    """models/README.md."""
+def bytes_of(file: Path, content: dict[str, Any], half: bool) -> bytes:
+    """The content of model.pt: the checkpoint as it is, or with its weights in 16 bits, in `content`, too.
+
+    Raises:
+        UserError: a value beyond 16 bits, or a file that is too large.
+    """
+    weights = file.read_bytes()
+    if half:
+        content["network"] = half_precision(content["network"])
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        weights = buffer.getvalue()
+    check_size(file, len(weights))
+    return weights
+
+
+def model_card(source: str, again: str, provenance: dict[str, Any]) -> str:
+    """README.md of the weights that `--pretrained SOURCE` fine-tunes from.
+
+    Args:
+        source: Path of the weights.
+        again: Arguments of this tool that replace them.
+        provenance: Content of their provenance.json.
+    """
     held_out = "".join(f"| {metric} | {value:.4g} |\n" for metric, value in provenance["held_out"].items())
     rows = "".join(
         f"| {key.replace('_', ' ')} | {provenance[key]} |\n"
         for key in ("data", "licence", "training_cases", "seed", "epochs", "steps", "encoder", "channels",
-                    "pixdim", "bundle_version", "pretext3d_version", "torch_version", "sha256",
+                    "pixdim", "precision", "bundle_version", "pretext3d_version", "torch_version", "sha256",
                     SAFE_DIGEST)
     )  # fmt: skip
     return f"""# Weights
 
 `model.pt` was pre-trained with this bundle and is meant for fine-tuning:
-`finetune.yaml --pretrained bundles/{name}`. Without fine-tuning it cannot segment. It loads with
+`finetune.yaml --pretrained {source}`. Without fine-tuning it cannot segment. It loads with
 `torch.load(..., weights_only=True)`. `model.safetensors` holds the same tensors and record in a format that
 cannot contain code, and is read in its place. `provenance.json` is this model card for programs.
 
@@ -87,7 +116,7 @@ Held-out cases, at the epoch of these weights:
     {provenance["command"]}
 
 To replace them with the weights of your own run,
-`python tools/ship_weights.py RUN bundles/{name} --force ...` writes all four files.
+`python tools/ship_weights.py RUN {again} --force ...` writes all four files.
 """
 
 
@@ -103,6 +132,8 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--data", required=True, help="name of the training data")
     add("--licence", required=True, help="licence of these data, under which the weights may be distributed")
     add("--command", required=True, help="command that trained the weights")
+    add("--half", action="store_true", help="write kernels and matrices in 16 bits, half as large")
+    add("--name", default="", help="folder in models/ for further weights, such as transformer")
     add("--force", action="store_true", help="replace existing weights")
     options = parser.parse_args(words)
     bundle = options.bundle.resolve()
@@ -115,17 +146,26 @@ def main(words: Sequence[str] | None = None) -> None:
             raise UserError(f"--{option}: found {traces[0]!r}, expected nothing specific to this machine")
     said = options.data, options.licence, options.command
     file, content, provenance = provenance_of_run(options.run, bundle, *said)
-    models = bundle / "models"
+    if options.name and not options.name.isidentifier():
+        raise UserError(f"--name: found {options.name!r}, expected the name of a folder, e.g. transformer")
+    place = "/".join(filter(None, ("models", options.name)))
+    models = bundle / place
     if (models / MODEL).exists() and not options.force:
-        raise UserError(f"bundle: {options.bundle}: found models/model.pt already, expected none, or --force")
+        raise UserError(f"bundle: {options.bundle}: found {place}/{MODEL} already, expected none, or --force")
+    weights = bytes_of(file, content, options.half)
+    provenance["precision"] = "float16" if options.half else "float32"
+    provenance["sha256"] = hashlib.sha256(weights).hexdigest()
     check_entries(provenance, "the model card")
-    write_model_file(models / MODEL, file.read_bytes())
+    write_model_file(models / MODEL, weights)
     write_safetensors(models / MODEL, content["network"], content["record"])
     complete = write_provenance(models, provenance)
-    write_model_file(models / MODEL_CARD, model_card(bundle.name, complete).encode())
+    source = f"bundles/{bundle.name}"
+    again = source + f" --name {options.name}" * bool(options.name) + " --half" * options.half
+    source += f"/{place}" * bool(options.name)
+    write_model_file(models / MODEL_CARD, model_card(source, again, complete).encode())
     check_provenance(models)
     files = "model.pt, model.safetensors, provenance.json, README.md"
-    say(f"wrote {options.bundle}/models: {files}, of {file.name} of {options.run}")
+    say(f"wrote {options.bundle}/{place}: {files}, of {file.name} of {options.run}")
 
 
 if __name__ == "__main__":

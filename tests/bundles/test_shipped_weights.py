@@ -1,8 +1,11 @@
 """The weights that the bundles ship: what their cards say of them is what they reach."""
 
+import ast
 import json
 import math
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,20 +14,39 @@ from pretext3d.training.checkpoint_io import load_checkpoint, plain
 from tests.benchmarks.laptop import BUNDLES, laptop_parser
 
 pytestmark = pytest.mark.slow
-SHIPPED = sorted(folder.name for folder in BUNDLES.iterdir() if (folder / "models" / "model.pt").is_file())
+SHIPPED = sorted(file.parent for file in BUNDLES.glob("*/models/**/model.pt"))
+
+
+def keys_of(command: str) -> dict[str, Any]:
+    """The keys that the command of a training sets, its length excepted."""
+    words = shlex.split(command)[4:]  # python -m monai.bundle run
+    given = {key[2:]: value for key, value in zip(words[::2], words[1::2], strict=True)}
+    length = ("config_file", "max_epochs", "max_steps", "output_dir")
+    return {key: value_of(value) for key, value in given.items() if key not in length}
+
+
+def value_of(text: str) -> Any:
+    """A value as fire reads it: a Python literal, or text."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
 
 
 @pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
-@pytest.mark.parametrize("bundle", SHIPPED)
-def test_card_is_what_the_weights_reach(bundle: str, tmp_path: Path) -> None:
-    """On the phantom's held-out cases, with today's configuration and code."""
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: str(path.relative_to(BUNDLES)))
+def test_card_is_what_the_weights_reach(folder: Path, tmp_path: Path) -> None:
+    """On the held-out cases of their command, with today's configuration and code."""
     threads = torch.get_num_threads()
-    card = json.loads((BUNDLES / bundle / "models" / "provenance.json").read_text())
-    parser = laptop_parser(bundle, output_dir=str(tmp_path), num_workers=0)
+    card = json.loads((folder / "provenance.json").read_text())
+    bundle = folder.relative_to(BUNDLES).parts[0]
+    parser = laptop_parser(
+        bundle, **{**keys_of(card["command"]), "output_dir": str(tmp_path), "num_workers": 0}
+    )
     try:
         evaluator = parser.get_parsed_content("validate#evaluator")
         network = parser.get_parsed_content("network")
-        content = load_checkpoint(BUNDLES / bundle / "models" / "model.pt")
+        content = load_checkpoint(folder / "model.pt")
         assert content["record"] == plain(parser.get_parsed_content("record"))
         network.load_state_dict(content["network"])
         evaluator.run()

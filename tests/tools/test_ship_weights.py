@@ -18,7 +18,7 @@ from pretext3d.training.pretrained import read_pretrained, transfer_weights
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
-BUNDLES = sorted(path.parent for path in ROOT.glob("bundles/*/models"))  # those that have weights
+SHIPPED = sorted(path.parent for path in ROOT.glob("bundles/*/models/**/model.pt"))  # folders with weights
 SAYS = ["--data", "made-up bodies", "--licence", "CC0", "--command", "train it"]
 
 spec = importlib.util.spec_from_file_location("ship_weights", ROOT / "tools" / "ship_weights.py")
@@ -125,20 +125,48 @@ def test_weights_stay_when_others_cannot_be_written(
     assert {path.name: path.read_bytes() for path in (bundle / "models").iterdir()} == before
 
 
-@pytest.mark.parametrize("shipped", BUNDLES, ids=lambda path: path.name)
+def test_further_weights_in_16_bits(run: Path, bundle: Path) -> None:
+    """They have a folder of their own; kernels are rounded, all else is kept, and a network has 32 bits."""
+    ship_weights.main([str(run), str(bundle), *SAYS])
+    ship_weights.main([str(run), str(bundle), *SAYS, "--name", "transformer", "--half"])
+    folder = bundle / "models" / "transformer"
+    first, halved = (load_checkpoint(one / "model.pt")["network"] for one in (bundle / "models", folder))
+    kernel = next(name for name, value in first.items() if value.dim() > 1)
+    assert halved[kernel].dtype == torch.float16
+    for name, value in first.items():
+        expected = value.half() if value.dim() > 1 else value
+        torch.testing.assert_close(halved[name], expected, rtol=0, atol=0)
+    read = read_pretrained(folder)
+    assert read.file == folder / "model.safetensors"
+    network = SegmentationNet(rebuild(read.record["backbone"]), num_classes=2)
+    assert transfer_weights(network, folder).fraction == 1.0
+    assert {value.dtype for value in network.parameters()} == {torch.float32}
+    torch.testing.assert_close(network.state_dict()[kernel], first[kernel], rtol=2**-11, atol=2**-25)
+    card = (folder / "README.md").read_text()
+    assert "--pretrained bundles/jigsaw/models/transformer" in card
+    assert "bundles/jigsaw --name transformer --half --force" in card
+    assert check_provenance(bundle / "models").count("made-up bodies") == 2
+    (folder / "provenance.json").unlink()
+    with pytest.raises(UserError, match="expected the provenance of the weights"):
+        check_provenance(bundle / "models")
+    with pytest.raises(UserError, match=r"--name: found '\.\./x', expected the name of a folder"):
+        ship_weights.main([str(run), str(bundle), *SAYS, "--name", "../x"])
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: str(path.relative_to(ROOT / "bundles")))
 def test_shipped_weights(shipped: Path) -> None:
     """The ones that their model card describes; they load as plain data and are transferred completely.
 
     Both forms have the same tensors and record, and the one that cannot contain code is read.
     """
-    file, safe = shipped / "models" / "model.pt", shipped / "models" / "model.safetensors"
+    file, safe = shipped / "model.pt", shipped / "model.safetensors"
     assert max(file.stat().st_size, safe.stat().st_size) < 25e6
-    assert check_provenance(file.parent)
-    card = (shipped / "models" / "README.md").read_text()
+    assert check_provenance(shipped)
+    card = (shipped / "README.md").read_text()
     assert sha256_of(safe) in card
     torch.load(file, weights_only=True)
     content = load_checkpoint(file)
-    assert content["record"]["method"] == shipped.name
+    assert content["record"]["method"] == shipped.relative_to(ROOT / "bundles").parts[0]
     read = read_pretrained(shipped)
     assert read.file == safe
     assert read.record == content["record"]

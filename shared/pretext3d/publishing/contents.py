@@ -97,12 +97,16 @@ def same_name(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def check_size(path: Path) -> None:
+def check_size(path: Path, size: int | None = None) -> None:
     """Refuse a file that is too large for the model zoo.
+
+    Args:
+        path: Path of the file.
+        size: Number of bytes that it will have; None = those that it has.
 
     Raises:
         UserError: more than 25 MB.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if size is None else size
     if size > MAX_FILE_BYTES:
         raise UserError(f"{path}: found {size:,} bytes, expected {MAX_FILE_BYTES:,} at most")

@@ -36,13 +36,22 @@ def read_provenance(models_dir: str | Path) -> dict[str, Any]:
 def check_provenance(models_dir: Path) -> str:
     """Make sure that the weights in a bundle's folder models, if any, are those of their provenance.
 
+    Further weights of a bundle, such as those of another encoder, are in folders of that folder, each with
+    its own provenance.
+
     Returns:
-        A summary of the provenance; '' where there are no weights.
+        A summary of the provenance, one per folder with weights; '' where there are no weights.
 
     Raises:
         UserError: no provenance, one without data, licence, seed, versions, length, metric or SHA-256, or one
             of other weights; or a model.safetensors of other weights, or one that is stated and missing.
     """
+    folders = sorted(path.parent for path in models_dir.glob(f"*/{MODEL}"))
+    return "; ".join(filter(None, map(_checked, [models_dir, *folders])))
+
+
+def _checked(models_dir: Path) -> str:
+    """`check_provenance` of one folder."""
     model = models_dir / MODEL
     safe = model.with_suffix(".safetensors")
     if safe.is_file():

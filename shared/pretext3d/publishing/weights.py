@@ -19,7 +19,14 @@ from pretext3d.files import replacing, sha256_of, write_whole
 from pretext3d.publishing.provenance import MODEL, PROVENANCE, SAFE_DIGEST
 from pretext3d.training.safe_weights import SUFFIX, write_safetensors
 
-__all__ = ["facts_of", "metrics_at", "write_model_file", "write_provenance", "write_weights"]
+__all__ = [
+    "facts_of",
+    "half_precision",
+    "metrics_at",
+    "write_model_file",
+    "write_provenance",
+    "write_weights",
+]
 
 NO_METRICS = ("epoch", "step", "seconds", "train_loss", "learning_rate")  # other columns of metrics.csv
 
@@ -63,6 +70,33 @@ def metrics_at(metrics: Path, epoch: int) -> tuple[int, dict[str, float]] | None
         if name not in NO_METRICS and not name.startswith("probe_")
     }
     return int(numbers["step"]), {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def half_precision(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict with its kernels and matrices in 16 bits, half as large; a network loads it into 32 again.
+
+    Vectors (biases, scales and running statistics of norms) stay as they are: they are small, and variances
+    may be smaller than what 16 bits resolve. Float16 rounds to 11 binary digits: a relative error of 0.0005.
+
+    Args:
+        weights: Tensors by name.
+
+    Raises:
+        UserError: a value beyond the range of 16 bits, 65504.
+
+    Examples:
+        >>> half_precision({"kernel": torch.ones(2, 2), "bias": torch.ones(2)})["kernel"].dtype
+        torch.float16
+    """
+    halved = {}
+    for name, value in weights.items():
+        small = value.is_floating_point() and value.dim() > 1
+        halved[name] = value.to(torch.float16) if small else value
+        if small and not halved[name].isfinite().all():
+            raise UserError(
+                f"{name}: found values up to {value.abs().max():.3g}, expected at most 65504 in 16 bits"
+            )
+    return halved
 
 
 def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
