@@ -26,7 +26,7 @@ from pretext3d.publishing.archive import (
     read_metadata,
     requirements,
 )
-from pretext3d.publishing.contents import PACKAGE, bad_name, check_size, leftover
+from pretext3d.publishing.contents import PACKAGE, bad_name, check_size, leftover, package_files
 from pretext3d.publishing.index import INDEX, make_index
 from pretext3d.publishing.provenance import check_provenance
 from pretext3d.publishing.transfer import check_url
@@ -111,10 +111,9 @@ def collect(bundle: Path, package: Path) -> tuple[dict[str, bytes], list[str]]:
             files[f"configs/{name}.json"] = as_json(
                 files[f"configs/{name}.yaml"], f"{bundle}/configs/{name}.yaml"
             )
-    for path in sorted(package.rglob("*.py")):
+    for path in package_files(package):
         name = path.relative_to(package.parent).as_posix()
-        if not leftover(name):
-            files[name] = read_file(path, name)
+        files[name] = read_file(path, name)
     return files, sorted(left_out)
 
 

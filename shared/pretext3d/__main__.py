@@ -51,6 +51,7 @@ COMMANDS = {
         "automatically generated volumes with labels as files, for a training anywhere",
         stopped="stopped; finished volumes are kept, and the same command continues from there",
     ),
+    "bundles": Command("bundles", "the bundles at hand; a copy of one, to read and to change"),
     "promote": Command("promote.promote", "a fine-tuned run becomes a bundle that can be deployed"),
     "download": Command(
         "download",

@@ -1,10 +1,13 @@
-"""Which bundles a command finds without being given a folder."""
+"""Which bundles a command finds without being given a folder, or by their name; copies of them."""
 
 from pathlib import Path
 
 import pytest
-from pretext3d.commands.bundles import bundles_at_hand, find_bundle
+from pretext3d.__main__ import main
+from pretext3d.commands.bundles import bundles_at_hand, find_bundle, named_bundle
 from pretext3d.errors import UserError
+
+from tests.finished import finished_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,3 +38,72 @@ def test_repository_bundle_around_the_package_or_neither(tmp_path: Path) -> None
     with pytest.raises(UserError, match="--bundle: found nothing"):
         find_bundle("", around=tmp_path / "site-packages")
     assert find_bundle(str(b), around=tmp_path / "site-packages") == b
+
+
+def test_those_of_an_installed_package(tmp_path: Path) -> None:
+    """A folder `bundles` next to site-packages is not of this package."""
+    place = tmp_path / "site-packages"
+    a = make(place / "pretext3d" / "bundles" / "a")
+    make(tmp_path / "bundles" / "b")
+    assert bundles_at_hand(around=place) == {"a": a}
+
+
+def test_a_folder_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named_bundle("rotation") == ROOT / "bundles" / "rotation"
+    (tmp_path / "rotation").mkdir()  # a run's, and no bundle
+    assert named_bundle("rotation") == ROOT / "bundles" / "rotation"
+    (tmp_path / "rotation" / "configs").mkdir()
+    assert named_bundle("rotation") == tmp_path / "rotation"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run"],
+        ["preview"],
+        ["compare"],
+        ["probe", "scratch"],
+        ["promote", "RUN", "--name", "x", "--licence", "x"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_mistaken_name_lists_those_there_are(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if words[0] == "promote":
+        words = [str(finished_run(tmp_path / "run", "vectorpose")) if w == "RUN" else w for w in words]
+    assert main([*words, "--bundle", "rotaton"]) in (1, 2)
+    said = capsys.readouterr().err
+    assert said == (
+        "error: --bundle: found rotaton, expected the folder of a bundle, or one of "
+        f"{', '.join(bundles_at_hand())}; did you mean rotation?\n"
+    )
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundles"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(bundles_at_hand())
+    assert lines[0].split() == ["avsdb", "0.1.0", "AVS-DB"]
+
+
+def test_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All that belongs to a bundle, once: a copy that has been changed is not replaced."""
+    words = ["bundles", "--copy", "rotation", "--output_dir", str(tmp_path / "mine")]
+    own, copy = ROOT / "bundles" / "rotation", tmp_path / "mine" / "rotation"
+    assert main(words) == 0
+    assert f"monai.bundle run --config_file {copy}/configs/train.yaml" in capsys.readouterr().out
+    for name in (
+        "LICENSE",
+        "configs/train.yaml",
+        "configs/metadata.json",
+        "docs/README.md",
+        "models/model.pt",
+    ):
+        assert (copy / name).read_bytes() == (own / name).read_bytes()
+    (copy / "configs" / "train.yaml").write_text("changed")
+    assert main(words) == 1
+    assert capsys.readouterr().err == f"error: --output_dir: found {copy} already, expected no such folder\n"
+    assert (copy / "configs" / "train.yaml").read_text() == "changed"

@@ -26,7 +26,7 @@ SHIPPED = Path(__file__).parents[2] / "bundles" / "vectorpose"  # weights of a 3
         ("--jobs 0", "jobs: found 0"),
         ("--max_epoch 3", "did you mean --max_epochs"),
         ("--pretrained x", "the comparison sets this itself"),
-        ("--bundle not_there", "has no configs/finetune.yaml"),
+        ("--bundle not_there", "--bundle: found not_there, expected the folder of a bundle, or one of avsdb"),
         ("--report_only", "no cell is done yet"),
         ("--label_fractions 0.5 --num_labelled 4", "--label_fractions: found with --num_labelled"),
         (

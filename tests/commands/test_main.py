@@ -29,6 +29,7 @@ def test_help_has_a_line_per_command(words: list[str], capsys: pytest.CaptureFix
         "doctor",
         "curves",
         "shapes",
+        "bundles",
         "promote",
         "download",
     ]

@@ -146,7 +146,10 @@ def test_tables_of_a_run_random_weights_and_intensities(
             ["--val_fractoin", "0.3"],
             "no such key in finetune_classification.yaml; did you mean --val_fr",
         ),
-        (["--bundle", "nowhere"], "has no configs/finetune_classification.yaml; expected a bundle's folder"),
+        (
+            ["--bundle", "nowhere"],
+            "--bundle: found nowhere, expected the folder of a bundle, or one of avsdb",
+        ),
     ],
 )
 def test_mistakes(data: Path, tmp_path: Path, more: list[str], message: str) -> None:

@@ -64,6 +64,17 @@ def test_another_step_of_the_configuration(configs: Path) -> None:
     assert not (configs.parent / "values.json").exists()
 
 
+def test_files_of_a_bundle_that_is_named(configs: Path, tmp_path: Path) -> None:
+    """By default its train.yaml; other files are named as in its folder, or by their paths."""
+    words = ["run", "--bundle", str(configs.parent), "--output_dir", str(tmp_path)]
+    assert main(words) == 0
+    assert json.loads((tmp_path / "values.json").read_text())["lr"] == 0.1
+    (configs / "more.yaml").write_text("optimizer::lr: 0.5\n")
+    (tmp_path / "last.yaml").write_text("fold: 7\n")
+    assert main([*words, "--config_file", f"['train.yaml','more.yaml','{tmp_path / 'last.yaml'}']"]) == 0
+    assert json.loads((tmp_path / "values.json").read_text()) == {"dataset_dir": "", "fold": 7, "lr": 0.5}
+
+
 def arguments(configs: Path) -> list[str]:
     return ["--config_file", str(configs / "train.yaml"), "--output_dir", str(configs.parent)]
 

@@ -18,6 +18,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from pretext3d.checking import closest_hint
+from pretext3d.commands.bundles import named_bundle
 from pretext3d.commands.parser import command_parser, option_names, read_overrides
 from pretext3d.commands.saved_config import (
     as_saved,
@@ -38,11 +39,11 @@ from pretext3d.training.pretrained import resolve_pretrained
 from pretext3d.training.session import check_profile
 
 EXAMPLES = """examples:
-  pretext3d preview --bundle bundles/vectorpose
-  pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --num 20
-  pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --output_file heads.png
-  pretext3d preview --bundle bundles/vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
-  pretext3d preview --bundle bundles/vectorpose --checkpoint runs/vectorpose
+  pretext3d preview --bundle vectorpose
+  pretext3d preview --bundle vectorpose --dataset_dir ../data/heads --num 20
+  pretext3d preview --bundle vectorpose --dataset_dir ../data/heads --output_file heads.png
+  pretext3d preview --bundle vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
+  pretext3d preview --bundle vectorpose --checkpoint runs/vectorpose
 """
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command's own options; other words are overrides."""
     parser = command_parser("preview", __doc__, EXAMPLES)
     add = parser.add_argument
-    add("--bundle", required=True, help="folder of the bundle, e.g. bundles/vectorpose")
+    add("--bundle", required=True, help="folder or name of the bundle, e.g. vectorpose")
     add(
         "--dataset_dir",
         help="folder of volumes or images; default: that of the checkpoint's run, or the embedded phantom",
@@ -253,7 +254,7 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
     checkpoint = Checkpoint(known.checkpoint) if known.checkpoint else None
     if checkpoint and not checkpoint.run_config:
         overrides = {**checkpoint.settings(str(overrides.get("encoder", ""))), **overrides}
-    workflow = Preview(Path(known.bundle).resolve(), overrides, checkpoint.run_config if checkpoint else None)
+    workflow = Preview(named_bundle(known.bundle), overrides, checkpoint.run_config if checkpoint else None)
     if checkpoint:
         found = checkpoint.content["record"].get("method")
         expected = workflow.get(next(key for key in METHOD if key in workflow.parser))

@@ -1,6 +1,7 @@
 """Run a bundle as `python -m monai.bundle run` does; each mistake ends in one line.
 
-All words are those of MONAI's command: --config_file, and --key value for any key of the configuration.
+All words are those of MONAI's command: --config_file, and --key value for any key of the configuration; with
+--bundle NAME, files are named as in the bundle's folder configs.
 MONAI reads the configuration files and the overrides before any code of a bundle runs, so that its own
 command ends in a trace where a file is missing, is not YAML, or has no entry to override. Here they are
 checked first.
@@ -19,14 +20,17 @@ from monai.bundle.scripts import create_workflow
 from monai.bundle.utils import ID_SEP_KEY, MACRO_KEY, merge_kv
 
 from pretext3d.checking import closest_hint
+from pretext3d.commands.bundles import named_bundle
 from pretext3d.commands.parser import command_parser, mistyped, option_names
 from pretext3d.errors import UserError, chain, find_user_error, frames, one_line
 from pretext3d.training.arguments import MONAI_ARGUMENTS, as_configuration, read_value, typed_values
 from pretext3d.training.overrides import as_files, check_entry, check_nested, overlay_hint, walk
 
 EXAMPLES = """examples:
-  pretext3d run --config_file bundles/vectorpose/configs/train.yaml --dataset_dir ../data/heads
-  pretext3d run --config_file bundles/vectorpose/configs/finetune.yaml --dataset_dir 2024 --seed 3
+  pretext3d run --bundle vectorpose --dataset_dir ../data/heads --output_dir runs/vp
+  pretext3d run --bundle vectorpose --config_file finetune.yaml --pretrained runs/vp --dataset_dir 2024
+  pretext3d run --bundle vectorpose --config_file "['finetune.yaml','evaluate.yaml']" --dataset_dir 2024
+  pretext3d run --config_file my_bundles/vectorpose/configs/train.yaml --dataset_dir ../data/heads
   torchrun --nproc_per_node 2 -m pretext3d run \\
       --config_file "['configs/train.yaml','configs/multi_gpu_train.yaml']"      in a bundle's folder
 """
@@ -38,8 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("run", __doc__, EXAMPLES)
     add = parser.add_argument
     add("run_id", nargs="?", help="key of the configuration to run; default: run")
+    add("--bundle", help="folder or name of a bundle: configuration files without a folder are its own")
     add(
-        "--config_file", required=True, help="a YAML or JSON file, or a list of them, later ones over earlier"
+        "--config_file",
+        help="a YAML or JSON file, or a list of them, later ones over earlier; of a --bundle train.yaml",
     )
     add("--meta_file", help="default: metadata.json next to the first configuration file")
     add("--logging_file", help="default: logging.conf next to the first configuration file; False = none")
@@ -53,7 +59,12 @@ def main(words: Sequence[str]) -> int:
     if words in (["-h"], ["--help"], []):
         make_parser().parse_args(["--help"])
     given = typed_values(words)
+    bundle = given.pop("bundle", None)
     values = {key: text if _is_file(key, text) else read_value(key, text) for key, text in given.items()}
+    if bundle is not None:
+        configs = named_bundle(bundle) / "configs"
+        files = as_files(values.get("config_file", "train.yaml"))
+        values["config_file"] = [str(configs / file) if Path(file).name == file else file for file in files]
     for key in FILES[1:]:
         for file in as_files(values.get(key) or []):
             load(file, key) if not file.endswith(".conf") else check_file(file, key)
@@ -61,8 +72,8 @@ def main(words: Sequence[str]) -> int:
         check_files(as_files(values["config_file"]), values)
     elif not values.get("args_file"):
         raise UserError(
-            "--config_file: found none, expected a bundle's configuration, as "
-            f"bundles/vectorpose/configs/train.yaml{mistyped(words, option_names(make_parser()))}"
+            "--config_file: found none, expected a bundle's configuration, as vectorpose/configs/train.yaml, "
+            f"or --bundle vectorpose{mistyped(words, option_names(make_parser()))}"
         )
     try:
         workflow = create_workflow(**as_configuration(values))

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from pretext3d.errors import UserError
 
-__all__ = ["MAX_FILE_BYTES", "bad_name", "check_size", "leftover", "same_name"]
+__all__ = ["MAX_FILE_BYTES", "bad_name", "check_size", "leftover", "package_files", "same_name"]
 
 MAX_FILE_BYTES = 25 * 10**6  # limit of a file in MONAI's model zoo
 MAX_NAME_BYTES = 255  # bytes of a name, folders included
@@ -85,6 +85,19 @@ def leftover(name: str, folder: bool = False) -> str:
     if top == PACKAGE and path.suffix != ".py":
         return "not a Python file of the package"
     return ""
+
+
+def package_files(package: Path) -> list[Path]:
+    """The files of the package that a bundle carries inside it: its modules, and no bundle that came with it.
+
+    Args:
+        package: Folder of the package.
+    """
+    return [
+        path
+        for path in sorted(package.rglob("*.py"))
+        if not leftover(path.relative_to(package.parent).as_posix())
+    ]
 
 
 def same_name(name: str) -> str:

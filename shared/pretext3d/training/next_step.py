@@ -2,11 +2,16 @@
 
 import os
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import pretext3d
 from pretext3d.training.workflow import built, bundle_root, setting
 
-__all__ = ["WROTE", "suggestion"]
+__all__ = ["WROTE", "run_command", "suggestion"]
+
+SHIPPED = Path(pretext3d.__file__).resolve().parent / "bundles"  # those of a wheel
 
 # What a training writes, by the step that follows it: file names or patterns, each with a remark.
 WROTE = {
@@ -56,6 +61,27 @@ SAME_CASES = {
 }  # fmt: skip
 
 
+def run_command(bundle: Path, files: Sequence[str]) -> str:
+    """The command that runs configurations of a bundle; one that is part of the package is named.
+
+    Args:
+        bundle: Folder of the bundle.
+        files: Names of files in its `configs`.
+
+    Examples:
+        >>> run_command(SHIPPED / "rotation", ["finetune.yaml"])
+        'pretext3d run --bundle rotation --config_file finetune.yaml'
+        >>> run_command(Path("mine"), ["finetune.yaml"])
+        'python -m monai.bundle run --config_file mine/configs/finetune.yaml'
+    """
+    command, names = f"pretext3d run --bundle {bundle.name}", list(files)
+    if bundle.parent != SHIPPED:
+        command = "python -m monai.bundle run"
+        names = [f"{os.path.relpath(bundle)}/configs/{name}" for name in files]
+    listed = names[0] if len(names) == 1 else '"[{}]"'.format(", ".join(map(repr, names)))
+    return f"{command} --config_file {listed}"
+
+
 def suggestion(step: str) -> str:
     """The command of a step that continues from this run, with the same data.
 
@@ -66,10 +92,9 @@ def suggestion(step: str) -> str:
     """
     class_file, step = fitting() if step == "finetune" else ("", step)
     names, key = FILES[step]
-    files = [f"{os.path.relpath(bundle_root())}/configs/{name}" for name in names]
-    listed = files[0] if len(files) == 1 else '"[{}]"'.format(", ".join(map(repr, files)))
-    command = f"python -m monai.bundle run --config_file {listed}"
-    command += f" --{key} {shlex.quote(str(setting('output_dir', '')))}"
+    command = (
+        f"{run_command(Path(bundle_root()), names)} --{key} {shlex.quote(str(setting('output_dir', '')))}"
+    )
     if key == "output_dir":
         given = _given("dataset_dir", "datalist", "subjects", "class_file")
     elif step == "finetune":

@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--bundle",
         default="",
-        help="folder of the bundle whose finetune.yaml runs; default: vectorpose, or the unzipped bundle",
+        help="folder or name of the bundle whose finetune.yaml runs; default: vectorpose",
     )
     add(
         "--encoder",

@@ -164,10 +164,9 @@ def next_command(
     table: pd.DataFrame,
 ) -> str:
     """The one command to type next: another pre-training where that is wrong, else a fine-tuning."""
-    from pretext3d.training.next_step import DEVICE_PROFILES, SAME_CASES
+    from pretext3d.training.next_step import DEVICE_PROFILES, SAME_CASES, run_command
 
     bundle = bundle_of(record)
-    shown = Path(bundle.parent.name) / bundle.name
     given = overrides_of(run, bundle)
     wrong = {one.again for one in findings if one.state == "wrong"}
     kept = {key: value for key, value in given.items() if key not in ("output_dir", "resume", "ckpt_dir")}
@@ -188,7 +187,7 @@ def next_command(
         keys |= {key: given[key] for key in SAME_CASES if key in given}
         keys |= {key: value for one in findings for key, value in one.keys.items()}
     typed = "".join(f" --{key} {quoted(value)}" for key, value in keys.items())
-    return f"python -m monai.bundle run --config_file {shown}/configs/{file}{typed}"
+    return f"{run_command(bundle, [file])}{typed}"
 
 
 def doctor(options: argparse.Namespace) -> int:

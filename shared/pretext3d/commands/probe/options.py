@@ -148,6 +148,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--neighbours", type=int, default=5, help="nearest neighbours; " + default)
     add("--measured", default="test", help="test, where there is a test set, or val; " + default)
     add("--encoder", default="", help="encoder of random weights; default: the runs', else the profile's")
-    add("--bundle", default="", help="folder of the bundle with the configuration; default: vectorpose")
+    add(
+        "--bundle",
+        default="",
+        help="folder or name of the bundle that has the configuration; default: vectorpose",
+    )
     add("--output_dir", default="runs/probe", help="new folder; " + default)
     return parser

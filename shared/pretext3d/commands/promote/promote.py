@@ -23,6 +23,7 @@ from pretext3d.files import draft_folder
 from pretext3d.literals import check_literal
 from pretext3d.messages import say
 from pretext3d.publishing.archive import check_name, check_version
+from pretext3d.publishing.contents import package_files
 from pretext3d.publishing.deployment import provenance_of
 from pretext3d.publishing.weights import write_provenance, write_weights
 from pretext3d.training.pretrained import load_segmentation
@@ -179,11 +180,11 @@ def fill(
     shutil.copy(run.bundle / "LICENSE", folder / "LICENSE")
     (folder / "docs" / "README.md").write_text(readme(provenance, run.settings, values))
     (folder / "models" / "README.md").write_text(models_readme(provenance))
-    shutil.copytree(
-        Path(pretext3d.__file__).parent,
-        folder / "pretext3d",
-        ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"),
-    )
+    package = Path(pretext3d.__file__).parent
+    for path in package_files(package):
+        copy = folder / path.relative_to(package.parent)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -222,7 +223,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--bundle",
         default="",
-        help="folder of the bundle whose finetune.yaml ran; default: the one at hand with that name",
+        help="folder or name of the bundle whose finetune.yaml ran; default: the one at hand with that name",
     )
     return parser
 
