@@ -1,0 +1,50 @@
+"""Build hook: the bundles travel with the package, without their weights.
+
+In a wheel they are `pretext3d/bundles/<name>`, in a source distribution `bundles/<name>`, from which a wheel
+can be built in turn. Nothing is copied into the repository, whose bundles an editable installation uses.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+PARTS = (
+    "LICENSE",
+    "configs/*.yaml",
+    "configs/metadata.json",
+    "configs/logging.conf",
+    "docs/*.md",
+    "docs/*.png",
+)
+
+
+def bundle_files(root: Path) -> dict[str, Path]:
+    """The files of the bundles by `name/file`, those of the repository or of an unpacked source distribution.
+
+    Args:
+        root: Folder of this project.
+
+    Raises:
+        FileNotFoundError: there are none: this folder was taken out of the repository.
+    """
+    places = (root / "bundles", root.parent / "bundles")
+    folder = next((one for one in places if any(one.glob("*/configs/metadata.json"))), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"found no bundles in {' or '.join(map(str, places))}, expected the repository's"
+        )
+    found = sorted(path for part in PARTS for path in folder.glob(f"*/{part}"))
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+class BundlesHook(BuildHookInterface[Any]):
+    """Adds the bundles' files to what is built."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Called by hatchling before a build; `version` is `editable` for an editable installation."""
+        if version == "editable":
+            return
+        folder = "pretext3d/bundles" if self.target_name == "wheel" else "bundles"
+        files = bundle_files(Path(self.root))
+        build_data["force_include"] |= {str(path): f"{folder}/{name}" for name, path in files.items()}
