@@ -6,12 +6,18 @@ from pretext3d.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pretext3d.publishing.download import download as download
+    from pretext3d.publishing.opening import load_pretrained as load_pretrained
 else:
+    LAZY = {"download": "pretext3d.publishing.download", "load_pretrained": "pretext3d.publishing.opening"}
 
     def __getattr__(name: str) -> object:
-        """`pretext3d.download`, imported on first use, so that `import pretext3d` stays fast."""
-        if name == "download":
-            from pretext3d.publishing.download import download
+        """A function that is imported on first use, so that `import pretext3d` stays fast."""
+        if name in LAZY:
+            import importlib
 
-            return download
+            return getattr(importlib.import_module(LAZY[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """The names of this module, those that are imported on first use too."""
+        return sorted([*globals(), *LAZY])

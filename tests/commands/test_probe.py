@@ -14,6 +14,7 @@ from pretext3d.data.prepare import prepare_cases
 from pretext3d.data.splits import evaluation_cases
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
+from pretext3d.publishing.opening import load_pretrained
 from pretext3d.training.checkpoint_io import save_checkpoint
 from torch import nn
 
@@ -92,6 +93,21 @@ def test_features_are_what_the_output_layer_of_a_fine_tuning_reads(run: Path, ca
         read(cases.dataset.volume(index)["image"].as_tensor()[None])
         torch.testing.assert_close(found[index], seen.pop()[0].detach(), rtol=0.05, atol=0.02)  # bfloat16
     assert found.shape == (24, read.head.in_features)
+
+
+@pytest.mark.parametrize("pixdim", [[2.0, 3.0, 2.0], [1.1, 0.9, 0.7]], ids=["padded", "cropped"])
+def test_features_are_those_of_load_pretrained(
+    data: Path, run: Path, tmp_path: Path, pixdim: list[float]
+) -> None:
+    """The window in the middle of a volume, at the same spacing: 16 voxels are longer than it, or shorter."""
+    keys = {"roi_size": 16, "pixdim": pixdim, "datalist": "none", "profile": "laptop"}
+    cases = of_probe.Cases(CONFIG, of(data, **keys, cache_dir=str(tmp_path)), "test")
+    found = features.network_features(cases, options.Source("first", str(run)), "", seed=0)
+    model = load_pretrained(run, pixdim=pixdim)
+    for index in (0, 7, 23):
+        image = model.preprocess(cases.dataset.data[index]["image"])["image"]
+        assert (max(image.shape) > 16) == (pixdim[0] < 2)
+        np.testing.assert_allclose(model.pooled(image, max_windows=1), found[index], rtol=1e-5, atol=1e-6)
 
 
 def test_intensities_are_those_of_the_files(cases: of_probe.Cases) -> None:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from pretext3d.errors import UserError, find_user_error
+from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.publishing.archive import unpack
 from pretext3d.publishing.deployment import publish
+from pretext3d.publishing.opening import load_pretrained
 from pretext3d.publishing.provenance import check_provenance, read_provenance
 
 from tests.finished import finished_run, promoted
@@ -20,6 +22,17 @@ from tools import pack
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return promoted(tmp_path_factory.mktemp("promoted"))
+
+
+def test_a_promoted_bundle_is_loaded_with_its_record(bundle: Path, tmp_path: Path) -> None:
+    """From the safetensors; model.pt holds tensors alone, for other programs."""
+    model = load_pretrained(bundle)
+    before = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    assert isinstance(model.network, SegmentationNet)
+    assert all(torch.equal(value, before[name]) for name, value in model.network.state_dict().items())
+    assert model.record["method"] == "segmentation"
+    assert model.record["data"]["name"] == read_provenance(bundle / "models")["data"]
+    assert model.record["class_names"][0] == "background"
 
 
 def test_publish_keeps_the_weights_before(bundle: Path, tmp_path: Path) -> None:

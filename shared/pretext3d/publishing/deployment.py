@@ -1,8 +1,8 @@
 """The weights of a deployable bundle: a plain state dict in `models/model.pt`, with its provenance.
 
 Other programs read that file (MONAI Label, `monai.bundle.load`, the exports), so it holds the tensors of
-`network_def` and nothing else. The content of a checkpoint's record is in the bundle's configuration and in
-`models/provenance.json`.
+`network_def` and nothing else. The content of a checkpoint's record is in the bundle's configuration, in
+`models/provenance.json` and in the header of `models/model.safetensors`.
 """
 
 import logging
@@ -178,7 +178,7 @@ def publish(ckpt_dir: str, models_dir: str, weights: str = "best") -> None:
     before = read_provenance(folder)
     if (folder / MODEL).is_file():
         write_model_file(folder / PREVIOUS, (folder / MODEL).read_bytes())
-    digest = write_weights(folder / MODEL, content["network"])
+    digest = write_weights(folder / MODEL, content["network"], content["record"])
     provenance = {**before, **provenance_of(file, content), "sha256": digest}
     provenance["licence"] = str(before.get("licence", "not named")).removesuffix(SINCE) + SINCE
     provenance["trained_before"] = [

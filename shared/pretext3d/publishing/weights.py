@@ -99,10 +99,17 @@ def half_precision(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     return halved
 
 
-def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
+def write_weights(
+    path: Path, weights: Mapping[str, torch.Tensor], record: Mapping[str, Any] | None = None
+) -> str:
     """Write a state dict, and its safetensors next to it. Returns the SHA-256 of the first.
 
     The name refers to the old file or the complete new one.
+
+    Args:
+        path: Path of the state dict.
+        weights: Tensors by name.
+        record: Record of the run, which only the safetensors can hold next to a plain state dict.
 
     Raises:
         UserError: the file cannot be written.
@@ -116,7 +123,7 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
             path.with_suffix(SUFFIX).unlink(missing_ok=True)  # never next to weights that it is not of
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         raise UserError(f"{path}: the weights cannot be written: {one_line(error)}") from error
-    write_safetensors(path, weights)
+    write_safetensors(path, weights, record)
     return digest
 
 

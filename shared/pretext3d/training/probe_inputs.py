@@ -26,7 +26,7 @@ from pretext3d.networks.backbone import Backbone
 from pretext3d.training.pictures import evaluating
 from pretext3d.transforms.crops import crop_resize
 
-__all__ = ["FrozenEncoder", "cell_fractions", "evenly", "label_on_grid", "window_starts"]
+__all__ = ["FrozenEncoder", "cell_fractions", "evenly", "label_on_grid", "mean_of", "window_starts"]
 
 POOL: dict[int, Callable[..., Tensor]] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
@@ -92,6 +92,11 @@ class EncoderMap(nn.Module):
         return self.backbone.encode_coarsest(x) if last else self.backbone.encode(x)[self.level]
 
 
+def mean_of(maps: Float[Tensor, "w d *cells"]) -> Float[Tensor, "d"]:
+    """The mean over all cells of all windows: the features of one case."""
+    return maps.flatten(2).mean((0, 2))
+
+
 class FrozenEncoder:
     """A backbone's encoder in evaluation mode; its weights, modes and statistics do not change.
 
@@ -131,6 +136,10 @@ class FrozenEncoder:
         """The windows of a volume; of a slice, `share` is the number of the slices of its volume."""
         return window_starts(image.shape[1:], self.size, max(1, self.max_windows // share))
 
+    def windows(self, image: Shaped[Tensor, "c *space"], share: int = 1) -> list[Float[Tensor, "c *window"]]:
+        """The voxels of these windows; outside the volume 0."""
+        return [crop_resize(image, start, self.size, self.size) for start in self.starts(image, share)]
+
     def maps(
         self, dataset: CachedVolumes, groups: Sequence[Sequence[int]]
     ) -> Iterator[Float[Tensor, "w d *cells"]]:
@@ -139,22 +148,19 @@ class FrozenEncoder:
         lengths: list[int] = []
         for number, group in enumerate(groups, start=1):
             images = [dataset.volume(case)["image"].as_tensor() for case in group]
-            windows = [
-                crop_resize(image, start, self.size, self.size)
-                for image in images
-                for start in self.starts(image, len(group))
-            ]
+            windows = [window for image in images for window in self.windows(image, len(group))]
             waiting += windows
             lengths.append(len(windows))
             if len(waiting) >= self.batch_size or number == len(groups):
-                yield from torch.split(self._encoded(waiting), lengths)
+                yield from torch.split(self.encoded(waiting), lengths)
                 waiting, lengths = [], []
 
     def pooled(self, dataset: CachedVolumes, groups: Sequence[Sequence[int]]) -> Float[Tensor, "n d"]:
         """The features of each group of cases: the mean over all cells of its windows."""
-        return torch.stack([one.flatten(2).mean((0, 2)) for one in self.maps(dataset, groups)])
+        return torch.stack([mean_of(one) for one in self.maps(dataset, groups)])
 
-    def _encoded(self, windows: Sequence[Tensor]) -> Tensor:
+    def encoded(self, windows: Sequence[Float[Tensor, "c *window"]]) -> Float[Tensor, "w d *cells"]:
+        """The maps of some windows, on the CPU."""
         batches = [
             torch.stack(list(windows[first : first + self.batch_size]))
             for first in range(0, len(windows), self.batch_size)

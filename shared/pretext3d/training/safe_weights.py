@@ -1,8 +1,9 @@
 """Weights as safetensors, next to a file of `torch.save`: a format that holds tensors and text alone.
 
 `model.safetensors` has the tensors of `model.pt` and, as JSON in its header, the record and the SHA-256 of
-that file. It is what is read wherever it is there and safetensors is installed; `model.pt` stays for programs
-that know no other (MONAI Label, `ckpt_export`). Where they were not written together, neither is read.
+that file, which itself may hold tensors alone. It is what is read wherever it is there and safetensors is
+installed; `model.pt` stays for programs that know no other (MONAI Label, `ckpt_export`). Where they were not
+written together, neither is read.
 """
 
 import importlib.util
@@ -138,6 +139,8 @@ def check_same_weights(path: Path) -> None:
             raise UserError(
                 f"{safe}: tensor {name} differs from that of {path.name}, expected the same weights"
             )
-    record = content.get("record", {}) if "network" in content else {}
+    if "network" not in content:  # tensors alone, for programs that know no record
+        return
+    record = content.get("record", {})
     if json.dumps(record, sort_keys=True) != json.dumps(read["record"], sort_keys=True):
         raise UserError(f"{safe}: the record differs from that of {path.name}, expected the same one")

@@ -158,7 +158,9 @@ def fill(
     for part in ("configs", "docs", "models"):
         (folder / part).mkdir()
     network = load_segmentation(run.pretrained)  # builds and loads, or reports what does not fit
-    digest = write_weights(folder / "models" / "model.pt", network.state_dict())
+    data = {**run.record["data"], "name": given["data"]}
+    record = {**run.record, "class_names": list(classes), "data": data}
+    digest = write_weights(folder / "models" / "model.pt", network.state_dict(), record)
     values = label_names(run.settings, classes)
     provenance = {"name": name, "labels": [one for value, one in values.items() if value]}
     provenance["method"] = run.bundle.name
