@@ -85,6 +85,27 @@ def test_the_runs_of_the_cells(study: Any, tmp_path: Path) -> None:
     assert (done["finetune"]["max_steps"], done["finetune"]["learning_rate"]) == (10, 0.003)
 
 
+def test_a_task_may_be_tested_on_other_data(study: Any, tmp_path: Path) -> None:
+    """On all of them, whatever was labelled; screening still measures validation subjects of its own data."""
+    own = {
+        "num_labelled": [1],
+        "dataset_dir": "here",
+        "subjects": "here.csv",
+        "overrides": {"channels": [1, 0]},
+    }
+    run = study(tasks={"organs": {**own, "test": {"dataset_dir": "there", "channels": [0, 1]}}})
+    run()
+    screened = run.runner.job(screening_cells(run.cells)[0])["evaluate"]
+    assert (screened["measured"], screened["dataset_dir"]) == ("val", str(tmp_path / "here"))
+    cell = tmp_path / "runs/cells/confirmation/organs/cnn/vp_n001_seed1/settings.json"
+    job = json.loads(cell.read_text())
+    assert job["finetune"]["dataset_dir"] == str(tmp_path / "here")
+    tested = job["evaluate"]
+    assert (tested["measured"], tested["dataset_dir"]) == ("all", str(tmp_path / "there"))
+    assert (tested["channels"], tested["subjects"], "num_labelled" in tested) == ([0, 1], "", False)
+    assert job["settings"]["tested"] == {"dataset_dir": "there", "channels": [0, 1], "subjects": ""}
+
+
 def test_tasks_on_the_same_data_share_a_pre_training(study: Any) -> None:
     tasks = {
         "organs": {"num_labelled": [1], "dataset_dir": "heads"},

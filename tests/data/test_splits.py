@@ -192,8 +192,17 @@ def test_evaluation_takes_the_test_set_where_there_is_one():
 def test_evaluation_takes_the_validation_cases_where_they_are_asked_for():
     cases = cases_of("abc")
     assert evaluation_cases({"val": cases[:1], "test": cases[1:]}, "val") == cases[:1]
-    with pytest.raises(UserError, match="measured: found 'train', expected one of test, val"):
+    with pytest.raises(UserError, match="measured: found 'train', expected one of test, val, all"):
         evaluation_cases({"val": cases[:1], "test": []}, "train")
+
+
+def test_evaluation_takes_all_cases_of_data_from_elsewhere():
+    cases = cases_of("abcd")
+    assert evaluation_cases({"train": cases[2:], "val": cases[1:2], "test": cases[:1]}, "all") == cases
+    assert evaluation_cases({"train": cases[1:], "val": cases[:1]}, "all") == cases
+    slices = [{**case, "slice": 3} for case in cases]
+    with pytest.raises(UserError, match="found 'all' with slices of volumes"):
+        evaluation_cases({"train": slices[1:], "val": slices[:1]}, "all")
 
 
 def test_repeated_entries_stay_together():

@@ -275,17 +275,26 @@ def evaluation_cases(cases: Mapping[str, Any], part: str = "test") -> list[Case]
 
     Args:
         cases: What `prepare_cases` returns.
-        part: Key `measured`: test, or val for the validation cases although there is a test set.
+        part: Key `measured`: test; val for the validation cases although there is a test set; or all, for
+            data that the training had nothing of, such as another hospital's.
 
     Raises:
-        UserError: another part.
+        UserError: another part; or all of slices, of which those that train are not complete volumes.
 
     Examples:
         >>> evaluation_cases({"val": [{"id": "a"}], "test": []})
         [{'id': 'a'}]
     """
-    one_of("measured", part, ("test", "val"))
-    return list((part == "test" and cases.get("test")) or cases["val"])
+    one_of("measured", part, ("test", "val", "all"))
+    if part != "all":
+        return list((part == "test" and cases.get("test")) or cases["val"])
+    found = [*cases["train"], *cases["val"], *(cases.get("test") or [])]
+    if any("slice" in case for case in found):
+        raise UserError(
+            "measured: found 'all' with slices of volumes, of which the training ones are not complete; "
+            "expected test or val, or images that are files of their own"
+        )
+    return sorted(found, key=lambda case: str(case["id"]))
 
 
 def other_split(record: Mapping[str, Any], split: Mapping[str, Any]) -> str:

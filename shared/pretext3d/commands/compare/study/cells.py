@@ -36,6 +36,7 @@ __all__ = [
 
 # keys that say how a fine-tuning trains, or that the probe has options for
 NOT_PROBED = frozenset({"encoder", "max_steps", "max_epochs", "steps_per_epoch", "recipe", "recipes"})
+LABELLED = ("num_labelled", "label_fraction")  # how much of the data trains
 PATHS = ("dataset_dir", "datalist", "class_file", "subjects")
 
 
@@ -170,7 +171,7 @@ class Cells:
         tuning |= {**point.overrides, **label.override, "seed": seed, "subset_seed": seed}
         validate = 0 if screening else study.validate_every
         tuning |= {"val_interval": validate or NEVER_VALIDATE}
-        measured = "val" if screening else "test"
+        measured = "val" if screening else "all" if task.tested else "test"
         first = self.of_place.get((task.name, encoder, arm.name))
         weights = first.digest if first else self.digest_of_file(arm)
         settings = {
@@ -180,6 +181,7 @@ class Cells:
             "overrides": tuning,
             "measured": measured,
             **({"evaluation": dict(task.evaluation)} if task.evaluation else {}),
+            **({"tested": dict(task.tested)} if measured == "all" else {}),
             **({"pretrained": weights} if weights else {}),
         }
         name = f"{stage}/{task.name}/{encoder}/{arm.name}_{label.name}_seed{seed}"
@@ -249,6 +251,9 @@ class Cells:
         }
         replaced = {top_key(key) for key in known_keys(self.study.bundle, task.kind.files[1])}
         evaluation = {key: value for key, value in own.items() if top_key(key) not in replaced}
+        if measured == "all":
+            evaluation = {key: value for key, value in evaluation.items() if key not in LABELLED}
+            evaluation |= real_paths(self.study, task.tested, f"tasks::{task.name}::test")
         pretrained = str(self.cells_dir / first.name) if first else ""
         if arm.pretrained:
             pretrained = self.study.path(arm.pretrained, f"arms::{arm.name}::pretrained")

@@ -36,8 +36,9 @@ TOP = (
 )  # fmt: skip
 OF_TASK = (
     "task", "encoders", *TASK_DATA, "num_labelled", "label_fractions", "overrides", "pretrain",
-    "probe", "tolerance_mm", "note",
+    "probe", "tolerance_mm", "note", "test",
 )  # fmt: skip
+OTHER_DATA = ("dataset_dir", "datalist", "class_file", "subjects")  # files of a task's data
 OF_ARM = (
     "bundle", "pretrained", "scratch", "as_long_as", "max_steps", "pretrain", "finetune", "by_task", "tasks",
     "encoders",
@@ -89,6 +90,8 @@ class StudyTask:
         overrides: Overrides of its fine-tuning.
         pretrain: Overrides of pre-training for it.
         evaluation: Overrides of its evaluation.
+        tested: Overrides of confirmation's evaluation that name other data to measure, all of them; {} = the
+            test subjects of the task's own.
         note: Text under its title in the report.
         screened: What is labelled in screening.
         encoders: Names of the encoders that it has.
@@ -102,6 +105,7 @@ class StudyTask:
     overrides: Mapping[str, Any]
     pretrain: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+    tested: Mapping[str, Any]
     note: str
     screened: Label
     encoders: tuple[str, ...]
@@ -295,11 +299,25 @@ def read_task(
         overrides=overrides,
         pretrain={**shape, **own.section("pretrain").literal()},
         evaluation={"tolerance_mm": own.value("tolerance_mm", above_zero)} if "tolerance_mm" in own else {},
+        tested=read_tested(own, data),
         note=own.text("note", ""),
         screened=next(label for label in labels if label.value == wanted),
         encoders=tuple(own.listed("encoders", known_in("an encoder", encoders), list(encoders))),
         probe=probe,
     )
+
+
+def read_tested(task: Section, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data that a task's networks are tested on, where it is not a part of their own."""
+    if "test" not in task:
+        return {}
+    own = task.section("test", (*OTHER_DATA, *INHERITED))
+    found = {"dataset_dir": own.text("dataset_dir")}
+    found |= {key: own.text(key) for key in OTHER_DATA if key in own}
+    of_images = {key: own.values[key] for key in INHERITED if key in own}
+    # files of the task's own data do not describe the others
+    without = {key: "" for key in OTHER_DATA if key in data and key not in found}
+    return {**found, **Section(own.file, own.path, of_images).literal(), **without}
 
 
 def read_encoder(section: Section, name: str) -> dict[str, Layer]:
