@@ -9,14 +9,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PARTS = (
-    "LICENSE",
-    "configs/*.yaml",
-    "configs/metadata.json",
-    "configs/logging.conf",
-    "docs/*.md",
-    "docs/*.png",
-)
+PARTS = ("LICENSE", "configs/*.yaml", "configs/*.json", "configs/*.conf", "docs/*.md", "docs/*.png")
 
 
 def bundle_files(root: Path) -> dict[str, Path]:

@@ -75,6 +75,18 @@ def test_files_of_a_bundle_that_is_named(configs: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "values.json").read_text()) == {"dataset_dir": "", "fold": 7, "lr": 0.5}
 
 
+def test_tracking_without_its_package(
+    configs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (configs / "train.yaml").write_text(CONFIG + "bundle_root: .\ntrain: {trainer: {}, handlers: []}\n")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    said = refusal(capsys, call(configs, "--tracking", "mlflow"))
+    assert said == (
+        "--tracking: found mlflow, which needs the package mlflow-skinny, which is not installed: pip "
+        "install mlflow-skinny sqlalchemy alembic (extra mlflow)"
+    )
+
+
 def arguments(configs: Path) -> list[str]:
     return ["--config_file", str(configs / "train.yaml"), "--output_dir", str(configs.parent)]
 

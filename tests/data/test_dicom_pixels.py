@@ -16,6 +16,7 @@ from pretext3d.data.dicom import find_stacks, is_dicom, read_stack
 from pretext3d.data.dicom_files import missing_decoder
 from pretext3d.data.faults import BadFileError
 from pretext3d.data.volumes import VerdictCache
+from pretext3d.extras import not_installed
 from pydicom.data import get_testdata_file
 from pydicom.uid import HTJ2K, MPEG2MPHL, JPEGLSLossless
 
@@ -138,7 +139,8 @@ def test_a_missing_decoder_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(decoder, "_available", {})
     missing_decoder.cache_clear()
     name = "JPEG-LS Lossless Image Compression"
-    reason = f"compressed as {name}: needs the package python-gdcm, which is not installed"
+    reason = f"compressed as {name}: {not_installed('python-gdcm')}"
+    assert reason.endswith("which is not installed: pip install pydicom python-gdcm (extra dicom)")
     assert missing_decoder(JPEGLSLossless) == reason
     (found,) = find_stacks([Path(get_testdata_file("MR_small_jpeg_ls_lossless.dcm"))], "")
     assert found.reason == f"unreadable: {reason}"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pretext3d.data import reader, volumes
 from pretext3d.data.volumes import VerdictCache, examine, strip_extension
+from pretext3d.extras import not_installed
 
 from .conftest import voxels
 
@@ -184,7 +185,7 @@ def test_missing_packages(tmp_path, monkeypatch, name, needs):
     monkeypatch.setattr(reader.importlib.util, "find_spec", lambda name: None)
     (tmp_path / name).write_bytes(b"")
     facts = VerdictCache(str(tmp_path / "cache")).facts(str(tmp_path / name), "image")
-    assert facts.detail == f"needs the package {needs}, which is not installed"
+    assert facts.detail == not_installed(needs)
     assert not (tmp_path / "cache").exists()  # installing it mends the verdict
 
 

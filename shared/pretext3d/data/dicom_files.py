@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pretext3d.data.faults import UNREADABLE, BadFileError, amount
+from pretext3d.extras import not_installed
 
 __all__ = [
     "begins_like_dicom",
@@ -199,4 +200,4 @@ def missing_decoder(syntax: str) -> str:
     except NotImplementedError:
         return f"compressed as {name}, for which there is no decoder"
     needs = "pylibjpeg-openjpeg with pylibjpeg" if name.startswith("High-Throughput") else "python-gdcm"
-    return f"compressed as {name}: needs the package {needs}, which is not installed"
+    return f"compressed as {name}: {not_installed(needs)}"

@@ -37,6 +37,7 @@ from pretext3d.data.labels import whole_values
 from pretext3d.data.reader import EXTENSIONS, Frames, is_dicom_path, needs_package, open_scan, select_frames
 from pretext3d.data.scan import Header
 from pretext3d.data.streams import pointer
+from pretext3d.extras import not_installed
 from pretext3d.files import write_whole
 
 __all__ = ["VerdictCache", "VolumeFacts", "examine", "strip_extension"]
@@ -194,7 +195,7 @@ def examine(path: str, kind: str, spatial_dims: int = 3, frames: Frames = None) 
         return VolumeFacts(SINGLE_SLICE, "a picture, which spatial_dims: 2 reads")
     needs = needs_package(path)
     if needs:
-        return VolumeFacts(UNREADABLE, f"needs the package {needs}, which is not installed", passing=True)
+        return VolumeFacts(UNREADABLE, not_installed(needs), passing=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

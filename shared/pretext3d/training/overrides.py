@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from pydoc import locate
 from types import ModuleType
@@ -15,6 +16,7 @@ from monai.bundle.utils import merge_kv
 
 from pretext3d.checking import brief, closest_hint
 from pretext3d.errors import UserError, install_excepthook
+from pretext3d.extras import not_installed
 from pretext3d.literals import NOTHING
 from pretext3d.training.arguments import (
     MONAI_ARGUMENTS,
@@ -142,13 +144,15 @@ def _check_references(parser: ConfigParser, files: Sequence[str]) -> None:
 
 
 def _check_targets(parser: ConfigParser) -> None:
-    """Refuse a component whose class or function does not exist."""
+    """Refuse a component whose class or function does not exist, or needs a package that is missing."""
     for path, value in walk(parser.config):
         target = value.get("_target_") if isinstance(value, Mapping) else None
         if not isinstance(target, str) or value.get("_disabled_") is True or target.startswith(("$", "@")):
             continue
         if parser.locator.get_component_module_name(target) is None and locate(target) is None:
             raise UserError(f"{path}: found _target_ {target}, expected the name of a class or function")
+        if target == "MLFlowHandler" and find_spec("mlflow") is None:
+            raise UserError(f"--tracking: found mlflow, which {not_installed('mlflow-skinny')}")
 
 
 def _check_top_keys(

@@ -20,6 +20,7 @@ from pretext3d.commands.compare.folder import read_json, write_json
 from pretext3d.commands.compare.processes import PACKAGE_PARENT, ProcessRunner, resumable, signal_all
 from pretext3d.commands.compare.running import Unit
 from pretext3d.errors import UserError, one_line
+from pretext3d.extras import not_installed
 from pretext3d.messages import say
 
 __all__ = ["FolderTask", "read_engine_options", "submit_cells", "submitit_engine"]
@@ -128,9 +129,7 @@ def executor_of(folder: Path, options: Mapping[str, Any], jobs: int) -> Any:
     try:
         import submitit
     except ImportError as error:
-        raise UserError(
-            "--engine submitit: found no package submitit; expected: pip install submitit"
-        ) from error
+        raise UserError(f"--engine: found submitit, which {not_installed('submitit')}") from error
     cluster = options.get("cluster", "slurm")
     given = {
         key if key in SHARED or key.startswith(PREFIXES) else f"{cluster}_{key}": value

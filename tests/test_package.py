@@ -1,0 +1,102 @@
+"""The project file of the package: what it declares, and what the code imports; one version in all places."""
+
+import ast
+import importlib.metadata
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pretext3d
+import tomllib
+from packaging.requirements import Requirement
+from packaging.version import Version
+from pretext3d.extras import EXTRAS
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "shared" / "pyproject.toml").read_text())["project"]
+WITH_FALLBACK = {"jaxtyping"}  # tests alone need it, see annotations.py
+BY_MONAI = {  # packages that MONAI imports for what we configure, and our own code does not
+    "einops": "UNETR, ViT and SwinUNETR",
+    "tensorboard": "TensorBoardStatsHandler",
+    "fire": "python -m monai.bundle",
+}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {Requirement(line).name.lower().replace("_", "-") for line in requirements}
+
+
+BASE = names(PROJECT["dependencies"])
+OPTIONAL = {extra: names(lines) for extra, lines in PROJECT["optional-dependencies"].items()}
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Top-level modules that a file imports, without Python's, and whether importing it needs them."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.Try)
+        or (isinstance(outer, ast.If) and ast.unparse(outer.test) == "TYPE_CHECKING")
+        for node in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in {one.split(".")[0] for one in found} - sys.stdlib_module_names - {"pretext3d", ""}:
+            yield name, id(node) not in inside
+
+
+def test_what_the_package_imports_is_declared() -> None:
+    """A module of an extra is imported where it is needed; any other is of a dependency."""
+    provided = importlib.metadata.packages_distributions()
+    used: set[str] = set()
+    for path in sorted((ROOT / "shared" / "pretext3d").rglob("*.py")):
+        for name, at_import in imports(path):
+            sources = {source.lower().replace("_", "-") for source in provided.get(name, ())}
+            optional = {extra for extra, packages in OPTIONAL.items() if sources & packages}
+            allowed = sources & BASE or (not at_import and (optional or name in WITH_FALLBACK))
+            assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+            used |= sources
+    assert BASE - used == set(BY_MONAI) - used, "declared, and not imported"
+
+
+def test_extras_are_those_that_messages_name() -> None:
+    of_code = {extra: names(list(packages)) for extra, packages in EXTRAS.items()}
+    assert {extra: OPTIONAL[extra] for extra in of_code} == of_code
+
+
+def test_requirements_have_a_lower_bound_that_the_pins_satisfy() -> None:
+    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    pins = dict(line.lower().split("==") for line in lines if "==" in line)
+    optional = [line for extra in EXTRAS for line in PROJECT["optional-dependencies"][extra]]
+    for line in PROJECT["dependencies"] + optional:
+        requirement = Requirement(line)
+        assert [one.operator for one in requirement.specifier] == [">="], line
+        assert requirement.specifier.contains(pins[requirement.name.replace(".", "-")]), line
+
+
+def test_the_project_s_readme_and_licence() -> None:
+    assert (ROOT / "shared" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert PROJECT["license"] == "Apache-2.0"
+    start = (ROOT / "README.md").read_text().partition("Each method")[0]  # one text in both
+    assert (ROOT / "shared" / "README.md").read_text().startswith(start)
+    assert not re.findall(r"\]\((?!https?:)", (ROOT / "shared" / "README.md").read_text())
+
+
+def test_the_version_has_one_source() -> None:
+    """pyproject.toml reads version.py; weights state the version that made them."""
+    assert "version" in PROJECT["dynamic"]
+    text = (ROOT / "shared" / "pretext3d" / "version.py").read_text()
+    assert re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE) == [pretext3d.__version__]
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == pretext3d.__version__
+    released = [Version(heading) for heading in headings]
+    assert released == sorted(released, reverse=True)
+    for file in sorted(ROOT.glob("bundles/*/models/*provenance.json")):
+        provenance = json.loads(file.read_text())
+        assert Version(provenance["pretext3d_version"]) in released, file
+        metadata = json.loads((file.parents[1] / "configs" / "metadata.json").read_text())
+        assert provenance["bundle_version"] in metadata["changelog"], file
