@@ -12,8 +12,8 @@ import pytest
 import torch
 from ignite.engine import Engine
 from pretext3d.__main__ import main
-from pretext3d.commands.doctor import doctor
-from pretext3d.commands.doctor.findings import LONGER, SLOWER, fits, learning
+from pretext3d.commands.doctor import anatomy, doctor
+from pretext3d.commands.doctor.findings import LONGER, SLOWER, beyond_air, fits, learning
 from pretext3d.data.spacing import choose_pixdim
 from pretext3d.networks.factory import build_backbone
 from pretext3d.training import probe
@@ -61,6 +61,41 @@ def test_figures_against_what_needs_no_learning(columns: dict[str, Any], state: 
     assert found.state == state
     assert text in found.text
     assert found.again == (LONGER if state == "wrong" else "")
+
+
+@pytest.mark.parametrize(
+    ("reached", "state"),
+    [(0.64, "good"), (0.62, "wrong"), (0.3, "wrong")],  # 0.6 without anatomy: 0.6 + 0.1 * 0.4 is the least
+)
+def test_a_figure_against_air_and_intensities(reached: float, state: str) -> None:
+    found = beyond_air(epochs(accuracy=[0.1, reached]), "accuracy", 0.6, "a linear model: 60.0 %")
+    assert (found.state, found.again) == (state, LONGER if state == "wrong" else "")
+    assert f"accuracy is {reached} in epoch 2; without anatomy, from air and mean inten" in found.text
+    unmeasured = beyond_air(epochs(accuracy=[np.nan]), "accuracy", 0.6, "a linear model: 60.0 %")
+    assert (unmeasured.state, unmeasured.text[:25]) == ("note", "accuracy was not measured")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
+def test_the_baseline_of_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the run's own cases, here the phantom's; a method without one says so."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the laptop profile
+    monkeypatch.setattr(anatomy, "SAMPLES", {"train": 60, "validate": 20})
+    threads = torch.get_num_threads()
+    run = made_up(tmp_path / "run", epochs(rotation_accuracy=[0.2, 1.0], chance=[0.1, 0.1]))
+    try:
+        assert main(["doctor", str(run), "--baseline"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    said = capsys.readouterr().out
+    assert "  good   beyond air and intensities: rotation_accuracy is 1 in epoch 2; without anatomy" in said
+    assert "answers out of 10" in said
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "log.txt", "metrics.csv"]
+    other = made_up(tmp_path / "other", epochs(relative_vector_error=[1.0, 0.5]), method="vectorpose")
+    assert main(["doctor", str(other), "--baseline"]) == 0
+    assert "  note   vectorpose: no baseline without anatomy" in capsys.readouterr().out
 
 
 def test_the_probe_against_the_initial_weights() -> None:

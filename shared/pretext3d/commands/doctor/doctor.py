@@ -1,6 +1,7 @@
 """Whether a pre-training run has learned, and whether labelled data fit its weights: sentences, a next step.
 
 It reads metrics.csv, log.txt and config.yaml of the run and the record of its checkpoint, and trains nothing.
+With --baseline, a linear model answers the run's task from air and mean intensities alone.
 With a folder of labelled data it also checks its images and, where the weights have a window of intensities,
 reads a few of them.
 """
@@ -21,7 +22,7 @@ import yaml
 from pretext3d.checking import brief
 from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.curves import read_history
-from pretext3d.commands.doctor.findings import LONGER, SLOWER, Finding, fits, learning
+from pretext3d.commands.doctor.findings import LONGER, SLOWER, Finding, beyond_air, fits, learning
 from pretext3d.commands.parser import command_parser
 from pretext3d.commands.saved_config import as_saved, read_config, settings_of
 from pretext3d.errors import UserError
@@ -32,10 +33,12 @@ EXAMPLES = """
 examples
   pretext3d doctor runs/vp
   pretext3d doctor runs/vp --dataset_dir ../data/heart
+  pretext3d doctor runs/rotation --baseline
   pretext3d doctor runs/rotation --dataset_dir ../data/eyes --class_file ../data/eyes.csv --strict
 """
 
 TASKS = ("segmentation", "classification")  # methods of a fine-tuned run
+RUNNING = ("output_dir", "ckpt_dir", "resume", "device", "num_workers", "bundle_root")  # of no sample
 READ = 5  # labelled images whose intensities are read
 
 
@@ -118,6 +121,32 @@ def labelled(
             parts.append(((image > low) & (image < high)).mean())
         inside = float(np.mean(parts))
     return fits(record, cases["channels"], cases["pixdim"], inside)
+
+
+def without_anatomy(run: Path, method: str, bundle: Path, table: pd.DataFrame) -> Finding:
+    """What air and mean intensities reach in a run's task, on its cases, see `anatomy`.
+
+    The configuration is the bundle's, with the plain keys that the run had otherwise; nothing of the run's
+    own configuration is executed.
+    """
+    import torch
+    from monai.bundle import ConfigParser
+
+    from pretext3d.commands.doctor.anatomy import MEASURES, baseline
+
+    if method not in MEASURES:
+        return Finding(
+            "note", f"{method}: no baseline without anatomy; its errors are relative to one that is flat"
+        )
+    say("measuring what air and mean intensities reach, on up to 1,600 samples")
+    keys = {key: value for key, value in overrides_of(run, bundle).items() if key not in RUNNING}
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "train.yaml"))
+    on_cpu = {"device": "$torch.device('cpu')", "num_workers": 0, "bundle_root": str(bundle)}
+    parser.update({**keys, **on_cpu})
+    torch.manual_seed(0)
+    found = baseline(method, parser)
+    return beyond_air(table, MEASURES[method].figure, found.value, found.text)
 
 
 def quoted(value: Any) -> str:
@@ -203,6 +232,8 @@ def doctor(options: argparse.Namespace) -> int:
     if method in TASKS:
         raise UserError(f"{run}: found a {method}, expected a pre-training run; its evaluation measures it")
     findings = learning(table, probe_before(run))
+    if options.baseline:
+        findings.insert(0, without_anatomy(run, method, bundle_of(read.record), table))
     if not (run / "checkpoints" / "final.pt").is_file():
         findings.append(Finding("note", "the run is not finished: there is no checkpoints/final.pt"))
     data = read.record.get("data") or {}
@@ -227,6 +258,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("run", help="folder of a pre-training run")
     add("--dataset_dir", default="", help="labelled images that its weights are meant for")
     add("--class_file", default="", help="their classes; default: a segmentation is suggested")
+    add(
+        "--baseline", action="store_true", help="also measure what air and mean intensities reach in its task"
+    )
     add("--strict", action="store_true", help="exit code 1 where something is wrong")
     return parser
 

@@ -14,7 +14,7 @@ from pretext3d.data.normalisation import check_normalisation
 from pretext3d.training.collapse import LEAST_SAMPLES, collapse
 from pretext3d.training.preprocessing import differing_axes, in_mm
 
-__all__ = ["Finding", "fits", "learning"]
+__all__ = ["Finding", "beyond_air", "fits", "learning"]
 
 LEAST_LEARNED = 0.1  # of the way from chance to a perfect figure
 STILL_FALLING = 0.02  # part by which the loss has to fall over the last quarter of a run
@@ -112,6 +112,31 @@ def probed(table: pd.DataFrame, before: Mapping[str, float]) -> list[Finding]:
                 Finding("note", f"{name} was {best:.3g} in epoch {at}: later epochs did not help it")
             )
     return found
+
+
+def beyond_air(table: pd.DataFrame, name: str, value: float, text: str) -> Finding:
+    """A figure against what air and mean intensities alone reach, see `doctor.anatomy`.
+
+    Args:
+        table: metrics.csv, one line per epoch.
+        name: Name of the figure.
+        value: What is reached without anatomy, from 0 to 1.
+        text: How, in words.
+
+    Examples:
+        >>> table = pd.DataFrame({"epoch": [1], "accuracy": [0.7]})
+        >>> beyond_air(table, "accuracy", 0.4, "a linear model: 40 %").state
+        'good'
+    """
+    reached, epoch = last(table, name)
+    if math.isnan(reached):
+        return Finding("note", f"{name} was not measured; without anatomy, {text}")
+    found = (
+        f"{name} is {reached:.3g} in epoch {epoch}; without anatomy, from air and mean intensities, {text}"
+    )
+    if reached - value >= LEAST_LEARNED * (1 - value):
+        return Finding("good", f"beyond air and intensities: {found}")
+    return Finding("wrong", f"no more than air and intensities: {found}", again=LONGER)
 
 
 def collapsed(table: pd.DataFrame) -> list[Finding]:

@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-
-from tests.benchmarks.air_baseline import MEASURES, Sample, describe
-from tests.benchmarks.air_baseline import samples as samples_of
+from pretext3d.commands.doctor.anatomy import MEASURES, Sample, describe
+from pretext3d.commands.doctor.anatomy import samples as samples_of
 
 
 def measured(bundle: str, samples: list[Sample], parser: Any = None) -> str:
-    return MEASURES[bundle](samples, samples, parser)
+    return MEASURES[bundle].of(samples, samples, parser).text
 
 
 def test_features_by_hand() -> None:
@@ -105,4 +104,4 @@ def test_nearest_locations_by_hand() -> None:
         (2.0, "33.3 % of 9 predictions (step 1 50.0 %, step 2 0.0 %)"),
     ):
         samples = [Sample(0, torch.tensor([[last], [2.0], [0.0]]), {}) for _ in range(3)]
-        assert measured("cpc", samples, parser) == f"nearest location: {expected}; chance 33.3 %"
+        assert measured("cpc", samples, parser) == f"the nearest location: {expected}; chance 33.3 %"
