@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 from pretext3d.commands.compare import report
 from pretext3d.commands.compare.convergence import convergence, mean_curves, read_curves
-from pretext3d.commands.compare.figures import draw_curves, draw_efficiency
+from pretext3d.commands.compare.figures import (
+    Panel,
+    colours,
+    curves_figure,
+    draw_curves,
+    draw_efficiency,
+    draw_overview,
+)
 from pretext3d.commands.compare.tasks import CLASSIFICATION, SEGMENTATION
 
 COMMON = {"dataset_dir": "eyes", "task": "classification"}
@@ -175,5 +182,25 @@ def test_figures(tmp_path: Path) -> None:
     cells = CLASSIFICATION.per_cell(classified("scratch", "aaba"))
     draw_efficiency(cells, ["scratch"], tmp_path / "a.png", CLASSIFICATION, {4: 0.1})
     draw_curves(CURVES, ["scratch", "vp", "slow"], tmp_path / "b.png", SEGMENTATION)
-    for name in ("a.png", "b.png"):
+    panels = [Panel("eyes, cnn", cells, ["scratch"], CLASSIFICATION, {4: 0.1})] * 4  # in two rows
+    draw_overview(panels, tmp_path / "c.png")
+    for name in ("a.png", "b.png", "c.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_curves_are_seen_whole_and_named_once() -> None:
+    """Panels share the axis of scores: low ones with few labels hide no high ones; an arm may lack some."""
+    low = curve("scratch", 0, {1: 0.1, 2: 0.2})
+    high = pd.concat([curve("scratch", 0, {1: 0.7, 2: 0.8}), curve("vp", 0, {1: 0.8, 2: 0.9})])
+    curves = pd.concat([low, high.assign(num_labelled=12)])
+    figure = curves_figure(curves, ["scratch", "vp"], SEGMENTATION, None, "epoch")
+    for axes in figure.axes:
+        bottom, top = axes.get_ylim()
+        assert bottom <= 0.1
+        assert top >= 0.9
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == ["scratch", "vp"]
+
+
+def test_many_arms_have_different_colours() -> None:
+    arms = ["scratch", "scratch_long", *map(str, range(12))]
+    assert len(set(map(str, colours(arms).values()))) == len(arms)

@@ -127,7 +127,7 @@ def test_the_report_by_hand(study: Any, tmp_path: Path) -> None:
         "| labelled | arm | after 25 % | after 50 % | after 100 % | steps to scratch's last score |" in text
     )
     assert "| 1 | vp | 0.300 | 0.300 | 0.600 | 10 |" in text
-    for name in ("organs_cnn_labels.png", "organs_cnn_curves.png"):
+    for name in ("organs_cnn_labels.png", "organs_cnn_curves.png", "overview.png"):
         assert f"figures/{name}" in text
         assert (folder / "figures" / name).read_bytes()[:4] == b"\x89PNG"
     assert "Warning" not in text

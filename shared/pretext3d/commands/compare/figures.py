@@ -1,17 +1,44 @@
 """The figures of a comparison: the score against labels, and against epochs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from pretext3d.commands.compare.convergence import mean_curves
 from pretext3d.commands.compare.tasks import Task
 
-__all__ = ["draw_curves", "draw_efficiency"]
+__all__ = ["Panel", "curves_figure", "draw_curves", "draw_efficiency", "draw_overview"]
 
+RANDOM = {"scratch": "0.2", "scratch_long": "0.6"}  # greys of the arms with random weights
+SIDE_BY_SIDE = 0.7  # of the distance between two numbers of labels that the bars of all arms take at most
 LEAST = 0.05  # height of an axis of scores: a negligible difference should not fill the picture
+
+
+class Panel(NamedTuple):
+    """A panel of an overview: its title, the table from `Task.per_cell`, arms, task and fractions."""
+
+    title: str
+    cells: pd.DataFrame
+    arms: Sequence[str]
+    task: Task
+    fractions: Mapping[int, float] | None = None
+
+
+def colours(arms: Sequence[str]) -> dict[str, Any]:
+    """A colour for each arm: greys for random weights, different ones for up to twenty others.
+
+    Examples:
+        >>> colours(["scratch", "vp"])["scratch"]
+        '0.2'
+    """
+    from matplotlib import colormaps
+
+    others = [arm for arm in arms if arm not in RANDOM]
+    table = colormaps["tab10" if len(others) <= 10 else "tab20"]
+    return RANDOM | {arm: table(i % table.N) for i, arm in enumerate(others)}
 
 
 def ticks_of(table: pd.DataFrame, fractions: Mapping[int, float] | None) -> dict[int, str]:
@@ -54,25 +81,56 @@ def draw_efficiency(
         task: Task of the comparison.
         fractions: Fraction of the labels by number of subjects, where fractions were compared.
     """
-    figure, [axes] = blank(6.4, 4.4)
-    ticks = ticks_of(cells, fractions)
-    place = {n: i for i, n in enumerate(ticks)}
     present = [arm for arm in arms if arm in set(cells["arm"])]
-    for i, arm in enumerate(present):
-        own = cells[cells["arm"] == arm]
+    figure, [axes] = blank(6.4 + 0.35 * max(0, len(present) - 5), 4.4)
+    efficiency(axes, Panel("", cells, present, task, fractions))
+    axes.set_ylabel(task.axis)
+    outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(present) > 5 else {}
+    axes.legend(frameon=False, **outside)
+    figure.savefig(path, format="png")
+
+
+def draw_overview(panels: Sequence[Panel], path: Path) -> None:
+    """The score against labelled subjects, one panel per task and encoder, three in a row.
+
+    Args:
+        panels: Panels in order.
+        path: Path of the PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(0.4 + 3.4 * columns, 3.2 * rows), dpi=150, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, panel in zip(grid, panels, strict=False):
+        efficiency(axes, panel)
+        axes.set(title=panel.title, ylabel=panel.task.title)
+        axes.legend(frameon=False, fontsize=8)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    figure.savefig(path, format="png")
+
+
+def efficiency(axes: Any, panel: Panel) -> None:
+    """The lines of `draw_efficiency` in one panel."""
+    cells, task = panel.cells, panel.task
+    ticks = ticks_of(cells, panel.fractions)
+    place = {n: i for i, n in enumerate(ticks)}
+    step = min(0.08, SIDE_BY_SIDE / len(panel.arms))
+    for i, arm in enumerate(panel.arms):
+        own, colour = cells[cells["arm"] == arm], colours(panel.arms)[arm]
         groups = own.groupby("num_labelled")[task.score]
         means, stds = groups.mean(), groups.std().fillna(0)
-        shift = (i - (len(present) - 1) / 2) * 0.08  # side by side, so that no bar hides another
+        shift = (i - (len(panel.arms) - 1) / 2) * step  # side by side, so that no bar hides another
         x = [place[n] + shift for n in means.index]
-        line = axes.errorbar(x, means, yerr=stds, marker="o", capsize=3, label=arm, zorder=3)[0]
+        axes.errorbar(x, means, yerr=stds, marker="o", capsize=3, label=arm, zorder=3, color=colour)
         dots = [place[n] + shift for n in own["num_labelled"]]
-        axes.scatter(dots, own[task.score], s=10, alpha=0.5, color=line.get_color())
-    axes.set(xlabel="labelled subjects", ylabel=task.axis)
+        axes.scatter(dots, own[task.score], s=10, alpha=0.5, color=colour)
+    axes.set(xlabel="labelled subjects")
     axes.set_xticks(range(len(ticks)), list(ticks.values()))
     axes.set_xlim(-0.5, len(ticks) - 0.5)
     finish(axes)
-    axes.legend(frameon=False)
-    figure.savefig(path, format="png")
 
 
 def draw_curves(
@@ -93,23 +151,34 @@ def draw_curves(
         fractions: Fraction of the labels by number of subjects, where fractions were compared.
         unit: Unit along the training, epoch or step.
     """
+    curves_figure(curves, arms, task, fractions, unit).savefig(path, format="png")
+
+
+def curves_figure(
+    curves: pd.DataFrame, arms: Sequence[str], task: Task, fractions: Mapping[int, float] | None, unit: str
+) -> Any:
+    """The figure of `draw_curves`."""
     means = mean_curves(curves, unit)
     ticks = ticks_of(means, fractions)
-    figure, panels = blank(1.2 + 3.6 * len(ticks), 3.4, len(ticks))
+    figure, panels = blank(2.4 + 3.2 * len(ticks), 3.4, len(ticks))
+    drawn = {}
     for axes, (n, name) in zip(panels, ticks.items(), strict=True):
-        for i, arm in enumerate(arms):
+        for arm, colour in ((arm, colours(arms)[arm]) for arm in arms):
             line = means[(means["num_labelled"] == n) & (means["arm"] == arm)]
             if line.empty:
                 continue
-            axes.plot(line[unit], line["mean"], marker=".", color=f"C{i % 10}", label=arm)
+            drawn[arm] = axes.plot(line[unit], line["mean"], marker=".", color=colour)[0]
             std = line["std"].fillna(0)
             band = line["mean"] - std, line["mean"] + std
-            axes.fill_between(line[unit], *band, color=f"C{i % 10}", alpha=0.15, linewidth=0)
+            axes.fill_between(line[unit], *band, color=colour, alpha=0.15, linewidth=0)
         axes.set(xlabel=unit, title=f"{name} labelled".replace("\n", ", "))
+    for axes in panels:  # after all are drawn, since they share the axis of scores
         finish(axes)
     panels[0].set_ylabel(f"{task.title}, validation")
-    panels[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, format="png")
+    shown = [arm for arm in arms if arm in drawn]
+    outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False, "fontsize": 8}
+    panels[-1].legend([drawn[arm] for arm in shown], shown, **outside)
+    return figure
 
 
 def finish(axes: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pretext3d.commands.compare.convergence import convergence
-from pretext3d.commands.compare.figures import draw_curves, draw_efficiency
+from pretext3d.commands.compare.figures import Panel, draw_curves, draw_efficiency, draw_overview
 from pretext3d.commands.compare.probes import probe_table
 from pretext3d.commands.compare.report import amount, main_table, p_value, signed, summarise
 from pretext3d.commands.compare.statistics import DRAWS
@@ -43,7 +43,7 @@ It speaks of other subjects, the interval of other seeds, too. A verdict also ne
 One pre-training per arm serves all seeds. Curves are those of validation subjects."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """One task with one encoder: its cells, results and arms in order."""
 
@@ -91,6 +91,7 @@ def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Pa
     measured = {(part.task.name, part.encoder) for part in parts}
     missing = [", ".join(part) for part in study.parts if part not in measured]
     lines += [f"- not measured yet: {'; '.join(missing)}."] * bool(missing) + [""]
+    lines += overview({part: tables[part.title] for part in parts}, study.results_dir)
     for part in parts:
         lines += section(part, tables[part.title], study.results_dir)
     gains = " and ".join(f"{gain:g} in {TASKS[kind].title}" for kind, gain in LEAST_GAIN.items())
@@ -129,6 +130,28 @@ def tables_of(part: Part) -> dict[str, pd.DataFrame]:
         )
         for control in part.controls or part.arms[:1]
     }
+
+
+def overview(parts: Mapping[Part, Mapping[str, pd.DataFrame]], folder: Path) -> list[str]:
+    """The figure of all tasks and encoders: each with its controls and the arm furthest above scratch."""
+    panels = []
+    for part, tables in parts.items():
+        leads = next(iter(tables.values()))["difference_mean"].groupby("arm").mean()
+        leads = leads.drop(CONTROLS, errors="ignore").dropna()
+        arms = [*part.controls, *([leads.idxmax()] if len(leads) else [])]
+        kind = part.task.kind
+        cells = kind.per_cell(part.rows[part.rows["arm"].isin(arms)])
+        panels.append(Panel(part.title, cells, arms, kind, part.fractions))
+    if not panels:
+        return []
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "figures" / "overview.png") as draft:
+        draw_overview(panels, draft)
+    about = (
+        "Random weights, and the arm with the largest mean difference to scratch. That arm is chosen here, "
+        "on the test subjects, so its lead is optimistic; the verdicts are corrected for the choice."
+    )
+    return ["![all tasks](figures/overview.png)", "", about, ""]
 
 
 def section(part: Part, tables: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
