@@ -13,7 +13,7 @@ from pretext3d.commands.compare.study.cells import Cells
 from pretext3d.commands.compare.study.definition import read_study
 from pretext3d.commands.compare.study.results import Results
 from pretext3d.commands.compare.study.runner import StudyRunner
-from pretext3d.commands.compare.study.study import StudyRun
+from pretext3d.commands.compare.study.study import StudyRun, chosen_parts
 
 from tests.commands.test_study_reading import content, written
 
@@ -89,6 +89,6 @@ def builder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stud
         cells = Cells(found, folder / runs / "cells")
         made = FakeRunner(found, folder / runs / "cells", results)
         made.ran = []
-        return StudyRun(found, cells, results, made, accept_plan=accept_plan, tasks=only)
+        return StudyRun(found, cells, results, made, accept_plan=accept_plan, parts=chosen_parts(found, only))
 
     return build

@@ -149,6 +149,16 @@ def test_a_study_runs_task_by_task_and_its_plan_grows(study: Any, tmp_path: Path
     assert "not measured yet" not in (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
 
 
+def test_a_study_runs_one_encoder_of_a_task(study: Any, tmp_path: Path) -> None:
+    encoders = {"cnn": {"encoder": "unet4"}, "other": {"encoder": "unet"}}
+    run = study(encoders=encoders, only=["organs/other"])
+    assert run() == 0
+    assert all("/organs/other/" in name for name in run.runner.ran)
+    assert read_plan(tmp_path / "docs/studies/tiny/plan.yaml", run.study).parts == [("organs", "other")]
+    with pytest.raises(UserError, match="--tasks organs/: found 'vit', expected an encoder of organs"):
+        study(encoders=encoders, only=["organs/vit"])
+
+
 def test_arms_of_confirmation_by_task_and_encoder(study: Any) -> None:
     confirmation = {"by_task": {"organs": {"cnn": ["cube"]}}}
     run = study(confirmation=confirmation)

@@ -140,7 +140,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="run a study, see docs/compare.md; its file has the options above",
     )
     add("--stage", choices=[*STAGES], default=STAGES[-1], help="run up to this stage; default: to the end")
-    add("--tasks", nargs="+", default=[], metavar="TASK", help="run only these tasks; default: all")
+    add(
+        "--tasks",
+        nargs="+",
+        default=[],
+        metavar="TASK",
+        help="run only these: a task, or TASK/ENCODER; default: all",
+    )
     add("--data_root", default="", help="folder of the study's relative data paths")
     add("--accept_plan", action="store_true", help="follow plan.yaml although screening chooses otherwise")
     return parser

@@ -94,6 +94,11 @@ class StudyCell:
         return self.name
 
     @property
+    def part(self) -> tuple[str, str]:
+        """Its task and its encoder."""
+        return self.keys["task"], self.keys["encoder"]
+
+    @property
     def digest(self) -> str:
         """What a result names its settings by."""
         return digest_of(self.settings)

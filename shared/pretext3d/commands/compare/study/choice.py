@@ -85,13 +85,13 @@ def part_of_cell(name: str) -> PlanPart:
     return task, encoder
 
 
-def choose(cells: Cells, results: Results, tasks: Collection[str]) -> Plan:
-    """The plan of some tasks that follows from their results of screening, all of which are there."""
+def choose(cells: Cells, results: Results, parts: Collection[PlanPart]) -> Plan:
+    """The plan of some parts that follows from their results of screening, all of which are there."""
     study = cells.study
     scores: dict[Place, dict[Point, list[float]]] = {}
     for cell in screening_cells(cells):
         key = cell.keys
-        if key["task"] not in tasks:
+        if cell.part not in parts:
             continue
         points = scores.setdefault((key["task"], key["encoder"], key["arm"]), {})
         points.setdefault(Point(key["rate"], key["recipe"]), []).append(results.score(cell))

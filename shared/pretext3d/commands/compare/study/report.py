@@ -106,7 +106,7 @@ def parts_of(study: Study, planned: Sequence[StudyCell], results: Results) -> li
     found = []
     for task in study.tasks.values():
         for encoder in study.encoders:
-            own = [c for c in planned if (c.keys["task"], c.keys["encoder"]) == (task.name, encoder)]
+            own = [cell for cell in planned if cell.part == (task.name, encoder)]
             rows, curves = results.tables([cell for cell in own if cell.task is not None])
             probes = results.probes([cell for cell in own if cell.task is None])
             present = set(rows["arm"]) if len(rows) else set()

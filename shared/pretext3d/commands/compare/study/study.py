@@ -43,7 +43,7 @@ class StudyRun:
         jobs: Number of cells at once.
         accept_plan: Whether plan.yaml holds although screening chooses something else.
         engine: What runs the cells, with the arguments of `running.run_cells`.
-        tasks: The tasks that are run; none = all.
+        parts: What is run, tasks with an encoder each; none = all.
     """
 
     def __init__(
@@ -55,13 +55,12 @@ class StudyRun:
         jobs: int = 1,
         accept_plan: bool = False,
         engine: Callable[..., list[str]] = run_cells,
-        tasks: Sequence[str] = (),
+        parts: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.study, self.cells, self.results, self.runner = study, cells, results, runner
         self.jobs, self.accept_plan, self.engine = jobs, accept_plan, engine
         self.plan_file = study.results_dir / "plan.yaml"
-        self.tasks = [name for name in study.tasks if name in (tasks or study.tasks)]
-        self.parts = [part for part in study.parts if part[0] in self.tasks]
+        self.parts = [part for part in study.parts if part in (parts or study.parts)]
 
     def __call__(self, stage: str = "report") -> int:
         """Run all stages up to one. Exit code 0, or 1 where a cell failed.
@@ -69,10 +68,10 @@ class StudyRun:
         Raises:
             UserError: a cell or a result of other settings; a plan that is not what screening chooses.
         """
-        screened = [cell for cell in screening_cells(self.cells) if cell.keys["task"] in self.tasks]
+        screened = [cell for cell in screening_cells(self.cells) if cell.part in self.parts]
         if stage == "pretraining":
             there = self.read_plan().of(self.parts)
-            new = [cell for cell in screened if (cell.keys["task"], cell.keys["encoder"]) not in there.parts]
+            new = [cell for cell in screened if cell.part not in there.parts]
             return self.work("pretraining", self.first([*new, *planned_cells(self.cells, there)]))
         if code := self.work("screening", [*self.first(screened), *screened]):
             return code
@@ -120,7 +119,7 @@ class StudyRun:
         Raises:
             UserError: it is not what screening chooses, and was not accepted.
         """
-        chosen = choose(self.cells, self.results, self.tasks)
+        chosen = choose(self.cells, self.results, self.parts)
         there = self.read_plan()
         new = chosen.of([part for part in chosen.parts if part not in there.parts])
         if new.parts:
@@ -144,6 +143,22 @@ def in_words(cell: StudyCell, score: float) -> str:
     return f"balanced accuracy of a linear probe {score:.3f}" if cell.has_result else "pre-trained"
 
 
+def chosen_parts(study: Study, words: Sequence[str]) -> list[tuple[str, str]]:
+    """The parts that `--tasks` names: a task with all of its encoders, or TASK/ENCODER.
+
+    Raises:
+        UserError: a task that the study does not have, or an encoder that the task does not have.
+    """
+    found = []
+    for word in words:
+        task, slash, encoder = word.partition("/")
+        known_name("--tasks", task, study.tasks, f"a task of {study.file}")
+        if slash:
+            known_name(f"--tasks {task}/", encoder, study.tasks[task].encoders, f"an encoder of {task}")
+        found += [part for part in study.parts if part[0] == task and encoder in ("", part[1])]
+    return found
+
+
 def run_study(options: argparse.Namespace) -> int:
     """Run the study of a command line. Exit code 0, or 1 where a cell failed.
 
@@ -154,8 +169,7 @@ def run_study(options: argparse.Namespace) -> int:
     folder = Path(options.output_dir or f"runs/{study.name}").resolve()
     results = Results(study.results_dir)
     cells = Cells(study, folder / "cells")
-    for name in options.tasks:
-        known_name("--tasks", name, study.tasks, f"a task of {study.file}")
+    parts = chosen_parts(study, options.tasks)
     if options.report_only:  # also while it runs
         plan = results.folder / "plan.yaml"
         if not plan.exists():
@@ -167,7 +181,5 @@ def run_study(options: argparse.Namespace) -> int:
         threads = threads_each(options.threads, options.jobs)
         runner = StudyRunner(study, folder / "cells", results, threads, descriptors)
         engine = engine_of(options, folder)
-        run = StudyRun(
-            study, cells, results, runner, options.jobs, options.accept_plan, engine, options.tasks
-        )
+        run = StudyRun(study, cells, results, runner, options.jobs, options.accept_plan, engine, parts)
         return run(options.stage)
