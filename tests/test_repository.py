@@ -219,7 +219,11 @@ def test_readme_names_the_encoders_and_bundles_that_exist() -> None:
 # ------------------------------------------------------------------------------------------- requirements
 @pytest.mark.parametrize(
     ("name", "others"),
-    [("requirements.txt", ["-e ./shared"]), ("requirements-dev.txt", ["-r requirements.txt"])],
+    [
+        ("requirements.txt", ["-e ./shared"]),
+        ("requirements-dev.txt", ["-r requirements.txt"]),
+        ("requirements-docs.txt", ["-r requirements.txt"]),
+    ],
 )
 def test_requirements_are_exact_pins_with_reasons(name: str, others: list[str]) -> None:
     lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
@@ -232,6 +236,7 @@ def test_requirements_are_exact_pins_with_reasons(name: str, others: list[str]) 
     ("folders", "files"),
     [
         (("shared/pretext3d", "tools"), ("requirements.txt",)),
+        (("tools/site",), ("requirements.txt", "requirements-docs.txt")),
         (("tests",), ("requirements.txt", "requirements-dev.txt")),
     ],
 )
@@ -239,14 +244,16 @@ def test_what_the_code_imports_is_pinned(folders: tuple[str, ...], files: tuple[
     provided = importlib.metadata.packages_distributions()
     pinned = {name.replace("_", "-") for file in files for name in pins(file)}
     allowed = {"jaxtyping"}  # optional: annotations.py falls back where it is missing
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    site = ROOT / "tools" / "site"  # has requirements of its own
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for path in (path for path in paths if "tools" not in folders or site not in path.parents):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += (
                 [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             )
             for top in {name.split(".")[0] for name in names} - allowed - {"pretext3d", "tests", "tools"}:
-                sources = {re.sub("[_.]", "-", name.lower()) for name in provided.get(top, ())}
+                sources = {re.sub("[_.]", "-", name.lower()) for name in provided.get(top, (top,))}
                 local = (ROOT / "tools" / f"{top}.py").is_file() or (path.parent / f"{top}.py").is_file()
                 assert top in sys.stdlib_module_names or local or sources & pinned, (
                     f"{path.name} imports {top}"

@@ -1,0 +1,1 @@
+"""The documentation site: hooks of MkDocs, and what they make pages from."""
