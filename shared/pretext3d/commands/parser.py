@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from pretext3d.checking import closest_hint
+from pretext3d.deprecation import current_keys
 from pretext3d.errors import UserError
 from pretext3d.training.arguments import read_value
 
@@ -94,7 +95,7 @@ def read_overrides(words: Sequence[str], flags: bool = False) -> dict[str, Any]:
         if not equals:
             value = "True" if bare else rest.pop(0)
         found[key] = read_value(key, value)
-    return found
+    return current_keys(found)
 
 
 def top_key(key: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretext3d.deprecation import current_keys
 from pretext3d.errors import UserError, is_monai_command
 from pretext3d.literals import NOTHING, literal
 
@@ -156,7 +157,7 @@ def typed_values(words: Sequence[str]) -> dict[str, str]:
         found.update({key: value for key, value in (own | override).items() if value is not None})
 
     fire.Fire(run, command=list(words), name="run")
-    return found
+    return current_keys(found)
 
 
 def typed_words() -> list[str]:

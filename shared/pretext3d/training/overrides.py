@@ -15,6 +15,7 @@ from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow, Referen
 from monai.bundle.utils import merge_kv
 
 from pretext3d.checking import brief, closest_hint
+from pretext3d.deprecation import RENAMED_KEYS, current_keys
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.extras import not_installed
 from pretext3d.literals import NOTHING
@@ -60,6 +61,7 @@ def check_overrides() -> None:
     workflow = running_workflow()
     if workflow is None:
         return
+    take_current_keys(workflow.parser)
     typed = restore_typed(workflow.parser, typed_words())
     files, overrides = command_line()
     if not files:
@@ -78,6 +80,14 @@ def check_overrides() -> None:
     _check_steps(workflow)
     _check_references(workflow.parser, files)
     _check_targets(workflow.parser)
+
+
+def take_current_keys(parser: ConfigParser) -> None:
+    """Give the values of former names of keys to the names that they have now, see `deprecation`."""
+    former = [key for key in parser.config if key in RENAMED_KEYS]
+    values = {key: parser.config.pop(key) for key in former}
+    for key, value in current_keys(values).items():
+        parser[key] = value
 
 
 def _check_order(files: Sequence[str]) -> None:
