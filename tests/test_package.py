@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pretext3d
 import tomllib
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 from pretext3d.extras import EXTRAS
@@ -93,6 +94,9 @@ def test_the_version_has_one_source() -> None:
     assert re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE) == [pretext3d.__version__]
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == pretext3d.__version__
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == pretext3d.__version__
+    assert citation["license"] == PROJECT["license"]
     released = [Version(heading) for heading in headings]
     assert released == sorted(released, reverse=True)
     for file in sorted(ROOT.glob("bundles/*/models/*provenance.json")):
@@ -100,3 +104,16 @@ def test_the_version_has_one_source() -> None:
         assert Version(provenance["pretext3d_version"]) in released, file
         metadata = json.loads((file.parents[1] / "configs" / "metadata.json").read_text())
         assert provenance["bundle_version"] in metadata["changelog"], file
+
+
+def test_forms_for_issues_ask_for_the_environment() -> None:
+    """Each is of GitHub's schema as far as it goes: elements with an id, a label, and what is required."""
+    forms = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github").rglob("*.yml")}
+    assert forms.pop("config.yml") == {"blank_issues_enabled": True}
+    for name, form in forms.items():
+        assert {"name", "description", "body"} <= form.keys(), name
+        asked = [one for one in form["body"] if one["type"] != "markdown"]
+        assert all(one["attributes"]["label"] and one["id"] for one in asked), name
+    (env,) = [one for one in forms["bug_report.yml"]["body"] if one.get("id") == "env"]
+    assert "pretext3d env" in env["attributes"]["label"]
+    assert env["validations"]["required"]

@@ -152,7 +152,10 @@ def test_commands_name_files_and_keys_that_exist(document: str, runs: int) -> No
     assert seen >= runs  # train, fine-tune, evaluate, infer; classes; 2D; several processes
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *DOCUMENTS, *BUNDLE_DOCUMENTS])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", *DOCUMENTS, *BUNDLE_DOCUMENTS],
+)
 def test_relative_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
         if not urlsplit(target).scheme:

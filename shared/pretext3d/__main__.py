@@ -7,58 +7,14 @@ A command's module is imported only when the command is called, so that help is 
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pretext3d.checking import closest_hint
+from pretext3d.commands import COMMANDS
 from pretext3d.errors import as_error, find_user_error, install_excepthook
 from pretext3d.training.arguments import at_home
 from pretext3d.version import __version__
 
 __all__ = ["COMMANDS", "main"]
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command.
-
-    Attributes:
-        module: Name of its module in `pretext3d.commands`.
-        summary: Line in `pretext3d --help`.
-        mistake: Exit code for a user's mistake.
-        stopped: Message on Ctrl-C or SIGTERM.
-    """
-
-    module: str
-    summary: str
-    mistake: int = 1
-    stopped: str = "stopped"
-
-
-COMMANDS = {
-    "run": Command("run", "pre-train, fine-tune, evaluate, segment: MONAI's run, a mistake is one line"),
-    "preview": Command("preview", "pictures of what a bundle's network sees of your scans and must predict"),
-    "compare": Command(
-        "compare.compare",
-        "does pre-training help on your data? a table and a plot, with intervals",
-        mistake=2,
-        stopped="stopped; finished work is kept, and the same command continues from there",
-    ),
-    "probe": Command("probe.probe", "what frozen features know of your classes, with few labels and many"),
-    "doctor": Command("doctor.doctor", "did a pre-training learn, do labelled data fit it, what to do next"),
-    "curves": Command("curves", "the curves of one run or several as a picture"),
-    "shapes": Command(
-        "shapes",
-        "automatically generated volumes with labels as files, for a training anywhere",
-        stopped="stopped; finished volumes are kept, and the same command continues from there",
-    ),
-    "bundles": Command("bundles", "the bundles at hand; a copy of one, to read and to change"),
-    "promote": Command("promote.promote", "a fine-tuned run becomes a bundle that can be deployed"),
-    "download": Command(
-        "download",
-        "download a packed bundle, checked against its index",
-        stopped="stopped; the same command resumes the transfer",
-    ),
-}
 
 
 def usage() -> str:

@@ -36,8 +36,11 @@ def check_command(words: list[str]) -> None:
     files = {"run": "train.yaml", "preview": "train.yaml", "compare": tuned}
     file = {**files, "probe": "finetune_classification.yaml"}.get(name)
     if file and unknown:
-        bundle = words[words.index("--bundle") + 1] if "--bundle" in words else "bundles/vectorpose"
-        keys = yaml.safe_load((ROOT / bundle / "configs" / file).read_text())
+        bundle = words[words.index("--bundle") + 1] if "--bundle" in words else "vectorpose"
+        named = words[words.index("--config_file") + 1] if "--config_file" in words else file
+        files = re.findall(r"\w+\.yaml", named) or [file]
+        configs = ROOT / "bundles" / Path(bundle).name / "configs"
+        keys = {key for name in files for key in yaml.safe_load((configs / name).read_text())}
         unknown = {option for option in unknown if option[2:].split("::")[0] not in keys}
     assert not unknown, f"pretext3d {shlex.join(words)}: no {sorted(unknown)}"
 

@@ -1,0 +1,98 @@
+"""A script that completes the commands, their options, and the keys of the bundles in your shell.
+
+It is text that the shell reads once; completing starts no Python. Make it again after an update.
+"""
+
+import argparse
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from pretext3d.commands import COMMANDS
+from pretext3d.commands.bundles import bundles_at_hand
+from pretext3d.commands.parser import command_parser, option_names
+from pretext3d.training.arguments import FOLDER_KEYS
+
+__all__ = ["complete_parser"]
+
+SHELLS = ("bash", "zsh", "fish")
+EXAMPLES = """examples:
+  pretext3d completion bash > ~/.local/share/bash-completion/completions/pretext3d
+  pretext3d completion zsh > "${fpath[1]}/_pretext3d"
+  pretext3d completion fish > ~/.config/fish/completions/pretext3d.fish
+"""
+# the configuration files whose keys a command takes
+TAKES = {
+    "run": ("train", "finetune", "finetune_classification", "evaluate", "inference"),
+    "preview": ("train",),
+    "compare": ("finetune", "finetune_classification"),
+    "probe": ("finetune_classification",),
+}
+FILES = frozenset({"config_file", "meta_file", "logging_file", "args_file", "study", "output_file"})
+FOLDERS = frozenset({"source", "data_root", "checkpoint", "run", "runs"})
+TABLES = frozenset({"class_file", "datalist", "subjects"})  # files among the keys that name folders or files
+BUNDLES = frozenset({"bundle", "copy"})
+
+
+def keys_of(configs: Mapping[str, Any]) -> list[str]:
+    """The keys of a configuration that are typed: plain values, and values of the profile.
+
+    Examples:
+        >>> keys_of({"seed": 0, "roi_size": "$@settings['roi_size']", "loss": {"_target_": "L"}, "run": []})
+        ['seed', 'roi_size']
+    """
+    return [
+        key for key, value in configs.items() if key != "is_not_rank0" and not isinstance(value, dict | list)
+    ]
+
+
+def complete_parser() -> argparse.ArgumentParser:
+    """A parser of the complete command line, with what completes each option; it is for no other use."""
+    parser = argparse.ArgumentParser(prog="pretext3d")
+    parser.add_argument("--version", action="store_true", help="version of the package")
+    commands = parser.add_subparsers()
+    bundles = bundles_at_hand()
+    for name, command in COMMANDS.items():
+        own = importlib.import_module(f"pretext3d.commands.{command.module}").make_parser()
+        keys = dict.fromkeys(
+            key
+            for file in TAKES.get(name, ())
+            for folder in bundles.values()
+            for key in keys_of(yaml.safe_load((folder / "configs" / f"{file}.yaml").read_text()))
+        )
+        for key in sorted(keys.keys() - {*option_names(own)}):
+            own.add_argument(f"--{key}")
+        for action in own._actions:
+            complete(action, list(bundles))
+        commands.add_parser(name, parents=[own], add_help=False, help=command.summary, description="")
+    return parser
+
+
+def complete(action: argparse.Action, bundles: Sequence[str]) -> None:
+    """Say what completes the value of an option."""
+    import shtab
+
+    if action.dest in BUNDLES:
+        action.choices = bundles
+    elif action.dest in FILES | TABLES:
+        action.complete = shtab.FILE  # type: ignore[attr-defined]
+    elif action.dest in FOLDERS | FOLDER_KEYS:
+        action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser("completion", __doc__, EXAMPLES)
+    parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    """The command: print the script."""
+    import shtab
+
+    shell = make_parser().parse_args(words).shell
+    print(shtab.complete(complete_parser(), shell))
+    return 0
