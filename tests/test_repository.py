@@ -21,6 +21,7 @@ import yaml
 from pretext3d.networks.factory import ENCODERS
 from pretext3d.publishing.traces import machine_traces
 
+from tools.bundles import evidence
 from tools.bundles.sync import TEMPLATE, configurations, differences
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -306,6 +307,10 @@ def test_metadata_is_valid(bundle: Path) -> None:
 
 def test_common_blocks_are_the_template_s() -> None:
     assert {path: "differs" for bundle in BUNDLES for path in differences(bundle)} == {}
+
+
+def test_the_docs_of_bundles_have_the_study_s_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evidence.main(["--check"]) == 0, capsys.readouterr().out
 
 
 def expressions(node: object) -> Iterator[str]:

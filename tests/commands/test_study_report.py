@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pretext3d.commands.compare.study.scores import read_scores
 from pretext3d.errors import UserError
 
 from tests.commands.study_runs import GAIN, builder
@@ -131,6 +132,17 @@ def test_the_report_by_hand(study: Any, tmp_path: Path) -> None:
         assert f"figures/{name}" in text
         assert (folder / "figures" / name).read_bytes()[:4] == b"\x89PNG"
     assert "Warning" not in text
+    table = read_scores(folder / "scores.csv").set_index(["arm", "labelled"])
+    row = table.loc["vp", 2]
+    assert (row["task"], row["bundle"], row["reader"], row["missing"]) == ("organs", "vectorpose", "", 0)
+    assert row["score"] == pytest.approx(0.659)
+    wanted = [0.112, 0.112, 0.112, 0.0312]
+    assert [row[f"to_scratch{end}"] for end in ("", "_low", "_high", "_p")] == pytest.approx(wanted, abs=1e-3)
+    assert row["to_scratch_long"] == pytest.approx(0.09)
+    assert table.loc["scratch", 1][["to_scratch", "fraction"]].isna().all()
+    (folder / "scores.csv").write_text("task,score\n")
+    with pytest.raises(UserError, match=r"scores.csv: found columns task, score, expected task, encoder"):
+        read_scores(folder / "scores.csv")
 
 
 def test_versions_of_a_configuration_in_one_table_are_named(study: Any, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pretext3d.commands.compare.study.cells import Cells, StudyCell, grid
 from pretext3d.commands.compare.study.choice import Plan, planned_cells
 from pretext3d.commands.compare.study.definition import Study, StudyTask
 from pretext3d.commands.compare.study.results import Results
+from pretext3d.commands.compare.study.scores import DIGITS, SCORES, scores_of
 from pretext3d.commands.compare.tasks import TASKS
 from pretext3d.commands.compare.text import markdown, spread
 from pretext3d.files import replacing, write_whole
@@ -69,7 +70,7 @@ class Part:
 
 
 def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Path:
-    """Write RESULTS.md and its figures into the folder of the results; its path.
+    """Write RESULTS.md, its figures and scores.csv into the folder of the results; the path of the first.
 
     Args:
         study: Study.
@@ -97,6 +98,10 @@ def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Pa
     gains = " and ".join(f"{gain:g} in {TASKS[kind].title}" for kind, gain in LEAST_GAIN.items())
     lines += [*screening(study, plan), NOTES.format(draws=DRAWS, gains=gains)]
     study.results_dir.mkdir(parents=True, exist_ok=True)
+    scores = [scores_of(study, part, tables[part.title]) for part in parts]
+    if scores:
+        text = pd.concat(scores).round(DIGITS).to_csv(index=False)
+        write_whole(study.results_dir / SCORES, text)
     write_whole(study.results_dir / "RESULTS.md", "\n".join(lines) + "\n")
     return study.results_dir / "RESULTS.md"
 

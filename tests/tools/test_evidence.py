@@ -1,0 +1,57 @@
+"""The figures of a study in the docs of bundles, from a table made by hand."""
+
+import pandas as pd
+import pytest
+from pretext3d.commands.compare.study.scores import COLUMNS
+from pretext3d.errors import UserError
+
+from tools.bundles import evidence
+
+ROW = {
+    "task": "eyes", "encoder": "cnn", "arm": "rotation", "bundle": "rotation", "reader": "",
+    "metric": "balanced_accuracy", "labelled": 21, "fraction": 0.05, "score": 0.5, "std": 0.01, "cells": 3,
+    "missing": 0, "to_scratch": 0.1, "to_scratch_low": 0.05, "to_scratch_high": 0.15, "to_scratch_p": 0.01,
+    "to_scratch_long": 0.1, "to_scratch_long_low": -0.05, "to_scratch_long_high": 0.25,
+    "to_scratch_long_p": 0.2,
+}  # fmt: skip
+
+
+def scores(*changes: dict[str, object]) -> pd.DataFrame:
+    return pd.DataFrame([{**ROW, **change} for change in changes], columns=COLUMNS)
+
+
+def test_a_table_by_hand() -> None:
+    found = evidence.evidence(
+        scores({}, {"reader": "knn", "to_scratch": 0.2, "to_scratch_p": 0.06}), "rotation"
+    )
+    lines = found.splitlines()
+    assert "**eyes, cnn**" in lines
+    both = "+0.100 [+0.050, +0.150]\\* | +0.100 [-0.050, +0.250]"
+    assert lines[-1] == f"| 21 (5 %) | 0.500 | {both} | +0.200 [+0.050, +0.150] |"
+
+
+def test_a_significant_loss_is_marked_too() -> None:
+    loss = {"to_scratch": -0.1, "to_scratch_low": -0.15, "to_scratch_high": -0.05}
+    assert "-0.100 [-0.150, -0.050]\\*" in evidence.evidence(scores(loss), "rotation")
+
+
+def test_arms_of_one_bundle_are_named_and_unfinished_tasks_left_out() -> None:
+    found = evidence.evidence(
+        scores({}, {"arm": "half"}, {"task": "heart", "missing": 3}, {"bundle": "cpc", "arm": "cpc"}),
+        "rotation",
+    )
+    assert [line for line in found.splitlines() if line.startswith("**")] == [
+        "**eyes, cnn**",
+        "**eyes, cnn, half**",
+    ]
+    assert evidence.evidence(scores({"missing": 1}), "rotation") == evidence.NONE_YET
+
+
+def test_lines_are_written_between_the_marks() -> None:
+    text = f"# Title\n\n{evidence.BEGIN}\n\nold\n\n{evidence.END}\n\nrest\n"
+    wanted = f"# Title\n\n{evidence.BEGIN}\n\nnew\n\n{evidence.END}\n\nrest\n"
+    assert evidence.inserted(text, "new", "README.md") == wanted
+    assert evidence.inserted(wanted, "new", "README.md") == wanted
+    for broken in ("# Title\n", f"{evidence.END}\n{evidence.BEGIN}\n", text + text):
+        with pytest.raises(UserError, match=r"README.md: expected the line .*, once each"):
+            evidence.inserted(broken, "new", "README.md")

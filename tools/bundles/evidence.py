@@ -1,0 +1,104 @@
+"""Write what a study has measured of each bundle into the bundle's docs, or check that it is there.
+
+python -m tools.bundles.evidence            writes
+python -m tools.bundles.evidence --check    writes nothing; exit code 1 where a file differs
+
+The lines between the marks of `docs/README.md` come from scores.csv of the study, of those tasks whose cells
+are all measured: no figure there is typed.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from pretext3d.commands.compare.report import amount, p_value, signed
+from pretext3d.commands.compare.study.scores import SCORES, read_scores
+from pretext3d.commands.compare.text import markdown
+from pretext3d.errors import UserError, install_excepthook
+
+from tools.bundles.sync import ROOT
+
+__all__ = ["evidence", "inserted"]
+
+STUDY = ROOT / "docs" / "studies" / "main"
+BEGIN, END = "<!-- study main: written by tools/bundles/evidence -->", "<!-- end of study main -->"
+METRICS = {"mean_dice": "Dice", "balanced_accuracy": "balanced accuracy"}
+ABOUT = """Measured on test subjects, which chose nothing, mean over three seeds: fine-tuned for 300 steps;
+the difference to random weights fine-tuned as long, and to random weights trained as long as pre-training and
+fine-tuning together, each with its 95 % interval ([the study](../../../docs/studies/main/RESULTS.md)).
+\\* marks p below 0.05 after correction for all arms and numbers of labels."""
+NONE_YET = "Not measured yet by [the study](../../../docs/studies/README.md): compare before you rely on it."
+
+
+def difference(row: Any, to: str) -> str:
+    """A difference with its interval, marked where it is significant."""
+    values = [getattr(row, f"{to}{end}") for end in ("", "_low", "_high")]
+    p = getattr(row, f"{to}_p")
+    return signed(*values) + ("\\*" if p_value(p) and p < 0.05 and values[1] * values[2] > 0 else "")
+
+
+def tables(scores: pd.DataFrame, bundle: str) -> Iterator[str]:
+    """The tables of a bundle's arms, one per task, encoder and arm."""
+    own = scores[(scores["bundle"] == bundle) & (scores["missing"] == 0)]
+    for (task, encoder, arm), part in own.groupby(["task", "encoder", "arm"], sort=False):
+        tuned = part[part["reader"] == ""]
+        frozen = part[part["reader"] == "knn"].set_index("labelled")
+        fractions = {int(n): f for n, f in zip(tuned["labelled"], tuned["fraction"], strict=True) if f == f}
+        metric = METRICS[tuned["metric"].iloc[0]]
+        header = ["labelled", metric, "to random weights", "to random weights, as long"]
+        header += ["frozen features, nearest neighbours: to random weights"] * bool(len(frozen))
+        rows = []
+        for row in tuned.itertuples():
+            line = [amount(int(row.labelled), fractions), f"{row.score:.3f}"]
+            line += [difference(row, "to_scratch"), difference(row, "to_scratch_long")]
+            if len(frozen):
+                line.append(difference(next(frozen.loc[[row.labelled]].itertuples()), "to_scratch"))
+            rows.append(line)
+        named = "" if arm == bundle or len(own["arm"].unique()) == 1 else f", {arm}"
+        yield "\n".join([f"**{task}, {encoder}{named}**", "", *markdown(header, rows)])
+
+
+def evidence(scores: pd.DataFrame, bundle: str) -> str:
+    """The lines between the marks: the tables of a bundle, or that there are none yet."""
+    found = list(tables(scores, bundle))
+    return "\n\n".join([ABOUT, *found]) if found else NONE_YET
+
+
+def inserted(text: str, lines: str, where: str) -> str:
+    """A text with other lines between its marks.
+
+    Raises:
+        UserError: no marks, or several.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise UserError(f"{where}: expected the line {BEGIN} and, after it, {END}, once each")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{lines}\n\n{END}{rest.partition(END)[2]}"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; the exit code."""
+    install_excepthook()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, report what differs")
+    options = parser.parse_args(words)
+    scores, differs = read_scores(STUDY / SCORES), False
+    for path in sorted(ROOT.glob("bundles/*/docs/README.md")):
+        bundle, text = path.parents[1].name, path.read_text()
+        wanted = inserted(text, evidence(scores, bundle), str(path.relative_to(ROOT)))
+        if wanted != text:
+            differs = True
+            print(f"{'differs' if options.check else 'wrote'}: {path.relative_to(ROOT)}")
+            if not options.check:
+                path.write_text(wanted)
+    if not differs:
+        print("the docs of every bundle have the study's figures")
+    return int(options.check and differs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
