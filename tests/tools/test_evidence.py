@@ -55,3 +55,7 @@ def test_lines_are_written_between_the_marks() -> None:
     for broken in ("# Title\n", f"{evidence.END}\n{evidence.BEGIN}\n", text + text):
         with pytest.raises(UserError, match=r"README.md: expected the line .*, once each"):
             evidence.inserted(broken, "new", "README.md")
+
+
+def test_the_docs_of_bundles_have_the_study_s_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evidence.main(["--check"]) == 0, capsys.readouterr().out

@@ -29,7 +29,7 @@ COLUMNS = (
     "missing", "to_scratch", "to_scratch_low", "to_scratch_high", "to_scratch_p", "to_scratch_long",
     "to_scratch_long_low", "to_scratch_long_high", "to_scratch_long_p",
 )  # fmt: skip
-DIGITS = 4
+DIGITS = 6
 
 
 def scores_of(study: "Study", part: "Part", tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
