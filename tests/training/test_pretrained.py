@@ -236,6 +236,15 @@ def test_resolve_pretrained_says_what_it_looked_for(tmp_path):
         resolve_pretrained(tmp_path / "none")
 
 
+def test_further_weights_of_a_bundle_are_named(tmp_path):
+    folder = tmp_path / "models" / "transformer"
+    folder.mkdir(parents=True)
+    (folder / "model.pt").touch()
+    with pytest.raises(UserError, match=f"in the folder itself; weights are in {folder}"):
+        resolve_pretrained(tmp_path)
+    assert resolve_pretrained(folder) == folder / "model.pt"
+
+
 def test_read_pretrained_opens_the_file_once(tmp_path, monkeypatch):
     """One read serves the record, the rebuilt network and the transfer."""
     network = Net(build_backbone("unet", 1, ROI))

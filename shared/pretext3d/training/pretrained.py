@@ -85,9 +85,11 @@ def resolve_pretrained(path: str | Path, weights: str = "best", key: str = "pret
         for file in (*order, folder / "model.pt", folder / "model.safetensors"):
             if file.is_file():
                 return file
+    others = sorted(file.parent for file in path.glob("models/*/model.pt"))
+    hint = f"; weights are in {', '.join(map(str, others))}" if others else ""
     raise UserError(
         f"{key}: {path}: no checkpoint in this folder; looked for best.pt, final.pt, epoch_XXXX.pt and "
-        "model.pt in checkpoints/, in models/ and in the folder itself"
+        f"model.pt in checkpoints/, in models/ and in the folder itself{hint}"
     )
 
 
