@@ -1,14 +1,23 @@
 """The documentation site: its pages, how their links and lists are rewritten, what is checked."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tools.site.api import api_pages
 from tools.site.checks import faults, fetched
+from tools.site.commands import option_rows
 from tools.site.dialect import python_markdown
+from tools.site.gallery import fingerprint, gallery_page, words_of
+from tools.site.generated import after
+from tools.site.keys import bundle_page, common_page, read_keys
 from tools.site.links import rewritten
-from tools.site.pages import addresses, outside, with_studies
+from tools.site.messages import read_messages
+from tools.site.pages import addresses, bundles, completed_nav, outside, source_of
+from tools.site.tables import cell, code
+from tools.site.tutorials import tutorial_page
 
 ROOT = Path(__file__).resolve().parents[2]
 KNOWN = {
@@ -30,30 +39,42 @@ def nav_addresses(nav: object) -> list[str]:
 
 # --------------------------------------------------------------------------------------------------- pages
 def test_every_document_is_in_the_navigation_once() -> None:
-    nav = nav_addresses(with_studies(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
-    pages = {address for address in addresses().values() if address.endswith(".md")}
+    nav = nav_addresses(completed_nav(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"], after()))
     assert len(nav) == len(set(nav))
-    assert pages == set(nav)
+    documents = {address for address in nav if source_of(address)}
+    assert documents == {a for a in addresses().values() if a.endswith(".md") and source_of(a)}
+    made = {"reference/keys.md", "reference/commands.md", "reference/errors.md", "gallery.md"}
+    made |= {f"reference/keys/{bundle.name}.md" for bundle in bundles()}
+    assert set(nav) - documents == made | set(api_pages(ROOT / "shared" / "pretext3d"))
 
 
-def test_reports_of_studies_follow_their_page(tmp_path: Path) -> None:
-    for name in ("b", "a"):
-        (tmp_path / "docs/studies" / name).mkdir(parents=True)
-        (tmp_path / "docs/studies" / name / "RESULTS.md").write_text("")
+def test_entries_follow_their_page_in_the_navigation() -> None:
     nav = ["x.md", {"Compare": ["compare.md", {"Studies": "studies/README.md"}, {"After": "y.md"}]}]
-    assert with_studies(nav, tmp_path) == [
+    study = {"Study: a": "studies/a/RESULTS.md"}
+    assert completed_nav(nav, {"studies/README.md": [study], "x.md": ["z.md"]}) == [
         "x.md",
-        {
-            "Compare": [
-                "compare.md",
-                {"Studies": "studies/README.md"},
-                {"Study: a": "studies/a/RESULTS.md"},
-                {"Study: b": "studies/b/RESULTS.md"},
-                {"After": "y.md"},
-            ]
-        },
+        "z.md",
+        {"Compare": ["compare.md", {"Studies": "studies/README.md"}, study, {"After": "y.md"}]},
     ]
-    assert nav[1] == {"Compare": ["compare.md", {"Studies": "studies/README.md"}, {"After": "y.md"}]}
+    assert len(nav) == 2
+
+
+def test_reports_of_studies_and_tutorials_are_found(tmp_path: Path) -> None:
+    for name in (
+        "docs/studies/b/RESULTS.md",
+        "docs/studies/a/RESULTS.md",
+        "tutorials/t.py",
+        "tutorials/_x.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    found = after(tmp_path)
+    assert found["studies/README.md"] == [
+        {"Study: a": "studies/a/RESULTS.md"},
+        {"Study: b": "studies/b/RESULTS.md"},
+    ]
+    assert found["index.md"] == [{"Tutorials": ["tutorials/t.md"]}]
+    assert after(tmp_path / "docs")["index.md"] == []
 
 
 def test_files_outside_docs_have_an_address_of_their_own(tmp_path: Path) -> None:
@@ -126,6 +147,151 @@ def test_code_has_no_links() -> None:
 )  # fmt: skip
 def test_lists_tables_and_fences_as_python_markdown_reads_them(text: str, expected: str) -> None:
     assert python_markdown(text) == expected
+
+
+# -------------------------------------------------------------------------------------------- made by a build
+CONFIG = """
+# ---- data
+fraction: 0.2  # of the subjects
+# axes in RAS order
+axes: $@settings['axes']
+more: $@settings.get('more', 1)
+same: '@axes'
+text: 'a # b'
+optimizer:  # of the training
+  _target_: torch.optim.Adam
+  lr: '@fraction'
+  decay: 0.1
+  warm: $@settings['warm']
+net: {_target_: pretext3d.networks.unet.UNet, size: [1, 2]}
+steps:
+- _target_: x
+profiles:
+  paper: {axes: 3}
+"""
+
+
+def test_keys_of_a_configuration() -> None:
+    found = {key.name: key for key in read_keys(CONFIG)}
+    shown = {name: (key.kind, key.default, key.comment, key.profile) for name, key in found.items()}
+    assert shown == {
+        "fraction": ("number", "`0.2`", "of the subjects", ""),
+        "axes": ("", "from the profile", "axes in RAS order", "axes"),
+        "more": ("", "from the profile", "", "more"),
+        "same": ("computed", "that of `axes`", "", ""),
+        "text": ("text", "`'a # b'`", "", ""),
+        "optimizer": ("component", "`torch.optim.Adam`", "of the training", ""),
+        "optimizer::decay": ("number", "`0.1`", "", ""),
+        "optimizer::warm": ("", "from the profile", "", "warm"),
+        "net": ("component", "[`pretext3d.networks.unet.UNet`][pretext3d.networks.unet.UNet]", "", ""),
+        "net::size": ("list", "`[1, 2]`", "", ""),
+        "steps": ("list of components", "", "", ""),
+        "profiles": ("mapping", "see the bundle's page", "", ""),
+    }
+    assert {key.heading for key in found.values()} == {"data"}
+
+
+def test_every_key_of_every_bundle_is_on_a_page() -> None:
+    folders = tuple(bundles())
+    common = common_page(folders)
+    for bundle in folders:
+        page = bundle_page(bundle, bundle.name, folders)
+        for path in sorted((bundle / "configs").glob("*.yaml")):
+            for key in yaml.safe_load(path.read_text()):
+                assert f"| `{key}` |" in common or f"| `{key}` |" in page, f"{path}: {key}"
+    assert "| `dataset_dir` | text | `''` |" in common
+    assert "sections 2.3 and 3: 3D ResNet-50" in bundle_page(ROOT / "bundles/vectorpose", "V", folders)
+
+
+def test_messages_of_a_module() -> None:
+    source = '''
+class Reader:
+    """Reads.
+
+    Raises:
+        UserError: no such file.
+        OSError: another.
+    """
+
+    def __init__(self, path):
+        if path:
+            raise UserError(f"{path}: not found" + f", expected {path.name!r}")
+
+    def read(self):
+        """Reads.
+
+        Raises:
+            UserError: damaged.
+        """
+        message = f"a {self}"
+        raise UserError(message)
+
+
+def other(error):
+    raise UserError(error) from ValueError("x")
+'''
+    found = [(m.text, m.place, m.line, m.cause) for m in read_messages(source)]
+    assert found == [
+        ("{path}: not found, expected {path.name}", "Reader.__init__", 12, "no such file."),
+        ("a {self}", "Reader.read", 21, "damaged."),
+        ("{error}", "other", 25, ""),
+    ]
+
+
+def test_options_of_a_command() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", nargs="+", help="folders | files")
+    parser.add_argument("--engine", choices=("local", "slurm"), default="local")
+    parser.add_argument("--bundle", required=True, help="name; default: none")
+    parser.add_argument("--resume", action="store_true", help="go on")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1], help="default: %(default)s")
+    parser.add_argument("--old", help=argparse.SUPPRESS)
+    assert option_rows(parser) == [
+        ["`runs [runs ...]`", "required", "folders &#124; files"],
+        ["`--engine {local,slurm}`", "`local`", ""],
+        ["`--bundle BUNDLE`", "required", "name; default: none"],
+        ["`--resume`", "", "go on"],
+        ["`--seeds [SEEDS ...]`", "`0 1`", ""],
+    ]
+
+
+def test_cells_show_their_text_as_it_is() -> None:
+    assert cell("1 < 2 * x_0 [mm]\n`a|b`") == "1 &lt; 2 &#42; x&#95;0 &#91;mm] <code>a&#124;b</code>"
+    assert cell("a ` b") == "a &#96; b"
+    assert code("a `b`") == "`` a `b` ``"
+
+
+def test_a_tutorial_as_markdown(tmp_path: Path) -> None:
+    script = tmp_path / "t.py"
+    script.write_text("# %% [markdown]\n# # Title\n#\n# Text.\n\n# %%\nx = 1\nprint(x)\n\n# %%\n")
+    assert tutorial_page(script) == "# Title\n\nText.\n\n```python\nx = 1\nprint(x)\n```\n"
+
+
+def test_pictures_are_of_the_present_sources(tmp_path: Path) -> None:
+    bundle, package = tmp_path / "b", tmp_path / "p"
+    (bundle / "configs").mkdir(parents=True)
+    package.mkdir()
+    (bundle / "configs/train.yaml").write_text("a: 1")
+    (package / "x.py").write_text("")
+    first = fingerprint([bundle], package)
+    assert fingerprint([bundle], package) == first
+    (package / "x.py").write_text("1")
+    second = fingerprint([bundle], package)
+    (bundle / "configs/train.yaml").write_text("a: 2")
+    assert len({first, second, fingerprint([bundle], package)}) == 3
+
+
+def test_words_of_a_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "x.png"
+    assert "--checkpoint" in words_of(ROOT / "bundles/vectorpose", 3, picture)
+    assert "--checkpoint" not in words_of(ROOT / "bundles/vectorpose", 2, picture)
+    for bundle in bundles():
+        assert words_of(bundle, 2, picture)[-2:] == ["--spatial_dims", "2"]
+
+
+def test_the_gallery_can_do_without_pictures() -> None:
+    assert gallery_page({"cpc": "CPC"}, True).count("](gallery/cpc_") == 2
+    assert "](gallery/" not in gallery_page({"cpc": "CPC"}, False)
 
 
 # -------------------------------------------------------------------------------------------------- checks

@@ -1,9 +1,11 @@
-"""Hooks of MkDocs: files outside docs/ become pages, links lead to pages, and the built pages are checked.
+"""Hooks of MkDocs: files outside docs/ become pages, further pages are made, and the built pages are checked.
 
-mkdocs.yml names this file. MkDocs calls the functions `on_...` in the order in which they are here.
+mkdocs.yml names this file. MkDocs calls the functions `on_...` in the order in which they are here. Where
+the environment variable PRETEXT3D_SITE_PICTURES is 0 the gallery has no pictures, which is faster.
 """
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -13,31 +15,41 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # MkDocs imports this file by its path
 
-from tools.site import checks, dialect, links, pages
+from tools.site import checks, dialect, gallery, generated, links, pages, tutorials
 
 log = logging.getLogger("mkdocs.plugins.tools.site")  # below mkdocs, a warning fails a strict build
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Complete the navigation, and rebuild when files outside docs/ change."""
-    config.nav = pages.with_studies(config.nav or [])
+    pages.addresses.cache_clear()
+    config.nav = pages.completed_nav(config.nav or [], generated.after())
     config.watch += [str(pages.ROOT / name) for name in pages.outside()]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages and pictures that are outside docs/."""
+    """Add the pages and pictures that are outside docs/, and those that are made now."""
     for path, address in pages.outside().items():
-        files.append(File.generated(config, address, abs_src_path=str(pages.ROOT / path)))
+        source = pages.ROOT / path
+        if source.suffix == ".py":
+            files.append(File.generated(config, address, content=tutorials.tutorial_page(source)))
+        else:
+            files.append(File.generated(config, address, abs_src_path=str(source)))
+    pictures = os.environ.get("PRETEXT3D_SITE_PICTURES") != "0"
+    for address, text in generated.generated(pictures).items():
+        files.append(File.generated(config, address, content=text))
+    if pictures:
+        for picture in sorted(gallery.drawn(pages.bundles(), generated.PACKAGE).glob("*.png")):
+            files.append(File.generated(config, f"gallery/{picture.name}", abs_src_path=str(picture)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Rewrite the links of a document of the repository, and its lists and tables."""
     known = pages.addresses()
-    sources = {address: path for path, address in known.items() if (pages.ROOT / path).is_file()}
-    source = sources.get(page.file.src_uri)
-    if source is None:  # generated
+    source = pages.source_of(page.file.src_uri)
+    if source is None:  # made now
         return markdown
     return dialect.python_markdown(links.rewritten(markdown, source, known, pages.ROOT))
 

@@ -4,11 +4,14 @@ A page's *address* is its path in the site's sources, as MkDocs counts them: tha
 `bundles/cpc/docs/README.md` is `methods/cpc.md`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "addresses", "outside", "with_studies"]
+from tools.site.api import api_sources
+
+__all__ = ["ROOT", "addresses", "bundles", "completed_nav", "lessons", "outside", "source_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 SINGLE = {
@@ -23,6 +26,12 @@ PICTURES = (".png", ".jpg", ".svg")
 def bundles(root: Path = ROOT) -> list[Path]:
     """The folders of the bundles, by name."""
     return sorted(path.parents[1] for path in root.glob("bundles/*/docs/README.md"))
+
+
+def lessons(root: Path = ROOT) -> dict[str, str]:
+    """The tutorials: path in the repository to address."""
+    paths = sorted((root / "tutorials").glob("*.py"))
+    return {f"tutorials/{path.name}": f"tutorials/{path.stem}.md" for path in paths if path.stem[0] != "_"}
 
 
 def outside(root: Path = ROOT) -> dict[str, str]:
@@ -42,13 +51,15 @@ def outside(root: Path = ROOT) -> dict[str, str]:
         for picture in sorted((bundle / "docs").iterdir()):
             if picture.suffix in PICTURES:
                 found[picture.relative_to(root).as_posix()] = f"methods/{bundle.name}/{picture.name}"
-    return found
+    return found | lessons(root)
 
 
+@cache
 def addresses(root: Path = ROOT) -> dict[str, str]:
     """Where what a document may link to is in the site: path of a file or folder to address.
 
-    A bundle's folder is its page. What is not here has no page.
+    A bundle's folder is its page, a module of the package that of the API reference. What is not here has
+    no page.
 
     Args:
         root: Folder of the repository.
@@ -58,11 +69,27 @@ def addresses(root: Path = ROOT) -> dict[str, str]:
         >>> found["docs/compare.md"], found["bundles/cpc"], "tests/conftest.py" in found
         ('compare.md', 'methods/cpc.md', False)
     """
-    found = outside(root)
+    found = outside(root) | api_sources(root / "shared" / "pretext3d")
     found |= {f"bundles/{bundle.name}": f"methods/{bundle.name}.md" for bundle in bundles(root)}
     names = [path.relative_to(root / "docs").as_posix() for path in documents(root)]
     found |= {f"docs/{name}": name for name in names}
     return found
+
+
+def source_of(address: str, root: Path = ROOT) -> str | None:
+    """The document of the repository that is the page at an address; None = it is made by the build.
+
+    Args:
+        address: Address of the page.
+        root: Folder of the repository.
+
+    Examples:
+        >>> source_of("methods/cpc.md"), source_of("compare.md"), source_of("reference/keys.md")
+        ('bundles/cpc/docs/README.md', 'docs/compare.md', None)
+    """
+    if (root / "docs" / address).is_file():
+        return f"docs/{address}"
+    return next((path for path, own in outside(root).items() if own == address), None)
 
 
 def documents(root: Path) -> Iterator[Path]:
@@ -70,29 +97,26 @@ def documents(root: Path) -> Iterator[Path]:
     return (path for path in sorted((root / "docs").rglob("*")) if path.is_file() and path.suffix != ".csv")
 
 
-def with_studies(nav: list[Any], root: Path = ROOT) -> list[Any]:
-    """The navigation with the report of every study after the page of the studies.
-
-    Reports are written by `pretext3d compare --study`, so their number is not known in mkdocs.yml.
+def completed_nav(nav: list[Any], after: Mapping[str, list[Any]]) -> list[Any]:
+    """The navigation with further entries, of which mkdocs.yml does not know how many there are.
 
     Args:
         nav: Navigation of mkdocs.yml: addresses, and mappings of a title to an address or a list of these.
-        root: Folder of the repository.
+        after: Further entries by the address that they follow.
 
     Returns:
         A new navigation.
+
+    Examples:
+        >>> completed_nav([{"Start": "index.md"}, "b.md"], {"index.md": ["a.md"]})
+        [{'Start': 'index.md'}, 'a.md', 'b.md']
     """
-    reports = [
-        {f"Study: {path.parent.name}": path.relative_to(root / "docs").as_posix()}
-        for path in sorted((root / "docs" / "studies").glob("*/RESULTS.md"))
-    ]
-    grown: list[Any] = []
+    completed: list[Any] = []
     for entry in nav:
-        if not isinstance(entry, dict):
-            grown.append(entry)
-            continue
-        ((title, content),) = entry.items()
-        grown.append({title: with_studies(content, root) if isinstance(content, list) else content})
-        if content == "studies/README.md":
-            grown += reports
-    return grown
+        address = entry
+        if isinstance(entry, dict):
+            ((title, address),) = entry.items()
+            entry = {title: completed_nav(address, after) if isinstance(address, list) else address}
+        completed.append(entry)
+        completed += after.get(address, []) if isinstance(address, str) else []
+    return completed

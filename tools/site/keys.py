@@ -1,0 +1,287 @@
+"""Pages of all configuration keys: type, default, comment, read from the bundles' YAML files.
+
+What is the same in every bundle is on one page, the rest on a page per bundle.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.site.tables import cell, code, table
+
+__all__ = ["Key", "bundle_page", "common_page", "read_keys", "shared_keys"]
+
+FILES = (
+    "train", "finetune", "finetune_classification", "evaluate", "evaluate_classification", "inference",
+    "multi_gpu_train",
+)  # fmt: skip
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where there is one
+KINDS = {
+    bool: "true or false", int: "integer", float: "number", str: "text", list: "list", dict: "mapping",
+    type(None): "null",
+}  # fmt: skip
+OF_PROFILE = re.compile(r"@settings(?:\['(\w+)'\]|\.get\('(\w+)')")
+HEADING = re.compile(r" *# ---- (.+)")
+MARK = re.compile(r" *# (?:>>>|<<<|----)")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a configuration file.
+
+    Attributes:
+        name: As it is typed after `--`, nested ones as `optimizer::lr`.
+        kind: Type of its default in words; of a component or an expression, that it is one.
+        default: Default as Markdown.
+        comment: Comment of the file, on the key's line or above it.
+        heading: Heading of its part of the file, from a line `# ---- HEADING`.
+        profile: Name of the setting of the profile that is its default; '' = none.
+    """
+
+    name: str
+    kind: str
+    default: str
+    comment: str
+    heading: str = ""
+    profile: str = ""
+
+
+def written(value: Any) -> str:
+    """A plain value in one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("...\n").strip() or "''"
+
+
+def described(name: str, value: Any, comment: str, heading: str) -> Key:
+    """A key with its value in words."""
+    if isinstance(value, dict) and "_target_" in value:
+        target = str(value["_target_"])
+        link = f"[`{target}`][{target}]" if target.startswith("pretext3d.") else code(target)
+        return Key(name, "component", link, comment, heading)
+    if isinstance(value, str) and value.startswith(("$", "@")):
+        setting = OF_PROFILE.search(value)
+        if setting:
+            return Key(name, "", "from the profile", comment, heading, setting[1] or setting[2])
+        same = re.fullmatch(r"@(\w+)", value)
+        return Key(name, "computed", f"that of `{same[1]}`" if same else code(value), comment, heading)
+    if isinstance(value, list) and any(isinstance(entry, dict | str) and is_part(entry) for entry in value):
+        return Key(name, "list of components", "", comment, heading)
+    if name == "profiles":
+        return Key(name, "mapping", "see the bundle's page", comment, heading)
+    return Key(name, KINDS[type(value)], code(written(value)), comment, heading)
+
+
+def is_part(entry: Any) -> bool:
+    """Whether an entry of a list is a component or an expression."""
+    return "_target_" in entry if isinstance(entry, dict) else str(entry).startswith(("$", "@"))
+
+
+def plain(node: yaml.Node) -> Any:
+    """The value of a node."""
+    return yaml.constructor.SafeConstructor().construct_document(node)
+
+
+def comment_of(key: yaml.Node, value: yaml.Node, lines: list[str]) -> tuple[str, str]:
+    """The comment of an entry, and the heading above it ('' = none)."""
+    block = isinstance(value, yaml.CollectionNode) and not value.flow_style
+    end = key.end_mark if block else value.end_mark
+    rest = lines[end.line][end.column :].lstrip(": ")
+    found = [rest[1:].strip()] if rest.startswith("#") else []
+    heading, above = "", key.start_mark.line - 1
+    while above >= 0 and lines[above].lstrip().startswith("#"):
+        title = HEADING.fullmatch(lines[above])
+        heading = title[1] if title else heading
+        if MARK.match(lines[above]):
+            break
+        found.insert(0, lines[above].lstrip("# ").strip())
+        above -= 1
+    return " ".join(found), heading
+
+
+def entries(node: yaml.Node, lines: list[str], depth: int) -> Iterator[tuple[str, Any, str, str]]:
+    """Name, value, comment and heading of the entries of a mapping, and of those in its mappings."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        name = str(key.value)
+        content = plain(value)
+        comment, heading = comment_of(key, value, lines)
+        if depth == 0 or not (isinstance(content, dict) or name.startswith("_")):
+            yield name, content, comment, heading
+        if name != "profiles":
+            for inner, *rest in entries(value, lines, depth + 1):
+                yield f"{name}::{inner}", *rest
+
+
+def read_keys(text: str) -> list[Key]:
+    r"""The keys of a configuration file, in its order, with what of their components a user may override.
+
+    Args:
+        text: Text of the file.
+
+    Examples:
+        >>> (key,) = read_keys("# ---- the method\neta: 0.05  # section 2.1\n")
+        >>> key.kind, key.default, key.comment, key.heading
+        ('number', '`0.05`', 'section 2.1', 'the method')
+    """
+    lines = text.split("\n")
+    found, heading = [], ""
+    top = yaml.compose(text, Loader=LOADER)
+    own = {key.value for key, _ in top.value}
+    for name, value, comment, title in entries(top, lines, 0):
+        heading = title or heading
+        if name not in own and is_reference(value):
+            continue  # the key that it refers to is the one to change
+        found.append(described(name, value, comment, heading))
+    return found
+
+
+def is_reference(value: Any) -> bool:
+    """Whether a nested value is made of other keys, and not of a profile's setting."""
+    parts = value if isinstance(value, list) else [value]
+    texts = [part for part in parts if isinstance(part, dict | str) and is_part(part)]
+    return bool(texts) and not (isinstance(value, str) and OF_PROFILE.search(value))
+
+
+@cache
+def bundle_keys(bundle: Path) -> dict[str, list[Key]]:
+    """The keys of a bundle's files, by the file's name without suffix."""
+    paths = {name: bundle / "configs" / f"{name}.yaml" for name in FILES}
+    return {name: read_keys(path.read_text()) for name, path in paths.items() if path.is_file()}
+
+
+@cache
+def shared_keys(bundles: tuple[Path, ...]) -> dict[str, list[Key]]:
+    """The keys that all bundles with a file have in it, or all but one, alike in default and comment.
+
+    Args:
+        bundles: Folders of the bundles.
+
+    Returns:
+        The keys by file.
+    """
+    all_keys = [bundle_keys(bundle) for bundle in bundles]
+    found: dict[str, list[Key]] = {}
+    for name in FILES:
+        files = [{key.name: key for key in keys.get(name, [])} for keys in all_keys]
+        for key in {key.name: key for file in files for key in file.values()}.values():
+            same = [file[key.name] for file in files if untitled(file.get(key.name)) == untitled(key)]
+            if len(same) == sum(key.name in file for file in files) and len(same) >= max(len(files) - 1, 1):
+                found.setdefault(name, []).append(same[0])
+    return found
+
+
+def untitled(key: Key | None) -> Key | None:
+    """A key without its heading, which bundles word differently."""
+    return None if key is None else replace(key, heading="")
+
+
+@cache
+def kinds_of_settings(bundles: tuple[Path, ...]) -> dict[str, str]:
+    """The type of each setting of the profiles, from the values in all bundles."""
+    found: dict[str, set[str]] = {}
+    for bundle in bundles:
+        for name in FILES:
+            path = bundle / "configs" / f"{name}.yaml"
+            top = yaml.compose(path.read_text(), Loader=LOADER) if path.is_file() else None
+            profiles = [value for key, value in getattr(top, "value", []) if key.value == "profiles"]
+            for profile in (value for node in profiles for value in plain(node).values()):
+                for setting, value in profile.items():
+                    found.setdefault(setting, set()).add(KINDS[type(value)])
+    return {setting: " or ".join(sorted(kinds)) for setting, kinds in found.items()}
+
+
+def common_page(bundles: tuple[Path, ...]) -> str:
+    """The page of the keys that are the same in every bundle.
+
+    Args:
+        bundles: Folders of the bundles.
+    """
+    kinds = kinds_of_settings(bundles)
+    rows: dict[str, dict[str, list[tuple[str, Key]]]] = {}
+    for file, keys in shared_keys(bundles).items():
+        for key in keys:
+            place = next((heading for heading, names in rows.items() if key.name in names), key.heading)
+            rows.setdefault(place, {}).setdefault(key.name, []).append((file, key))
+    parts = [
+        "# Configuration keys\n",
+        "Every key of every bundle, as `--key value` on the command line; nested ones as "
+        "`--optimizer::lr 0.001`. This page has those that all bundles share (`avsdb` has none that choose "
+        "or read data for its pre-training); the pages below it have those of each bundle, and its profiles. "
+        "A *component* is an object that MONAI builds: its arguments are keys, too. *Computed* defaults "
+        "follow from other keys.\n",
+    ]
+    for heading, names in rows.items():
+        lines = [common_row(name, found, kinds) for name, found in names.items()]
+        parts.append(f"## {heading[:1].upper()}{heading[1:] or 'Further keys'}\n")
+        parts.append(table(["key", "type", "default", "meaning", "files"], lines))
+    return "\n".join(parts)
+
+
+def common_row(name: str, found: list[tuple[str, Key]], kinds: Mapping[str, str]) -> list[str]:
+    """A line of the table: what differs between files is named after them."""
+    defaults: dict[str, list[str]] = {}
+    for file, key in found:
+        defaults.setdefault(key.default, []).append(file)
+    shown = "; ".join(
+        default if len(defaults) == 1 else f"{', '.join(files)}: {default}"
+        for default, files in defaults.items()
+    )
+    kind = " or ".join(dict.fromkeys(kinds.get(key.profile, key.kind) for _, key in found))
+    comments = "; ".join(dict.fromkeys(key.comment for _, key in found if key.comment))
+    return [code(name), kind, shown, cell(comments), ", ".join(file for file, _ in found)]
+
+
+def bundle_page(bundle: Path, title: str, bundles: tuple[Path, ...]) -> str:
+    """The page of the keys that a bundle has to itself, and of its profiles.
+
+    Args:
+        bundle: Folder of the bundle.
+        title: Heading of the page.
+        bundles: Folders of all bundles.
+    """
+    kinds = kinds_of_settings(bundles)
+    shared = {(file, key.name) for file, keys in shared_keys(bundles).items() for key in keys}
+    parts = [
+        f"# {title}: keys\n",
+        "Keys of this bundle alone, and those whose default or meaning is its own.\n",
+    ]
+    for file, keys in bundle_keys(bundle).items():
+        own = [key for key in keys if (file, key.name) not in shared]
+        profiles = profile_table((bundle / "configs" / f"{file}.yaml").read_text())
+        if own or profiles:
+            parts.append(f"## {file}.yaml\n")
+        if own:
+            rows = [
+                [code(key.name), kinds.get(key.profile, key.kind), key.default, cell(key.comment)]
+                for key in own
+            ]
+            parts.append(table(["key", "type", "default", "meaning"], rows))
+        if profiles:
+            parts += [f"### Profiles of {file}.yaml\n", profiles]
+    return "\n".join(parts)
+
+
+def profile_table(text: str) -> str:
+    """The profiles of a file, one column each; '' where it has none."""
+    top = yaml.compose(text, Loader=LOADER)
+    lines = text.split("\n")
+    node = next((value for key, value in top.value if key.value == "profiles"), None)
+    if node is None:
+        return ""
+    notes, rows, names = [], dict[str, dict[str, str]](), []
+    for key, value in node.value:
+        names.append(key.value)
+        comment, _ = comment_of(key, value, lines)
+        notes += [f"- `{key.value}`: {comment}"] if comment else []
+        for setting, content in value.value:
+            remark, _ = comment_of(setting, content, lines) if not value.flow_style else ("", "")
+            shown = code(written(plain(content)))
+            rows.setdefault(setting.value, {})[key.value] = f"{shown} {cell(remark)}".strip()
+    body = [[code(setting), *(values.get(name, "") for name in names)] for setting, values in rows.items()]
+    return "\n".join([*notes, "", table(["setting", *map(code, names)], body)])
