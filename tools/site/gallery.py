@@ -19,8 +19,7 @@ EXTRA = {
     ("avsdb", 3): ["--profile", "laptop_transformer"],
     ("exemplar", 3): ["--profile", "laptop", "--roi_size", "48"],
 }
-TRAINED = {"avsdb": "models/transformer"}  # where a bundle's weights are, if not in models
-ALIKE = {"exemplar"}  # its picture shows no prediction
+PLAIN = {"avsdb", "exemplar"}  # without a prediction: its weights have no run's keys; its picture shows none
 
 
 def words_of(bundle: Path, spatial_dims: int, picture: Path) -> list[str]:
@@ -35,11 +34,10 @@ def words_of(bundle: Path, spatial_dims: int, picture: Path) -> list[str]:
     """
     words = ["--bundle", str(bundle), "--num", "1", "--device", "cpu", "--output_file", str(picture)]
     words += EXTRA.get((bundle.name, spatial_dims), ["--profile", "laptop"])
-    weights = bundle / TRAINED.get(bundle.name, "models")
     if spatial_dims == 2:
         words += ["--spatial_dims", "2"]
-    elif bundle.name not in ALIKE and (weights / "model.pt").is_file():
-        words += ["--checkpoint", str(weights)]
+    elif bundle.name not in PLAIN and (bundle / "models" / "model.pt").is_file():
+        words += ["--checkpoint", str(bundle)]
     return words
 
 

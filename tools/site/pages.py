@@ -18,6 +18,7 @@ SINGLE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "LICENSE": "LICENSE.txt",
 }
 PICTURES = (".png", ".jpg", ".svg")
