@@ -1,5 +1,8 @@
 """Pack bundles for others: one zip each with the package inside, its SHA-256 next to it, an index of all.
 
+With --layout hub, a folder of the same files for a model hub instead, with a model card, see
+`pretext3d.publishing.hub`.
+
 The zip holds LICENSE, configs (train.json and inference.json in addition to the YAML: `monai.bundle.load`
 reads JSON only), docs, models, requirements.txt with the packages of metadata.json, and the package
 `pretext3d`: with those packages installed, it runs. The same files give the same zip, byte for byte: nothing
@@ -16,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pretext3d.checking import one_of
+from pretext3d.commands.compare.study.of_bundle import bundle_results
 from pretext3d.errors import UserError, as_error
 from pretext3d.files import sha256_of, write_whole
 from pretext3d.messages import printable, say
@@ -27,6 +32,7 @@ from pretext3d.publishing.archive import (
     requirements,
 )
 from pretext3d.publishing.contents import PACKAGE, bad_name, check_size, leftover, package_files
+from pretext3d.publishing.hub import hub_card, write_hub_folder
 from pretext3d.publishing.index import INDEX, make_index
 from pretext3d.publishing.provenance import check_provenance
 from pretext3d.publishing.transfer import check_url
@@ -35,10 +41,12 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
+STUDY = ROOT / "docs" / "studies" / "main.yaml"
 EXAMPLES = """examples:
   python tools/pack.py --all --output_dir dist
   python tools/pack.py bundles/vectorpose bundles/rubiks_cube --base_url https://example.org/bundles
   python -m http.server --directory dist 8000      serves them
+  python -m tools.pack bundles/vectorpose --layout hub --output_dir hub
 """
 REQUIRED = (
     "LICENSE",
@@ -57,8 +65,8 @@ class Packed:
 
     path: Path
     files: int
-    left_out: list[str]
     state: str
+    left_out: list[str]
 
 
 def name_of_leftover(inner: Path) -> str:
@@ -149,6 +157,28 @@ def zip_of(name: str, files: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
+def contents(bundle: Path, package: Path | None = None) -> tuple[str, dict[str, bytes], list[str]]:
+    """What others get of a bundle: its version, its files by their names in it, and what is left out.
+
+    Args:
+        bundle: Folder of the bundle, with its name.
+        package: Folder of the package to pack with the bundle; None = this repository's.
+
+    Raises:
+        UserError: not a bundle, a version that its changelog does not have, or weights without their
+            provenance.
+    """
+    check_name(bundle.name)
+    metadata_file = bundle / "configs" / "metadata.json"
+    metadata = read_metadata(metadata_file)
+    version = check_changelog(metadata, str(metadata_file))
+    check_provenance(bundle / "models")
+    files, left_out = collect(bundle, package or ROOT / "shared" / "pretext3d")
+    needed = requirements(metadata, str(metadata_file))
+    files["requirements.txt"] = "".join(f"{line}\n" for line in needed).encode()
+    return version, files, left_out
+
+
 def pack(bundle: Path, output_dir: Path, force: bool = False, package: Path | None = None) -> Packed:
     """Pack one bundle.
 
@@ -156,37 +186,48 @@ def pack(bundle: Path, output_dir: Path, force: bool = False, package: Path | No
         bundle: Folder of the bundle, with its name.
         output_dir: Folder for the zip and its .sha256.
         force: Whether to replace a zip of the same version with other content.
-        package: Folder of the package to pack with the bundle; default: this repository's.
+        package: Folder of the package to pack with the bundle; None = this repository's.
 
     Raises:
-        UserError: not a bundle, a version that its changelog does not have, weights without their
-            provenance, or a zip of the same version that holds something else.
+        UserError: as `contents`, or a zip of the same version that holds something else.
     """
-    package = package or ROOT / "shared" / "pretext3d"
     bundle = bundle.resolve()
-    name = check_name(bundle.name)
-    metadata_file = bundle / "configs" / "metadata.json"
-    metadata = read_metadata(metadata_file)
-    version = check_changelog(metadata, str(metadata_file))
-    check_provenance(bundle / "models")
-    files, left_out = collect(bundle, package)
-    needed = requirements(metadata, str(metadata_file))
-    files["requirements.txt"] = "".join(f"{line}\n" for line in needed).encode()
-    content = zip_of(name, files)
-    path = output_dir / archive_name(name, version)
+    version, files, left_out = contents(bundle, package)
+    content = zip_of(bundle.name, files)
+    path = output_dir / archive_name(bundle.name, version)
     state = "written"
     if path.exists():
         state = "same" if path.read_bytes() == content else "replaced"
     if state == "replaced" and not force:
         raise UserError(
             f"{path}: found other content under this version, expected the same; raise the version in "
-            f"{metadata_file}, or give --force if nobody has it yet"
+            f"{bundle}/configs/metadata.json, or give --force if nobody has it yet"
         )
     if state != "same":
         write_whole(path, content)
     digest = sha256_of(path)
     write_whole(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
-    return Packed(path, len(files), left_out, state)
+    return Packed(path, len(files), state, left_out)
+
+
+def pack_folder(bundle: Path, output_dir: Path, force: bool = False, study: Path | None = None) -> Packed:
+    """Write the folder of one bundle for a model hub.
+
+    Args:
+        bundle: Folder of the bundle, with its name.
+        output_dir: Folder that receives the bundle's folder.
+        force: Whether to replace a folder with other content, of a bundle alone.
+        study: Path of a study whose results the card states; None = none.
+
+    Raises:
+        UserError: as `contents`; a folder with other content.
+    """
+    bundle = bundle.resolve()
+    _, files, left_out = contents(bundle)
+    results = bundle_results(study, bundle.name) if study else []
+    files["README.md"] = hub_card(bundle, results).encode()
+    state = write_hub_folder(output_dir / bundle.name, files, force)
+    return Packed(output_dir / bundle.name, len(files), state, left_out)
 
 
 def chosen(bundles: Sequence[str], everything: bool) -> list[Path]:
@@ -209,27 +250,40 @@ def chosen(bundles: Sequence[str], everything: bool) -> list[Path]:
 
 
 def run(known: argparse.Namespace) -> None:
-    """Pack the chosen bundles, write the index of the complete output folder, and report."""
+    """Pack the chosen bundles, write the index of the complete output folder of zips, and report."""
+    one_of("--layout", known.layout, ("zip", "hub"))
+    if known.base_url and known.layout == "hub":
+        raise UserError("--base_url: found with --layout hub, expected it with zips, whose index has it")
     if known.base_url:
         check_url(known.base_url, "base_url")
     output_dir = Path(known.output_dir)
     folders = chosen(known.bundles, known.all)
+    study = Path(known.study) if known.study else None
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        packed = [pack(folder, output_dir, known.force) for folder in folders]
+        if known.layout == "hub":
+            report([pack_folder(folder, output_dir, known.force, study) for folder in folders])
+            return
+        report([pack(folder, output_dir, known.force) for folder in folders])
         index = make_index(output_dir, known.base_url)
         write_whole(output_dir / INDEX, (json.dumps(index, indent=4) + "\n").encode())
     except OSError as error:
         raise UserError(f"output_dir: {output_dir} cannot be written: {error}") from error
+    say(f"wrote {output_dir / INDEX}: {len(index)} bundle{'s' * (len(index) != 1)}")
+
+
+def report(packed: Sequence[Packed]) -> None:
+    """Print what was written, and what was left out."""
     table = Table("bundle", "files", "kB", "sha256", "")
     for one in packed:
-        size = f"{one.path.stat().st_size / 1000:,.0f}"
-        table.add_row(printable(one.path.name), str(one.files), size, sha256_of(one.path)[:12], one.state)
+        zipped = one.path.is_file()
+        size = sum(file.stat().st_size for file in ([one.path] if zipped else one.path.rglob("*")))
+        digest = sha256_of(one.path)[:12] if zipped else ""
+        table.add_row(printable(one.path.name), str(one.files), f"{size / 1000:,.0f}", digest, one.state)
     Console().print(table)
     for one in packed:
         if one.left_out:
             say(f"{one.path.name}: left out: {', '.join(one.left_out)}")
-    say(f"wrote {output_dir / INDEX}: {len(index)} bundle{'s' * (len(index) != 1)}")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -242,7 +296,9 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--all", action="store_true", help="every bundle of this repository")
     add("--output_dir", default="dist", help="default: %(default)s")
     add("--base_url", default="", help="where the zips will be served; default: next to the index")
-    add("--force", action="store_true", help="replace a zip of the same version that holds something else")
+    add("--layout", default="zip", help="zip, or hub: a folder for a model hub; default: %(default)s")
+    add("--study", default=str(STUDY), help="study whose results a hub's card has; '' = none; default: main")
+    add("--force", action="store_true", help="replace a zip or folder that holds something else")
     try:
         run(parser.parse_args(words))
     except UserError as error:

@@ -1,0 +1,271 @@
+"""The folder of a bundle for a model hub: the files of its zip, and a model card with YAML front matter.
+
+MONAI's source `huggingface_hub` downloads such a repository as it is into `BUNDLE_DIR/NAME`, and expects
+there what a zip has: configs/metadata.json, configs/*.json, models/model.pt. The front matter has the keys of
+the hub's model cards (https://huggingface.co/docs/hub/model-cards); its figures are those of a study.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pretext3d.errors import UserError
+from pretext3d.files import discard_folder, draft_folder, sha256_of
+from pretext3d.publishing.archive import differing_files, read_metadata
+from pretext3d.publishing.contents import leftover
+from pretext3d.publishing.provenance import MODEL, read_provenance
+
+__all__ = ["BundleResult", "hub_card", "write_hub_folder"]
+
+# the hub's identifiers of licences that data sets have; the code's is the first
+LICENCES = {
+    "apache-2.0", "mit", "cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0",
+    "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "odbl", "pddl",
+    "odc-by", "bsd-3-clause",
+}  # fmt: skip
+DATASET = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+WEIGHTS = """## Weights
+
+Data: {data}. Licence: {licence}. Seed, length, versions and validation:
+[models/README.md](models/README.md).
+
+```python
+from pretext3d import load_pretrained
+
+model = load_pretrained("{name}")
+image = model.preprocess("scan.nii.gz")["image"]
+maps, vector = model.encode(image), model.pooled(image)
+```"""
+RESULTS = """## Results
+
+Of the method, in the study {studies}: pre-trained on the training subjects of each task, fine-tuned with few
+labels, measured on its test subjects. They are not of the weights in this folder. The difference is to random
+weights, with its 95 % interval and corrected p-value.
+
+| task | setting | metric | score | difference |
+|---|---|---|---|---|"""
+TASKS = {"segmentation": "image-segmentation", "classification": "image-classification"}
+
+
+class BundleResult(NamedTuple):
+    """A score of a bundle's method in a study.
+
+    Attributes:
+        study: Name of the study.
+        task: Name of the task, which is that of its data set.
+        kind: segmentation or classification.
+        setting: Encoder, arm and number of labelled subjects, as text.
+        metric: Identifier of the metric, as dice or balanced_accuracy.
+        title: Name of the metric.
+        score: Mean over the seeds.
+        seeds: Number of seeds.
+        difference: Difference to random weights, with its interval and its p-value, as text.
+    """
+
+    study: str
+    task: str
+    kind: str
+    setting: str
+    metric: str
+    title: str
+    score: float
+    seeds: int
+    difference: str
+
+
+def hub_card(bundle: Path, results: Sequence[BundleResult] = ()) -> str:
+    """README.md of a bundle on a hub: front matter, and a text for people.
+
+    Args:
+        bundle: Folder of the bundle.
+        results: Scores of its method; none = the card has no metrics.
+
+    Raises:
+        UserError: no metadata.json, or a provenance.json that is not JSON.
+    """
+    metadata = read_metadata(bundle / "configs" / "metadata.json")
+    provenance = read_provenance(bundle / "models")
+    front = front_matter(bundle.name, provenance, results, (bundle / "models" / MODEL).is_file())
+    header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=100)
+    return f"---\n{header}---\n\n{text_of(bundle.name, metadata, provenance, results)}"
+
+
+def front_matter(
+    name: str, provenance: Mapping[str, Any], results: Sequence[BundleResult], has_weights: bool
+) -> dict[str, Any]:
+    """The YAML front matter of a card.
+
+    Args:
+        name: Name of the bundle.
+        provenance: Content of models/provenance.json; {} without weights.
+        results: Scores of its method.
+        has_weights: Whether it has weights.
+
+    Examples:
+        >>> front_matter("jigsaw", {"licence": "CC BY 4.0", "data": "lab/scans"}, [], True)["license"]
+        'cc-by-4.0'
+    """
+    segments = "labels" in provenance  # a promoted bundle
+    front: dict[str, Any] = licence(provenance.get("licence") or "Apache-2.0")
+    front["library_name"] = "monai"
+    if has_weights:
+        front["pipeline_tag"] = TASKS["segmentation"] if segments else "image-feature-extraction"
+    method = str(provenance.get("method", name))
+    tags = ["monai", "medical", "medical-imaging", "self-supervised-learning", "pretext3d", method]
+    front["tags"] = list(dict.fromkeys(tags))
+    data = str(provenance.get("data") or "")
+    if DATASET.fullmatch(data):
+        front["datasets"] = [data]
+    if results:
+        front["metrics"] = list(dict.fromkeys(result.metric for result in results))
+        front["model-index"] = model_index(name, results)
+    return front
+
+
+def licence(words: str) -> dict[str, str]:
+    """The keys for a licence: weights inherit that of their data.
+
+    Examples:
+        >>> licence("Apache-2.0"), licence("CC BY-SA 4.0")
+        ({'license': 'apache-2.0'}, {'license': 'cc-by-sa-4.0'})
+        >>> licence("ours, not to be passed on")["license_name"]
+        'ours-not-to-be-passed-on'
+    """
+    identifier = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
+    if identifier in LICENCES:
+        return {"license": identifier}
+    return {
+        "license": "other", "license_name": identifier or "not-named", "license_link": "models/README.md"
+    }  # fmt: skip
+
+
+def model_index(name: str, results: Sequence[BundleResult]) -> list[dict[str, Any]]:
+    """The entry `model-index`: one result per task, setting and metric."""
+    entries = [
+        {
+            "task": {"type": TASKS[result.kind], "name": f"{result.kind} with few labels"},
+            "dataset": {
+                "name": result.task,
+                "type": result.task,
+                "config": result.setting,
+                "split": "test",
+            },
+            "metrics": [
+                {
+                    "type": result.metric,
+                    "value": round(result.score, 4),
+                    "name": f"{result.title}, mean of {result.seeds} seed{'s' * (result.seeds != 1)}",
+                }
+            ],
+        }
+        for result in results
+    ]
+    return [{"name": f"{name}, pre-trained on the training subjects of each task", "results": entries}]
+
+
+def text_of(
+    name: str,
+    metadata: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    results: Sequence[BundleResult],
+) -> str:
+    """The text of a card, in Markdown."""
+    intended, references = metadata.get("intended_use"), metadata.get("references", [])
+    parts = [
+        f"# {metadata.get('name', name)}",
+        str(metadata.get("description", "")),
+        f"**Intended use**: {intended}" if intended else "",
+        f"## Use\n\n{commands(name, provenance)}",
+        WEIGHTS.format(
+            name=name,
+            data=provenance.get("data") or "not named",
+            licence=provenance.get("licence") or "not named",
+        )
+        if provenance
+        else "",
+        results_table(results) if results else "",
+        "## References\n\n" + "\n".join(f"- {each}" for each in references) if references else "",
+        "The method, its keys and its limits: [docs/README.md](docs/README.md).",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def commands(name: str, provenance: Mapping[str, Any]) -> str:
+    """The commands that download a bundle and run it."""
+    run = f"python -m monai.bundle run --config_file {name}/configs"
+    lines = [
+        "python -m monai.bundle download --source huggingface_hub \\",
+        f"    --repo OWNER/{name} --name {name} --bundle_dir .",
+        f"pip install -r {name}/requirements.txt",
+    ]
+    if "labels" in provenance:
+        lines += [f"{run}/inference.yaml --dataset_dir SCANS --output_dir segmentations"]
+    else:
+        weights = name if provenance else f"runs/{name}"
+        lines += [
+            f"{run}/train.yaml --dataset_dir SCANS --output_dir runs/{name}",
+            f"{run}/finetune.yaml --dataset_dir LABELLED --pretrained {weights}",
+        ]
+    return "\n".join(["```sh", *lines, "```"])
+
+
+def results_table(results: Sequence[BundleResult]) -> str:
+    """The section of a study's scores."""
+    studies = ", ".join(dict.fromkeys(result.study for result in results))
+    rows = [
+        f"| {one.task} | {one.setting} | {one.title} | {one.score:.3f} | {one.difference} |"
+        for one in results
+    ]
+    return "\n".join([RESULTS.format(studies=studies), *rows])
+
+
+def write_hub_folder(folder: Path, files: Mapping[str, bytes], force: bool = False) -> str:
+    """Write a folder, completely or not at all.
+
+    Args:
+        folder: Path of the folder.
+        files: Content of its files, by their names in it.
+        force: Whether to replace a bundle with other content.
+
+    Returns:
+        `written`, `same` or `replaced`.
+
+    Raises:
+        UserError: a folder with other content, or with files that no bundle has.
+    """
+    state = "written"
+    with draft_folder(folder) as draft:
+        for name, content in files.items():
+            target = draft / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        if folder.exists() or folder.is_symlink():
+            known = {name: sha256_of(draft / name) for name in files}
+            state = "same" if folder.is_dir() and not differing_files(folder, known) else "replaced"
+        if state == "same":
+            return state
+        if state == "replaced":
+            _check_replaceable(folder, force)
+            discard_folder(folder)
+        draft.rename(folder)
+    return state
+
+
+def _check_replaceable(folder: Path, force: bool) -> None:
+    """Refuse to replace what is not asked to be replaced, or is more than a bundle."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise UserError(f"{folder}: found a file or a link, expected a bundle's folder or nothing")
+    if not force:
+        raise UserError(
+            f"{folder}: found a folder with other content, expected none or the same; --force replaces it"
+        )
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        bytecode = "__pycache__" in path.parts
+        if not bytecode and (unexpected := leftover(name, path.is_dir())):
+            raise UserError(
+                f"{folder}: found {name} ({unexpected}), expected a bundle alone; move it elsewhere"
+            )
