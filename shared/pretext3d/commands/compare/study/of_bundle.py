@@ -2,21 +2,16 @@
 
 from pathlib import Path
 
-from pretext3d.commands.compare.report import amount
-from pretext3d.commands.compare.study.cells import Cells
-from pretext3d.commands.compare.study.choice import planned_cells, read_plan
+from pretext3d.commands.compare.report import amount, p_value, signed
 from pretext3d.commands.compare.study.definition import read_study
-from pretext3d.commands.compare.study.report import difference_text, parts_of, tables_of
-from pretext3d.commands.compare.study.results import Results
+from pretext3d.commands.compare.study.scores import SCORES, read_scores
 from pretext3d.publishing.hub import BundleResult
 
 __all__ = ["bundle_results"]
 
-RANDOM = "scratch"
-
 
 def bundle_results(file: Path, bundle: str) -> list[BundleResult]:
-    """The scores of every arm that a bundle pre-trains, from the committed results of a study.
+    """The scores of every fine-tuned arm that a bundle pre-trains, from scores.csv of a study.
 
     A task counts once all of its cells with an encoder are there: before, no p-value is final.
 
@@ -25,32 +20,29 @@ def bundle_results(file: Path, bundle: str) -> list[BundleResult]:
         bundle: Name of the bundle.
 
     Returns:
-        One per task, encoder, arm and number of labelled subjects; [] where the study has no plan yet.
+        One per task, encoder, arm and number of labelled subjects; [] where the study has no scores yet.
 
     Raises:
-        UserError: not a study, or a result of other settings.
+        UserError: not a study, or not its scores.
     """
     study = read_study(file, "")
-    results = Results(study.results_dir)
-    plan = study.results_dir / "plan.yaml"
-    if not plan.is_file():
+    if not (study.results_dir / SCORES).is_file():
         return []
-    planned = planned_cells(Cells(study, Path()), read_plan(plan, study))
-    arms = {arm.name for arm in study.arms.values() if arm.bundle == bundle}
+    scores = read_scores(study.results_dir / SCORES)
     found = []
-    for part in parts_of(study, planned, results):
-        if part.missing or not len(part.rows) or RANDOM not in part.controls:
+    for row in scores.itertuples():
+        if row.bundle != bundle or row.reader or row.missing or row.task not in study.tasks:
             continue
-        kind, table = part.task.kind, tables_of(part)[RANDOM]
-        for number, arm in table.index:
-            if arm in arms:
-                labelled = f"{amount(int(number), part.fractions)} labelled subject{'s' * (number != 1)}"
-                named = [part.encoder, *([arm] if arm != bundle else []), labelled]
-                row = table.loc[(number, arm)]
-                found.append(
-                    BundleResult(
-                        study.name, part.task.name, kind.name, ", ".join(named), kind.score, kind.title,
-                        float(row[kind.score]), int(row["cells"]), difference_text(table, int(number), arm),
-                    )
-                )  # fmt: skip
+        kind, number = study.tasks[row.task].kind, int(row.labelled)
+        fractions = {} if row.fraction != row.fraction else {number: row.fraction}
+        labelled = f"{amount(number, fractions)} labelled subject{'s' * (number != 1)}"
+        named = ", ".join([row.encoder, *([row.arm] if row.arm != bundle else []), labelled])
+        cut = signed(row.to_scratch, row.to_scratch_low, row.to_scratch_high)
+        difference = f"{cut}, p {p_value(row.to_scratch_p)}".replace("p <", "p < ") if cut else ""
+        found.append(
+            BundleResult(
+                study.name, row.task, kind.name, named, row.metric, kind.title, row.score, int(row.cells),
+                difference,
+            )
+        )  # fmt: skip
     return found
