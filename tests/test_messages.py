@@ -101,3 +101,20 @@ def test_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     shown = capsys.readouterr().out
     assert "\x1b[2J" not in shown
     assert "[red]a[2J1m" in shown
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    """As `head -1`: the first line is read, then the pipe is closed; the command goes on to its end."""
+    code = (
+        "import sys\nfrom pretext3d.messages import say\n"
+        "for _ in range(10000): say('line')\n"
+        "say('end', error=True)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr.read() == "end\n"
+        assert process.wait() == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pretext3d
 import pytest
 from pretext3d.commands.bundles import bundles_at_hand
-from pretext3d.publishing.contents import leftover
+from pretext3d.publishing.contents import leftover, package_files
 
 from tests.clean_environment import CleanEnvironment
 from tools import pack
@@ -82,6 +82,10 @@ def test_packed_bundles_have_the_same_package(wheel: Path, tmp_path: Path) -> No
     own = {name: data for name, data in contents(wheel).items() if name.endswith(".py")}
     assert inside == own
     assert f'__version__ = "{VERSION}"'.encode() in inside["pretext3d/version.py"]
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    promoted = package_files(tmp_path / "site" / "pretext3d")  # what a bundle gets from an installed package
+    assert {path.relative_to(tmp_path / "site").as_posix() for path in promoted} == set(own)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ the program's last line (`errors`), the log (`plain_log`), a command's output (`
 """
 
 import logging
+import os
 import sys
 import traceback
 import unicodedata
@@ -35,8 +36,12 @@ def printable(text: str) -> str:
 
 
 def say(text: str, error: bool = False, flush: bool = False) -> None:
-    """Print a command's line; to standard error with `error`."""
-    print(printable(text), file=sys.stderr if error else sys.stdout, flush=flush)
+    """Print a command's line; to standard error with `error`. That `head` has read enough is no error."""
+    stream = sys.stderr if error else sys.stdout
+    try:
+        print(printable(text), file=stream, flush=flush)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _PlainRecord(logging.LogRecord):
