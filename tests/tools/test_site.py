@@ -150,7 +150,10 @@ def test_lists_tables_and_fences_as_python_markdown_reads_them(text: str, expect
 
 
 # -------------------------------------------------------------------------------------------- made by a build
-CONFIG = """
+CONFIG = """# What the file is for.
+# >>> data (common; written by tools/bundles/sync)
+# How it is called.
+seed: 0
 # ---- data
 fraction: 0.2  # of the subjects
 # axes in RAS order
@@ -175,6 +178,7 @@ def test_keys_of_a_configuration() -> None:
     found = {key.name: key for key in read_keys(CONFIG)}
     shown = {name: (key.kind, key.default, key.comment, key.profile) for name, key in found.items()}
     assert shown == {
+        "seed": ("integer", "`0`", "", ""),
         "fraction": ("number", "`0.2`", "of the subjects", ""),
         "axes": ("", "from the profile", "axes in RAS order", "axes"),
         "more": ("", "from the profile", "", "more"),
@@ -188,7 +192,7 @@ def test_keys_of_a_configuration() -> None:
         "steps": ("list of components", "", "", ""),
         "profiles": ("mapping", "see the bundle's page", "", ""),
     }
-    assert {key.heading for key in found.values()} == {"data"}
+    assert {key.heading for key in found.values()} == {"", "data"}
 
 
 def test_every_key_of_every_bundle_is_on_a_page() -> None:

@@ -18,6 +18,7 @@ CACHE = ROOT / ".site_cache"
 EXTRA = {
     ("avsdb", 3): ["--profile", "laptop_transformer"],
     ("exemplar", 3): ["--profile", "laptop", "--roi_size", "48"],
+    ("supervoxel_inpainting", 2): ["--profile", "laptop", "--slices", "{'axis': 2, 'every': 16}"],
 }
 PLAIN = {"avsdb", "exemplar"}  # without a prediction: its weights have no run's keys; its picture shows none
 

@@ -39,6 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pictures = os.environ.get("PRETEXT3D_SITE_PICTURES") != "0"
     for address, text in generated.generated(pictures).items():
         files.append(File.generated(config, address, content=text))
+    files.append(File.generated(config, "site.css", abs_src_path=str(Path(__file__).with_name("site.css"))))
     if pictures:
         for picture in sorted(gallery.drawn(pages.bundles(), generated.PACKAGE).glob("*.png")):
             files.append(File.generated(config, f"gallery/{picture.name}", abs_src_path=str(picture)))

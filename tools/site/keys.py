@@ -4,6 +4,7 @@ What is the same in every bundle is on one page, the rest on a page per bundle.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -92,15 +93,18 @@ def comment_of(key: yaml.Node, value: yaml.Node, lines: list[str]) -> tuple[str,
     end = key.end_mark if block else value.end_mark
     rest = lines[end.line][end.column :].lstrip(": ")
     found = [rest[1:].strip()] if rest.startswith("#") else []
+    remarks: list[str] = []
     heading, above = "", key.start_mark.line - 1
     while above >= 0 and lines[above].lstrip().startswith("#"):
         title = HEADING.fullmatch(lines[above])
         heading = title[1] if title else heading
         if MARK.match(lines[above]):
             break
-        found.insert(0, lines[above].lstrip("# ").strip())
+        remarks.insert(0, lines[above].lstrip("# ").strip())
         above -= 1
-    return " ".join(found), heading
+    if above < 0 or ">>>" in lines[above]:  # these are of the file, or of the block
+        remarks = []
+    return " ".join([*remarks, *found]), heading
 
 
 def entries(node: yaml.Node, lines: list[str], depth: int) -> Iterator[tuple[str, Any, str, str]]:
@@ -169,10 +173,12 @@ def shared_keys(bundles: tuple[Path, ...]) -> dict[str, list[Key]]:
     found: dict[str, list[Key]] = {}
     for name in FILES:
         files = [{key.name: key for key in keys.get(name, [])} for keys in all_keys]
-        for key in {key.name: key for file in files for key in file.values()}.values():
+        longest = sorted(files, key=len, reverse=True)  # in the order of a bundle that has all of them
+        for key in {key.name: key for file in longest for key in file.values()}.values():
             same = [file[key.name] for file in files if untitled(file.get(key.name)) == untitled(key)]
             if len(same) == sum(key.name in file for file in files) and len(same) >= max(len(files) - 1, 1):
-                found.setdefault(name, []).append(same[0])
+                heading = Counter(each.heading for each in same).most_common(1)[0][0]
+                found.setdefault(name, []).append(replace(same[0], heading=heading))
     return found
 
 
@@ -206,7 +212,8 @@ def common_page(bundles: tuple[Path, ...]) -> str:
     rows: dict[str, dict[str, list[tuple[str, Key]]]] = {}
     for file, keys in shared_keys(bundles).items():
         for key in keys:
-            place = next((heading for heading, names in rows.items() if key.name in names), key.heading)
+            heading = "components" if "component" in key.kind else key.heading or "further keys"
+            place = next((heading for heading, names in rows.items() if key.name in names), heading)
             rows.setdefault(place, {}).setdefault(key.name, []).append((file, key))
     parts = [
         "# Configuration keys\n",
@@ -216,9 +223,10 @@ def common_page(bundles: tuple[Path, ...]) -> str:
         "A *component* is an object that MONAI builds: its arguments are keys, too. *Computed* defaults "
         "follow from other keys.\n",
     ]
-    for heading, names in rows.items():
+    last = ("further keys", "components")
+    for heading, names in sorted(rows.items(), key=lambda row: row[0] in last and 1 + last.index(row[0])):
         lines = [common_row(name, found, kinds) for name, found in names.items()]
-        parts.append(f"## {heading[:1].upper()}{heading[1:] or 'Further keys'}\n")
+        parts.append(f"## {heading[:1].upper()}{heading[1:]}\n")
         parts.append(table(["key", "type", "default", "meaning", "files"], lines))
     return "\n".join(parts)
 

@@ -111,12 +111,16 @@ def errors_page(package: Path) -> str:
         "expected. Here are all of them, with the function that raises each and what its documentation says "
         "of the cause. In braces is what the message inserts. Search for the words of your message.\n",
     ]
-    for path in sorted(package.rglob("*.py")):
+    part = ""
+    for path in sorted(package.rglob("*.py"), key=lambda path: (path.parent == package, path)):
         found = read_messages(path.read_text())
         if found:
             module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
             rows = [
                 [code(each.text), code(f"{each.place}, line {each.line}"), cell(each.cause)] for each in found
             ]
-            parts += [f"## `{module}`\n", table(["message", "raised by", "cause"], rows)]
+            top = module.split(".")[1] if path.parent != package else "The package itself"
+            parts += [f"## {top}\n"] if top != part else []
+            part = top
+            parts += [f"**{module}**\n", table(["message", "raised by", "cause"], rows)]
     return "\n".join(parts)
