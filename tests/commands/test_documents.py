@@ -1,7 +1,9 @@
 """The documents, and the help of the commands themselves, type commands and options that exist."""
 
+import argparse
 import importlib
 import inspect
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -15,7 +17,7 @@ from pretext3d.training.arguments import MONAI_ARGUMENTS
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "bundles/*/docs/*.md", "bundles/*/models/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "bundles/*/docs/*.md", "bundles/*/models/**/*.md")
     for path in ROOT.glob(pattern)
 )
 
@@ -43,6 +45,56 @@ def check_command(words: list[str]) -> None:
         keys = {key for name in files for key in yaml.safe_load((configs / name).read_text())}
         unknown = {option for option in unknown if option[2:].split("::")[0] not in keys}
     assert not unknown, f"pretext3d {shlex.join(words)}: no {sorted(unknown)}"
+    check_values(module.make_parser(), words[1:])
+
+
+def check_values(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """Every option has the value that it needs; placeholders such as RUN are values, too."""
+    try:
+        parser.parse_known_args([word for word in words if word != "..."])
+    except SystemExit:
+        pytest.fail(f"{parser.prog} {shlex.join(words)}: is refused")
+
+
+def monai_lines(text: str) -> list[list[str]]:
+    """The words behind `monai.bundle run` of each command line in a text, whether in a fence or indented."""
+    lines = [part for line in re.sub(r"\\\n", " ", text).splitlines() for part in line.split("&&")]
+    pattern = r"(?:.*; do)? *(?:srun )?(?:python3?|torchrun .*?) +-m monai\.bundle run (--.*?)(?:; done.*)?$"
+    found = [re.match(pattern, line) for line in lines]
+    return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+def check_run(words: list[str]) -> None:
+    """A run of configuration files that there are, with keys that they or the profiles of MONAI have."""
+    given = dict(itertools.pairwise(words))
+    options = [word for word in words if word.startswith("--")]
+    bare = [option for option in options if given.get(option, "--").startswith("--")]
+    assert not bare, f"{shlex.join(words)}: no value of {bare}"
+    named = re.findall(r"[\w./]+\.yaml", given["--config_file"])
+    files = [ROOT / name.replace("there/", "bundles/").replace("my_bundles/", "bundles/") for name in named]
+    assert files, words
+    configs = [yaml.safe_load(path.read_text()) for path in files]
+    for option in options:
+        key, *nested = option[2:].split("::")
+        if key in MONAI_ARGUMENTS:
+            continue
+        having = [config for config in configs if key in config]
+        assert having, f"{shlex.join(words)}: no key {key} in {named}"
+        bundle = next((path.parents[1] for path in files), None)
+        if nested and nested[0] not in entries(bundle, key):
+            parts = [config[key]["_target_"] for config in having if "_target_" in config[key]]
+            assert any(nested[0] in inspect.signature(locate(part)).parameters for part in parts), option
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_runs_name_files_and_keys_that_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    found = monai_lines(text)
+    for words in found:
+        check_run(words)
+    fences = re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    shell = sum(len(re.findall(r"monai\.bundle run --", re.sub(r"\\\n", " ", fence))) for fence in fences)
+    assert len(found) >= shell  # none is passed over
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -70,7 +122,7 @@ def test_arguments_of_components_exist(document: str) -> None:
 def test_keys_exist(document: str) -> None:
     """`--key` in a bundle's documents: a key of its configurations, or an option of a program."""
     known = {*MONAI_ARGUMENTS}
-    for path in (ROOT / "tests" / "benchmarks").glob("*.py"):
+    for path in [*(ROOT / "tests" / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
         known |= set(re.findall(r"\B--([a-z_]\w*)", path.read_text()))
     for path in (ROOT / Path(*Path(document).parts[:2]) / "configs").glob("*.yaml"):
         known |= set(yaml.safe_load(path.read_text()))
@@ -122,3 +174,23 @@ def test_wrong_commands_are_seen() -> None:
         check_command(["download", "x", "--bundles", "2"])
     with pytest.raises(KeyError):
         check_command(["previews"])
+    with pytest.raises(pytest.fail.Exception, match="is refused"):
+        check_command(["download", "x", "--source"])
+
+
+def test_wrong_runs_are_seen() -> None:
+    text = "```sh\npip install x && python -m monai.bundle run --a 1 \\\n    --b 2\n```\n"
+    text += "    torchrun --n 2 -m monai.bundle run --c 3  # two\n"
+    text += "    for d in A B; do python -m monai.bundle run --d $d; done\n"
+    assert monai_lines(text) == [["--a", "1", "--b", "2"], ["--c", "3"], ["--d", "$d"]]
+    train = "bundles/vectorpose/configs/train.yaml"
+    check_run(["--config_file", train, "--max_epochs", "2", "--optimizer::lr", "0.1", "--probe::every", "5"])
+    for wrong, match in (
+        (["--maxepochs", "2"], "no key maxepochs"),
+        (["--resume"], "no value"),
+        (["--optimizer::rate", "1"], "optimizer::rate"),
+    ):
+        with pytest.raises(AssertionError, match=match):
+            check_run(["--config_file", train, *wrong])
+    with pytest.raises(FileNotFoundError):
+        check_run(["--config_file", "bundles/vectorpose/configs/trian.yaml"])
