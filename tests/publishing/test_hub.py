@@ -1,5 +1,6 @@
 """The folder for a model hub: its card as the hub's own classes read it, MONAI's source."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -135,15 +136,38 @@ def test_result_as_the_hub_reads_it() -> None:
     ("licence", "expected"),
     [
         ("CC BY-NC 4.0", {"license": "cc-by-nc-4.0"}),
-        ("", {"license": "apache-2.0"}),
         ("ours: do not pass on", {"license": "other", "license_name": "ours-do-not-pass-on"}),
     ],
 )
 def test_licence_of_weights_is_that_of_their_data(licence: str, expected: dict[str, str]) -> None:
     provenance = {"licence": licence, "data": "our 200 heads, of two hospitals"}
-    front = front_matter("mine", provenance, [], has_weights=True)
+    front = front_matter("mine", {"models": provenance}, [])
     assert front.items() >= expected.items()
     assert "datasets" not in front  # words, no name of a data set
+
+
+def test_further_weights_are_in_the_card(tmp_path: Path) -> None:
+    """A bundle without weights of its own, then with both, of two licences."""
+    bundle = Path(shutil.copytree(ROOT / "bundles" / "avsdb", tmp_path / "avsdb"))
+    card = ModelCard(hub_card(bundle))
+    assert card.data.license == "apache-2.0"
+    assert card.data.pipeline_tag == "image-feature-extraction"
+    assert card.text.count("avsdb/models/transformer") == 2  # of --pretrained, and in Python
+    assert "| [models/transformer](models/transformer/README.md) | none: textured shapes" in card.text
+    for file in (BUNDLE / "models").iterdir():
+        shutil.copy(file, bundle / "models")
+    provenance = json.loads((bundle / "models" / "provenance.json").read_text())
+    (bundle / "models" / "provenance.json").write_text(json.dumps({**provenance, "licence": "CC BY 4.0"}))
+    both = ModelCard(hub_card(bundle))
+    assert both.data.license == "other"
+    assert both.data.license_name == "apache-2.0-and-cc-by-4.0"
+    assert both.data.license_link == "models/README.md"
+    assert "avsdb/models/transformer" not in both.text
+    shutil.rmtree(bundle / "models")
+    without = ModelCard(hub_card(bundle))
+    assert without.data.license == "apache-2.0"  # the code's
+    assert without.data.pipeline_tag is None
+    assert "## Weights" not in without.text
 
 
 def test_nothing_is_replaced_silently(

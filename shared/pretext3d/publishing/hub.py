@@ -29,13 +29,14 @@ LICENCES = {
 DATASET = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 WEIGHTS = """## Weights
 
-Data: {data}. Licence: {licence}. Seed, length, versions and validation:
-[models/README.md](models/README.md).
+| folder | data | licence |
+|---|---|---|
+{rows}
 
 ```python
 from pretext3d import load_pretrained
 
-model = load_pretrained("{name}")
+model = load_pretrained("{place}")
 image = model.preprocess("scan.nii.gz")["image"]
 maps, vector = model.encode(image), model.pooled(image)
 ```"""
@@ -47,6 +48,7 @@ weights, with its 95 % interval and corrected p-value.
 
 | task | setting | metric | score | difference |
 |---|---|---|---|---|"""
+Weights = Mapping[str, Mapping[str, Any]]  # provenance of weights, by their folder in the bundle
 TASKS = {"segmentation": "image-segmentation", "classification": "image-classification"}
 
 
@@ -87,46 +89,64 @@ def hub_card(bundle: Path, results: Sequence[BundleResult] = ()) -> str:
         UserError: no metadata.json, or a provenance.json that is not JSON.
     """
     metadata = read_metadata(bundle / "configs" / "metadata.json")
-    provenance = read_provenance(bundle / "models")
-    front = front_matter(bundle.name, provenance, results, (bundle / "models" / MODEL).is_file())
-    header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=100)
-    return f"---\n{header}---\n\n{text_of(bundle.name, metadata, provenance, results)}"
+    weights = weights_of(bundle)
+    header = yaml.safe_dump(
+        front_matter(bundle.name, weights, results), sort_keys=False, allow_unicode=True, width=100
+    )
+    return f"---\n{header}---\n\n{text_of(bundle.name, metadata, weights, results)}"
 
 
-def front_matter(
-    name: str, provenance: Mapping[str, Any], results: Sequence[BundleResult], has_weights: bool
-) -> dict[str, Any]:
+def weights_of(bundle: Path) -> Weights:
+    """The provenance of a bundle's weights, by their folder in it: models, models/NAME of further ones."""
+    models = bundle / "models"
+    folders = [models, *sorted(path for path in models.glob("*") if path.is_dir())]
+    return {
+        folder.relative_to(bundle).as_posix(): read_provenance(folder)
+        for folder in folders
+        if (folder / MODEL).is_file()
+    }
+
+
+def front_matter(name: str, weights: Weights, results: Sequence[BundleResult]) -> dict[str, Any]:
     """The YAML front matter of a card.
 
     Args:
         name: Name of the bundle.
-        provenance: Content of models/provenance.json; {} without weights.
+        weights: Provenance of its weights, by their folder.
         results: Scores of its method.
-        has_weights: Whether it has weights.
 
     Examples:
-        >>> front_matter("jigsaw", {"licence": "CC BY 4.0", "data": "lab/scans"}, [], True)["license"]
-        'cc-by-4.0'
+        >>> front_matter("jigsaw", {"models": {"licence": "CC BY 4.0", "data": "lab/scans"}}, [])["datasets"]
+        ['lab/scans']
     """
-    segments = "labels" in provenance  # a promoted bundle
-    front: dict[str, Any] = licence(provenance.get("licence") or "Apache-2.0")
+    licences = sorted({str(one.get("licence", "not named")) for one in weights.values()})
+    front: dict[str, Any] = licence(" and ".join(licences) or "Apache-2.0", next(iter(weights), ""))
     front["library_name"] = "monai"
-    if has_weights:
-        front["pipeline_tag"] = TASKS["segmentation"] if segments else "image-feature-extraction"
-    method = str(provenance.get("method", name))
-    tags = ["monai", "medical", "medical-imaging", "self-supervised-learning", "pretext3d", method]
+    if weights:
+        front["pipeline_tag"] = TASKS["segmentation"] if segments(weights) else "image-feature-extraction"
+    methods = [str(one.get("method", name)) for one in weights.values()] or [name]
+    tags = ["monai", "medical", "medical-imaging", "self-supervised-learning", "pretext3d", *methods]
     front["tags"] = list(dict.fromkeys(tags))
-    data = str(provenance.get("data") or "")
-    if DATASET.fullmatch(data):
-        front["datasets"] = [data]
+    data = dict.fromkeys(str(one.get("data") or "") for one in weights.values())
+    if named := [one for one in data if DATASET.fullmatch(one)]:
+        front["datasets"] = named
     if results:
         front["metrics"] = list(dict.fromkeys(result.metric for result in results))
         front["model-index"] = model_index(name, results)
     return front
 
 
-def licence(words: str) -> dict[str, str]:
+def segments(weights: Weights) -> bool:
+    """Whether the weights are of a promoted bundle, which segments without fine-tuning."""
+    return "labels" in weights.get("models", {})
+
+
+def licence(words: str, folder: str = "models") -> dict[str, str]:
     """The keys for a licence: weights inherit that of their data.
+
+    Args:
+        words: Licence in words.
+        folder: Folder of the weights in the bundle, whose README.md has more.
 
     Examples:
         >>> licence("Apache-2.0"), licence("CC BY-SA 4.0")
@@ -137,9 +157,8 @@ def licence(words: str) -> dict[str, str]:
     identifier = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
     if identifier in LICENCES:
         return {"license": identifier}
-    return {
-        "license": "other", "license_name": identifier or "not-named", "license_link": "models/README.md"
-    }  # fmt: skip
+    named = {"license": "other", "license_name": identifier or "not-named"}
+    return {**named, "license_link": f"{folder}/README.md"}
 
 
 def model_index(name: str, results: Sequence[BundleResult]) -> list[dict[str, Any]]:
@@ -166,26 +185,15 @@ def model_index(name: str, results: Sequence[BundleResult]) -> list[dict[str, An
     return [{"name": f"{name}, pre-trained on the training subjects of each task", "results": entries}]
 
 
-def text_of(
-    name: str,
-    metadata: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    results: Sequence[BundleResult],
-) -> str:
+def text_of(name: str, metadata: Mapping[str, Any], weights: Weights, results: Sequence[BundleResult]) -> str:
     """The text of a card, in Markdown."""
     intended, references = metadata.get("intended_use"), metadata.get("references", [])
     parts = [
         f"# {metadata.get('name', name)}",
         str(metadata.get("description", "")),
         f"**Intended use**: {intended}" if intended else "",
-        f"## Use\n\n{commands(name, provenance)}",
-        WEIGHTS.format(
-            name=name,
-            data=provenance.get("data") or "not named",
-            licence=provenance.get("licence") or "not named",
-        )
-        if provenance
-        else "",
+        f"## Use\n\n{commands(name, weights)}",
+        weights_section(name, weights) if weights else "",
         results_table(results) if results else "",
         "## References\n\n" + "\n".join(f"- {each}" for each in references) if references else "",
         "The method, its keys and its limits: [docs/README.md](docs/README.md).",
@@ -193,7 +201,18 @@ def text_of(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def commands(name: str, provenance: Mapping[str, Any]) -> str:
+def place_of(name: str, weights: Weights) -> str:
+    """The path that a bundle's first weights are taken from: its own folder, or that of further ones.
+
+    Examples:
+        >>> place_of("cpc", {"models": {}}), place_of("avsdb", {"models/transformer": {}})
+        ('cpc', 'avsdb/models/transformer')
+    """
+    folder = next(iter(weights))
+    return name if folder == "models" else f"{name}/{folder}"
+
+
+def commands(name: str, weights: Weights) -> str:
     """The commands that download a bundle and run it."""
     run = f"python -m monai.bundle run --config_file {name}/configs"
     lines = [
@@ -201,15 +220,25 @@ def commands(name: str, provenance: Mapping[str, Any]) -> str:
         f"    --repo OWNER/{name} --name {name} --bundle_dir .",
         f"pip install -r {name}/requirements.txt",
     ]
-    if "labels" in provenance:
+    if segments(weights):
         lines += [f"{run}/inference.yaml --dataset_dir SCANS --output_dir segmentations"]
     else:
-        weights = name if provenance else f"runs/{name}"
+        start = place_of(name, weights) if weights else f"runs/{name}"
         lines += [
             f"{run}/train.yaml --dataset_dir SCANS --output_dir runs/{name}",
-            f"{run}/finetune.yaml --dataset_dir LABELLED --pretrained {weights}",
+            f"{run}/finetune.yaml --dataset_dir LABELLED --pretrained {start}",
         ]
     return "\n".join(["```sh", *lines, "```"])
+
+
+def weights_section(name: str, weights: Weights) -> str:
+    """The section of the weights: their data and licences, and how Python loads them."""
+    rows = [
+        f"| [{folder}]({folder}/README.md) | {one.get('data') or 'not named'} "
+        f"| {one.get('licence') or 'not named'} |"
+        for folder, one in weights.items()
+    ]
+    return WEIGHTS.format(rows="\n".join(rows), place=place_of(name, weights))
 
 
 def results_table(results: Sequence[BundleResult]) -> str:
