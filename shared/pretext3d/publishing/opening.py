@@ -48,10 +48,11 @@ def load_pretrained(
     named = split_archive_name(path.name)
     if named is None:
         raise UserError(f"path: found {path}, expected a packed bundle with the name NAME_vVERSION.zip")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / named[0]
         try:
-            unpack(path, Path(folder) / named[0], *named)
-            model = model_of(read_pretrained(Path(folder) / named[0], weights, key="path"), *arguments)
-        except UserError as error:
-            raise UserError(str(error).replace(f"{folder}/{named[0]}", str(path))) from error
+            unpack(path, folder, *named)
+            model = model_of(read_pretrained(folder, weights, key="path"), *arguments)
+        except UserError as error:  # about the packed bundle, not about where it was unpacked
+            raise UserError(str(error).replace(str(folder), str(path))) from error
     return dataclasses.replace(model, file=path)

@@ -63,7 +63,8 @@ class PretrainedModel:
     Attributes:
         network: Network in evaluation mode, on the CPU: of a fine-tuned run it returns logits, (b, c, *space)
             to (b, classes, *space), of a classification (b, classes); of a pre-training it is the backbone,
-            without the heads of the pretext task.
+            without the heads of the pretext task. Its decoder is as it was initialised where the method
+            trains the encoder alone: the record's `backbone` then has `untrained`.
         preprocess: Transform from a path or a dictionary to a dictionary with the prepared image (c, *space).
         record: What the training recorded: method, backbone, channels, pixdim (mm), normalisation, ...
         file: Path of the weights.
