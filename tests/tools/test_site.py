@@ -1,6 +1,7 @@
 """The documentation site: its pages, how their links and lists are rewritten, what is checked."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,7 @@ def test_code_has_no_links() -> None:
         ("a\n```sh\nx\n```\nb", "a\n\n```sh\nx\n```\n\nb"),
         ("a\n\n    - code\n\nb", "a\n\n    - code\n\nb"),
         ("```\n- a\n  - b\n```", "```\n- a\n  - b\n```"),
+        ("<details><summary>b</summary>\n", '<details markdown="1"><summary>b</summary>\n'),
         ("a\n\n<!-- command: x -->\n```sh\ny\n```\n", "a\n\n```sh\ny\n```\n"),
     ],
 )  # fmt: skip
@@ -169,6 +171,8 @@ optimizer:  # of the training
 net: {_target_: pretext3d.networks.unet.UNet, size: [1, 2]}
 steps:
 - _target_: x
+# <<<
+after: null
 profiles:
   paper: {axes: 3}
 """
@@ -190,9 +194,11 @@ def test_keys_of_a_configuration() -> None:
         "net": ("component", "[`pretext3d.networks.unet.UNet`][pretext3d.networks.unet.UNet]", "", ""),
         "net::size": ("list", "`[1, 2]`", "", ""),
         "steps": ("list of components", "", "", ""),
+        "after": ("null", "`null`", "", ""),
         "profiles": ("mapping", "see the bundle's page", "", ""),
     }
-    assert {key.heading for key in found.values()} == {"", "data"}
+    assert {name for name, key in found.items() if key.heading != "data"} == {"seed", "after", "profiles"}
+    assert found["seed"].heading == found["after"].heading == ""
 
 
 def test_every_key_of_every_bundle_is_on_a_page() -> None:
@@ -203,7 +209,12 @@ def test_every_key_of_every_bundle_is_on_a_page() -> None:
         for path in sorted((bundle / "configs").glob("*.yaml")):
             for key in yaml.safe_load(path.read_text()):
                 assert f"| `{key}` |" in common or f"| `{key}` |" in page, f"{path}: {key}"
-    assert "| `dataset_dir` | text | `''` |" in common
+    assert "| `dataset_dir` | text | `''` in train, " in common
+    for line in ("| `spatial_dims` |", "| `dataset_dir` |"):  # its comment differs in one bundle alone
+        pages = {
+            bundle.name: bundle_page(bundle, "", folders).split("## finetune.yaml")[0] for bundle in folders
+        }
+        assert [name for name, page in pages.items() if line in page] == ["avsdb"]
     assert "sections 2.3 and 3: 3D ResNet-50" in bundle_page(ROOT / "bundles/vectorpose", "V", folders)
 
 
@@ -262,6 +273,7 @@ def test_options_of_a_command() -> None:
 def test_cells_show_their_text_as_it_is() -> None:
     assert cell("1 < 2 * x_0 [mm]\n`a|b`") == "1 &lt; 2 &#42; x&#95;0 &#91;mm] <code>a&#124;b</code>"
     assert cell("a ` b") == "a &#96; b"
+    assert code("") == ""
     assert code("a `b`") == "`` a `b` ``"
 
 
@@ -327,6 +339,13 @@ def test_faults_of_a_built_site(tmp_path: Path) -> None:
         "index.html: fetches //x.org/y.js, expected a file of the site",
         "main.css: fetches https://x.org/z.css, expected a file of the site",
     ]
+
+
+def test_ci_builds_the_site_strictly() -> None:
+    """With --quiet MkDocs counts no warnings, so that a strict build passes with any."""
+    (command,) = re.findall(r"mkdocs build .*", (ROOT / ".ci" / "run").read_text())
+    assert "--strict" in command
+    assert "-q" not in command
 
 
 def test_a_page_fetches_nothing_by_its_theme() -> None:

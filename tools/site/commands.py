@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import warnings
 
 from pretext3d.__main__ import COMMANDS
 
@@ -14,7 +15,10 @@ def commands_page() -> str:
     """The page of all commands."""
     parts = ["# Commands\n", "`pretext3d COMMAND`, also as `python -m pretext3d COMMAND`.\n"]
     for name, command in COMMANDS.items():
-        parser = importlib.import_module(f"pretext3d.commands.{command.module}").make_parser()
+        with warnings.catch_warnings():  # of the packages that it imports
+            warnings.simplefilter("ignore")
+            module = importlib.import_module(f"pretext3d.commands.{command.module}")
+        parser = module.make_parser()
         parts += [f"## pretext3d {name}\n", f"{parser.description or command.summary}\n"]
         parts.append(table(["option", "default", "meaning"], option_rows(parser)))
         examples = [line.strip() for line in (parser.epilog or "").splitlines()]

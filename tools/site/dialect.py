@@ -8,9 +8,10 @@ import re
 
 from markdown_it import MarkdownIt
 
-__all__ = ["python_markdown"]
+__all__ = ["apart", "python_markdown"]
 
 MARKER = re.compile(r" *(?:[-*+]|\d+[.)]) +")
+PARAGRAPH_AND_LIST = re.compile(r"^([^\s\-*\d].*)\n(?=[-*] |\d+\. )", re.MULTILINE)
 COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 
@@ -24,11 +25,11 @@ def python_markdown(text: str) -> str:
         >>> python_markdown("may be\n1. one,\n   two\n")
         'may be\n\n1. one,\n    two\n'
     """
-    text = COMMENT.sub("", text)
+    text = COMMENT.sub("", text).replace("<details>", '<details markdown="1">')  # Markdown inside HTML
     lines = text.split("\n")
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     items: dict[int, list[tuple[int, int]]] = {}  # line to the items around it: first line, last line
-    apart = set()  # lines that need a blank line before them: first ones, and those that follow
+    alone = set()  # lines that need a blank line before them: first ones, and those that follow
     for token in tokens:
         if token.map is None:
             continue
@@ -39,14 +40,27 @@ def python_markdown(text: str) -> str:
         elif token.type.endswith("list_open") and token.level:  # a list in a list needs none
             continue
         elif token.type in ("bullet_list_open", "ordered_list_open", "table_open", "fence"):
-            apart |= {first, end}
+            alone |= {first, end}
     written: list[str] = []
     for number, line in enumerate(lines):
         around = items.get(number, [])
-        if number in apart and line.strip() and written and written[-1].strip():
+        if number in alone and line.strip() and written and written[-1].strip():
             written.append("")
         written.append(_indented(line, number, around, lines))
     return "\n".join(written)
+
+
+def apart(docstring: str) -> str:
+    r"""A docstring with a blank line before each list that follows a line of text.
+
+    Args:
+        docstring: Text of the docstring, without indentation.
+
+    Examples:
+        >>> apart("Either\n- one\n- two\nArgs:\n    x: y\n")
+        'Either\n\n- one\n- two\nArgs:\n    x: y\n'
+    """
+    return PARAGRAPH_AND_LIST.sub(r"\1\n\n", docstring)
 
 
 def _indented(line: str, number: int, around: list[tuple[int, int]], lines: list[str]) -> str:

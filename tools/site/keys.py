@@ -28,6 +28,7 @@ KINDS = {
 }  # fmt: skip
 OF_PROFILE = re.compile(r"@settings(?:\['(\w+)'\]|\.get\('(\w+)')")
 HEADING = re.compile(r" *# ---- (.+)")
+BLOCK = re.compile(r" *# (?:>>>|<<<)")
 MARK = re.compile(r" *# (?:>>>|<<<|----)")
 
 
@@ -87,36 +88,43 @@ def plain(node: yaml.Node) -> Any:
     return yaml.constructor.SafeConstructor().construct_document(node)
 
 
-def comment_of(key: yaml.Node, value: yaml.Node, lines: list[str]) -> tuple[str, str]:
-    """The comment of an entry, and the heading above it ('' = none)."""
+def comment_of(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
+    """The comment of an entry, on its line or above it; '' = none."""
     block = isinstance(value, yaml.CollectionNode) and not value.flow_style
     end = key.end_mark if block else value.end_mark
     rest = lines[end.line][end.column :].lstrip(": ")
     found = [rest[1:].strip()] if rest.startswith("#") else []
     remarks: list[str] = []
-    heading, above = "", key.start_mark.line - 1
+    above = key.start_mark.line - 1
     while above >= 0 and lines[above].lstrip().startswith("#"):
-        title = HEADING.fullmatch(lines[above])
-        heading = title[1] if title else heading
         if MARK.match(lines[above]):
             break
         remarks.insert(0, lines[above].lstrip("# ").strip())
         above -= 1
     if above < 0 or ">>>" in lines[above]:  # these are of the file, or of the block
         remarks = []
-    return " ".join([*remarks, *found]), heading
+    return " ".join([*remarks, *found])
 
 
-def entries(node: yaml.Node, lines: list[str], depth: int) -> Iterator[tuple[str, Any, str, str]]:
-    """Name, value, comment and heading of the entries of a mapping, and of those in its mappings."""
+def headings(lines: list[str]) -> list[str]:
+    """The heading over each line: of the last line `# ---- HEADING` of its block; '' = none."""
+    found, heading = [], ""
+    for line in lines:
+        title = HEADING.fullmatch(line)
+        heading = title[1] if title else "" if BLOCK.match(line) else heading
+        found.append(heading)
+    return found
+
+
+def entries(node: yaml.Node, lines: list[str], depth: int) -> Iterator[tuple[str, Any, str, int]]:
+    """Name, value, comment and line of the entries of a mapping, and of those in its mappings."""
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
         name = str(key.value)
         content = plain(value)
-        comment, heading = comment_of(key, value, lines)
         if depth == 0 or not (isinstance(content, dict) or name.startswith("_")):
-            yield name, content, comment, heading
+            yield name, content, comment_of(key, value, lines), key.start_mark.line
         if name != "profiles":
             for inner, *rest in entries(value, lines, depth + 1):
                 yield f"{name}::{inner}", *rest
@@ -134,14 +142,13 @@ def read_keys(text: str) -> list[Key]:
         ('number', '`0.05`', 'section 2.1', 'the method')
     """
     lines = text.split("\n")
-    found, heading = [], ""
+    found, over = [], headings(lines)
     top = yaml.compose(text, Loader=LOADER)
     own = {key.value for key, _ in top.value}
-    for name, value, comment, title in entries(top, lines, 0):
-        heading = title or heading
+    for name, value, comment, line in entries(top, lines, 0):
         if name not in own and is_reference(value):
             continue  # the key that it refers to is the one to change
-        found.append(described(name, value, comment, heading))
+        found.append(described(name, value, comment, over[line]))
     return found
 
 
@@ -161,7 +168,7 @@ def bundle_keys(bundle: Path) -> dict[str, list[Key]]:
 
 @cache
 def shared_keys(bundles: tuple[Path, ...]) -> dict[str, list[Key]]:
-    """The keys that all bundles with a file have in it, or all but one, alike in default and comment.
+    """The keys that all bundles, or all but one, have alike in default and comment.
 
     Args:
         bundles: Folders of the bundles.
@@ -175,8 +182,10 @@ def shared_keys(bundles: tuple[Path, ...]) -> dict[str, list[Key]]:
         files = [{key.name: key for key in keys.get(name, [])} for keys in all_keys]
         longest = sorted(files, key=len, reverse=True)  # in the order of a bundle that has all of them
         for key in {key.name: key for file in longest for key in file.values()}.values():
-            same = [file[key.name] for file in files if untitled(file.get(key.name)) == untitled(key)]
-            if len(same) == sum(key.name in file for file in files) and len(same) >= max(len(files) - 1, 1):
+            alike = Counter(untitled(file[key.name]) for file in files if key.name in file)
+            most, number = alike.most_common(1)[0]
+            same = [file[key.name] for file in files if untitled(file.get(key.name)) == most]
+            if number >= max(len(files) - 1, 1):
                 heading = Counter(each.heading for each in same).most_common(1)[0][0]
                 found.setdefault(name, []).append(replace(same[0], heading=heading))
     return found
@@ -227,7 +236,7 @@ def common_page(bundles: tuple[Path, ...]) -> str:
     for heading, names in sorted(rows.items(), key=lambda row: row[0] in last and 1 + last.index(row[0])):
         lines = [common_row(name, found, kinds) for name, found in names.items()]
         parts.append(f"## {heading[:1].upper()}{heading[1:]}\n")
-        parts.append(table(["key", "type", "default", "meaning", "files"], lines))
+        parts.append(table(["key", "type", "default", "meaning"], lines))
     return "\n".join(parts)
 
 
@@ -236,13 +245,10 @@ def common_row(name: str, found: list[tuple[str, Key]], kinds: Mapping[str, str]
     defaults: dict[str, list[str]] = {}
     for file, key in found:
         defaults.setdefault(key.default, []).append(file)
-    shown = "; ".join(
-        default if len(defaults) == 1 else f"{', '.join(files)}: {default}"
-        for default, files in defaults.items()
-    )
+    shown = "<br>".join(f"{default} in {', '.join(files)}" for default, files in defaults.items())
     kind = " or ".join(dict.fromkeys(kinds.get(key.profile, key.kind) for _, key in found))
     comments = "; ".join(dict.fromkeys(key.comment for _, key in found if key.comment))
-    return [code(name), kind, shown, cell(comments), ", ".join(file for file, _ in found)]
+    return [code(name), kind, shown, cell(comments)]
 
 
 def bundle_page(bundle: Path, title: str, bundles: tuple[Path, ...]) -> str:
@@ -254,13 +260,13 @@ def bundle_page(bundle: Path, title: str, bundles: tuple[Path, ...]) -> str:
         bundles: Folders of all bundles.
     """
     kinds = kinds_of_settings(bundles)
-    shared = {(file, key.name) for file, keys in shared_keys(bundles).items() for key in keys}
+    shared = {(file, untitled(key)) for file, keys in shared_keys(bundles).items() for key in keys}
     parts = [
         f"# {title}: keys\n",
         "Keys of this bundle alone, and those whose default or meaning is its own.\n",
     ]
     for file, keys in bundle_keys(bundle).items():
-        own = [key for key in keys if (file, key.name) not in shared]
+        own = [key for key in keys if (file, untitled(key)) not in shared]
         profiles = profile_table((bundle / "configs" / f"{file}.yaml").read_text())
         if own or profiles:
             parts.append(f"## {file}.yaml\n")
@@ -285,10 +291,10 @@ def profile_table(text: str) -> str:
     notes, rows, names = [], dict[str, dict[str, str]](), []
     for key, value in node.value:
         names.append(key.value)
-        comment, _ = comment_of(key, value, lines)
+        comment = comment_of(key, value, lines)
         notes += [f"- `{key.value}`: {comment}"] if comment else []
         for setting, content in value.value:
-            remark, _ = comment_of(setting, content, lines) if not value.flow_style else ("", "")
+            remark = "" if value.flow_style else comment_of(setting, content, lines)
             shown = code(written(plain(content)))
             rows.setdefault(setting.value, {})[key.value] = f"{shown} {cell(remark)}".strip()
     body = [[code(setting), *(values.get(name, "") for name in names)] for setting, values in rows.items()]

@@ -10,7 +10,7 @@ def cell(text: str) -> str:
 
     Examples:
         >>> cell("a|b <x> 2 * 3"), cell("`a|b`")
-        ('a&#124;b &lt;x> 2 &#42; 3', '`a&#124;b`')
+        ('a&#124;b &lt;x> 2 &#42; 3', '<code>a&#124;b</code>')
     """
     parts = " ".join(text.split()).split("`")
     if len(parts) % 2 == 0:  # a backtick without its partner
@@ -22,7 +22,9 @@ def cell(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Text as code in one cell of a table."""
+    """Text as code in one cell of a table; '' stays empty."""
+    if not text:
+        return ""
     if "|" in text:  # a backslash before it would be shown
         return f"<code>{text.replace('&', '&amp;').replace('<', '&lt;').replace('|', '&#124;')}</code>"
     return f"`` {text} ``" if "`" in text else f"`{text}`"
