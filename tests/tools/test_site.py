@@ -13,7 +13,7 @@ from tools.site.commands import option_rows
 from tools.site.dialect import python_markdown
 from tools.site.gallery import fingerprint, gallery_page, words_of
 from tools.site.generated import after
-from tools.site.keys import bundle_page, common_page, read_keys
+from tools.site.keys import bundle_page, common_page, read_keys, typed
 from tools.site.links import rewritten
 from tools.site.messages import read_messages
 from tools.site.pages import addresses, bundles, completed_nav, outside, source_of
@@ -208,8 +208,10 @@ def test_every_key_of_every_bundle_is_on_a_page() -> None:
         page = bundle_page(bundle, bundle.name, folders)
         for path in sorted((bundle / "configs").glob("*.yaml")):
             for key in yaml.safe_load(path.read_text()):
-                assert f"| `{key}` |" in common or f"| `{key}` |" in page, f"{path}: {key}"
-    assert "| `dataset_dir` | text | `''` in train, " in common
+                row = f"| {typed(key)} |"
+                assert row in common or row in page, f"{path}: {key}"
+    assert "| `dataset_dir` | *text*<br>`''` in train, " in common
+    assert typed("a::b") == "<code>a::<wbr>b</code>"
     for line in ("| `spatial_dims` |", "| `dataset_dir` |"):  # its comment differs in one bundle alone
         pages = {
             bundle.name: bundle_page(bundle, "", folders).split("## finetune.yaml")[0] for bundle in folders

@@ -211,6 +211,13 @@ def kinds_of_settings(bundles: tuple[Path, ...]) -> dict[str, str]:
     return {setting: " or ".join(sorted(kinds)) for setting, kinds in found.items()}
 
 
+def typed(name: str) -> str:
+    """A key's name as code, which may be broken between its parts."""
+    if "::" not in name:
+        return code(name)
+    return f"<code>{name.replace('::', '::<wbr>')}</code>"
+
+
 def common_page(bundles: tuple[Path, ...]) -> str:
     """The page of the keys that are the same in every bundle.
 
@@ -236,7 +243,7 @@ def common_page(bundles: tuple[Path, ...]) -> str:
     for heading, names in sorted(rows.items(), key=lambda row: row[0] in last and 1 + last.index(row[0])):
         lines = [common_row(name, found, kinds) for name, found in names.items()]
         parts.append(f"## {heading[:1].upper()}{heading[1:]}\n")
-        parts.append(table(["key", "type", "default", "meaning"], lines))
+        parts.append(table(["key", "type, default", "meaning"], lines))
     return "\n".join(parts)
 
 
@@ -245,10 +252,10 @@ def common_row(name: str, found: list[tuple[str, Key]], kinds: Mapping[str, str]
     defaults: dict[str, list[str]] = {}
     for file, key in found:
         defaults.setdefault(key.default, []).append(file)
-    shown = "<br>".join(f"{default} in {', '.join(files)}" for default, files in defaults.items())
+    shown = [f"{default} in {', '.join(files)}" for default, files in defaults.items()]
     kind = " or ".join(dict.fromkeys(kinds.get(key.profile, key.kind) for _, key in found))
     comments = "; ".join(dict.fromkeys(key.comment for _, key in found if key.comment))
-    return [code(name), kind, shown, cell(comments)]
+    return [typed(name), "<br>".join([f"*{kind}*", *shown]), cell(comments)]
 
 
 def bundle_page(bundle: Path, title: str, bundles: tuple[Path, ...]) -> str:
@@ -271,11 +278,12 @@ def bundle_page(bundle: Path, title: str, bundles: tuple[Path, ...]) -> str:
         if own or profiles:
             parts.append(f"## {file}.yaml\n")
         if own:
+            kind = [kinds.get(key.profile, key.kind) for key in own]
             rows = [
-                [code(key.name), kinds.get(key.profile, key.kind), key.default, cell(key.comment)]
-                for key in own
+                [typed(key.name), f"*{of}*<br>{key.default}".removesuffix("<br>"), cell(key.comment)]
+                for key, of in zip(own, kind, strict=True)
             ]
-            parts.append(table(["key", "type", "default", "meaning"], rows))
+            parts.append(table(["key", "type, default", "meaning"], rows))
         if profiles:
             parts += [f"### Profiles of {file}.yaml\n", profiles]
     return "\n".join(parts)
