@@ -317,6 +317,18 @@ def test_vectorpose_with_a_checkpoint(
     assert "found method rotation, expected vectorpose" in words(capsys, 1, *common, "--checkpoint", file)
 
 
+def test_generated_volumes_with_the_shipped_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their record has channels, for which a bundle that generates its volumes has no key."""
+    bundle = ROOT / "bundles" / "avsdb"
+    weights = bundle / "models" / "transformer"
+    common = ("--bundle", bundle, "--profile", "laptop_transformer", "--num", 1, "--output_dir", tmp_path)
+    words(capsys, 0, *common, "--device", "cpu", "--checkpoint", weights)
+    assert len(list(tmp_path.glob("*.png"))) == 1
+    assert "no such key" in words(capsys, 1, *common, "--checkpoint", weights, "--channels", "[0]")
+
+
 @pytest.mark.parametrize("bundle", sorted(path.parents[1] for path in BUNDLES.glob("*/configs/train.yaml")))
 def test_the_method_that_a_checkpoint_must_have_is_known_before_anything_is_read(bundle: Path) -> None:
     workflow = preview.Preview(bundle, {"profile": "laptop"})

@@ -168,7 +168,7 @@ optimizer:  # of the training
   lr: '@fraction'
   decay: 0.1
   warm: $@settings['warm']
-net: {_target_: pretext3d.networks.unet.UNet, size: [1, 2]}
+net: {_target_: pretext3d.ops, size: [1, 2]}
 steps:
 - _target_: x
 # <<<
@@ -188,10 +188,10 @@ def test_keys_of_a_configuration() -> None:
         "more": ("", "from the profile", "", "more"),
         "same": ("computed", "that of `axes`", "", ""),
         "text": ("text", "`'a # b'`", "", ""),
-        "optimizer": ("component", "`torch.optim.Adam`", "of the training", ""),
+        "optimizer": ("component", "<code>torch.<wbr>optim.<wbr>Adam</code>", "of the training", ""),
         "optimizer::decay": ("number", "`0.1`", "", ""),
         "optimizer::warm": ("", "from the profile", "", "warm"),
-        "net": ("component", "[`pretext3d.networks.unet.UNet`][pretext3d.networks.unet.UNet]", "", ""),
+        "net": ("component", "[<code>pretext3d.<wbr>ops</code>][pretext3d.ops]", "", ""),
         "net::size": ("list", "`[1, 2]`", "", ""),
         "steps": ("list of components", "", "", ""),
         "after": ("null", "`null`", "", ""),

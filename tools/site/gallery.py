@@ -20,7 +20,8 @@ EXTRA = {
     ("exemplar", 3): ["--profile", "laptop", "--roi_size", "48"],
     ("supervoxel_inpainting", 2): ["--profile", "laptop", "--slices", "{'axis': 2, 'every': 16}"],
 }
-PLAIN = {"avsdb", "exemplar"}  # without a prediction: its weights have no run's keys; its picture shows none
+TRAINED = {"avsdb": "models/transformer"}  # where a bundle's weights are, if not in models
+PLAIN = {"exemplar"}  # its picture shows no prediction
 
 
 def words_of(bundle: Path, spatial_dims: int, picture: Path) -> list[str]:
@@ -35,10 +36,11 @@ def words_of(bundle: Path, spatial_dims: int, picture: Path) -> list[str]:
     """
     words = ["--bundle", str(bundle), "--num", "1", "--device", "cpu", "--output_file", str(picture)]
     words += EXTRA.get((bundle.name, spatial_dims), ["--profile", "laptop"])
+    weights = bundle / TRAINED.get(bundle.name, "models")
     if spatial_dims == 2:
         words += ["--spatial_dims", "2"]
-    elif bundle.name not in PLAIN and (bundle / "models" / "model.pt").is_file():
-        words += ["--checkpoint", str(bundle)]
+    elif bundle.name not in PLAIN and (weights / "model.pt").is_file():
+        words += ["--checkpoint", str(weights)]
     return words
 
 

@@ -63,7 +63,8 @@ def described(name: str, value: Any, comment: str, heading: str) -> Key:
     """A key with its value in words."""
     if isinstance(value, dict) and "_target_" in value:
         target = str(value["_target_"])
-        link = f"[`{target}`][{target}]" if target.startswith("pretext3d.") else code(target)
+        shown = f"<code>{target.replace('.', '.<wbr>')}</code>"  # may be broken after a dot
+        link = f"[{shown}][{target}]" if target.startswith("pretext3d.") else shown
         return Key(name, "component", link, comment, heading)
     if isinstance(value, str) and value.startswith(("$", "@")):
         setting = OF_PROFILE.search(value)

@@ -59,10 +59,15 @@ class Preview(ConfigWorkflow):
         bundle: Folder of the bundle.
         overrides: Keys of the configuration and their new values.
         run_config: Configuration that a run has saved; its plain settings take precedence over the bundle's.
+        recorded: Settings of a checkpoint's record; those that the configuration has no key for are left out.
     """
 
     def __init__(
-        self, bundle: Path, overrides: dict[str, Any], run_config: dict[str, Any] | None = None
+        self,
+        bundle: Path,
+        overrides: dict[str, Any],
+        run_config: dict[str, Any] | None = None,
+        recorded: dict[str, Any] | None = None,
     ) -> None:
         files = [bundle / "configs" / "train.yaml"]
         if not files[0].is_file():
@@ -77,6 +82,8 @@ class Preview(ConfigWorkflow):
             raise UserError(f"{files[0]}: has no {', '.join(missing)}; a preview needs {', '.join(NEEDED)}")
         for key, value in self.taken_over(run_config or {}, str(overrides.get("encoder", ""))).items():
             self.parser[key] = value
+        known = {key: value for key, value in (recorded or {}).items() if key in self.parser.config}
+        overrides = {**known, **overrides}
         for key, value in as_configuration(overrides).items():
             self.check(key, files[0])
             self.parser[key] = value
@@ -252,9 +259,11 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if known.output_file and not known.output_file.lower().endswith(".png"):
         raise UserError(f"output_file: found {known.output_file}, expected a name that ends in .png")
     checkpoint = Checkpoint(known.checkpoint) if known.checkpoint else None
-    if checkpoint and not checkpoint.run_config:
-        overrides = {**checkpoint.settings(str(overrides.get("encoder", ""))), **overrides}
-    workflow = Preview(named_bundle(known.bundle), overrides, checkpoint.run_config if checkpoint else None)
+    run_config = checkpoint.run_config if checkpoint else None
+    recorded = None
+    if checkpoint and not run_config:
+        recorded = checkpoint.settings(str(overrides.get("encoder", "")))
+    workflow = Preview(named_bundle(known.bundle), overrides, run_config, recorded)
     if checkpoint:
         found = checkpoint.content["record"].get("method")
         expected = workflow.get(next(key for key in METHOD if key in workflow.parser))
