@@ -18,7 +18,7 @@ from tools.site.links import rewritten
 from tools.site.messages import read_messages
 from tools.site.pages import addresses, bundles, completed_nav, outside, source_of
 from tools.site.tables import cell, code
-from tools.site.tutorials import tutorial_page
+from tools.site.tutorials import index_page, tutorial_page
 
 ROOT = Path(__file__).resolve().parents[2]
 KNOWN = {
@@ -45,6 +45,7 @@ def test_every_document_is_in_the_navigation_once() -> None:
     documents = {address for address in nav if source_of(address)}
     assert documents == {a for a in addresses().values() if a.endswith(".md") and source_of(a)}
     made = {"reference/keys.md", "reference/commands.md", "reference/errors.md", "gallery.md"}
+    made |= {"tutorials/index.md"}
     made |= {f"reference/keys/{bundle.name}.md" for bundle in bundles()}
     assert set(nav) - documents == made | set(api_pages(ROOT / "shared" / "pretext3d"))
 
@@ -74,7 +75,7 @@ def test_reports_of_studies_and_tutorials_are_found(tmp_path: Path) -> None:
         {"Study: a": "studies/a/RESULTS.md"},
         {"Study: b": "studies/b/RESULTS.md"},
     ]
-    assert found["index.md"] == [{"Tutorials": ["tutorials/t.md"]}]
+    assert found["index.md"] == [{"Tutorials": ["tutorials/index.md", "tutorials/t.md"]}]
     assert after(tmp_path / "docs")["index.md"] == []
 
 
@@ -283,6 +284,7 @@ def test_a_tutorial_as_markdown(tmp_path: Path) -> None:
     script = tmp_path / "t.py"
     script.write_text("# %% [markdown]\n# # Title\n#\n# Text.\n\n# %%\nx = 1\nprint(x)\n\n# %%\n")
     assert tutorial_page(script) == "# Title\n\nText.\n\n```python\nx = 1\nprint(x)\n```\n"
+    assert "- [Title](t.md): `python tutorials/t.py`\n" in index_page([script])
 
 
 def test_pictures_are_of_the_present_sources(tmp_path: Path) -> None:

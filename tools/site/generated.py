@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tools.site import api, gallery, keys, pages
+from tools.site import api, gallery, keys, pages, tutorials
 
 __all__ = ["PACKAGE", "after", "generated", "titles"]
 
@@ -38,6 +38,8 @@ def generated(pictures: bool, root: Path = pages.ROOT) -> dict[str, str]:
         f"reference/keys/{bundle.name}.md": keys.bundle_page(bundle, titles(root)[bundle.name], bundles)
         for bundle in bundles
     }
+    scripts = [root / path for path in pages.lessons(root)]
+    found |= {"tutorials/index.md": tutorials.index_page(scripts)} if scripts else {}
     return found | api.api_pages(PACKAGE)
 
 
@@ -50,7 +52,7 @@ def after(root: Path = pages.ROOT) -> dict[str, list[Any]]:
     reports = sorted((root / "docs" / "studies").glob("*/RESULTS.md"))
     lessons = list(pages.lessons(root).values())
     return {
-        "index.md": [{"Tutorials": lessons}] if lessons else [],
+        "index.md": [{"Tutorials": ["tutorials/index.md", *lessons]}] if lessons else [],
         "studies/README.md": [
             {f"Study: {path.parent.name}": path.relative_to(root / "docs").as_posix()} for path in reports
         ],

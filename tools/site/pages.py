@@ -72,6 +72,7 @@ def addresses(root: Path = ROOT) -> dict[str, str]:
     """
     found = outside(root) | api_sources(root / "shared" / "pretext3d")
     found |= {f"bundles/{bundle.name}": f"methods/{bundle.name}.md" for bundle in bundles(root)}
+    found |= {"tutorials": "tutorials/index.md"} if lessons(root) else {}
     names = [path.relative_to(root / "docs").as_posix() for path in documents(root)]
     found |= {f"docs/{name}": name for name in names}
     return found

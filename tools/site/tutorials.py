@@ -1,10 +1,25 @@
 """Pages of the tutorials: scripts in jupytext's percent format, notebooks, too. They are not executed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import jupytext
 
-__all__ = ["tutorial_page"]
+__all__ = ["index_page", "tutorial_page"]
+
+
+def index_page(paths: Iterable[Path]) -> str:
+    """The page that lists the tutorials by their headings.
+
+    Args:
+        paths: Paths of the scripts.
+    """
+    titles = {path.stem: tutorial_page(path).split("\n", 1)[0].lstrip("# ") for path in paths}
+    listed = [f"- [{title}]({name}.md): `python tutorials/{name}.py`" for name, title in titles.items()]
+    return (
+        "# Tutorials\n\nScripts, and notebooks of jupytext's percent format; each takes about a minute.\n\n"
+        + ("\n".join(listed) + "\n")
+    )
 
 
 def tutorial_page(path: Path) -> str:
