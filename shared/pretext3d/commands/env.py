@@ -43,8 +43,8 @@ def without_names(text: str, home: str, user: str) -> str:
         user: Name of the user.
 
     Examples:
-        >>> without_names("/data/ann/x in /data/old/ann/y, not annex", "/data/ann", "ann")
-        '~/x in /data/old/<user>/y, not annex'
+        >>> without_names("/people/ann/x in /old/ann/y, not annex", "/people/ann", "ann")
+        '~/x in /old/<user>/y, not annex'
     """
     for path in {home, str(Path(home).resolve())} - {"/"}:
         text = text.replace(path + "/", "~/")
