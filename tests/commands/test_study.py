@@ -104,6 +104,10 @@ def test_a_task_may_be_tested_on_other_data(study: Any, tmp_path: Path) -> None:
     assert (tested["measured"], tested["dataset_dir"]) == ("all", str(tmp_path / "there"))
     assert (tested["channels"], tested["subjects"], "num_labelled" in tested) == ([0, 1], "", False)
     assert job["settings"]["tested"] == {"dataset_dir": "there", "channels": [0, 1], "subjects": ""}
+    with pytest.raises(
+        UserError, match="tasks::organs::test::channels: not found, expected that of these data"
+    ):
+        study(tasks={"organs": {**own, "test": {"dataset_dir": "there"}}})
 
 
 def test_tasks_on_the_same_data_share_a_pre_training(study: Any) -> None:
@@ -130,7 +134,7 @@ def test_a_study_runs_task_by_task_and_its_plan_grows(study: Any, tmp_path: Path
     assert all("/other/" in name for name in first.runner.ran)
     assert read_plan(file, first.study).parts == [("other", "cnn")]
     report = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
-    assert "- not measured yet: organs, cnn." in report
+    assert "1 of 2 tasks with an encoder; not measured yet: organs, cnn." in report
     assert "no verdict before" not in report
     (tmp_path / "docs/studies/tiny/confirmation/other/cnn/vp_n001_seed1.csv").unlink()
     text = write_report(

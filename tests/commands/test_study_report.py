@@ -116,7 +116,8 @@ def test_the_report_by_hand(study: Any, tmp_path: Path) -> None:
     rows = lines[start + 2 : start + 5]
     gain, other = "+0.112 [+0.112, +0.112], p 0.031", "+0.090 [+0.090, +0.090], p 0.031"
     assert rows[2] == f"| vp | 0.659 ± 0.000 | {gain} | {other} | 0.659 ± 0.000 | {gain} | {other} |"
-    assert rows[0].startswith("| scratch | 0.547 ± 0.000 |  | -0.022 [-0.022, -0.022], p 0.031 |")
+    assert rows[0] == "| scratch | 0.547 ± 0.000 |  |  | 0.547 ± 0.000 |  |  |"
+    assert rows[1].startswith("| scratch_long | 0.569 ± 0.000 | +0.022 [+0.022, +0.022], p 0.031 |  |")
     text = "\n".join(lines)
     assert "12 of 12 cells. Seeds 0, 1; learning rates 0.001, 0.003." in text
     assert f"- organs, cnn: **vp, 1 labelled: {gain} to scratch; {other} to scratch_long.**" in text
@@ -140,6 +141,10 @@ def test_the_report_by_hand(study: Any, tmp_path: Path) -> None:
     assert [row[f"to_scratch{end}"] for end in ("", "_low", "_high", "_p")] == pytest.approx(wanted, abs=1e-3)
     assert row["to_scratch_long"] == pytest.approx(0.09)
     assert table.loc["scratch", 1][["to_scratch", "fraction"]].isna().all()
+    broken = (folder / "scores.csv").read_text().replace(",0.659", ",much", 1)
+    (folder / "scores.csv").write_text(broken)
+    with pytest.raises(UserError, match=r"scores.csv: found .*much.*, expected numbers in labelled"):
+        read_scores(folder / "scores.csv")
     (folder / "scores.csv").write_text("task,score\n")
     with pytest.raises(UserError, match=r"scores.csv: found columns task, score, expected task, encoder"):
         read_scores(folder / "scores.csv")

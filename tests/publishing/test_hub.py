@@ -10,7 +10,7 @@ import monai.bundle
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import ModelCard
 from pretext3d.commands.compare.study.of_bundle import bundle_results
 from pretext3d.errors import UserError
 from pretext3d.networks.segmentation import SegmentationNet
@@ -25,8 +25,8 @@ from tools import pack
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "bundles" / "vectorpose"
 RESULT = BundleResult(
-    "main", "heart", "segmentation", "cnn, 4 labelled subjects", "dice", "Dice", 0.51234, 3,
-    "+0.050 [+0.010, +0.090], p 0.020",
+    "main", "heart", "cnn, 4 labelled subjects", "dice", "Dice", 0.51234,
+    "+0.050 [+0.010, +0.090], p 0.020", "-0.010 [-0.050, +0.030], p 1.000",
 )  # fmt: skip
 
 
@@ -102,34 +102,37 @@ def test_results_of_a_study_are_in_the_card(tmp_path: Path, monkeypatch: pytest.
     assert bundle_results(run.study.file, "vectorpose") == []
     run()
     found = bundle_results(run.study.file, "vectorpose")
-    assert [(one.task, one.kind, one.setting, one.seeds) for one in found] == [
-        ("organs", "segmentation", "cnn, vp, 1 labelled subject", 2),
-        ("organs", "segmentation", "cnn, vp, 2 labelled subjects", 2),
+    assert [(one.task, one.setting) for one in found] == [
+        ("organs", "cnn, vp, 1 labelled subject"),
+        ("organs", "cnn, vp, 2 labelled subjects"),
     ]
     # 0.5 + 0.1, the gain of vp, + 3 * 0.003, its rate, + 0.05, the mean of its cases
     assert [one.score for one in found] == pytest.approx([0.659, 0.659])
-    assert all(one.difference.startswith("+0.112 [") for one in found)  # scratch: 0.5 - 3 * 0.001 + 0.05
+    assert all(one.difference.startswith("+0.112 [") for one in found)
+    assert all(one.difference_long.startswith("+0.090 [") for one in found)  # scratch: 0.5 - 3 * 0.001 + 0.05
     assert bundle_results(run.study.file, "rotation") == []
     card = ModelCard(hub_card(BUNDLE, found))
     assert card.data.metrics == ["dice"]
-    assert card.data.model_name == "vectorpose, pre-trained on the training subjects of each task"
-    assert [result.metric_value for result in card.data.eval_results] == pytest.approx([0.659, 0.659])
     assert "| organs | cnn, vp, 1 labelled subject | Dice | 0.659 | +0.112" in card.text
 
 
-def test_result_as_the_hub_reads_it() -> None:
-    (found,) = ModelCard(hub_card(BUNDLE, [RESULT])).data.eval_results
-    assert found == EvalResult(
-        task_type="image-segmentation",
-        task_name="segmentation with few labels",
-        dataset_type="heart",
-        dataset_name="heart",
-        dataset_config="cnn, 4 labelled subjects",
-        dataset_split="test",
-        metric_type="dice",
-        metric_name="Dice, mean of 3 seeds",
-        metric_value=0.5123,
+def test_scores_are_not_those_of_the_weights() -> None:
+    """No entry `model-index`, which the hub would show as theirs; both controls are in the table."""
+    card = ModelCard(hub_card(BUNDLE, [RESULT]))
+    assert card.data.eval_results is None
+    assert (
+        "**not of the weights in this folder**: pre-trained for each task on its training subjects"
+        in card.text
     )
+    assert f"| 0.512 | {RESULT.difference} | {RESULT.difference_long} |" in card.text
+
+
+def test_a_method_without_data_says_so() -> None:
+    """No folder of scans in its command, which it would refuse, and no training subjects in its results."""
+    card = ModelCard(hub_card(ROOT / "bundles" / "avsdb", [RESULT]))
+    assert "avsdb/configs/train.yaml --output_dir runs/avsdb" in card.text
+    assert "pre-trained on generated volumes, without any scan" in card.text
+    assert "training subjects" not in card.text
 
 
 @pytest.mark.parametrize(

@@ -42,13 +42,16 @@ maps, vector = model.encode(image), model.pooled(image)
 ```"""
 RESULTS = """## Results
 
-Of the method, in the study {studies}: pre-trained on the training subjects of each task, fine-tuned with few
-labels, measured on its test subjects. They are not of the weights in this folder. The difference is to random
-weights, with its 95 % interval and corrected p-value.
+Of the method, in the study {studies}, and **not of the weights in this folder**: {source}, fine-tuned with
+few labels, mean over the seeds, on test subjects. Differences are to random weights with the same
+fine-tuning, and with one schedule as long as pre-training and fine-tuning together, each with its 95 %
+interval and corrected p-value.
 
-| task | setting | metric | score | difference |
-|---|---|---|---|---|"""
+| task | setting | metric | score | to random weights | to random weights, as long |
+|---|---|---|---|---|---|"""
 Weights = Mapping[str, Mapping[str, Any]]  # provenance of weights, by their folder in the bundle
+TRAINED = "pre-trained for each task on its training subjects"
+GENERATED = "pre-trained on generated volumes, without any scan"
 TASKS = {"segmentation": "image-segmentation", "classification": "image-classification"}
 
 
@@ -58,24 +61,22 @@ class BundleResult(NamedTuple):
     Attributes:
         study: Name of the study.
         task: Name of the task, which is that of its data set.
-        kind: segmentation or classification.
         setting: Encoder, arm and number of labelled subjects, as text.
         metric: Identifier of the metric, as dice or balanced_accuracy.
         title: Name of the metric.
         score: Mean over the seeds.
-        seeds: Number of seeds.
         difference: Difference to random weights, with its interval and its p-value, as text.
+        difference_long: Difference to random weights that were trained longer, likewise.
     """
 
     study: str
     task: str
-    kind: str
     setting: str
     metric: str
     title: str
     score: float
-    seeds: int
     difference: str
+    difference_long: str
 
 
 def hub_card(bundle: Path, results: Sequence[BundleResult] = ()) -> str:
@@ -93,7 +94,7 @@ def hub_card(bundle: Path, results: Sequence[BundleResult] = ()) -> str:
     header = yaml.safe_dump(
         front_matter(bundle.name, weights, results), sort_keys=False, allow_unicode=True, width=100
     )
-    return f"---\n{header}---\n\n{text_of(bundle.name, metadata, weights, results)}"
+    return f"---\n{header}---\n\n{text_of(bundle, metadata, weights, results)}"
 
 
 def weights_of(bundle: Path) -> Weights:
@@ -132,7 +133,6 @@ def front_matter(name: str, weights: Weights, results: Sequence[BundleResult]) -
         front["datasets"] = named
     if results:
         front["metrics"] = list(dict.fromkeys(result.metric for result in results))
-        front["model-index"] = model_index(name, results)
     return front
 
 
@@ -161,40 +161,20 @@ def licence(words: str, folder: str = "models") -> dict[str, str]:
     return {**named, "license_link": f"{folder}/README.md"}
 
 
-def model_index(name: str, results: Sequence[BundleResult]) -> list[dict[str, Any]]:
-    """The entry `model-index`: one result per task, setting and metric."""
-    entries = [
-        {
-            "task": {"type": TASKS[result.kind], "name": f"{result.kind} with few labels"},
-            "dataset": {
-                "name": result.task,
-                "type": result.task,
-                "config": result.setting,
-                "split": "test",
-            },
-            "metrics": [
-                {
-                    "type": result.metric,
-                    "value": round(result.score, 4),
-                    "name": f"{result.title}, mean of {result.seeds} seed{'s' * (result.seeds != 1)}",
-                }
-            ],
-        }
-        for result in results
-    ]
-    return [{"name": f"{name}, pre-trained on the training subjects of each task", "results": entries}]
-
-
-def text_of(name: str, metadata: Mapping[str, Any], weights: Weights, results: Sequence[BundleResult]) -> str:
+def text_of(
+    bundle: Path, metadata: Mapping[str, Any], weights: Weights, results: Sequence[BundleResult]
+) -> str:
     """The text of a card, in Markdown."""
+    name, train = bundle.name, bundle / "configs" / "train.yaml"
+    reads = not train.is_file() or "datalist" in yaml.safe_load(train.read_text(encoding="utf-8"))
     intended, references = metadata.get("intended_use"), metadata.get("references", [])
     parts = [
         f"# {metadata.get('name', name)}",
         str(metadata.get("description", "")),
         f"**Intended use**: {intended}" if intended else "",
-        f"## Use\n\n{commands(name, weights)}",
+        f"## Use\n\n{commands(name, weights, reads)}",
         weights_section(name, weights) if weights else "",
-        results_table(results) if results else "",
+        results_table(results, reads) if results else "",
         "## References\n\n" + "\n".join(f"- {each}" for each in references) if references else "",
         "The method, its keys and its limits: [docs/README.md](docs/README.md).",
     ]
@@ -212,8 +192,8 @@ def place_of(name: str, weights: Weights) -> str:
     return name if folder == "models" else f"{name}/{folder}"
 
 
-def commands(name: str, weights: Weights) -> str:
-    """The commands that download a bundle and run it."""
+def commands(name: str, weights: Weights, reads: bool) -> str:
+    """The commands that download a bundle and run it; `reads`: whether its pre-training reads scans."""
     run = f"python -m monai.bundle run --config_file {name}/configs"
     lines = [
         "python -m monai.bundle download --source huggingface_hub \\",
@@ -225,7 +205,7 @@ def commands(name: str, weights: Weights) -> str:
     else:
         start = place_of(name, weights) if weights else f"runs/{name}"
         lines += [
-            f"{run}/train.yaml --dataset_dir SCANS --output_dir runs/{name}",
+            f"{run}/train.yaml{' --dataset_dir SCANS' * reads} --output_dir runs/{name}",
             f"{run}/finetune.yaml --dataset_dir LABELLED --pretrained {start}",
         ]
     return "\n".join(["```sh", *lines, "```"])
@@ -241,14 +221,15 @@ def weights_section(name: str, weights: Weights) -> str:
     return WEIGHTS.format(rows="\n".join(rows), place=place_of(name, weights))
 
 
-def results_table(results: Sequence[BundleResult]) -> str:
-    """The section of a study's scores."""
+def results_table(results: Sequence[BundleResult], reads: bool) -> str:
+    """The section of a study's scores; `reads`: whether the pre-training reads scans."""
     studies = ", ".join(dict.fromkeys(result.study for result in results))
     rows = [
-        f"| {one.task} | {one.setting} | {one.title} | {one.score:.3f} | {one.difference} |"
+        f"| {one.task} | {one.setting} | {one.title} | {one.score:.3f} | {one.difference} "
+        f"| {one.difference_long} |"
         for one in results
     ]
-    return "\n".join([RESULTS.format(studies=studies), *rows])
+    return "\n".join([RESULTS.format(studies=studies, source=TRAINED if reads else GENERATED), *rows])
 
 
 def write_hub_folder(folder: Path, files: Mapping[str, bytes], force: bool = False) -> str:

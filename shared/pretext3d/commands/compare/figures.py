@@ -83,7 +83,7 @@ def draw_efficiency(
     """
     present = [arm for arm in arms if arm in set(cells["arm"])]
     figure, [axes] = blank(6.4 + 0.35 * max(0, len(present) - 5), 4.4)
-    efficiency(axes, Panel("", cells, present, task, fractions))
+    efficiency(axes, Panel("", cells, present, task, fractions), colours(present))
     axes.set_ylabel(task.axis)
     outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(present) > 5 else {}
     axes.legend(frameon=False, **outside)
@@ -103,8 +103,9 @@ def draw_overview(panels: Sequence[Panel], path: Path) -> None:
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(0.4 + 3.4 * columns, 3.2 * rows), dpi=150, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    shared = colours(list(dict.fromkeys(arm for panel in panels for arm in panel.arms)))
     for axes, panel in zip(grid, panels, strict=False):
-        efficiency(axes, panel)
+        efficiency(axes, panel, shared)
         axes.set(title=panel.title, ylabel=panel.task.title)
         axes.legend(frameon=False, fontsize=8)
     for axes in grid[len(panels) :]:
@@ -112,14 +113,14 @@ def draw_overview(panels: Sequence[Panel], path: Path) -> None:
     figure.savefig(path, format="png")
 
 
-def efficiency(axes: Any, panel: Panel) -> None:
-    """The lines of `draw_efficiency` in one panel."""
+def efficiency(axes: Any, panel: Panel, shown: Mapping[str, Any]) -> None:
+    """The lines of `draw_efficiency` in one panel, each arm in its colour."""
     cells, task = panel.cells, panel.task
     ticks = ticks_of(cells, panel.fractions)
     place = {n: i for i, n in enumerate(ticks)}
     step = min(0.08, SIDE_BY_SIDE / len(panel.arms))
     for i, arm in enumerate(panel.arms):
-        own, colour = cells[cells["arm"] == arm], colours(panel.arms)[arm]
+        own, colour = cells[cells["arm"] == arm], shown[arm]
         groups = own.groupby("num_labelled")[task.score]
         means, stds = groups.mean(), groups.std().fillna(0)
         shift = (i - (len(panel.arms) - 1) / 2) * step  # side by side, so that no bar hides another

@@ -315,6 +315,11 @@ def read_tested(task: Section, data: Mapping[str, Any]) -> dict[str, Any]:
     found = {"dataset_dir": own.text("dataset_dir")}
     found |= {key: own.text(key) for key in OTHER_DATA if key in own}
     of_images = {key: own.values[key] for key in INHERITED if key in own}
+    for key in ("channels", "modalities"):  # their order may differ there
+        if key in task.section("overrides") and key not in own:
+            raise UserError(
+                f"{own.where(key)}: not found, expected that of these data: the task's own data have one"
+            )
     # files of the task's own data do not describe the others
     without = {key: "" for key in OTHER_DATA if key in data and key not in found}
     return {**found, **Section(own.file, own.path, of_images).literal(), **without}

@@ -1,6 +1,7 @@
 """The scores of one bundle in a study, for its model card: of those tasks whose cells are all measured."""
 
 from pathlib import Path
+from typing import Any
 
 from pretext3d.commands.compare.report import amount, p_value, signed
 from pretext3d.commands.compare.study.definition import read_study
@@ -13,6 +14,7 @@ __all__ = ["bundle_results"]
 def bundle_results(file: Path, bundle: str) -> list[BundleResult]:
     """The scores of every fine-tuned arm that a bundle pre-trains, from scores.csv of a study.
 
+    Another method that the bundle pre-trains, as Models Genesis, is an arm of its own, named in the setting.
     A task counts once all of its cells with an encoder are there: before, no p-value is final.
 
     Args:
@@ -33,16 +35,17 @@ def bundle_results(file: Path, bundle: str) -> list[BundleResult]:
     for row in scores.itertuples():
         if row.bundle != bundle or row.reader or row.missing or row.task not in study.tasks:
             continue
-        kind, number = study.tasks[row.task].kind, int(row.labelled)
+        number = int(row.labelled)
         fractions = {} if row.fraction != row.fraction else {number: row.fraction}
         labelled = f"{amount(number, fractions)} labelled subject{'s' * (number != 1)}"
         named = ", ".join([row.encoder, *([row.arm] if row.arm != bundle else []), labelled])
-        cut = signed(row.to_scratch, row.to_scratch_low, row.to_scratch_high)
-        difference = f"{cut}, p {p_value(row.to_scratch_p)}".replace("p <", "p < ") if cut else ""
-        found.append(
-            BundleResult(
-                study.name, row.task, kind.name, named, row.metric, kind.title, row.score, int(row.cells),
-                difference,
-            )
-        )  # fmt: skip
+        title = study.tasks[row.task].kind.title
+        differences = [difference(row, f"to_{control}") for control in ("scratch", "scratch_long")]
+        found.append(BundleResult(study.name, row.task, named, row.metric, title, row.score, *differences))
     return found
+
+
+def difference(row: Any, name: str) -> str:
+    """A difference with its interval and its p-value; '' where it was not measured."""
+    cut = signed(*(getattr(row, f"{name}{end}") for end in ("", "_low", "_high")))
+    return f"{cut}, p {p_value(getattr(row, f'{name}_p'))}".replace("p <", "p < ") if cut else ""

@@ -91,7 +91,10 @@ def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Pa
     lines += [f"- {part.title}: {unfinished(part) or verdict(part, tables[part.title])}" for part in parts]
     measured = {(part.task.name, part.encoder) for part in parts}
     missing = [", ".join(part) for part in study.parts if part not in measured]
-    lines += [f"- not measured yet: {'; '.join(missing)}."] * bool(missing) + [""]
+    if missing:
+        part_of = f"{len(measured)} of {len(study.parts)} tasks with an encoder"
+        lines.append(f"- The cells above are those of {part_of}; not measured yet: {'; '.join(missing)}.")
+    lines.append("")
     lines += overview({part: tables[part.title] for part in parts}, study.results_dir)
     for part in parts:
         lines += section(part, tables[part.title], study.results_dir)
@@ -204,7 +207,10 @@ def score_table(part: Part, tables: Mapping[str, pd.DataFrame]) -> list[str]:
             row.append(spread(first[score][number, arm], first[std][number, arm], 3) if known else "")
             for control in part.controls:
                 row.append(
-                    difference_text(tables[control], int(number), arm) if known and arm != control else ""
+                    difference_text(tables[control], int(number), arm)
+                    if known
+                    and arm not in ("scratch", control)  # scratch to scratch_long is the other's, turned
+                    else ""
                 )
         rows.append(row)
     return markdown(header, rows)

@@ -6,6 +6,7 @@ RESULTS.md; `missing` counts the cells of the task and the encoder that are not 
 no p-value is final.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import pandas as pd
 from pretext3d.commands.compare.probes import READERS
 from pretext3d.commands.compare.report import summarise
 from pretext3d.commands.compare.tasks import CLASSIFICATION
-from pretext3d.errors import UserError
+from pretext3d.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from pretext3d.commands.compare.study.definition import Study
@@ -69,7 +70,7 @@ def lines(
             "cells": int(row["cells"]),
             "missing": part.missing,
         }
-        for control, table in tables.items():
+        for control, table in tables.items() if arm != "scratch" else ():
             other = table.loc[(number, arm)]
             line |= {f"to_{control}": other["difference_mean"]}
             line |= {f"to_{control}_{key}": other[f"difference_{key}"] for key in ("low", "high", "p")}
@@ -90,4 +91,9 @@ def read_scores(file: Path) -> pd.DataFrame:
     if tuple(table.columns) != COLUMNS:
         raise UserError(f"{file}: found columns {', '.join(table.columns)}, expected {', '.join(COLUMNS)}")
     numbers = [name for name in COLUMNS if name not in text]
-    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in numbers})
+    try:
+        return table.assign(**{name: pd.to_numeric(table[name].replace("", math.nan)) for name in numbers})
+    except ValueError as error:
+        raise UserError(
+            f"{file}: found {one_line(error)}, expected numbers in {', '.join(numbers)}"
+        ) from error
