@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pretext3d.__main__ import main
+from pretext3d.commands import bundles
 from pretext3d.commands.bundles import bundles_at_hand, find_bundle, named_bundle
 from pretext3d.errors import UserError
 
@@ -87,6 +88,16 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(bundles_at_hand())
     assert lines[0].split() == ["avsdb", "0.1.0", "AVS-DB"]
+
+
+def test_a_broken_description_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine" / "configs").mkdir(parents=True)
+    (tmp_path / "mine" / "configs" / "metadata.json").write_text("{")
+    monkeypatch.setattr(bundles, "bundles_at_hand", lambda: {"mine": tmp_path / "mine"})
+    assert main(["bundles"]) == 1
+    assert f"{tmp_path / 'mine' / 'configs' / 'metadata.json'}: " in capsys.readouterr().err
 
 
 def test_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

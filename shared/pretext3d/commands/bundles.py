@@ -4,7 +4,6 @@ In a checkout these are the repository's, in an unzipped bundle it is that bundl
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,9 +135,11 @@ def main(words: Sequence[str]) -> int:
         command = f"python -m monai.bundle run --config_file {folder}/configs/train.yaml"
         say(f"next:\n  {command} --dataset_dir SCANS")
         return 0
+    from pretext3d.publishing.archive import read_metadata
+
     found = bundles_at_hand()
     width = max(map(len, found), default=0)
     for name, folder in found.items():
-        described = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
-        say(f"{name:<{width}}  {described['version']}  {described['name']}")
+        described = read_metadata(folder / "configs" / "metadata.json")
+        say(f"{name:<{width}}  {described.get('version', '')}  {described.get('name', '')}")
     return 0

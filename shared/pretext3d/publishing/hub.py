@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pretext3d.errors import UserError
-from pretext3d.files import discard_folder, draft_folder, sha256_of
+from pretext3d.files import draft_folder, sha256_of
 from pretext3d.publishing.archive import differing_files, read_metadata
 from pretext3d.publishing.contents import leftover
 from pretext3d.publishing.provenance import MODEL, read_provenance
@@ -233,7 +233,7 @@ def results_table(results: Sequence[BundleResult], reads: bool) -> str:
 
 
 def write_hub_folder(folder: Path, files: Mapping[str, bytes], force: bool = False) -> str:
-    """Write a folder, completely or not at all.
+    """Write a folder, completely or not at all; one that is replaced is moved aside, and removed at the end.
 
     Args:
         folder: Path of the folder.
@@ -247,7 +247,7 @@ def write_hub_folder(folder: Path, files: Mapping[str, bytes], force: bool = Fal
         UserError: a folder with other content, or with files that no bundle has.
     """
     state = "written"
-    with draft_folder(folder) as draft:
+    with draft_folder(folder) as aside, draft_folder(folder) as draft:
         for name, content in files.items():
             target = draft / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +259,7 @@ def write_hub_folder(folder: Path, files: Mapping[str, bytes], force: bool = Fal
             return state
         if state == "replaced":
             _check_replaceable(folder, force)
-            discard_folder(folder)
+            folder.rename(aside / folder.name)
         draft.rename(folder)
     return state
 
