@@ -7,18 +7,18 @@ The lines between the marks of `docs/README.md` come from scores.csv of the stud
 are all measured: no figure there is typed.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pretext3d.commands.compare.report import amount, p_value, signed
 from pretext3d.commands.compare.study.scores import SCORES, read_scores
 from pretext3d.commands.compare.text import markdown
-from pretext3d.errors import UserError, install_excepthook
+from pretext3d.errors import UserError
 
-from tools.bundles.sync import ROOT
+from tools.bundles.sync import ROOT, written_or_checked
 
 __all__ = ["evidence", "inserted"]
 
@@ -80,24 +80,18 @@ def inserted(text: str, lines: str, where: str) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; the exit code."""
-    install_excepthook()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--check", action="store_true", help="write nothing, report what differs")
-    options = parser.parse_args(words)
-    scores, differs = read_scores(STUDY / SCORES), False
-    for path in sorted(ROOT.glob("bundles/*/docs/README.md")):
-        bundle, text = path.parents[1].name, path.read_text()
-        wanted = inserted(text, evidence(scores, bundle), str(path.relative_to(ROOT)))
-        if wanted != text:
-            differs = True
-            print(f"{'differs' if options.check else 'wrote'}: {path.relative_to(ROOT)}")
-            if not options.check:
-                path.write_text(wanted)
-    if not differs:
-        print("the docs of every bundle have the study's figures")
-    return int(options.check and differs)
+
+    def differing() -> dict[Path, str]:
+        scores = read_scores(STUDY / SCORES)
+        found = {}
+        for path in sorted(ROOT.glob("bundles/*/docs/README.md")):
+            text = path.read_text()
+            lines = evidence(scores, path.parents[1].name)
+            wanted = inserted(text, lines, str(path.relative_to(ROOT)))
+            found |= {path: wanted} if wanted != text else {}
+        return found
+
+    return written_or_checked(words, __doc__, differing, "the docs of every bundle have the study's figures")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ python -m tools.bundles.sync --check    writes nothing; exit code 1 where a file
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pretext3d.errors import UserError, install_excepthook
 
 from tools.bundles.blocks import synced
 
-__all__ = ["COPIED", "ROOT", "TEMPLATE", "configurations", "differences"]
+__all__ = ["COPIED", "ROOT", "TEMPLATE", "configurations", "differences", "written_or_checked"]
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = Path(__file__).parent / "template"
@@ -46,21 +46,41 @@ def differences(bundle: Path) -> dict[Path, str]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; the exit code."""
+
+    def differing() -> dict[Path, str]:
+        bundles = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
+        return {path: text for bundle in bundles for path, text in differences(bundle).items()}
+
+    return written_or_checked(words, __doc__, differing, "every common block is the template's")
+
+
+def written_or_checked(
+    words: Sequence[str] | None, doc: str | None, differing: Callable[[], dict[Path, str]], same: str
+) -> int:
+    """A command that writes files that follow from others, or with `--check` reports those that differ.
+
+    Args:
+        words: Command line.
+        doc: Description of the command.
+        differing: Finds the files that differ, each with the text that it should have.
+        same: What is printed where there is none.
+
+    Returns:
+        The exit code: 1 where `--check` finds a difference.
+    """
     install_excepthook()
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--check", action="store_true", help="write nothing, report what differs")
     options = parser.parse_args(words)
-    found = {}
-    for metadata in sorted(ROOT.glob("bundles/*/configs/metadata.json")):
-        found |= differences(metadata.parents[1])
+    found = differing()
     for path, text in found.items():
         print(f"{'differs' if options.check else 'wrote'}: {path.relative_to(ROOT)}")
         if not options.check:
             path.write_text(text)
     if not found:
-        print("every common block is the template's")
+        print(same)
     return int(options.check and bool(found))
 
 

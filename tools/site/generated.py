@@ -27,15 +27,15 @@ def generated(pictures: bool, root: Path = pages.ROOT) -> dict[str, str]:
     """
     from tools.site import commands, messages  # only a build needs what they import
 
-    bundles = tuple(pages.bundles(root))
+    bundles, named = tuple(pages.bundles(root)), titles(root)
     found = {
         "reference/keys.md": keys.common_page(bundles),
         "reference/commands.md": commands.commands_page(),
         "reference/errors.md": messages.errors_page(PACKAGE),
-        "gallery.md": gallery.gallery_page(titles(root), pictures),
+        "gallery.md": gallery.gallery_page(named, pictures),
     }
     found |= {
-        f"reference/keys/{bundle.name}.md": keys.bundle_page(bundle, titles(root)[bundle.name], bundles)
+        f"reference/keys/{bundle.name}.md": keys.bundle_page(bundle, named[bundle.name], bundles)
         for bundle in bundles
     }
     scripts = [root / path for path in pages.lessons(root)]
