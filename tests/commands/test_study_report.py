@@ -231,6 +231,10 @@ def test_a_classification_with_a_probe(study: Any, tmp_path: Path) -> None:
         ["vp", "0.750 ± 0.000"],
         ["intensities", "0.250 ± 0.000"],
     ]
+    table = read_scores(tmp_path / "docs/studies/tiny/scores.csv")
+    own = table[(table["arm"] == "vp") & (table["labelled"] == 10)].set_index("reader")["to_scratch_p"]
+    assert rows[1].split(" | ")[4] == f"{own['linear']:.3f}"  # corrected for the intensities, too
+    assert set(table["reader"]) == {"", "linear", "knn"}
     assert "intensities" not in (tmp_path / "docs/studies/tiny/probe/groups/cnn/vp.csv").read_text()
     again = study(runs="elsewhere", tasks=tasks)
     assert again() == 0

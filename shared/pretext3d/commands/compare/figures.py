@@ -162,9 +162,10 @@ def curves_figure(
     means = mean_curves(curves, unit)
     ticks = ticks_of(means, fractions)
     figure, panels = blank(2.4 + 3.2 * len(ticks), 3.4, len(ticks))
-    drawn = {}
+    shown, drawn = colours(arms), {}
     for axes, (n, name) in zip(panels, ticks.items(), strict=True):
-        for arm, colour in ((arm, colours(arms)[arm]) for arm in arms):
+        for arm in arms:
+            colour = shown[arm]
             line = means[(means["num_labelled"] == n) & (means["arm"] == arm)]
             if line.empty:
                 continue
@@ -176,9 +177,9 @@ def curves_figure(
     for axes in panels:  # after all are drawn, since they share the axis of scores
         finish(axes)
     panels[0].set_ylabel(f"{task.title}, validation")
-    shown = [arm for arm in arms if arm in drawn]
+    named = [arm for arm in arms if arm in drawn]
     outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False, "fontsize": 8}
-    panels[-1].legend([drawn[arm] for arm in shown], shown, **outside)
+    panels[-1].legend([drawn[arm] for arm in named], named, **outside)
     return figure
 
 

@@ -8,11 +8,43 @@ from pretext3d.commands.compare.report import amount, p_value, signed, summarise
 from pretext3d.commands.compare.tasks import CLASSIFICATION
 from pretext3d.commands.compare.text import markdown, spread
 
-__all__ = ["BASELINES", "INTENSITIES", "READERS", "probe_table"]
+__all__ = [
+    "BASELINES",
+    "INTENSITIES",
+    "READERS",
+    "baseline_of",
+    "probe_lines",
+    "probe_table",
+    "probe_tables",
+]
 
 READERS = {"linear": "linear probe", "knn": "nearest neighbours"}
 INTENSITIES = "intensities"  # arm without a network
 BASELINES = ("scratch", INTENSITIES)  # the first one there is
+
+
+def probe_tables(results: pd.DataFrame, arms: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The summary of each reader: balanced accuracies, and paired differences to the arms' `baseline_of`.
+
+    Args:
+        results: What probe.csv holds.
+        arms: Names of the arms, in order.
+    """
+    baseline = baseline_of(arms) or arms[0]
+    return {
+        reader: summarise(results[results["reader"] == reader], arms, baseline, task=CLASSIFICATION)
+        for reader in READERS
+    }
+
+
+def baseline_of(arms: Sequence[str]) -> str:
+    """The arm that others are compared with; '' where there is none.
+
+    Examples:
+        >>> baseline_of(["vp", "intensities", "scratch"]), baseline_of(["vp"])
+        ('scratch', '')
+    """
+    return next((name for name in BASELINES if name in arms), "")
 
 
 def probe_table(results: pd.DataFrame, arms: Sequence[str], fractions: Mapping[int, float]) -> list[str]:
@@ -25,16 +57,16 @@ def probe_table(results: pd.DataFrame, arms: Sequence[str], fractions: Mapping[i
         arms: Names of the arms, in order.
         fractions: Fraction that a number of labelled subjects is, where fractions were given.
     """
-    baseline = next((name for name in BASELINES if name in arms), "")
+    return probe_lines(probe_tables(results, arms), baseline_of(arms), fractions)
+
+
+def probe_lines(
+    tables: Mapping[str, pd.DataFrame], baseline: str, fractions: Mapping[int, float]
+) -> list[str]:
+    """The lines of `probe_table` from the summaries of `probe_tables`."""
     header = ["labelled", "arm"]
     for title in READERS.values():
         header += [title, f"difference to {baseline} [95 %]", "p"] if baseline else [title]
-    tables = {
-        reader: summarise(
-            results[results["reader"] == reader], arms, baseline or arms[0], task=CLASSIFICATION
-        )
-        for reader in READERS
-    }
     rows = []
     for both in zip(*(tables[reader].to_dict("records") for reader in READERS), strict=True):
         row = [amount(both[0]["num_labelled"], fractions), both[0]["arm"]]

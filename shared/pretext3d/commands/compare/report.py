@@ -176,6 +176,17 @@ def signed(mean: float, low: float, high: float) -> str:
     return "" if np.isnan(mean) else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def with_p(mean: float, low: float, high: float, p: float) -> str:
+    """A difference with its interval and its p-value; '' for NaN.
+
+    Examples:
+        >>> with_p(0.05, -0.01, 0.11, 0.0213)
+        '+0.050 [-0.010, +0.110], p 0.021'
+    """
+    cut = signed(mean, low, high)
+    return f"{cut}, p {p_value(p)}".replace("p <", "p < ") if cut else ""
+
+
 def main_table(table: pd.DataFrame, task: Task, baseline: str, fractions: Mapping[int, float]) -> list[str]:
     """The table of all arms."""
     shown = {name: how for name, how in task.metrics.items() if name in table}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pretext3d.commands.compare.report import amount, p_value, signed
+from pretext3d.commands.compare.report import amount, with_p
 from pretext3d.commands.compare.study.definition import read_study
 from pretext3d.commands.compare.study.scores import SCORES, read_scores
 from pretext3d.publishing.hub import BundleResult
@@ -47,5 +47,4 @@ def bundle_results(file: Path, bundle: str) -> list[BundleResult]:
 
 def difference(row: Any, name: str) -> str:
     """A difference with its interval and its p-value; '' where it was not measured."""
-    cut = signed(*(getattr(row, f"{name}{end}") for end in ("", "_low", "_high")))
-    return f"{cut}, p {p_value(getattr(row, f'{name}_p'))}".replace("p <", "p < ") if cut else ""
+    return with_p(*(getattr(row, f"{name}{end}") for end in ("", "_low", "_high", "_p")))

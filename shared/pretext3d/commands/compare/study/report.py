@@ -8,6 +8,7 @@ encoder, among which the verdict chooses (see `statistics`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ import pandas as pd
 
 from pretext3d.commands.compare.convergence import convergence
 from pretext3d.commands.compare.figures import Panel, draw_curves, draw_efficiency, draw_overview
-from pretext3d.commands.compare.probes import probe_table
-from pretext3d.commands.compare.report import amount, main_table, p_value, signed, summarise
+from pretext3d.commands.compare.probes import baseline_of, probe_lines, probe_tables
+from pretext3d.commands.compare.report import amount, main_table, summarise, with_p
 from pretext3d.commands.compare.statistics import DRAWS
 from pretext3d.commands.compare.study.cells import Cells, StudyCell, grid
 from pretext3d.commands.compare.study.choice import Plan, planned_cells
@@ -62,6 +63,17 @@ class Part:
     def controls(self) -> list[str]:
         """The arms that others are compared with."""
         return [name for name in CONTROLS if name in self.arms]
+
+    @property
+    def probed(self) -> list[str]:
+        """The arms whose frozen features were measured, in order."""
+        there = list(self.probes["arm"].unique()) if len(self.probes) else []
+        return [*(name for name in self.arms if name in there), *(n for n in there if n not in self.arms)]
+
+    @cached_property
+    def probe_tables(self) -> dict[str, pd.DataFrame]:
+        """The summary of each reader of frozen features; {} without any."""
+        return probe_tables(self.probes, self.probed) if self.probed else {}
 
     @property
     def title(self) -> str:
@@ -184,9 +196,8 @@ def section(part: Part, tables: Mapping[str, pd.DataFrame], folder: Path) -> lis
         lines += [f"#{speed[0]}", *speed[1:]]
     if len(part.probes):
         about = "Balanced accuracy on the test subjects; *intensities* has no network (`docs/probe.md`)."
-        names = [*part.arms, *(name for name in part.probes["arm"].unique() if name not in part.arms)]
-        probed = [name for name in names if name in set(part.probes["arm"])]
-        lines += ["### Frozen features", "", about, "", *probe_table(part.probes, probed, fractions), ""]
+        found = probe_lines(part.probe_tables, baseline_of(part.probed), fractions)
+        lines += ["### Frozen features", "", about, "", *found, ""]
     return lines
 
 
@@ -219,8 +230,7 @@ def score_table(part: Part, tables: Mapping[str, pd.DataFrame]) -> list[str]:
 def difference_text(table: pd.DataFrame, number: int, arm: str) -> str:
     """A difference with its interval and its p-value."""
     row = table.loc[(number, arm)]
-    cut = signed(row["difference_mean"], row["difference_low"], row["difference_high"])
-    return f"{cut}, p {p_value(row['difference_p'])}".replace("p <", "p < ") if cut else ""
+    return with_p(*(row[f"difference_{key}"] for key in ("mean", "low", "high", "p")))
 
 
 def unfinished(part: Part) -> str:

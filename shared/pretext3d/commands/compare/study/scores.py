@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pretext3d.commands.compare.probes import READERS
-from pretext3d.commands.compare.report import summarise
 from pretext3d.commands.compare.tasks import CLASSIFICATION
 from pretext3d.errors import UserError, one_line
 
@@ -42,11 +40,9 @@ def scores_of(study: "Study", part: "Part", tables: Mapping[str, pd.DataFrame]) 
         tables: Summaries of the fine-tunings by control, see `report.tables_of`.
     """
     found = lines(study, part, tables, "", part.task.kind.score)
-    for reader in READERS if len(part.probes) else ():
-        rows = part.probes[part.probes["reader"] == reader]
-        names = [name for name in study.arms if name in set(rows["arm"])]
-        table = summarise(rows, names, task=CLASSIFICATION).set_index(["num_labelled", "arm"])
-        found += lines(study, part, {"scratch": table}, reader, CLASSIFICATION.score)
+    for reader, table in part.probe_tables.items():
+        of_arms = table[table["arm"].isin(study.arms)].set_index(["num_labelled", "arm"])
+        found += lines(study, part, {"scratch": of_arms}, reader, CLASSIFICATION.score)
     return pd.DataFrame(found, columns=COLUMNS)
 
 
