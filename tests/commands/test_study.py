@@ -264,7 +264,10 @@ def test_more_labels_than_subjects_are_refused_before_anything_runs(study: Any) 
         run()
 
 
-def test_weights_of_a_file_are_known_by_their_content(study: Any, tmp_path: Path) -> None:
+def test_weights_of_a_file_are_known_by_their_content(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # paths of weights are from the working folder, not from that of the data
     (tmp_path / "w.pt").write_bytes(b"weights")
     arms = {"vp": {"pretrained": "w.pt"}}
     more = {"arms": arms, "always": ["scratch"], "pretrain": {}}

@@ -104,6 +104,39 @@ def test_a_task_with_one_of_the_encoders(tmp_path: Path) -> None:
         read_study(written(tmp_path, found))
 
 
+def test_an_encoder_with_some_of_the_arms(tmp_path: Path) -> None:
+    encoders = {"cnn": {"encoder": "unet4"}, "transformer": {"encoder": "vit_tiny"}}
+    found = content(encoders=encoders)
+    found["tasks"]["organs"]["encoders"] = {"cnn": None, "transformer": ["scratch", "vp"]}
+    study = read_study(written(tmp_path, found))
+    assert [arm.name for arm in study.arms_of("organs", "cnn")] == ["scratch", "scratch_long", "vp"]
+    assert [arm.name for arm in study.arms_of("organs", "transformer")] == ["scratch", "vp"]
+    for wrong, message in (
+        ({}, "tasks::organs::encoders: found none, expected at least one encoder"),
+        ({"swin": None}, "tasks::organs::encoders::swin: no such key; expected cnn, transformer"),
+        ({"cnn": ["vq"]}, "tasks::organs::encoders::cnn: found 'vq', expected an arm of this study"),
+    ):
+        found["tasks"]["organs"]["encoders"] = wrong
+        with pytest.raises(UserError, match=message):
+            read_study(written(tmp_path, found))
+
+
+def test_weights_by_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoders = {"cnn": {"encoder": "unet4"}, "transformer": {"encoder": "vit_tiny"}}
+    arms = content()["arms"] | {"shipped": {"pretrained": {"transformer": "models/vit"}}}
+    study = read_study(written(tmp_path, content(encoders=encoders, arms=arms)), data_root="elsewhere")
+    shipped = study.arms["shipped"]
+    assert shipped.pretrained == {"transformer": str(tmp_path / "models/vit")}
+    assert (shipped.encoders, shipped.is_random) == (("transformer",), False)
+    one = arms | {"shipped": {"pretrained": "models/vit", "encoders": ["transformer"]}}
+    study = read_study(written(tmp_path, content(encoders=encoders, arms=one)))
+    assert study.arms["shipped"].pretrained == shipped.pretrained
+    arms["shipped"] = {"pretrained": "models/vit"}
+    with pytest.raises(UserError, match="shipped::encoders: expected the one encoder that models/vit has"):
+        read_study(written(tmp_path, content(encoders=encoders, arms=arms)))
+
+
 @pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")))
 def test_the_studies_of_the_repository(file: Path, tmp_path: Path) -> None:
     """Every key is one of a configuration, every profile one of its bundle; no name is there twice."""
@@ -192,6 +225,11 @@ WRONG = [
     ({"encoders": {"cnn": {"encoder": "unet4", "rate": 1}}}, "encoders::cnn::rate: no such key in the"),
     ({"arms": {"vp": {}}}, "arms::vp: found none of them, expected one of bundle, pretrained, scratch: true"),
     ({"arms": {"vp": {"bundle": "vectorpos"}}}, r"arms::vp::bundle: .* did you mean vectorpose\?"),
+    (
+        {"arms": {"vp": {"pretrained": {}}}},
+        "arms::vp::pretrained: found none, expected a path, or one by enc",
+    ),
+    ({"arms": {"vp": {"pretrained": {"vit": "x"}}}}, "arms::vp::pretrained::vit: no such key; expected cnn"),
     ({"arms": {"vp": {"scratch": True, "pretrain": {}}}}, "vp::pretrain: found without a bundle"),
     ({"arms": {"vp": {"bundle": "cpc", "max_steps": 1}}}, "vp::max_steps: expected one such key, and only"),
     ({"arms": {"vp": {"bundle": "cpc", "tasks": ["x"]}}}, "vp::tasks: found 'x', expected a task of this"),

@@ -14,7 +14,8 @@ from typing import Any
 
 from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.compare.cells import NEVER_VALIDATE
-from pretext3d.commands.compare.study.definition import Label, Study, StudyArm, StudyTask
+from pretext3d.commands.compare.study.arms import StudyArm
+from pretext3d.commands.compare.study.definition import Label, Study, StudyTask
 from pretext3d.commands.compare.study.keys import finetuning, known_keys, pretraining, steps_of
 from pretext3d.commands.compare.tasks import Task
 from pretext3d.commands.parser import top_key
@@ -137,7 +138,7 @@ class Cells:
         self.study, self.cells_dir = study, cells_dir
         self.pretrainings: dict[str, StudyCell] = {}  # by digest
         self.of_place: dict[tuple[str, str, str], StudyCell] = {}
-        self.weights: dict[str, str] = {}  # digest of each file of weights
+        self.weights: dict[str, str] = {}  # digest by path of weights
         for task, encoder, arm in places(study):
             if arm.bundle:
                 cell = self.pretraining(task, encoder, arm)
@@ -178,7 +179,7 @@ class Cells:
         tuning |= {"val_interval": validate or NEVER_VALIDATE}
         measured = "val" if screening else "all" if task.tested else "test"
         first = self.of_place.get((task.name, encoder, arm.name))
-        weights = first.digest if first else self.digest_of_file(arm)
+        weights = first.digest if first else self.digest_of_file(arm, encoder)
         settings = {
             "stage": stage,
             "task": task.kind.name,
@@ -192,7 +193,7 @@ class Cells:
         name = f"{stage}/{task.name}/{encoder}/{arm.name}_{label.name}_seed{seed}"
         name += f"_{point.name}" if screening else ""
         keys = {"task": task.name, "encoder": encoder, "arm": arm.name, "label": label.value, "seed": seed}
-        runs = self.runs(name, task, arm, tuning, measured, first)
+        runs = self.runs(name, task, encoder, arm, tuning, measured, first)
         needs = first.name if first else ""
         return StudyCell(
             name,
@@ -228,20 +229,21 @@ class Cells:
                 )
         return {"max_steps": before + after}
 
-    def digest_of_file(self, arm: StudyArm) -> str:
+    def digest_of_file(self, arm: StudyArm, encoder: str) -> str:
         """The SHA-256 of an arm's weights, the same wherever the file is; '' for random weights."""
         from pretext3d.training.pretrained import resolve_pretrained
 
-        if arm.pretrained and arm.name not in self.weights:
-            where = f"{self.study.file}: arms::{arm.name}::pretrained"
-            file = resolve_pretrained(self.study.path(arm.pretrained, f"arms::{arm.name}"), key=where)
-            self.weights[arm.name] = sha256_of(file)[:16]
-        return self.weights.get(arm.name, "")
+        source = arm.pretrained.get(encoder, "")
+        if source and source not in self.weights:
+            file = resolve_pretrained(source, key=f"{self.study.file}: arms::{arm.name}::pretrained")
+            self.weights[source] = sha256_of(file)[:16]
+        return self.weights.get(source, "")
 
     def runs(
         self,
         name: str,
         task: StudyTask,
+        encoder: str,
         arm: StudyArm,
         tuning: Mapping[str, Any],
         measured: str,
@@ -259,9 +261,7 @@ class Cells:
         if measured == "all":
             evaluation = {key: value for key, value in evaluation.items() if key not in LABELLED}
             evaluation |= real_paths(self.study, task.tested, f"tasks::{task.name}::test")
-        pretrained = str(self.cells_dir / first.name) if first else ""
-        if arm.pretrained:
-            pretrained = self.study.path(arm.pretrained, f"arms::{arm.name}::pretrained")
+        pretrained = str(self.cells_dir / first.name) if first else arm.pretrained.get(encoder, "")
         own |= {"pretrained": pretrained} if pretrained else {}
         return {
             "finetune": {"config_file": files[0], **own},
@@ -281,7 +281,7 @@ def probe_cell(cells: Cells, task: StudyTask, encoder: str, arm: StudyArm) -> St
     overrides = finetuning(study, task, encoder, arm)
     overrides = {key: value for key, value in overrides.items() if key not in NOT_PROBED}
     first = cells.of_place.get((task.name, encoder, arm.name))
-    weights = first.digest if first else cells.digest_of_file(arm)
+    weights = first.digest if first else cells.digest_of_file(arm, encoder)
     values = [label.value for label in task.labels]
     settings = {
         "stage": "probe",
@@ -292,7 +292,7 @@ def probe_cell(cells: Cells, task: StudyTask, encoder: str, arm: StudyArm) -> St
         **({"pretrained": weights} if weights else {}),
     }
     name = f"probe/{task.name}/{encoder}/{arm.name}"
-    path = str(cells.cells_dir / first.name) if first else study.path(arm.pretrained, f"arms::{arm.name}")
+    path = str(cells.cells_dir / first.name) if first else arm.pretrained.get(encoder, "")
     option = "--num_labelled" if isinstance(values[0], int) else "--label_fractions"
     words = [f"{arm.name}={path}" if path else "scratch", option, *map(str, values)]
     words += ["--seeds", *map(str, study.seeds), "--encoder", settings["encoder"], "--measured", "test"]

@@ -130,7 +130,7 @@ def confirmation_names(
                 cell = confirmation_cell(cells, task, encoder, arm, label, seed, point)
                 found.append((cell.name, cell))
         chosen = study.arms[arm]
-        if study.tasks[task].probe and (chosen.bundle or chosen.pretrained or arm == "scratch"):
+        if study.tasks[task].probe and (not chosen.is_random or arm == "scratch"):
             cell = probe_cell(cells, study.tasks[task], encoder, chosen)
             found.append((cell.name, cell))
     return found

@@ -4,12 +4,13 @@ Overrides of configurations are layers, of which later ones take precedence: tho
 of the encoder, of the arm, of the arm in this task, and what the study sets (data, labels, seeds, the grid).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pretext3d.checking import boolean, one_of
+from pretext3d.commands.compare.study.arms import StudyArm, read_arm
 from pretext3d.commands.compare.study.checks import (
     above_zero,
     bundle_name,
@@ -28,7 +29,7 @@ from pretext3d.commands.compare.study.reading import Section, read_yaml, real_pa
 from pretext3d.commands.compare.tasks import TASKS, Task
 from pretext3d.errors import UserError
 
-__all__ = ["Label", "Study", "StudyArm", "StudyTask", "read_study"]
+__all__ = ["Label", "Study", "StudyTask", "read_study"]
 
 TOP = (
     "name", "data_root", "results_dir", "bundle", "pretrain", "finetune", "tasks", "encoders", "arms",
@@ -39,10 +40,6 @@ OF_TASK = (
     "probe", "tolerance_mm", "note", "test",
 )  # fmt: skip
 OTHER_DATA = ("dataset_dir", "datalist", "class_file", "subjects")  # files of a task's data
-OF_ARM = (
-    "bundle", "pretrained", "scratch", "as_long_as", "max_steps", "pretrain", "finetune", "by_task", "tasks",
-    "encoders",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,6 +92,7 @@ class StudyTask:
         note: Text under its title in the report.
         screened: What is labelled in screening.
         encoders: Names of the encoders that it has.
+        arms: Names of the arms by encoder.
         probe: Whether frozen features are measured, too, see `pretext3d probe`.
     """
 
@@ -109,34 +107,8 @@ class StudyTask:
     note: str
     screened: Label
     encoders: tuple[str, ...]
+    arms: Mapping[str, Sequence[str]]
     probe: bool
-
-
-@dataclass(frozen=True)
-class StudyArm:
-    """A source of initial weights.
-
-    Attributes:
-        name: Name of the arm.
-        bundle: Name of the bundle that pre-trains it; '' = none.
-        pretrained: Path of weights, as in the study file; '' = none. Without both, weights are random.
-        as_long_as: Name of an arm whose pre-training's steps the fine-tuning has, too; '' = none.
-        max_steps: Steps of its fine-tuning; 0 = those of the others.
-        overrides: Overrides by stage.
-        by_task: Overrides by task and stage.
-        tasks: Names of the tasks that it is for.
-        encoders: Names of the encoders that it is for.
-    """
-
-    name: str
-    bundle: str = ""
-    pretrained: str = ""
-    as_long_as: str = ""
-    max_steps: int = 0
-    overrides: Mapping[str, Layer] = field(default_factory=dict)
-    by_task: Mapping[str, Mapping[str, Layer]] = field(default_factory=dict)
-    tasks: tuple[str, ...] = ()
-    encoders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,7 +175,9 @@ class Study:
         """The arms that are for a task and an encoder."""
         if encoder not in self.tasks[task].encoders:
             return []
-        return [arm for arm in self.arms.values() if task in arm.tasks and encoder in arm.encoders]
+        names = self.tasks[task].arms[encoder]
+        arms = [arm for arm in self.arms.values() if arm.name in names]
+        return [arm for arm in arms if task in arm.tasks and encoder in arm.encoders]
 
 
 def read_study(file: Path, data_root: str = "") -> Study:
@@ -225,10 +199,15 @@ def read_study(file: Path, data_root: str = "") -> Study:
     screening = top.section("screening", ("num_labelled", "seeds", "max_steps"))
     labels = screening.section("num_labelled")
     encoders = {key: read_encoder(top.section("encoders"), key) for key in given(top, "encoders")}
-    tasks = {key: read_task(top.section("tasks"), key, labels, encoders) for key in given(top, "tasks")}
+    names = list(dict.fromkeys(["scratch", *given(top, "arms")]))
+    tasks = {
+        key: read_task(top.section("tasks"), key, labels, encoders, names) for key in given(top, "tasks")
+    }
     for key in labels.values:
         known_name(labels.where(key), key, tasks, "a task")
-    arms = {key: read_arm(top.section("arms"), key, tasks, encoders) for key in given(top, "arms")}
+    arms = {
+        key: read_arm(top.section("arms"), key, list(tasks), list(encoders)) for key in given(top, "arms")
+    }
     arms = {"scratch": StudyArm("scratch", tasks=tuple(tasks), encoders=tuple(encoders)), **arms}
     always = tuple(top.listed("always", known_in("an arm", arms), ["scratch"]))
     if "scratch" not in always:
@@ -264,7 +243,11 @@ def read_study(file: Path, data_root: str = "") -> Study:
 
 
 def read_task(
-    section: Section, name: str, screened: Section, encoders: Mapping[str, Mapping[str, Layer]]
+    section: Section,
+    name: str,
+    screened: Section,
+    encoders: Mapping[str, Mapping[str, Layer]],
+    arms: Sequence[str],
 ) -> StudyTask:
     """One of the tasks."""
     own = section.section(name, OF_TASK)
@@ -289,6 +272,7 @@ def read_task(
     if wanted not in [label.value for label in labels]:
         counts = ", ".join(f"{label.value:g}" for label in labels)
         raise UserError(f"{screened.where(name)}: found {wanted!r}, expected one of the task's: {counts}")
+    arms_of = read_encoders(own, encoders, arms)
     overrides = own.section("overrides").literal()
     shape = {key: value for key, value in overrides.items() if key in INHERITED}
     return StudyTask(
@@ -302,9 +286,24 @@ def read_task(
         tested=read_tested(own, data),
         note=own.text("note", ""),
         screened=next(label for label in labels if label.value == wanted),
-        encoders=tuple(own.listed("encoders", known_in("an encoder", encoders), list(encoders))),
+        encoders=tuple(arms_of),
+        arms=arms_of,
         probe=probe,
     )
+
+
+def read_encoders(
+    task: Section, encoders: Mapping[str, Mapping[str, Layer]], arms: Sequence[str]
+) -> dict[str, Sequence[str]]:
+    """The arms of a task by encoder: all of those listed, or some, where an encoder has a list of its own."""
+    if not isinstance(task.values.get("encoders"), Mapping):
+        listed = task.listed("encoders", known_in("an encoder", encoders), list(encoders))
+        return dict.fromkeys(listed, arms)
+    own = task.section("encoders", encoders)
+    if not own.values:
+        raise UserError(f"{own.where()}: found none, expected at least one encoder")
+    check = known_in("an arm", arms)
+    return {key: arms if value is None else own.listed(key, check) for key, value in own.values.items()}
 
 
 def read_tested(task: Section, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,45 +335,6 @@ def read_encoder(section: Section, name: str) -> dict[str, Layer]:
             "unet4: profiles of different bundles have different ones"
         )
     return {stage: {**both, **own.section(stage).literal()} for stage in STAGES}
-
-
-def read_arm(
-    section: Section, name: str, tasks: Mapping[str, StudyTask], encoders: Mapping[str, Any]
-) -> StudyArm:
-    """One of the arms."""
-    own = section.section(name, OF_ARM)
-    sources = [key for key in ("bundle", "pretrained", "scratch") if key in own]
-    if len(sources) != 1 or ("scratch" in own and not own.value("scratch", boolean)):
-        found = ", ".join(sources) or "none of them"
-        raise UserError(f"{own.where()}: found {found}, expected one of bundle, pretrained, scratch: true")
-    if "pretrain" in own and "bundle" not in own:
-        raise UserError(f"{own.where('pretrain')}: found without a bundle that pre-trains")
-    longer = [key for key in ("as_long_as", "max_steps") if key in own]
-    if longer and ("scratch" not in own or len(longer) > 1):
-        raise UserError(f"{own.where(longer[0])}: expected one such key, and only with scratch: true")
-    if name == "scratch" and longer:
-        raise UserError(f"{own.where(longer[0])}: scratch has the steps of the others; expected another name")
-    for_encoders = own.listed("encoders", known_in("an encoder", encoders), list(encoders))
-    if "pretrained" in own and len(for_encoders) > 1:
-        raise UserError(
-            f"{own.where('encoders')}: expected the one encoder that {own.text('pretrained')} has"
-        )
-    per_task = own.section("by_task")
-    for key in per_task.values:
-        known_name(per_task.where(key), key, tasks, "a task")
-    each = {key: per_task.section(key, STAGES) for key in per_task.values}
-    arms = [key for key in section.values if key != name]
-    return StudyArm(
-        name=name,
-        bundle=own.value("bundle", bundle_name) if "bundle" in own else "",
-        pretrained=own.text("pretrained", ""),
-        as_long_as=own.value("as_long_as", known_in("an arm", arms)) if "as_long_as" in own else "",
-        max_steps=own.value("max_steps", positive) if "max_steps" in own else 0,
-        overrides={stage: own.section(stage).literal() for stage in STAGES},
-        by_task={key: {stage: one.section(stage).literal() for stage in STAGES} for key, one in each.items()},
-        tasks=tuple(own.listed("tasks", known_in("a task", tasks), list(tasks))),
-        encoders=tuple(for_encoders),
-    )
 
 
 def read_confirmed(

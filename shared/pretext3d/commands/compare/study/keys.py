@@ -12,7 +12,8 @@ from pretext3d.commands.parser import top_key
 from pretext3d.errors import UserError
 
 if TYPE_CHECKING:
-    from pretext3d.commands.compare.study.definition import Study, StudyArm, StudyTask
+    from pretext3d.commands.compare.study.arms import StudyArm
+    from pretext3d.commands.compare.study.definition import Study, StudyTask
 
 __all__ = [
     "INHERITED", "STAGES", "TASK_DATA", "Layer", "check_keys", "finetuning", "finetuning_files", "known_keys",

@@ -94,8 +94,7 @@ class StudyRunner(ProcessRunner):
             trained = {"configuration": first["configuration"]} if first else {}
             found["pretraining"] = {**trained, "weights": self.weights(folder)}
         elif arm.pretrained:
-            source = self.study.path(arm.pretrained, f"arms::{arm.name}::pretrained")
-            found["pretraining"] = {"weights": self.weights(Path(source))}
+            found["pretraining"] = {"weights": self.weights(Path(arm.pretrained[cell.keys["encoder"]]))}
         return found
 
     def weights(self, source: Path) -> str:
