@@ -29,11 +29,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         compileall.compile_dir(PACKAGE, quiet=2)
 
 
+def group_of(item: pytest.Item) -> str:
+    """The tests of a file that share their fixtures: all, or those of one bundle."""
+    callspec = getattr(item, "callspec", None)
+    return f"{item.path.name} {callspec.params.get('bundle', '') if callspec else ''}".strip()
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests of one bundle run in one process, in turn: they share their fixtures."""
+    """A group runs in one process, in turn; the slow ones begin, so that none is left at the end."""
     for item in items:
-        bundle = getattr(item, "callspec", None) and item.callspec.params.get("bundle", "")
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {bundle or ''}"))
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    slow = {group_of(item) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: group_of(item) not in slow)
 
 
 @pytest.fixture(scope="session")

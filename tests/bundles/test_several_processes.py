@@ -1,4 +1,8 @@
-"""Training in several processes under torchrun: the same result as one, and what happens when one dies."""
+"""Training in several processes: the same result as one, and what happens under torchrun when one dies.
+
+Most runs are forks with torchrun's environment, which saves the imports; torchrun itself starts the one that
+is killed and resumed.
+"""
 
 import signal
 import subprocess
@@ -10,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from tests.bundles.command import QUICK, ROOT, arguments, environment, history, succeed
+from tests.bundles.command import QUICK, ROOT, arguments, environment, history, run, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -24,11 +28,11 @@ def torchrun(*more: str, **keys: object) -> list[str]:
     return [*launcher, *arguments(["train", "multi_gpu_train", *more], **keys)]
 
 
-def finish(command: list[str]) -> None:
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+def in_two(*more: str, **keys: object) -> str:
+    """What `torchrun` would run, in two forks to the end; the output."""
+    done = run(["train", "multi_gpu_train", *more], processes=2, **keys)  # type: ignore[arg-type]
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout + done.stderr
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -43,7 +47,7 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
     """
     keys = {**SAME, "optimizer___target_": "torch.optim.SGD", "learning_rate": 0.01}
     succeed("train", output_dir=tmp_path / "one", **{**keys, "batch_size": 4, "steps_per_epoch": 3})
-    finish(torchrun(output_dir=tmp_path / "two", **{**keys, "batch_size": 2, "steps_per_epoch": 6}))
+    in_two(output_dir=tmp_path / "two", **{**keys, "batch_size": 2, "steps_per_epoch": 6})
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert [row["step"] for row in one] == [row["step"] for row in two]
     for a, b in zip(one, two, strict=True):
@@ -59,16 +63,12 @@ def test_only_the_first_process_writes(tmp_path: Path, tmp_path_factory: pytest.
     own = tmp_path_factory.mktemp("configs") / "own.yaml"  # what is typed as a folder is never evaluated
     own.write_text(f"output_dir: $'{tmp_path}/rank' + __import__('os').environ['RANK']\n")
     keys = {**SAME, "pictures": 1, "val_fraction": 0.2}
-    done = subprocess.run(
-        torchrun(str(own), **keys), cwd=ROOT, env=environment(), capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    output = in_two(str(own), **keys)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rank0"]
     written = {path.name for path in (tmp_path / "rank0").iterdir()}
     assert {"checkpoints", "config.yaml", "log.txt", "metrics.csv"} <= written
     assert [row["epoch"] for row in history(tmp_path / "rank0")] == ["1", "2"]
-    for text in ((tmp_path / "rank0" / "log.txt").read_text(), done.stdout + done.stderr):
+    for text in ((tmp_path / "rank0" / "log.txt").read_text(), output):
         assert [text.count(f"epoch {epoch} of 2: ") for epoch in (1, 2)] == [1, 1]
         assert text.count("; run in ") == 1
         assert text.count("done: ") == 1
@@ -76,23 +76,27 @@ def test_only_the_first_process_writes(tmp_path: Path, tmp_path_factory: pytest.
 
 def test_a_killed_process_ends_the_run_and_resume_goes_on(tmp_path: Path) -> None:
     keys = {**SAME, "max_epochs": 4, "steps_per_epoch": 8}
-    finish(torchrun(output_dir=tmp_path / "whole", **keys))
+    in_two(output_dir=tmp_path / "whole", **keys)
     command = torchrun(output_dir=tmp_path / "killed", **keys)
     with (tmp_path / "log").open("w") as log:
-        run = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=log, stderr=log)
+        killed = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=log, stderr=log)
     deadline = time.monotonic() + 240
     while not (tmp_path / "killed" / "checkpoints" / "epoch_0001.pt").exists():
-        assert run.poll() is None, "the run ended before it could be killed"
+        assert killed.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    ranks = {child.environ().get("RANK"): child for child in psutil.Process(run.pid).children()}
+    ranks = {child.environ().get("RANK"): child for child in psutil.Process(killed.pid).children()}
     ranks["1"].send_signal(signal.SIGKILL)
-    assert run.wait(timeout=120) != 0
+    assert killed.wait(timeout=120) != 0
     output = (tmp_path / "log").read_text()
     assert "stopped; the same command with --resume True continues" in output
     assert "signal 9" in output.lower()  # torchrun's own table names the one that was killed
     assert not (tmp_path / "killed" / "checkpoints" / "final.pt").exists()
-    finish([*command, "--resume", "True"])
+    command += ["--resume", "True"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert [row["train_loss"] for row in history(tmp_path / "killed")] == [
         row["train_loss"] for row in history(tmp_path / "whole")
     ]
