@@ -102,10 +102,12 @@ def test_a_broken_description_is_named(
 
 def test_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All that belongs to a bundle, once: a copy that has been changed is not replaced."""
-    words = ["bundles", "--copy", "rotation", "--output_dir", str(tmp_path / "mine")]
-    own, copy = ROOT / "bundles" / "rotation", tmp_path / "mine" / "rotation"
+    words = ["bundles", "--copy", "rotation", "--output_dir", str(tmp_path / "my own")]
+    own, copy = ROOT / "bundles" / "rotation", tmp_path / "my own" / "rotation"
     assert main(words) == 0
-    assert f"monai.bundle run --config_file {copy}/configs/train.yaml" in capsys.readouterr().out
+    assert (
+        f"monai.bundle run --config_file '{copy}/configs/train.yaml' --dataset_dir" in capsys.readouterr().out
+    )
     for name in (
         "LICENSE",
         "configs/train.yaml",
@@ -117,4 +119,6 @@ def test_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / "configs" / "train.yaml").write_text("changed")
     assert main(words) == 1
     assert capsys.readouterr().err == f"error: --output_dir: found {copy} already, expected no such folder\n"
+    assert main(["bundles", *words[3:]]) == 1
+    assert "found " + words[-1] + " without --copy" in capsys.readouterr().err
     assert (copy / "configs" / "train.yaml").read_text() == "changed"

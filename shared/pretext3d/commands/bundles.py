@@ -4,6 +4,7 @@ In a checkout these are the repository's, in an unzipped bundle it is that bundl
 """
 
 import argparse
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,8 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--output_dir",
         type=Path,
-        default=Path(),
-        help="the copy becomes a folder in it; default: the current folder",
+        help="with --copy: the copy becomes a folder in it; default: the current folder",
     )
     return parser
 
@@ -128,11 +128,16 @@ def make_parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str]) -> int:
     """The command: list the bundles, or copy one and report the next command."""
     options = make_parser().parse_args(words)
+    if options.output_dir and not options.copy:
+        raise UserError(
+            f"--output_dir: found {options.output_dir} without --copy, which names a bundle to copy"
+        )
     if options.copy:
-        folder = copy_bundle(named_bundle(options.copy, "--copy"), options.output_dir)
+        folder = copy_bundle(named_bundle(options.copy, "--copy"), options.output_dir or Path())
         weights = "" if (folder / "models").is_dir() else ", without weights"
         say(f"wrote {folder}{weights}")
-        command = f"python -m monai.bundle run --config_file {folder}/configs/train.yaml"
+        file = shlex.quote(str(folder / "configs" / "train.yaml"))
+        command = f"python -m monai.bundle run --config_file {file}"
         say(f"next:\n  {command} --dataset_dir SCANS")
         return 0
     from pretext3d.publishing.archive import read_metadata
