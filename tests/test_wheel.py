@@ -1,11 +1,14 @@
 """The wheel that `python -m build shared` makes: its files, and what works with it alone."""
 
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pretext3d
 import pytest
 from pretext3d.commands.bundles import bundles_at_hand
@@ -17,7 +20,6 @@ from tools import pack
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = pretext3d.__version__
 BUNDLE = "supervoxel_inpainting"  # its weights are the smallest
-pytestmark = pytest.mark.xdist_group("wheel")
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +133,13 @@ def test_works_without_the_repository(environment: CleanEnvironment, tmp_path: P
     said = environment.run("python", *run, "--output_dir", "runs/tuned", cwd=tmp_path, **cache)
     assert f"mine/{BUNDLE}/configs/evaluate.yaml" in said
     assert (tmp_path / "runs" / "tuned" / "checkpoints" / "final.pt").is_file()
+
+
+@pytest.mark.slow
+def test_code_of_a_hub_folder_s_card_runs(environment: CleanEnvironment, tmp_path: Path) -> None:
+    assert pack.main([str(ROOT / "bundles" / BUNDLE), "--layout", "hub", "--output_dir", str(tmp_path)]) == 0
+    card = (tmp_path / BUNDLE / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.+?)```", card, re.DOTALL)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((40, 48, 40), np.float32), np.eye(4)), tmp_path / "scan.nii.gz")
+    code += "\nprint(vector.ndim, [one.ndim for one in maps][0])"
+    assert environment.run("python", "-W", "ignore", "-c", code, cwd=tmp_path) == "1 4\n"
