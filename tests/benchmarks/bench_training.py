@@ -3,7 +3,7 @@
 train.yaml's trainer with the laptop profile, its data loader with one worker process, and every handler that
 acts on a step, against the plain PyTorch loop: the same network, loss, optimizer, autocast and layout, on
 tensors that are ready. Both compute the convolutions in float32 that oneDNN gets wrong in bfloat16
-(`FlatMapsInFloat32`): a loop without it is faster on small patches, and wrong. Blocks of both in turn in one
+(`FaultsInFloat32`): a loop without it is faster on small patches, and wrong. Blocks of both in turn in one
 run; medians. The mark: 1.05 times the bare loop's CPU time. Wall-clock time also contains what the worker
 takes from the same core, and waiting for it.
 
@@ -26,7 +26,7 @@ import torch
 from ignite.engine import Engine, Events
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from pretext3d.training.precision import FlatMapsInFloat32
+from pretext3d.training.precision import FaultsInFloat32
 
 from tests.benchmarks.laptop import BUNDLES, laptop_parser
 
@@ -61,7 +61,7 @@ class Bare:
         image, target, more, named = self.batches[self.next % len(self.batches)]
         self.next += 1
         self.optimizer.zero_grad()
-        guard = FlatMapsInFloat32() if self.bfloat16 else nullcontext()
+        guard = FaultsInFloat32() if self.bfloat16 else nullcontext()
         with guard, torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
             pred = self.network(image, *more, **named)
         self.loss(pred, target).backward()

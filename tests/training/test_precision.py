@@ -141,15 +141,45 @@ def test_kernels_larger_than_an_image_are_right_in_bfloat16(shape, kernel):
         ((4, 4, 1), (3, 3, 3), (2, 2, 2), torch.float32),
         ((3, 1, 3), (3, 3, 3), 2, torch.float32),
         ((8, 8, 1), (1, 3, 3), (1, 1, 2), torch.float32),
+        ((2, 3), (3, 3), 2, torch.float32),
+        ((4, 4, 2), (3, 3, 3), 2, torch.float32),
         ((1, 1), (1, 1), 2, torch.bfloat16),
-        ((2, 3), (3, 3), 2, torch.bfloat16),
-        ((4, 4, 2), (3, 3, 3), 2, torch.bfloat16),
+        ((3, 3), (3, 3), 2, torch.bfloat16),
+        ((4, 4, 3), (3, 3, 3), 2, torch.bfloat16),
     ],
 )
-def test_strides_larger_than_the_map_are_computed_in_float32(shape, kernel, stride, dtype) -> None:
+def test_strides_to_a_map_of_one_are_computed_in_float32(shape, kernel, stride, dtype) -> None:
     torch.manual_seed(0)
     network = to_device(Convolution(len(shape), kernel, stride, channels=64), CPU)
     check_gradients(network, torch.randn(2, 8, *shape), dtype)
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape", "patch", "dtype"),
+    [
+        (1, (64, 64, 8), (8, 8, 8), torch.float32),  # one token along the last axis
+        (3, (64, 8), (8, 8), torch.float32),
+        (4, (48, 64), (16, 16), torch.float32),  # 4 * 16 is a multiple of 64
+        (16, (12, 8, 12), (4, 4, 4), torch.float32),
+        (1, (64, 64, 8), (8, 8, 2), torch.bfloat16),
+        (3, (48, 64), (16, 16), torch.bfloat16),
+    ],
+)
+def test_patches_are_right_whatever_was_in_the_memory(channels, shape, patch, dtype) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential()
+    network.append(getattr(nn, f"Conv{len(shape)}d")(channels, 32, patch, patch))
+    image = torch.rand(2, channels, *shape)
+    expected = network(image)
+    computed = []
+    network.register_forward_hook(lambda module, inputs, output: computed.append(output.dtype))
+    to_device(network, CPU, len(shape))
+    for _ in range(4):
+        freed = [torch.full((expected.numel(),), 1e30).to(kind) for kind in (torch.bfloat16, torch.float32)]
+        del freed
+        result = AutocastInferer("bf16", CPU)(image, network)
+        assert (result - expected).norm() / expected.norm() < (1e-5 if dtype == torch.float32 else 0.02)
+    assert set(computed) == {dtype}
 
 
 class Tiles(Convolution):
