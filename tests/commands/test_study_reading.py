@@ -13,6 +13,7 @@ from pretext3d.commands.compare.study.keys import finetuning, merged, pretrainin
 from pretext3d.commands.compare.study.reading import real_path
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import ENCODERS
+from pretext3d.networks.vit import plan_steps
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 
@@ -149,6 +150,33 @@ def test_the_studies_of_the_repository(file: Path, tmp_path: Path) -> None:
         profiles = yaml.safe_load(Path(run["config_file"]).read_text())["profiles"]
         assert run["profile"] in profiles
         assert run["encoder"] in ENCODERS
+
+
+def test_overrides_of_a_task_with_one_encoder(tmp_path: Path) -> None:
+    encoders = {"cnn": {"encoder": "unet4"}, "transformer": {"encoder": "vit_tiny"}}
+    each = {"organs": {"pretrain": {"pixdim": 2}}, "organs/transformer": {"pretrain": {"pixdim": 3}}}
+    arms = {**content()["arms"], "vp": {"bundle": "vectorpose", "by_task": each}}
+    study = read_study(written(tmp_path, content(encoders=encoders, arms=arms)))
+    found = [pretraining(study, study.tasks["organs"], name, study.arms["vp"])["pixdim"] for name in encoders]
+    assert found == [2, 3]
+    for key, message in (
+        ("organs/swin", "found 'swin', expected an encoder"),
+        ("x/cnn", "found 'x', expected a"),
+    ):
+        arms["vp"]["by_task"] = {key: each["organs"]}
+        with pytest.raises(UserError, match=f"arms::vp::by_task::{key}: {message}"):
+            read_study(written(tmp_path, content(encoders=encoders, arms=arms)))
+
+
+def test_transformers_of_the_main_study_s_hearts_have_one_network() -> None:
+    """Patches follow from the crops that a method sees: scratch's are those of the crops of fine-tuning."""
+    study = read_study(STUDIES / "main.yaml")
+    task = study.tasks["heart"]
+    for arm in study.arms_of("heart", "transformer"):
+        if arm.bundle:
+            found = pretraining(study, task, "transformer", arm)
+            steps = found.get("backbone::options", {}).get("steps") or plan_steps(found["roi_size"])
+            assert steps == plan_steps(task.overrides["roi_size"]), arm.name
 
 
 @pytest.mark.parametrize("task", ["heart", "brain_structures", "brain_lesions"])

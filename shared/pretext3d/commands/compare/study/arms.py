@@ -29,7 +29,7 @@ class StudyArm:
         as_long_as: Name of an arm whose pre-training's steps the fine-tuning has, too; '' = none.
         max_steps: Steps of its fine-tuning; 0 = those of the others.
         overrides: Overrides by stage.
-        by_task: Overrides by task and stage.
+        by_task: Overrides by TASK or TASK/ENCODER, and stage.
         tasks: Names of the tasks that it is for.
         encoders: Names of the encoders that it is for.
     """
@@ -43,6 +43,11 @@ class StudyArm:
     by_task: Mapping[str, Mapping[str, Layer]] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
     encoders: tuple[str, ...] = ()
+
+    def layers(self, stage: str, task: str, encoder: str) -> list[Layer]:
+        """Its overrides of a stage: those of everywhere, of the task, of the task with this encoder."""
+        places = [self.overrides, self.by_task.get(task, {}), self.by_task.get(f"{task}/{encoder}", {})]
+        return [place.get(stage, {}) for place in places]
 
     @property
     def is_random(self) -> bool:
@@ -78,7 +83,10 @@ def read_arm(section: Section, name: str, tasks: Sequence[str], encoders: Sequen
     pretrained = read_weights(own, for_encoders) if "pretrained" in own else {}
     per_task = own.section("by_task")
     for key in per_task.values:
-        known_name(per_task.where(key), key, tasks, "a task")
+        task, _, encoder = key.partition("/")
+        known_name(per_task.where(key), task, tasks, "a task")
+        if encoder or key != task:
+            known_name(per_task.where(key), encoder, encoders, "an encoder of this study")
     each = {key: per_task.section(key, STAGES) for key in per_task.values}
     arms = [key for key in section.values if key != name]
     return StudyArm(

@@ -64,9 +64,8 @@ def pretraining(study: "Study", task: "StudyTask", encoder: str, arm: "StudyArm"
     data = {key: task.data[key] for key in SPLIT_DATA if key in task.data}
     if "dataset_dir" in task.pretrain:
         data = {"spatial_dims": task.data["spatial_dims"]}
-    of_task = arm.by_task.get(task.name, {}).get("pretrain", {})
     layers = (study.shared["pretrain"], data, task.pretrain, study.encoders[encoder]["pretrain"])
-    found = merged(*layers, arm.overrides["pretrain"], of_task)
+    found = merged(*layers, *arm.layers("pretrain", task.name, encoder))
     known = known_keys(arm.bundle, "train.yaml")
     without = {"dataset_dir"} if generates(arm.bundle) else set()
     return {key: value for key, value in found.items() if top_key(key) in known - without}
@@ -74,9 +73,8 @@ def pretraining(study: "Study", task: "StudyTask", encoder: str, arm: "StudyArm"
 
 def finetuning(study: "Study", task: "StudyTask", encoder: str, arm: "StudyArm") -> dict[str, Any]:
     """The overrides of the fine-tuning of an arm, without the grid, labels and seed; paths as in the file."""
-    of_task = arm.by_task.get(task.name, {}).get("finetune", {})
     layers = (study.shared["finetune"], task.data, task.overrides, study.encoders[encoder]["finetune"])
-    found = merged(*layers, arm.overrides.get("finetune", {}), of_task)
+    found = merged(*layers, *arm.layers("finetune", task.name, encoder))
     known = known_keys(study.bundle, task.kind.files[0])
     return {key: value for key, value in found.items() if top_key(key) in known}
 
