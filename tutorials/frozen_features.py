@@ -99,9 +99,10 @@ for module in model.network.modules():
     if hasattr(module, "reset_parameters"):
         module.reset_parameters()
 print(f"balanced accuracy: pre-trained {pretrained:.2f}, random weights {accuracy():.2f}, chance 0.33")
+print("Twenty steps learn no pretext: its accuracy is at chance, so the difference means nothing.")
 
 # %% [markdown]
-# After twenty steps there is no reason for a gain. `pretext3d probe` makes this comparison for longer runs,
+# `pretext3d probe` makes this comparison for longer runs,
 # with intervals over subjects, several subsets of labels, and a baseline of mean intensities.
 
 # %% [markdown]

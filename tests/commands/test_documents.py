@@ -41,7 +41,8 @@ def check_command(words: list[str]) -> None:
         bundle = words[words.index("--bundle") + 1] if "--bundle" in words else "vectorpose"
         named = words[words.index("--config_file") + 1] if "--config_file" in words else file
         files = re.findall(r"\w+\.yaml", named) or [file]
-        configs = ROOT / "bundles" / Path(bundle).name / "configs"
+        name = Path(bundle).name.replace("my_method", "vectorpose")  # one that `new` would make
+        configs = ROOT / "bundles" / name / "configs"
         keys = {key for name in files for key in yaml.safe_load((configs / name).read_text())}
         unknown = {option for option in unknown if option[2:].split("::")[0] not in keys}
     assert not unknown, f"pretext3d {shlex.join(words)}: no {sorted(unknown)}"

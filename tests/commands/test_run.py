@@ -139,6 +139,12 @@ def test_bad_overrides(configs, capsys, words, message) -> None:
     assert refusal(capsys, call(configs, *words)) == message
 
 
+def test_a_key_of_another_configuration(configs, capsys) -> None:
+    (configs / "finetune.yaml").write_text("pretrained: ''\n")
+    message = "--pretrained: no such key in train.yaml; a key of finetune.yaml"
+    assert refusal(capsys, call(configs, "--pretrained", "runs/vp")) == message
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

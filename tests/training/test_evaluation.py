@@ -172,6 +172,7 @@ def test_tables(tmp_path, caplog) -> None:
     assert (liver["dice_std"], spleen["dice_std"]) == ("0.35355", "0.70711")  # of a sample of two
     assert (liver["cases"], liver["no_distance"]) == ("2", "0")
     assert (spleen["cases"], spleen["no_distance"]) == ("2", "1")
+    assert (mean["cases"], mean["no_distance"]) == ("2", "1")
     assert (mean["dice"], mean["hd95_mm"], mean["surface_distance_mm"]) == ("0.625", "0.75", "0.375")
     # iou: liver (1/3 + 1) / 2, spleen (1 + 0) / 2
     assert evaluator.state.metrics == pytest.approx(

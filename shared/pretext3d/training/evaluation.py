@@ -38,6 +38,7 @@ __all__ = ["CaseMetrics", "check_classes"]
 logger = logging.getLogger(__name__)
 
 METRICS = ("dice", "iou", "nsd", "hd95_mm", "surface_distance_mm")
+COUNTS = ("cases", "subjects", "no_distance")  # of a summary
 OF_ONE = {"dice": 0.0, "iou": 0.0, "nsd": 0.0}  # where only one of prediction and label has a set
 TOLERANCE_MM = 2.0  # of nsd: about as far apart as the outlines of an organ by two people
 Name = TypeVar("Name")
@@ -265,13 +266,16 @@ class CaseMetrics:
         summary.loc[last, columns] = means.mean()
         for name in columns:
             summary.loc[last, f"{name}_std"] = means[name].std()
-        summary.loc[last, ["cases", "subjects"]] = len(cases), len(means)
+        lost = int(summary["no_distance"].sum())
+        summary.loc[last, list(COUNTS)] = len(cases), len(means), lost
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, frame, index in ((file, table, False), (f"{file}_summary", summary, True)):
             with replacing(self.output_dir / f"{name}.csv") as draft:
                 frame.to_csv(draft, index=index, float_format="%.5g")
         of = f" of {len(means)} subjects" if len(means) < len(cases) else ""
-        text = summary.to_string(float_format="%.3f")
+        text = summary.to_string(float_format="%.3f", formatters=dict.fromkeys(COUNTS, "{:.0f}".format))
+        if lost:
+            text += f"\ndistances leave out the {lost} of {known.sum()} pairs of which only one has the class"
         logger.info("%s of %d cases%s\n%s", file.replace("_", " of "), len(cases), of, text)
         foreground: pd.Series = summary.loc[last]
         return foreground

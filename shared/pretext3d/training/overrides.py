@@ -278,8 +278,12 @@ def _takes(component: Mapping[str, Any], argument: str) -> bool:
 
 
 def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:
-    hint = closest_hint(key, names, "; did you mean --{}?")
-    return f"--{key}: no such key in {', '.join(Path(f).name for f in files)}{hint}"
+    given = [Path(file).name for file in files]
+    line = re.compile(rf"^{re.escape(re.split('::|#', key)[0])}:", re.MULTILINE)
+    beside = [path for path in sorted(Path(files[0]).parent.glob("*.yaml")) if path.name not in given]
+    others = [path.name for path in beside if line.search(path.read_text(encoding="utf-8", errors="replace"))]
+    hint = f"; a key of {', '.join(others)}" if others else closest_hint(key, names, "; did you mean --{}?")
+    return f"--{key}: no such key in {', '.join(given)}{hint}"
 
 
 def command_line() -> tuple[list[str], list[str] | None]:
