@@ -56,7 +56,7 @@ class _EncoderMaps(nn.Module):
         return tuple(self.backbone.encode(x))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PretrainedModel:
     """A pretrained network, the preprocessing of its images, and its features.
 
@@ -82,6 +82,8 @@ class PretrainedModel:
         [[16, 30, 20], [32, 15, 10], [64, 8, 5]]
         >>> model.pooled(image).shape
         (64,)
+        >>> model
+        PretrainedModel(model.pt: unet 2D, 1 channel, pixdim [], levels 16, 32, 64)
     """
 
     network: nn.Module
@@ -89,6 +91,16 @@ class PretrainedModel:
     record: Mapping[str, Any]
     file: Path
     precision: str = "auto"
+
+    def __repr__(self) -> str:
+        """One line: the file, the method, the encoder, the image that it takes."""
+        made = self.backbone.record
+        method = f"{self.record['method']}, " if "method" in self.record else ""
+        channels = f"{made['in_channels']} channel{'s' * (made['in_channels'] != 1)}"
+        widths = ", ".join(str(level.channels) for level in self.levels)
+        network = f"{method}{made['encoder']} {made['spatial_dims']}D"
+        pixdim = self.record.get("pixdim")
+        return f"PretrainedModel({self.file}: {network}, {channels}, pixdim {pixdim}, levels {widths})"
 
     @property
     def backbone(self) -> Backbone:

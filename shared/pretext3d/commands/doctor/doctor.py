@@ -238,7 +238,8 @@ def doctor(options: argparse.Namespace) -> int:
         findings.append(Finding("note", "the run is not finished: there is no checkpoints/final.pt"))
     data = read.record.get("data") or {}
     trained = f"{len(data['train'])} cases of {brief(data.get('name'))}" if data.get("train") else "no scans"
-    say(f"{run}: {method}, {int(table['epoch'].max())} epochs, trained on {trained}")
+    epochs = int(table["epoch"].max())
+    say(f"{run}: {method}, {epochs} epoch{'s' * (epochs != 1)}, trained on {trained}")
     if options.dataset_dir:
         bundle = bundle_of(read.record)
         config = bundle / "configs" / fine_tuning(options.class_file)
