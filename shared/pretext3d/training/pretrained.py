@@ -149,7 +149,7 @@ def check_method(pretrained: Pretrained, method: str, key: str = "pretrained") -
     """Refuse a checkpoint of another method than `method`; '' = any. `key` gives the path, in the message."""
     found = pretrained.record.get("method")
     if method and found != method:
-        work = f"cannot segment; expected one that finetune.yaml has written: give its run by --{key}"
+        work = f"cannot segment: fine-tune it with finetune.yaml first, and give that run by --{key}"
         raise UserError(
             f"{pretrained.file}: a checkpoint of method {found!r} "
             f"{work if method == 'segmentation' else f'found, expected {method!r}'}"
