@@ -91,8 +91,7 @@ class StudyTask:
             test subjects of the task's own.
         note: Text under its title in the report.
         screened: What is labelled in screening.
-        encoders: Names of the encoders that it has.
-        arms: Names of the arms by encoder.
+        arms: Names of the arms, by the encoders that it has.
         probe: Whether frozen features are measured, too, see `pretext3d probe`.
     """
 
@@ -106,9 +105,13 @@ class StudyTask:
     tested: Mapping[str, Any]
     note: str
     screened: Label
-    encoders: tuple[str, ...]
     arms: Mapping[str, Sequence[str]]
     probe: bool
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the encoders that it has."""
+        return tuple(self.arms)
 
 
 @dataclass(frozen=True)
@@ -173,9 +176,7 @@ class Study:
 
     def arms_of(self, task: str, encoder: str) -> list[StudyArm]:
         """The arms that are for a task and an encoder."""
-        if encoder not in self.tasks[task].encoders:
-            return []
-        names = self.tasks[task].arms[encoder]
+        names = self.tasks[task].arms.get(encoder, ())
         arms = [arm for arm in self.arms.values() if arm.name in names]
         return [arm for arm in arms if task in arm.tasks and encoder in arm.encoders]
 
@@ -272,7 +273,6 @@ def read_task(
     if wanted not in [label.value for label in labels]:
         counts = ", ".join(f"{label.value:g}" for label in labels)
         raise UserError(f"{screened.where(name)}: found {wanted!r}, expected one of the task's: {counts}")
-    arms_of = read_encoders(own, encoders, arms)
     overrides = own.section("overrides").literal()
     shape = {key: value for key, value in overrides.items() if key in INHERITED}
     return StudyTask(
@@ -286,8 +286,7 @@ def read_task(
         tested=read_tested(own, data),
         note=own.text("note", ""),
         screened=next(label for label in labels if label.value == wanted),
-        encoders=tuple(arms_of),
-        arms=arms_of,
+        arms=read_encoders(own, encoders, arms),
         probe=probe,
     )
 
