@@ -88,7 +88,7 @@ def test_metadata_with_a_copy_of_the_schema_needs_no_network() -> None:
     ("words", "message"),
     [
         (export(Path("x.ts"), "--config_file", "configs/train.yaml"), "expected --key_in_ckpt network"),
-        (export(Path("x.ts"), "--config_file", "configs/inference.yaml"), "give its run by --pretrained"),
+        (export(Path("x.ts"), "--config_file", "configs/inference.yaml"), "give that run by --pretrained"),
         (
             ["verify_net_in_out", "network_def", "--config_file", "configs/train.yaml"],
             "expected inference.yaml, with --pretrained RUN",

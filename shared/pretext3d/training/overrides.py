@@ -279,8 +279,11 @@ def _takes(component: Mapping[str, Any], argument: str) -> bool:
 
 def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:
     given = [Path(file).name for file in files]
-    line = re.compile(rf"^{re.escape(re.split('::|#', key)[0])}:", re.MULTILINE)
-    beside = [path for path in sorted(Path(files[0]).parent.glob("*.yaml")) if path.name not in given]
+    top = re.split("::|#", key)[0]
+    line = re.compile(rf"^{re.escape(top)}:", re.MULTILINE)
+    known = top in {name.split("::")[0] for name in names}  # only a part of it is not
+    siblings = [] if known else sorted(Path(files[0]).parent.glob("*.yaml"))
+    beside = [path for path in siblings if path.name not in given]
     others = [path.name for path in beside if line.search(path.read_text(encoding="utf-8", errors="replace"))]
     hint = f"; a key of {', '.join(others)}" if others else closest_hint(key, names, "; did you mean --{}?")
     return f"--{key}: no such key in {', '.join(given)}{hint}"
