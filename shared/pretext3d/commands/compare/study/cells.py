@@ -105,6 +105,21 @@ class StudyCell:
         return digest_of(self.settings)
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a cell's first weights come from: a pre-training, a file, or nowhere: then all is ''.
+
+    Attributes:
+        path: The pre-training's folder, or the file.
+        digest: What identifies them on every machine: of the pre-training's settings, or of the file.
+        needs: Name of the pre-training.
+    """
+
+    path: str = ""
+    digest: str = ""
+    needs: str = ""
+
+
 def digest_of(settings: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits that settings have on every machine."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
@@ -138,7 +153,7 @@ class Cells:
         self.study, self.cells_dir = study, cells_dir
         self.pretrainings: dict[str, StudyCell] = {}  # by digest
         self.of_place: dict[tuple[str, str, str], StudyCell] = {}
-        self.weights: dict[str, str] = {}  # digest by path of weights
+        self.of_file: dict[str, Source] = {}  # by its path
         for task, encoder, arm in places(study):
             if arm.bundle:
                 cell = self.pretraining(task, encoder, arm)
@@ -178,8 +193,7 @@ class Cells:
         validate = 0 if screening else study.validate_every
         tuning |= {"val_interval": validate or NEVER_VALIDATE}
         measured = "val" if screening else "all" if task.tested else "test"
-        first = self.of_place.get((task.name, encoder, arm.name))
-        weights = first.digest if first else self.digest_of_file(arm, encoder)
+        source = self.source(task, encoder, arm)
         settings = {
             "stage": stage,
             "task": task.kind.name,
@@ -188,18 +202,16 @@ class Cells:
             "measured": measured,
             **({"evaluation": dict(task.evaluation)} if task.evaluation else {}),
             **({"tested": dict(task.tested)} if measured == "all" else {}),
-            **({"pretrained": weights} if weights else {}),
+            **({"pretrained": source.digest} if source.digest else {}),
         }
         name = f"{stage}/{task.name}/{encoder}/{arm.name}_{label.name}_seed{seed}"
         name += f"_{point.name}" if screening else ""
         keys = {"task": task.name, "encoder": encoder, "arm": arm.name, "label": label.value, "seed": seed}
-        runs = self.runs(name, task, encoder, arm, tuning, measured, first)
-        needs = first.name if first else ""
         return StudyCell(
             name,
             plain(settings),
-            runs,
-            needs,
+            self.runs(name, task, tuning, measured, source),
+            source.needs,
             task.kind,
             {**keys, "rate": point.rate, "recipe": point.recipe},
         )
@@ -229,25 +241,26 @@ class Cells:
                 )
         return {"max_steps": before + after}
 
-    def digest_of_file(self, arm: StudyArm, encoder: str) -> str:
-        """The SHA-256 of an arm's weights, the same wherever the file is; '' for random weights."""
-        from pretext3d.training.pretrained import resolve_pretrained
+    def source(self, task: StudyTask, encoder: str, arm: StudyArm) -> Source:
+        """Where an arm's cells start; the digest of a file is the same wherever the file is."""
+        first = self.of_place.get((task.name, encoder, arm.name))
+        if first:
+            return Source(str(self.cells_dir / first.name), first.digest, first.name)
+        path = arm.pretrained.get(encoder, "")
+        if path and path not in self.of_file:
+            from pretext3d.training.pretrained import resolve_pretrained
 
-        source = arm.pretrained.get(encoder, "")
-        if source and source not in self.weights:
-            file = resolve_pretrained(source, key=f"{self.study.file}: arms::{arm.name}::pretrained")
-            self.weights[source] = sha256_of(file)[:16]
-        return self.weights.get(source, "")
+            file = resolve_pretrained(path, key=f"{self.study.file}: arms::{arm.name}::pretrained")
+            self.of_file[path] = Source(path, sha256_of(file)[:16])
+        return self.of_file.get(path, Source())
 
     def runs(
         self,
         name: str,
         task: StudyTask,
-        encoder: str,
-        arm: StudyArm,
         tuning: Mapping[str, Any],
         measured: str,
-        first: StudyCell | None,
+        source: Source,
     ) -> dict[str, dict[str, Any]]:
         """The two bundle runs of a fine-tuning."""
         configs = bundles_at_hand()[self.study.bundle] / "configs"
@@ -261,8 +274,7 @@ class Cells:
         if measured == "all":
             evaluation = {key: value for key, value in evaluation.items() if key not in LABELLED}
             evaluation |= real_paths(self.study, task.tested, f"tasks::{task.name}::test")
-        pretrained = str(self.cells_dir / first.name) if first else arm.pretrained.get(encoder, "")
-        own |= {"pretrained": pretrained} if pretrained else {}
+        own |= {"pretrained": source.path} if source.path else {}
         return {
             "finetune": {"config_file": files[0], **own},
             "evaluate": {
@@ -280,8 +292,7 @@ def probe_cell(cells: Cells, task: StudyTask, encoder: str, arm: StudyArm) -> St
     study = cells.study
     overrides = finetuning(study, task, encoder, arm)
     overrides = {key: value for key, value in overrides.items() if key not in NOT_PROBED}
-    first = cells.of_place.get((task.name, encoder, arm.name))
-    weights = first.digest if first else cells.digest_of_file(arm, encoder)
+    source = cells.source(task, encoder, arm)
     values = [label.value for label in task.labels]
     settings = {
         "stage": "probe",
@@ -289,19 +300,17 @@ def probe_cell(cells: Cells, task: StudyTask, encoder: str, arm: StudyArm) -> St
         "encoder": study.encoders[encoder]["finetune"]["encoder"],
         "labelled": values,
         "seeds": list(study.seeds),
-        **({"pretrained": weights} if weights else {}),
+        **({"pretrained": source.digest} if source.digest else {}),
     }
     name = f"probe/{task.name}/{encoder}/{arm.name}"
-    path = str(cells.cells_dir / first.name) if first else arm.pretrained.get(encoder, "")
     option = "--num_labelled" if isinstance(values[0], int) else "--label_fractions"
-    words = [f"{arm.name}={path}" if path else "scratch", option, *map(str, values)]
+    words = [f"{arm.name}={source.path}" if source.path else "scratch", option, *map(str, values)]
     words += ["--seeds", *map(str, study.seeds), "--encoder", settings["encoder"], "--measured", "test"]
     words += ["--bundle", str(bundles_at_hand()[study.bundle]), "--output_dir", str(cells.cells_dir / name)]
     for key, value in real_paths(study, overrides, f"tasks::{task.name}").items():
         words += [f"--{key}={value}"]
     keys = {"task": task.name, "encoder": encoder, "arm": arm.name}
-    needs = first.name if first else ""
-    return StudyCell(name, plain(settings), {"probe": {"words": words}}, needs, keys=keys)
+    return StudyCell(name, plain(settings), {"probe": {"words": words}}, source.needs, keys=keys)
 
 
 def screening_cells(cells: Cells) -> list[StudyCell]:
