@@ -21,6 +21,7 @@ import threading
 IMPORTED = (
     "torch", "monai.bundle", "monai.transforms", "monai.engines", "monai.handlers", "monai.inferers",
     "monai.networks.nets", "ignite.engine", "ignite.handlers", "nibabel", "scipy.ndimage",
+    "torch._dynamo",  # which every optimiser asks for
 )  # fmt: skip
 
 

@@ -84,6 +84,7 @@ def test_in_2d_and_in_a_preview(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_the_transformer_profile_from_shapes_to_an_evaluation(tmp_path: Path) -> None:
     """Patches of pre-training stay those of fine-tuning, whose crops have another size."""
     keys = {"profile": "laptop_transformer", "num_workers": 0, "steps_per_epoch": 2, "max_epochs": 1}
+    tuned = {**keys, "pixdim": 8, "roi_size": "[48,32,32]"}
     first, second = tmp_path / "shapes", tmp_path / "tuned"
     small = {**keys, "batch_size": 2, "roi_size": "[32,32,16]"}
     succeed("train", bundle=BUNDLE, output_dir=first, val_items=2, **small)
@@ -91,12 +92,11 @@ def test_the_transformer_profile_from_shapes_to_an_evaluation(tmp_path: Path) ->
     steps = weights(first)["record"]["backbone"]["options"]["steps"]
     output = succeed(
         "finetune", bundle=BUNDLE, pretrained=first, output_dir=second, num_labelled=2, batch_size=2,
-        roi_size="[48,32,32]", **keys,
+        **tuned,
     )  # fmt: skip
     assert "adapted: backbone.vit.patch_embedding.position_embeddings" in output
     backbone = weights(second)["record"]["backbone"]
     assert backbone["options"]["steps"] == steps
     assert backbone["roi_size"] == [48, 32, 32]
-    more = {"roi_size": "[48,32,32]", "profile": "laptop_transformer"}
-    output = succeed(["finetune", "evaluate"], bundle=BUNDLE, output_dir=second, **more)
+    succeed(["finetune", "evaluate"], bundle=BUNDLE, output_dir=second, **tuned)
     assert (second / "evaluation.csv").is_file()

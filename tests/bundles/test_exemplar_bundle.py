@@ -52,6 +52,7 @@ def test_two_processes_remember_the_anchors_of_both(tmp_path: Path) -> None:
 
 def test_in_2d_on_slices_of_which_neighbours_are_no_negatives(tmp_path: Path) -> None:
     keys = {**QUICK, "spatial_dims": 2, "batch_size": 4, "objective": "triplet", "views__anchor": "image"}
+    keys |= {"slices": "{'axis':2,'every':4}"}
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     last = history(tmp_path / "run")[-1]
     assert float(last["retrieval_chance"]) < 1 / 50  # each slice is a case

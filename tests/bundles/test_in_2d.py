@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bundles.command import BUNDLES, FINETUNE, QUICK, TINY, fail, history, succeed
+from tests.bundles.command import BUNDLES, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
 SHAPE = (40, 48)  # rows, columns
+FINETUNE = {key: value for key, value in TINY.items() if key != "encoder"}
 PLANE = {"spatial_dims": 2, "pictures": 1, "val_crops": 1}
 
 

@@ -145,6 +145,7 @@ def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: li
 
 def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
     keys = {**ONE, "profile": "paper", "batch_size": 1, "steps_per_epoch": 1, "roi_size": "[40,48,32]"}
+    keys |= {"pictures": 0, "probe": None}
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", val_fraction=0.05, **keys)
     record = record_of(tmp_path / "run")
     assert record["backbone"]["encoder"] == "unet"

@@ -207,7 +207,8 @@ def test_an_array_on_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_comparison_on_the_local_executor(tmp_path: Path) -> None:
     """The same table as with --jobs."""
     words = ["compare", "--max_epochs=1", "--steps_per_epoch=1", "--roi_size=[32,32,32]", "--num_workers=0"]
-    words += ["--profile=laptop", "--num_labelled", "1", "--seeds", "0", "--threads", "1", "--output_dir"]
+    words += ["--profile=laptop", "--num_labelled", "1", "--seeds", "0", "--threads", "1", "--pixdim=8"]
+    words.append("--output_dir")
     engine = ["--engine", "submitit", "--engine_options", "{cluster: local}"]
     tables = []
     for name, more in (("submitted", engine), ("here", [])):

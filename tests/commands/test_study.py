@@ -334,7 +334,7 @@ def test_the_study_of_the_phantom(tmp_path: Path) -> None:
     example |= {"results_dir": str(tmp_path / "results"), "always": ["scratch"]}
     del example["arms"]["scratch_long"]
     example["pretrain"] |= {"max_steps": 2, "steps_per_epoch": 2, "roi_size": [16, 16, 16]}
-    example["finetune"] |= {"max_steps": 2, "steps_per_epoch": 1}
+    example["finetune"] |= {"max_steps": 2, "steps_per_epoch": 1, "pixdim": 8}
     example["tasks"]["organs"]["num_labelled"] = [1]
     words = [
         "compare",

@@ -146,6 +146,8 @@ def test_a_new_bundle_trains_and_passes_its_test(tmp_path: Path, dims: int) -> N
     make("deep_cut", tmp_path)
     env = environment(PYTHONPATH=str(tmp_path / "shared"))
     keys = {**TINY, "max_epochs": 1, "steps_per_epoch": 2, "spatial_dims": dims}
+    if dims == 2:
+        keys["slices"] = "{'axis':2,'every':16}"
     config = tmp_path / "bundles" / "deep_cut" / "configs" / "train.yaml"
     run = arguments(str(config), output_dir=tmp_path / "run", **keys)
     test = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests" / "methods")]
