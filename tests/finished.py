@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pretext3d.commands.promote import promote
+from pretext3d.commands.promote import options
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training.checkpoint_io import save_checkpoint
@@ -46,5 +46,5 @@ def promoted(folder: Path) -> Path:
     """The bundle `two_sides` of a finished run."""
     run = finished_run(folder / "run")
     words = ["--name", "two_sides", "--labels", "Left", "Right", *LICENCE, "--output_dir", str(folder)]
-    promote.main([str(run), *words])
+    options.main([str(run), *words])
     return folder / "two_sides"

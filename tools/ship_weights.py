@@ -27,8 +27,8 @@ from pretext3d.publishing.weights import (
     write_model_file,
     write_provenance,
 )
+from pretext3d.training.checkpoint_files import resolve_pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint
-from pretext3d.training.pretrained import resolve_pretrained
 from pretext3d.training.safe_weights import is_installed, write_safetensors
 
 EXAMPLES = """examples

@@ -262,6 +262,8 @@ def test_several_data_sets_are_a_list(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(compare, "resolved", resolve)
     monkeypatch.chdir(tmp_path)
+    for name in ("HEADS", "$x"):
+        (tmp_path / name).mkdir()
     for typed in ("['HEADS','$x']", "HEADS", ""):
         main(["compare", "--dataset_dir", typed, "--output_dir", "out"])
     expected = [[f"{tmp_path}/HEADS", f"{tmp_path}/$x"], f"{tmp_path}/HEADS", ""]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pretext3d.__main__ import main
-from pretext3d.commands.compare import compare, plan
+from pretext3d.commands.compare import compare, options, plan
 from pretext3d.errors import UserError
 
 from tests.bundles.command import call
@@ -51,9 +51,9 @@ def test_an_arm_with_other_cases_is_refused(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(
         UserError, match="--set flat: found 1 cases in val, 1 of them among the 2 of the other"
     ):
-        compare.main([*words[1:], "spatial_dims", "2"])
+        options.main([*words[1:], "spatial_dims", "2"])
     folds = ["--folds", "2"]  # of the three volumes, of which the arm has two
     with pytest.raises(UserError, match="--set flat: found 2 cases in train, val, test, 2 of them"):
-        compare.main([*words[1:], "spatial_dims", "2", *folds])
+        options.main([*words[1:], "spatial_dims", "2", *folds])
     assert main([*words, "learning_rate", "0.01"]) == 0
     assert main([*words, "learning_rate", "0.01", "--output_dir", str(tmp_path / "folds"), *folds]) == 0

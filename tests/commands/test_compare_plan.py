@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pretext3d.commands.compare import plan
+from pretext3d.commands.compare import arms, plan
 from pretext3d.commands.compare.cells import Arm
 from pretext3d.data.fingerprints import fingerprints
 from pretext3d.errors import UserError
@@ -81,7 +81,7 @@ def test_keys_of_one_arm() -> None:
         ["flat", "--spatial_dims", "2"],
         ["vp", "optimizer::lr", "1e-4"],
     ]
-    assert plan.read_settings(words, KNOWN) == {
+    assert arms.read_settings(words, KNOWN) == {
         "flat": {"slices": {"axis": 2, "every": 1}, "spatial_dims": 2},
         "vp": {"optimizer::lr": 1e-4},
     }
@@ -97,12 +97,12 @@ def test_keys_of_one_arm() -> None:
 )
 def test_keys_that_an_arm_cannot_have(key: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        plan.read_settings([["vp", key, "3"]], {**KNOWN, "max_epochs": 5})
+        arms.read_settings([["vp", key, "3"]], {**KNOWN, "max_epochs": 5})
 
 
 def test_a_key_is_given_once() -> None:
     with pytest.raises(UserError, match="--set vp encoder: found twice"):
-        plan.read_settings([["vp", "encoder", "unet"], ["vp", "encoder", "vgg"]], KNOWN)
+        arms.read_settings([["vp", "encoder", "unet"], ["vp", "encoder", "vgg"]], KNOWN)
 
 
 def test_an_arm_of_other_axes_has_its_own_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

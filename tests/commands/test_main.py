@@ -1,6 +1,7 @@
 """The command line `pretext3d`: its list of commands, and what it says of a mistake."""
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import tomllib
 from pretext3d import __main__ as command_line
 from pretext3d.__main__ import COMMANDS, main
 from pretext3d.commands.parser import option_names
+from pretext3d.commands.shapes import options
 from pretext3d.errors import UserError
+from pretext3d.methods.avsdb.rendering import RENDERINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_OPTIONS = {"env", "completion"}
@@ -67,9 +70,75 @@ def test_every_module_is_a_command() -> None:
     """No folder or module with `make_parser` that the list has not."""
     folder = ROOT / "shared" / "pretext3d" / "commands"
     found = {path for path in folder.rglob("*.py") if "\ndef make_parser(" in path.read_text()}
-    listed = {folder / f"{command.module.replace('.', '/')}.py" for command in COMMANDS.values()}
-    apart = {folder / name / f"{name}.py" for name in ("compare", "probe")}  # of these options.py has it
-    assert found == (listed - apart) | {file.with_name("options.py") for file in apart}
+    assert found == {folder / f"{command.module.replace('.', '/')}.py" for command in COMMANDS.values()}
+
+
+# what is wrong in a command line that argparse alone does not see, and a part of the message
+MISTAKES = {
+    "a key of run": ("run --bundle vectorpose --sede 3", "did you mean --seed?"),
+    "a bundle of run": ("run --bundle vectorpos", "did you mean vectorpose?"),
+    "a file of run": ("run --config_file nowhere.yaml", "found nowhere.yaml, which is no file"),
+    "data of run": ("run --bundle vectorpose --dataset_dir nowhere", "dataset_dir: nowhere does not exist"),
+    "weights of run": (
+        "run --bundle vectorpose --config_file finetune.yaml --pretrained nowhere",
+        "pretrained: nowhere: not found",
+    ),
+    "a key of preview": ("preview --bundle vectorpose --sede 3", "did you mean --seed?"),
+    "data of preview": ("preview --bundle vectorpose --dataset_dir nowhere", "nowhere does not exist"),
+    "weights of preview": (
+        "preview --bundle vectorpose --checkpoint nowhere",
+        "checkpoint: nowhere: not found",
+    ),
+    "a number of preview": ("preview --bundle vectorpose --num=-1", "num: found -1"),
+    "a key of compare": ("compare --max_epohcs 3", "did you mean --max_epochs?"),
+    "an arm of compare": ("compare --arms scratch vp=nowhere", "--arms vp: pretrained: nowhere: not found"),
+    "data of compare": ("compare --dataset_dir nowhere", "dataset_dir: nowhere does not exist"),
+    "classes of compare": (
+        "compare --task classification --class_file nowhere.csv",
+        "class_file: nowhere.csv not found",
+    ),
+    "a study": ("compare --study nowhere.yaml", "nowhere.yaml: cannot be read"),
+    "numbers of compare": ("compare --seeds 1 1", "--seeds: found [1, 1]"),
+    "a key of probe": ("probe scratch --val_fractoin 0.3", "did you mean --val_fraction?"),
+    "a run of probe": ("probe nowhere", "pretrained: nowhere: not found"),
+    "classes of probe": ("probe scratch --class_file nowhere.csv", "class_file: nowhere.csv not found"),
+    "a run of doctor": ("doctor nowhere", "nowhere: does not exist"),
+    "a run of curves": ("curves nowhere", "nowhere: does not exist"),
+    "a number of shapes": ("shapes --count 0 --output_dir there", "count: found 0"),
+    "drawing of shapes": ("shapes --count 1 --output_dir there --render x", "render: found 'x'"),
+    "a bundle to copy": ("bundles --copy vectorpos", "did you mean vectorpose?"),
+    "a name of promote": ("promote nowhere --name a/b --licence x", "--name: found 'a/b'"),
+    "a run of promote": ("promote nowhere --name a --licence x", "run: nowhere: found no config.yaml"),
+    "a folder of download": ("download x --source nowhere", "nowhere"),
+}
+
+
+def test_a_mistake_is_reported_without_heavy_packages(tmp_path: Path) -> None:
+    """Help, an unknown option and each of MISTAKES of every command, in a process that has no torch."""
+    lines = {f"help of {name}": [name, "--help"] for name in COMMANDS}
+    lines |= {f"option of {name}": [name, "--nonsense", "2"] for name in COMMANDS}
+    lines |= {what: words.split() for what, (words, _) in MISTAKES.items()}
+    code = (
+        "import contextlib, io, json, sys\nfrom pretext3d.__main__ import main\nsaid = {}\n"
+        "for what, words in json.loads(sys.argv[1]).items():\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):\n"
+        "        try:\n            code = main(words)\n"
+        "        except SystemExit as error:\n            code = error.code\n"
+        "    said[what] = code, out.getvalue(), sorted({'torch', 'monai'} & set(sys.modules))\n"
+        "print(json.dumps(said))"
+    )
+    command = [sys.executable, "-c", code, json.dumps(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    said = json.loads(done.stdout)
+    assert {what: heavy for what, (_, _, heavy) in said.items() if heavy} == {}
+    assert {what for what, (code, _, _) in said.items() if not code} == {f"help of {n}" for n in COMMANDS}
+    assert {
+        what: text for what, (_, text, _) in said.items() if MISTAKES.get(what, ("", ""))[1] not in text
+    } == {}
+
+
+def test_drawings_that_shapes_names_are_those_that_there_are() -> None:
+    assert set(options.RENDERINGS) == set(RENDERINGS)
 
 
 def test_list_comes_without_heavy_packages() -> None:

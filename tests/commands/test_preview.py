@@ -12,8 +12,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 from pretext3d.__main__ import main
-from pretext3d.commands import preview
 from pretext3d.commands.bundles import bundles_at_hand
+from pretext3d.commands.preview import options, preview
 from pretext3d.methods.vectorpose.pretext import VectorPoseNet
 from pretext3d.networks.factory import build_backbone
 from pretext3d.training.checkpoint_io import save_checkpoint
@@ -151,7 +151,7 @@ def test_subjects_are_counted_and_slices_are_volumes(capsys: pytest.CaptureFixtu
 
 def test_only_what_is_drawn_is_read(mini: Path, scans: Path, tmp_path: Path) -> None:
     assert (
-        preview.main(
+        options.main(
             [
                 "--bundle",
                 str(mini),
@@ -173,7 +173,7 @@ def test_seed_gives_other_crops(mini: Path, scans: Path, tmp_path: Path) -> None
     for seed in ("0", "0", "1"):
         sys.modules.pop("mini_preview_figure", None)
         common = ["--bundle", str(mini), "--dataset_dir", str(scans), "--output_dir", str(tmp_path / "out")]
-        assert preview.main([*common, "--num", "1", f"--seed={seed}"]) == 0
+        assert options.main([*common, "--num", "1", f"--seed={seed}"]) == 0
         changes.append(sys.modules["mini_preview_figure"].SEEN[0][1])
     assert changes[0] == changes[1] != changes[2]
 
@@ -202,7 +202,7 @@ def test_cases_are_spread() -> None:
 
 
 def test_arguments_are_read_as_in_a_run() -> None:
-    known, overrides = preview.parse_arguments(
+    known, overrides = options.parse_arguments(
         [
             "--bundle",
             "b",
@@ -339,11 +339,11 @@ def test_the_method_that_a_checkpoint_must_have_is_known_before_anything_is_read
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        preview.main(["--help"])
+        options.main(["--help"])
     said = capsys.readouterr().out
     assert "examples:\n  pretext3d preview --bundle vectorpose\n" in said
     for line in said.split("examples:")[1].strip().splitlines():
-        known, _ = preview.parse_arguments(line.split()[2:])
+        known, _ = options.parse_arguments(line.split()[2:])
         assert known.bundle in bundles_at_hand()
 
 

@@ -173,15 +173,16 @@ def test_mistakes(data: Path, tmp_path: Path, more: list[str], message: str) -> 
         ["scratch", *words(data, "--output_dir", str(tmp_path / "out"), "--cache_dir", str(tmp_path), *more)]
     )
     with pytest.raises(UserError) as caught:
-        probe.probe(parsed, rest)
+        probe.probe(parsed, options.checked(parsed, rest))
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_weights_of_other_axes_are_refused_before_any_case_is_read(run: Path, tmp_path: Path) -> None:
-    given = [str(run), "--dataset_dir", str(tmp_path / "nowhere"), "--spatial_dims", "2"]
+    given = [str(run), "--dataset_dir", str(tmp_path), "--spatial_dims", "2"]
+    parsed, rest = options.make_parser().parse_known_args(given)
     with pytest.raises(UserError, match="its network has spatial_dims 3, this one has spatial_dims 2"):
-        probe.probe(*options.make_parser().parse_known_args(given))
+        probe.probe(parsed, options.checked(parsed, rest))
 
 
 @pytest.mark.parametrize(

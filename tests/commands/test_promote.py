@@ -15,7 +15,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import LoadImage, LoadImaged
-from pretext3d.commands.promote import promote
+from pretext3d.commands.promote import options
 from pretext3d.errors import UserError
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.publishing.provenance import check_provenance, read_provenance
@@ -83,7 +83,7 @@ def test_label_values_of_the_run(
 ) -> None:
     """MONAI Label takes the numbers in its outputs, and in the labels it saves, from channel_def."""
     run = finished_run(tmp_path / "run", **record)
-    promote.main([str(run), "--name", "x", "--labels", *names, *LICENCE, "--output_dir", str(tmp_path)])
+    options.main([str(run), "--name", "x", "--labels", *names, *LICENCE, "--output_dir", str(tmp_path)])
     output = json.loads((tmp_path / "x/configs/metadata.json").read_text())["network_data_format"]["outputs"]
     assert (output["pred"]["num_channels"], output["pred"]["channel_def"]) == (channels, values)
     assert all(
@@ -150,7 +150,7 @@ def test_a_profile_that_is_like_another_takes_that_along(tmp_path: Path) -> None
     run = finished_run(tmp_path / "run")
     config = yaml.safe_load((run / "config.yaml").read_text()) | {"profile": "laptop_transformer"}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    promote.main([str(run), "--name", "x", "--labels", "a", "b", *LICENCE, "--output_dir", str(tmp_path)])
+    options.main([str(run), "--name", "x", "--labels", "a", "b", *LICENCE, "--output_dir", str(tmp_path)])
     parser = ConfigParser()
     parser.read_config(tmp_path / "x" / "configs" / "train.yaml")
     assert list(parser["profiles"]) == ["laptop", "laptop_transformer"]
@@ -164,7 +164,7 @@ def test_a_profile_that_is_like_another_takes_that_along(tmp_path: Path) -> None
 )
 def test_runs_of_every_bundle(tmp_path: Path, bundle: str, encoder: str, decoder: str) -> None:
     run = finished_run(tmp_path / "run", bundle, encoder, decoder)
-    promote.main([str(run), "--name", "x", "--labels", "a", "b", *LICENCE, "--output_dir", str(tmp_path)])
+    options.main([str(run), "--name", "x", "--labels", "a", "b", *LICENCE, "--output_dir", str(tmp_path)])
     weights = torch.load(tmp_path / "x" / "models" / "model.pt", weights_only=True)
     own = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "finetune.yaml").read_text())
     for name in ("inference.yaml", "train.yaml"):
@@ -241,7 +241,7 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, list[str]], expec
         "--output_dir": [str(tmp_path / "out")], **changes,
     }  # fmt: skip
     with pytest.raises(UserError, match=re.escape(expected)):
-        promote.main([str(run), *(word for key, values in words.items() for word in (key, *values))])
+        options.main([str(run), *(word for key, values in words.items() for word in (key, *values))])
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from pretext3d.commands import saved_config
-from pretext3d.commands.promote import promote
+from pretext3d.commands.promote import options
 from pretext3d.commands.promote.configs import Document
 from pretext3d.commands.promote.run import read_run
 from pretext3d.commands.promote.text import table
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def promoted(run: Path, there: Path, labels: tuple[str, str] = ("a", "b"), *more: str) -> Path:
-    promote.main([str(run), "--name", "x", "--labels", *labels, *LICENCE, "--output_dir", str(there), *more])
+    options.main([str(run), "--name", "x", "--labels", *labels, *LICENCE, "--output_dir", str(there), *more])
     return there / "x"
 
 

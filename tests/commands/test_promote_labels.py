@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pretext3d.commands.promote import promote
+from pretext3d.commands.promote import options, promote
 from pretext3d.errors import UserError
 
 from tests.finished import LICENCE, finished_run
@@ -12,7 +12,7 @@ from tests.finished import LICENCE, finished_run
 
 def test_names_of_the_datalist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished_run(tmp_path / "run", "vectorpose", "unet", "")
-    promote.main([str(run), "--name", "x", *LICENCE, "--output_dir", str(tmp_path)])
+    options.main([str(run), "--name", "x", *LICENCE, "--output_dir", str(tmp_path)])
     assert ": grey, white; weights" in capsys.readouterr().out
     own = yaml.safe_load((tmp_path / "x" / "configs" / "train.yaml").read_text())
     assert own["class_names"] == ["background", "grey", "white"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from monai.bundle import ConfigParser
-from pretext3d.commands.promote import promote
+from pretext3d.commands.promote import options
 from pretext3d.commands.promote.run import recorded_settings
 from pretext3d.errors import UserError
 from pretext3d.training import checkpoint_io
@@ -22,7 +22,7 @@ DATA = ("channels", "modalities", "slices", "frames", "labels")
 
 
 def promoted(run: Path, there: Path, *more: str) -> Path:
-    promote.main([str(run), "--name", "x", *LICENCE, "--output_dir", str(there), *more])
+    options.main([str(run), "--name", "x", *LICENCE, "--output_dir", str(there), *more])
     return there / "x"
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
 from pretext3d.__main__ import main
-from pretext3d.commands import shapes
-from pretext3d.commands.shapes import file_of, write_shapes
+from pretext3d.commands.shapes import shapes
+from pretext3d.commands.shapes.shapes import file_of, write_shapes
 from pretext3d.data.generated import GeneratedItems
 from pretext3d.data.prepare import prepare_cases
 from pretext3d.errors import UserError

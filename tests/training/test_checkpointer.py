@@ -13,8 +13,9 @@ import torch
 from ignite.engine import Events
 from monai.engines import Workflow
 from pretext3d.errors import UserError
+from pretext3d.training.checkpoint_files import epoch_files
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
-from pretext3d.training.checkpointer import epoch_files, newest_good
+from pretext3d.training.checkpointer import newest_good
 
 from tests.training.runs import EPOCHS, RECORD, STEPS, Kill, Killed, Run, assert_equal_files, names
 

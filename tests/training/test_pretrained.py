@@ -8,6 +8,7 @@ from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training import pretrained
+from pretext3d.training.checkpoint_files import resolve_pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
 from pretext3d.training.pretrained import (
     Pretrained,
@@ -15,7 +16,6 @@ from pretext3d.training.pretrained import (
     load_segmentation,
     read_pretrained,
     read_record,
-    resolve_pretrained,
     transfer_weights,
 )
 from pretext3d.training.transfer import position_embedding, transferred

@@ -11,8 +11,9 @@ from pretext3d.publishing.deployment import load_weights
 from pretext3d.publishing.provenance import check_provenance
 from pretext3d.publishing.weights import write_weights
 from pretext3d.training import safe_weights
+from pretext3d.training.checkpoint_files import resolve_pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
-from pretext3d.training.pretrained import load_segmentation, read_pretrained, resolve_pretrained
+from pretext3d.training.pretrained import load_segmentation, read_pretrained
 from pretext3d.training.safe_weights import check_same_weights, preferred, read_safetensors, write_safetensors
 from safetensors.torch import save_file
 from torch import nn

@@ -113,14 +113,14 @@ def main(words: list[str]) -> int:
     """Draw the pictures of some bundles into a folder, in one process: importing torch takes longest."""
     import logging
 
-    from pretext3d.commands import preview
+    from pretext3d.commands.preview import options
 
     folder = Path(words[0])
     folder.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.WARNING)
     for bundle in map(Path, words[1:]):
         for dims in (3, 2):
-            preview.main(words_of(bundle, dims, folder / f"{bundle.name}_{dims}d.png"))
+            options.main(words_of(bundle, dims, folder / f"{bundle.name}_{dims}d.png"))
     return 0
 
 

@@ -4,13 +4,15 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pretext3d.commands.parser import command_parser
 from pretext3d.errors import UserError
 from pretext3d.messages import say
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 AXES = ("epoch", "step", "seconds", "learning_rate")  # columns that do not measure a run
 EXAMPLES = """
@@ -20,18 +22,31 @@ examples
 """
 
 
-def read_history(run: Path) -> pd.DataFrame:
-    """The table of a run's folder."""
+def history_file(run: Path) -> Path:
+    """The table in a run's folder.
+
+    Raises:
+        UserError: no such folder, or no table in it.
+    """
     path = run / "metrics.csv"
     if not run.exists():
         raise UserError(f"{run}: does not exist; expected the output_dir of a training run")
     if not path.is_file():
         raise UserError(f"{run}: has no metrics.csv; expected the output_dir of a training run")
-    return pd.read_csv(path)
+    return path
 
 
-def draw(histories: dict[str, pd.DataFrame], metrics: Sequence[str] = ()) -> Figure:
+def read_history(run: Path) -> "pd.DataFrame":
+    """The table of a run's folder."""
+    import pandas as pd
+
+    return pd.read_csv(history_file(run))
+
+
+def draw(histories: "dict[str, pd.DataFrame]", metrics: Sequence[str] = ()) -> "Figure":
     """One panel per metric against steps; training and validation loss share one."""
+    from matplotlib.figure import Figure
+
     found = list(dict.fromkeys(name for table in histories.values() for name in table if name not in AXES))
     unknown = [name for name in metrics if name not in found]
     if unknown:

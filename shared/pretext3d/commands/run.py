@@ -12,19 +12,21 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from monai.bundle import ConfigParser
-from monai.bundle.scripts import create_workflow
-from monai.bundle.utils import ID_SEP_KEY, MACRO_KEY, merge_kv
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.bundles import named_bundle
-from pretext3d.commands.parser import command_parser, mistyped, option_names
+from pretext3d.commands.parser import command_parser, mistyped, option_names, top_key
+from pretext3d.commands.paths import check_paths
+from pretext3d.deprecation import RENAMED_KEYS
 from pretext3d.errors import UserError, chain, find_user_error, frames, one_line
 from pretext3d.training.arguments import MONAI_ARGUMENTS, as_configuration, read_value, typed_values
-from pretext3d.training.overrides import as_files, check_entry, check_nested, overlay_hint, walk
+from pretext3d.training.config_files import MONAI_KEYS, as_files, overlay_hint, unknown_key
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
 
 EXAMPLES = """examples:
   pretext3d run --bundle vectorpose --dataset_dir ../data/heads --output_dir runs/vp
@@ -34,6 +36,8 @@ EXAMPLES = """examples:
   torchrun --nproc_per_node 2 -m pretext3d run \\
       --config_file "['configs/train.yaml','configs/multi_gpu_train.yaml']"      in a bundle's folder
 """
+CHECKS = "pretext3d.training.overrides."  # in a configuration whose keys are checked when it runs
+READS = "pretext3d.data."  # in one whose keys of paths have the meaning that `check_paths` knows
 FILES = ("config_file", "meta_file", "logging_file", "args_file")
 
 
@@ -65,16 +69,24 @@ def main(words: Sequence[str]) -> int:
         configs = named_bundle(bundle) / "configs"
         files = as_files(values.get("config_file", "train.yaml"))
         values["config_file"] = [str(configs / file) if Path(file).name == file else file for file in files]
-    for key in FILES[1:]:
+    for key in FILES:
         for file in as_files(values.get(key) or []):
-            load(file, key) if not file.endswith(".conf") else check_file(file, key)
+            check_file(file, key)
     if values.get("config_file"):
-        check_files(as_files(values["config_file"]), values)
+        check_typed(as_files(values["config_file"]), values)
     elif not values.get("args_file"):
         raise UserError(
             "--config_file: found none, expected a bundle's configuration, as vectorpose/configs/train.yaml, "
             f"or --bundle vectorpose{mistyped(words, option_names(make_parser()))}"
         )
+    from monai.bundle.scripts import create_workflow
+
+    for key in FILES[1:]:
+        for file in as_files(values.get(key) or []):
+            if not file.endswith(".conf"):
+                load(file, key)
+    if values.get("config_file"):
+        check_files(as_files(values["config_file"]), values)
     try:
         workflow = create_workflow(**as_configuration(values))
     except Exception as error:
@@ -108,6 +120,36 @@ def check_file(file: str, key: str) -> None:
     raise UserError(f"--{key}: found {file}, which is no file{hint}")
 
 
+def check_typed(files: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Check what was typed for a bundle of this package, before MONAI is imported.
+
+    A file that cannot be read is passed over here: `load` reports it.
+
+    Args:
+        files: Paths of the configuration files.
+        values: Values by key; arguments of MONAI's run among them are passed over.
+
+    Raises:
+        UserError: an unknown key, or a folder or a file that does not exist.
+    """
+    texts = [Path(file).read_text(encoding="utf-8", errors="replace") for file in files]
+    if not any(CHECKS in text for text in texts):
+        return
+    try:
+        contents = [yaml.safe_load(text) for text in texts]
+    except yaml.YAMLError:
+        return
+    if values.get("args_file") or not all(isinstance(content, dict) for content in contents):
+        return
+    names = {top_key(key) for content in contents for key in content} | MONAI_KEYS
+    typed = {key: value for key, value in values.items() if key not in MONAI_ARGUMENTS}
+    for key in typed:
+        if "::" not in key and "#" not in key and key.lstrip("+") not in names | RENAMED_KEYS.keys():
+            raise UserError(unknown_key(key, names, files))
+    if any(READS in text for text in texts):
+        check_paths(typed)
+
+
 def closest_file(file: Path) -> str:
     """The file whose path is nearest in spelling, folder by folder; '' where there is none."""
     place = Path()
@@ -135,6 +177,8 @@ def load(file: str, key: str = "config_file") -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or it cannot be read; names the line.
     """
+    from monai.bundle import ConfigParser
+
     check_file(file, key)
     try:
         content = ConfigParser.load_config_file(file)
@@ -163,6 +207,11 @@ def check_files(files: Sequence[str], values: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the file or the key.
     """
+    from monai.bundle import ConfigParser
+    from monai.bundle.utils import MACRO_KEY, merge_kv
+
+    from pretext3d.training.overrides import check_entry, check_nested, walk
+
     parser = ConfigParser(config={})
     for number, file in enumerate(files):
         for key, value in load(file).items():
@@ -190,8 +239,11 @@ def check_files(files: Sequence[str], values: Mapping[str, Any]) -> None:
             _check_macro(path, value, parser)
 
 
-def _check_macro(path: str, value: str, parser: ConfigParser) -> None:
+def _check_macro(path: str, value: str, parser: "ConfigParser") -> None:
     """Refuse `%file::key` and `%key` where there is no such file or key."""
+    from monai.bundle import ConfigParser
+    from monai.bundle.utils import ID_SEP_KEY, MACRO_KEY
+
     file, key = ConfigParser.split_path_id(value[len(MACRO_KEY) :])
     if key.startswith(ID_SEP_KEY):  # relative to the entry
         return

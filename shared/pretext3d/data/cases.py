@@ -18,7 +18,6 @@ from typing import Any
 
 from pretext3d.data.bids import attach_labels, bids_name, check_modalities, is_aside, join_modalities
 from pretext3d.data.datalists import (
-    existing_folder,
     find_datalist,
     is_resource_fork,
     listed_cases,
@@ -28,6 +27,7 @@ from pretext3d.data.datalists import (
 from pretext3d.data.dataset import default_cache_dir
 from pretext3d.data.dicom import find_stacks, is_dicom
 from pretext3d.data.images import PICTURES, is_picture
+from pretext3d.data.paths import existing_folder
 from pretext3d.data.subjects import set_subjects
 from pretext3d.data.volumes import extensions, strip_extension
 from pretext3d.errors import UserError

@@ -9,6 +9,7 @@ from typing import Any
 
 from pretext3d.checking import brief, is_integer, is_number
 from pretext3d.data.declared import NOTHING_DECLARED, DeclaredLabels, read_labels
+from pretext3d.data.paths import existing_folder
 from pretext3d.errors import UserError
 
 __all__ = ["declared_labels", "find_datalist", "is_resource_fork", "listed_cases", "read_json"]
@@ -18,21 +19,6 @@ logger = logging.getLogger(__name__)
 Case = dict[str, Any]
 
 PATH_KEYS = ("image", "label", "landmark_mask")
-
-
-def existing_folder(given: str | Path) -> Path:
-    """The folder as a path, or a `UserError` that reports what was found instead."""
-    if not isinstance(given, str | Path) or not str(given):
-        raise UserError(f"dataset_dir: found {given!r}, expected the path of a folder")
-    folder = Path(given).expanduser()
-    if folder.is_file():
-        raise UserError(
-            f"dataset_dir: {given} is a file, expected a folder (a dataset.json goes under datalist)"
-        )
-    if not folder.is_dir():
-        near = next((p for p in folder.absolute().parents if p.is_dir()), Path("/"))
-        raise UserError(f"dataset_dir: {given} does not exist (the nearest folder that does is {near})")
-    return folder
 
 
 def find_datalist(folder: Path, datalist: str, alone: bool) -> Path | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.data.checks import CheckResult
-from pretext3d.data.datalists import existing_folder, find_datalist, read_json
+from pretext3d.data.datalists import find_datalist, read_json
+from pretext3d.data.paths import existing_folder
 from pretext3d.data.reader import Frames, check_frames
 
 __all__ = ["chosen_frames", "with_frames"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.checking import brief
+from pretext3d.data.paths import existing_table
 from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 
@@ -31,12 +32,8 @@ def read_column(key: str, path: str, column: str) -> dict[str, str]:
         UserError: If there is no such file or column, a line lacks a case or a value, or a case has two
             values.
     """
-    expected = f"expected a CSV file with the columns id and {column}"
-    file = Path(path).expanduser()
     try:
-        if not file.is_file():
-            raise UserError(f"{key}: {path} not found; {expected}")
-        with file.open(newline="", encoding="utf-8-sig") as stream:
+        with existing_table(key, path, column).open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)
             headings, lines = rows.fieldnames or (), list(rows)
     except (UnicodeDecodeError, csv.Error, OSError) as error:

@@ -3,7 +3,6 @@
 import logging
 import math
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from pretext3d.errors import UserError, one_line
+from pretext3d.training.checkpoint_files import epoch_files, epoch_of
 from pretext3d.training.checkpoint_io import (
     check_same_run,
     load_checkpoint,
@@ -38,7 +38,6 @@ __all__ = ["RunCheckpointer", "load_checkpoint", "save_checkpoint"]
 logger = logging.getLogger(__name__)
 
 EPOCH_KEYS = {"optimizer", "lr_scheduler", "scaler", "rng", "epoch", "iteration", "best_metric", "best_epoch"}
-EPOCH_FILE = re.compile(r"epoch_(\d+)\.pt")
 
 
 class RunCheckpointer:
@@ -174,7 +173,7 @@ class RunCheckpointer:
         # after best.pt: a run killed between the two repeats this epoch and writes the same best.pt
         self._write(f"epoch_{state.epoch:04d}.pt", state.epoch, **more)
         if idist.get_rank() == 0:
-            for path in [p for p in epoch_files(self.ckpt_dir) if _epoch_of(p) <= state.epoch][: -self.keep]:
+            for path in [p for p in epoch_files(self.ckpt_dir) if epoch_of(p) <= state.epoch][: -self.keep]:
                 path.unlink()
 
     def end_run(self, engine: Engine) -> None:
@@ -214,7 +213,7 @@ class RunCheckpointer:
     def _resume(self, engine: Engine, epochs: list[Path]) -> None:
         path, content = newest = newest_good(epochs)
         if self._goes_on(content):
-            earlier = [p for p in epochs if _epoch_of(p) < content["epoch"]]
+            earlier = [p for p in epochs if epoch_of(p) < content["epoch"]]
             if not earlier and content["epoch"] == 1:
                 logger.warning("%s: its only epoch was ended early, starting from the beginning", path)
                 return
@@ -269,11 +268,6 @@ class RunCheckpointer:
         return "ended_early" in content and not ended
 
 
-def epoch_files(folder: Path) -> list[Path]:
-    """The epoch checkpoints in a folder, oldest first."""
-    return sorted((p for p in folder.glob("epoch_*.pt") if EPOCH_FILE.fullmatch(p.name)), key=_epoch_of)
-
-
 def refuse_earlier_run(ckpt_dir: str | Path) -> None:
     """Make sure that a new run overwrites no earlier one.
 
@@ -320,7 +314,3 @@ def _restore(path: Path, name: str, load: Callable[[Any], object], state: Any) -
         load(state)
     except Exception as error:  # whatever torch and its schedules make of a state that is not theirs
         raise UserError(f"{path}: its {name} does not fit this run: {one_line(error)}") from error
-
-
-def _epoch_of(path: Path) -> int:
-    return int(path.stem.removeprefix("epoch_"))

@@ -25,23 +25,10 @@ from pretext3d.training.arguments import (
     restore_typed,
     typed_words,
 )
+from pretext3d.training.config_files import MONAI_KEYS, OVERLAYS, as_files, overlay_hint, unknown_key
 from pretext3d.training.workflow import running_workflow
 
-__all__ = [
-    "as_files", "check_entry", "check_nested", "check_overrides", "command_line", "component_class",
-    "overlay_hint", "walk",
-]  # fmt: skip
-
-# Set by `monai.bundle run` itself (experiment tracking), not in any configuration file.
-MONAI_KEYS = {
-    "_meta_", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"
-}  # fmt: skip
-# Files that change another one, which has to come before them; in a promoted bundle that is train.yaml.
-OVERLAYS = {
-    "evaluate.yaml": ("finetune.yaml", "train.yaml"),
-    "evaluate_classification.yaml": ("finetune_classification.yaml",),
-    "multi_gpu_train.yaml": ("train.yaml",),
-}
+__all__ = ["check_entry", "check_nested", "check_overrides", "command_line", "component_class", "walk"]
 
 
 def check_overrides() -> None:
@@ -96,22 +83,6 @@ def _check_order(files: Sequence[str]) -> None:
     for index, name in enumerate(names):
         for base in set(OVERLAYS.get(name, ())) & set(names[index + 1 :]):
             raise UserError(f"config_file: found {name} before {base}, expected it after the file it changes")
-
-
-def overlay_hint(files: Sequence[str]) -> str:
-    """What to give where a file was run without the one that it changes; '' where that is not so.
-
-    Args:
-        files: Paths of the configuration files.
-    """
-    for file in map(Path, files):
-        bases = OVERLAYS.get(file.name, ())
-        if bases and not any(Path(other).name in bases for other in files):
-            found = [file.with_name(base) for base in bases if file.with_name(base).is_file()]
-            base = found[0] if found else file.with_name(bases[0])
-            listed = "','".join(map(str, [base, *files]))
-            return f"; {file.name} changes {base.name}, expected --config_file \"['{listed}']\""
-    return ""
 
 
 def _check_steps(workflow: ConfigWorkflow) -> None:
@@ -174,7 +145,7 @@ def _check_top_keys(
     texts = {key for key, value in entries if isinstance(value, str) and not value.startswith(("$", "@"))}
     for key, value in config.items():
         if key not in names:
-            raise UserError(_unknown(key, names, files))
+            raise UserError(unknown_key(key, names, files))
         expression = isinstance(value, str) and value.startswith(("$", "@")) and value != NOTHING
         if key in texts and isinstance(value, bool):
             raise UserError(forgotten_value(key, value))
@@ -200,7 +171,7 @@ def check_nested(key: str, config: Any, files: Sequence[str]) -> None:
         last = depth == len(parts) - 1
         if isinstance(node, Mapping) and part not in node and not (last and _takes(node, part)):
             if depth:
-                raise UserError(_unknown(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
+                raise UserError(unknown_key(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
             return  # unknown top-level keys are refused elsewhere; MONAI's own are not checked
         if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
             raise UserError(
@@ -277,18 +248,6 @@ def _takes(component: Mapping[str, Any], argument: str) -> bool:
     return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def _unknown(key: str, names: set[str], files: Sequence[str]) -> str:
-    given = [Path(file).name for file in files]
-    top = re.split("::|#", key)[0]
-    line = re.compile(rf"^{re.escape(top)}:", re.MULTILINE)
-    known = top in {name.split("::")[0] for name in names}  # only a part of it is not
-    siblings = [] if known else sorted(Path(files[0]).parent.glob("*.yaml"))
-    beside = [path for path in siblings if path.name not in given]
-    others = [path.name for path in beside if line.search(path.read_text(encoding="utf-8", errors="replace"))]
-    hint = f"; a key of {', '.join(others)}" if others else closest_hint(key, names, "; did you mean --{}?")
-    return f"--{key}: no such key in {', '.join(given)}{hint}"
-
-
 def command_line() -> tuple[list[str], list[str] | None]:
     """The files and override keys of the `monai.bundle run` in progress; None for the keys without one."""
     frame = inspect.currentframe()
@@ -302,15 +261,3 @@ def command_line() -> tuple[list[str], list[str] | None]:
             return as_files(files), [key for key in given if key not in (*MONAI_ARGUMENTS, "workflow_name")]
         frame = frame.f_back
     return [], None
-
-
-def as_files(value: str | Sequence[str]) -> list[str]:
-    """The paths in the value of `config_file`: one, several with commas, or a list.
-
-    Examples:
-        >>> as_files("finetune.yaml,evaluate.yaml"), as_files(("train.yaml",))
-        (['finetune.yaml', 'evaluate.yaml'], ['train.yaml'])
-    """
-    if not isinstance(value, str):
-        return [str(file) for file in value]
-    return re.split(",", value) if "," in value and not Path(value).is_file() else [value]

@@ -27,8 +27,8 @@ from pretext3d.networks.classification import ClassificationNet
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.rescaling import rescale_like
 from pretext3d.networks.segmentation import SegmentationNet
+from pretext3d.training.checkpoint_files import resolve_pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint, unwrap
-from pretext3d.training.checkpointer import epoch_files
 from pretext3d.training.preprocessing import check_spacing, check_window
 from pretext3d.training.rebuilding import Pretrained, backbone_of, filled
 from pretext3d.training.record import check_output_layer, running_output_layer, split_settings
@@ -45,52 +45,12 @@ __all__ = [
     "pixdim_of",
     "read_pretrained",
     "read_record",
-    "resolve_pretrained",
     "transfer_weights",
 ]
 
 logger = logging.getLogger(__name__)
 
 MIN_FRACTION = 0.5  # share of the backbone's parameters that must be transferred
-
-
-def resolve_pretrained(path: str | Path, weights: str = "best", key: str = "pretrained") -> Path:
-    """Find the checkpoint from its path, or from the folder of a run, of its checkpoints or of a bundle.
-
-    In a folder the first of these files is taken: best.pt, final.pt, the newest epoch_XXXX.pt, model.pt; with
-    `weights` final: final.pt, the newest epoch_XXXX.pt, best.pt, model.pt. They are looked for in
-    `checkpoints`, then in `models`, then in the folder itself; model.safetensors where there is no model.pt.
-
-    Args:
-        path: Path of a file or folder.
-        weights: Checkpoint to take from a folder: best or final.
-        key: Name of the path in messages; of output_dir, the run itself is evaluated.
-
-    Raises:
-        UserError: no checkpoint found; lists the names that were tried.
-    """
-    if weights not in ("best", "final"):
-        raise UserError(f"weights: found {weights!r}, expected final or best")
-    path = Path(path).expanduser()
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        expected = "a checkpoint, a run or a bundle"
-        if key == "output_dir":
-            expected = "a run that fine-tuning has finished, or --weights best for one that is not finished"
-        raise UserError(f"{key}: {path}: not found; expected {expected}")
-    for folder in (path / "checkpoints", path / "models", path):
-        best, final, epochs = folder / "best.pt", folder / "final.pt", reversed(epoch_files(folder))
-        order = [best, final, *epochs] if weights == "best" else [final, *epochs, best]
-        for file in (*order, folder / "model.pt", folder / "model.safetensors"):
-            if file.is_file():
-                return file
-    others = sorted(file.parent for file in path.glob("models/*/model.pt"))
-    hint = f"; weights are in {', '.join(map(str, others))}" if others else ""
-    raise UserError(
-        f"{key}: {path}: no checkpoint in this folder; looked for best.pt, final.pt, epoch_XXXX.pt and "
-        f"model.pt in checkpoints/, in models/ and in the folder itself{hint}"
-    )
 
 
 def read_pretrained(

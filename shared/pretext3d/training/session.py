@@ -22,7 +22,8 @@ import pretext3d
 from pretext3d.checking import integer, number, one_of, per_axis
 from pretext3d.errors import UserError, install_excepthook
 from pretext3d.ops.checks import check_spatial_dims
-from pretext3d.training.checkpointer import epoch_files, refuse_earlier_run
+from pretext3d.training.checkpoint_files import epoch_files
+from pretext3d.training.checkpointer import refuse_earlier_run
 from pretext3d.training.early_checks import build_transforms
 from pretext3d.training.length import check_length
 from pretext3d.training.next_step import WROTE, suggestion

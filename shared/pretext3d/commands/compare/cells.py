@@ -15,7 +15,6 @@ from pretext3d.commands.compare.processes import ProcessRunner
 from pretext3d.commands.compare.tasks import SEGMENTATION, Task
 from pretext3d.commands.parser import top_key
 
-BUILT_IN = ("scratch", "restart")
 NEVER_VALIDATE = 1_000_000_000  # val_interval: no validation during training
 OTHER_DECODER = {"decoder", "transfer"}  # keys with which an arm has another decoder before its output layer
 

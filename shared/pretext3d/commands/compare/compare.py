@@ -10,13 +10,13 @@ report.py (the tables).
 
 import argparse
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pretext3d.commands.bundles import find_bundle
+from pretext3d.commands.compare.arms import check_overrides, read_settings
 from pretext3d.commands.compare.cells import Cell, CellRunner
 from pretext3d.commands.compare.folder import (
     check_earlier,
@@ -26,15 +26,13 @@ from pretext3d.commands.compare.folder import (
     save_plan,
     volumes,
 )
-from pretext3d.commands.compare.options import check_options, check_study_options, engine_of, make_parser
+from pretext3d.commands.compare.options import engine_of
 from pretext3d.commands.compare.plan import (
     BUDGET,
     Arms,
-    check_overrides,
     leak,
     numbers_of,
     read_configs,
-    read_settings,
     resolved,
 )
 from pretext3d.commands.compare.processes import threads_each
@@ -149,7 +147,6 @@ def compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Plan, check, run and report. Returns the exit code."""
     from pretext3d.training.record import output_layer
 
-    check_options(options)
     engine = engine_of(options, Path(options.output_dir).resolve())
     task = TASKS[options.task]
     given = read_overrides(words)
@@ -287,18 +284,7 @@ def ending(output_dir: Path, failed: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def main(words: Sequence[str]) -> int:
-    """The command. Exit code 0, or 1 where a cell failed."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    options, rest = make_parser().parse_known_args(words)
-    check_study_options(options, rest)
-    if options.study:
-        from pretext3d.commands.compare.study.study import run_study
-
-        return run_study(options)
-    options.output_dir = options.output_dir or "runs/compare"
-    if options.report_only:
-        read_overrides(rest)
-        write_report(Path(options.output_dir))
-        return ending(Path(options.output_dir), [])
-    return compare(options, rest)
+def report_only(output_dir: Path) -> int:
+    """Write the tables and the plot of what is done. Returns the exit code."""
+    write_report(output_dir)
+    return ending(output_dir, [])

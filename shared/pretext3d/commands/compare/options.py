@@ -1,13 +1,22 @@
-"""The command line of a comparison."""
+"""The command line of a comparison, checked before anything heavy is imported."""
 
 import argparse
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import yaml
+
+from pretext3d.commands.bundles import find_bundle
+from pretext3d.commands.compare.arms import check_overrides, read_arms
 from pretext3d.commands.compare.running import run_cells
+from pretext3d.commands.compare.study.reading import read_yaml
 from pretext3d.commands.compare.tasks import TASKS
-from pretext3d.commands.parser import command_parser
+from pretext3d.commands.parser import command_parser, read_overrides
+from pretext3d.commands.paths import check_paths
 from pretext3d.errors import UserError
+from pretext3d.training.arguments import read_value
+from pretext3d.training.checkpoint_files import resolve_pretrained
 
 __all__ = ["STAGES", "check_options", "check_study_options", "engine_of", "make_parser"]
 
@@ -211,3 +220,49 @@ def check_options(options: argparse.Namespace) -> None:
     for name, low in (("jobs", 1), ("threads", 0), ("validate_every", 0)):
         if getattr(options, name) < low:
             raise UserError(f"--{name}: found {getattr(options, name)}, expected {low} or more")
+
+
+def check_files(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Check what the bundle's configuration and the paths decide.
+
+    Args:
+        options: All options.
+        words: Further words of the command line, the overrides.
+
+    Raises:
+        UserError: an unknown key, or a folder or a file that does not exist.
+    """
+    given = read_overrides(words)
+    file = find_bundle(options.bundle) / "configs" / TASKS[options.task].files[0]
+    if file.is_file():  # `read_configs` reports the other case
+        check_overrides(given, yaml.safe_load(file.read_text()), file.name)
+    for name, path in read_arms(options.arms).items():
+        if path not in ("", "scratch") and "{" not in path:  # those of a cell are filled in
+            try:
+                resolve_pretrained(path)
+            except UserError as error:
+                raise UserError(f"--arms {name}: {error}") from error
+    check_paths({**given, "dataset_dir": read_value("dataset_dir", options.dataset_dir)})
+
+
+def main(words: Sequence[str]) -> int:
+    """The command. Exit code 0, or 1 where a cell failed."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options, rest = make_parser().parse_known_args(words)
+    check_study_options(options, rest)
+    if options.study:
+        read_yaml(Path(options.study))
+        from pretext3d.commands.compare.study.study import run_study
+
+        return run_study(options)
+    options.output_dir = options.output_dir or "runs/compare"
+    if options.report_only:
+        read_overrides(rest)
+        from pretext3d.commands.compare.compare import report_only
+
+        return report_only(Path(options.output_dir))
+    check_options(options)
+    check_files(options, rest)
+    from pretext3d.commands.compare.compare import compare
+
+    return compare(options, rest)

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from pretext3d.commands.compare.arms import INTENSITIES
 from pretext3d.commands.compare.report import amount, p_value, signed, summarise
 from pretext3d.commands.compare.tasks import CLASSIFICATION
 from pretext3d.commands.compare.text import markdown, spread
 
 __all__ = [
     "BASELINES",
-    "INTENSITIES",
     "READERS",
     "baseline_of",
     "probe_lines",
@@ -19,7 +19,6 @@ __all__ = [
 ]
 
 READERS = {"linear": "linear probe", "knn": "nearest neighbours"}
-INTENSITIES = "intensities"  # arm without a network
 BASELINES = ("scratch", INTENSITIES)  # the first one there is
 
 

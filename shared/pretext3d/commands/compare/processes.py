@@ -168,7 +168,7 @@ def run_one(folder: Path) -> None:
     from pretext3d.training.arguments import as_configuration
 
     if "probe" in jobs and not (folder / "probe.csv").exists():
-        from pretext3d.commands.probe.probe import main
+        from pretext3d.commands.probe.options import main
 
         main(jobs["probe"]["words"])
     for name in (name for name in RUNS if name in jobs):

@@ -11,9 +11,10 @@ within each class, averaged over the classes, is the cell's balanced accuracy.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CLASSIFICATION", "SEGMENTATION", "TASKS", "Task", "case_subjects", "keys_of"]
 
@@ -21,12 +22,12 @@ CELL = ("arm", "num_labelled", "seed", "fold")  # what identifies a cell; fold i
 SEGMENTED = ["dice", "iou", "hd95_mm", "surface_distance_mm"]
 
 
-def keys_of(table: pd.DataFrame) -> list[str]:
+def keys_of(table: "pd.DataFrame") -> list[str]:
     """The columns of a table that identify its cells."""
     return [key for key in CELL if key in table]
 
 
-def case_subjects(results: pd.DataFrame) -> dict[str, str]:
+def case_subjects(results: "pd.DataFrame") -> dict[str, str]:
     """The subject of each case: the first that any of its lines names, otherwise the case itself."""
     known: dict[str, str] = {}
     if "subject" in results:
@@ -61,15 +62,17 @@ class Task(ABC):
     metrics: ClassVar[Mapping[str, tuple[str, int, bool]]]
 
     @abstractmethod
-    def per_case(self, results: pd.DataFrame) -> pd.DataFrame:
+    def per_case(self, results: "pd.DataFrame") -> "pd.DataFrame":
         """One line per cell and case: the score, `subject`, `stratum` where scores are weighted by it."""
 
     @abstractmethod
-    def per_cell(self, results: pd.DataFrame) -> pd.DataFrame:
+    def per_cell(self, results: "pd.DataFrame") -> "pd.DataFrame":
         """One line per cell: its keys, the score and the metrics."""
 
-    def read(self, folder: Path) -> pd.DataFrame:
+    def read(self, folder: Path) -> "pd.DataFrame":
         """The table of a cell's evaluation."""
+        import pandas as pd
+
         return pd.read_csv(folder / self.table, dtype={"case": str, "class": str, "subject": str})
 
     def cell_score(self, folder: Path) -> float:
@@ -93,7 +96,7 @@ class Segmentation(Task):
         "hd95_mm": ("HD95, mm", 2, True),
     }
 
-    def per_case(self, results: pd.DataFrame) -> pd.DataFrame:
+    def per_case(self, results: "pd.DataFrame") -> "pd.DataFrame":
         """One line per cell and case: dice and metrics (means over classes), pairs, no_distance, subject.
 
         `pairs` counts the classes that label or prediction has, `no_distance` those that only one has.
@@ -106,13 +109,13 @@ class Segmentation(Task):
         cases = means.join(groups[["pairs", "no_distance"]].sum()).reset_index()
         return cases.assign(subject=cases["case"].map(case_subjects(results)))
 
-    def per_cell(self, results: pd.DataFrame) -> pd.DataFrame:
+    def per_cell(self, results: "pd.DataFrame") -> "pd.DataFrame":
         """Means over the cases; sums of pairs and no_distance."""
         groups = self.per_case(results).groupby(keys_of(results), sort=False)
         sums = groups[["pairs", "no_distance"]].sum()
         return groups[self.measures(results)].mean().join(sums).reset_index()
 
-    def measures(self, results: pd.DataFrame) -> list[str]:
+    def measures(self, results: "pd.DataFrame") -> list[str]:
         """The columns that are averaged: the score, and the metrics that the table has."""
         return [self.score, *(name for name in self.metrics if name in results)]
 
@@ -132,8 +135,10 @@ class Classification(Task):
         "quadratic_weighted_kappa": ("weighted kappa", 3, True),
     }
 
-    def read(self, folder: Path) -> pd.DataFrame:
+    def read(self, folder: Path) -> "pd.DataFrame":
         """The table of a cell's evaluation, with the kappa of its summary, where it has one."""
+        import pandas as pd
+
         text = {"case": str, "class": str, "subject": str, "predicted": str}
         table = pd.read_csv(folder / self.table, dtype=text)
         summary = pd.read_csv(folder / "evaluation" / "classification_summary.csv").set_index("metric")
@@ -141,13 +146,13 @@ class Classification(Task):
             **{name: value for name, value in summary["value"].items() if name in self.metrics}
         )
 
-    def per_case(self, results: pd.DataFrame) -> pd.DataFrame:
+    def per_case(self, results: "pd.DataFrame") -> "pd.DataFrame":
         """One line per cell and case: balanced_accuracy, 1 or 0 for right or wrong, stratum (the class)."""
         cases = results[[*keys_of(results), "case", "class"]].rename(columns={"class": "stratum"})
         right = (results["class"] == results["predicted"]).astype(float)
         return cases.assign(balanced_accuracy=right, subject=cases["case"].map(case_subjects(results)))
 
-    def per_cell(self, results: pd.DataFrame) -> pd.DataFrame:
+    def per_cell(self, results: "pd.DataFrame") -> "pd.DataFrame":
         """Balanced accuracy, and the metrics that the evaluation wrote."""
         keys = keys_of(results)
         cases = self.per_case(results)

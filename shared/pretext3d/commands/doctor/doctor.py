@@ -1,10 +1,4 @@
-"""Whether a pre-training run has learned, and whether labelled data fit its weights: sentences, a next step.
-
-It reads metrics.csv, log.txt and config.yaml of the run and the record of its checkpoint, and trains nothing.
-With --baseline, a linear model answers the run's task from air and mean intensities alone.
-With a folder of labelled data it also checks its images and, where the weights have a window of intensities,
-reads a few of them.
-"""
+"""The findings of `pretext3d doctor`, from the files of a run and the record of its checkpoint."""
 
 import argparse
 import contextlib
@@ -23,19 +17,10 @@ from pretext3d.checking import brief
 from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.curves import read_history
 from pretext3d.commands.doctor.findings import LONGER, SLOWER, Finding, beyond_air, fits, learning
-from pretext3d.commands.parser import command_parser
 from pretext3d.commands.saved_config import as_saved, read_config, settings_of
 from pretext3d.errors import UserError
 from pretext3d.messages import say
 from pretext3d.training.arguments import read_value
-
-EXAMPLES = """
-examples
-  pretext3d doctor runs/vp
-  pretext3d doctor runs/vp --dataset_dir ../data/heart
-  pretext3d doctor runs/rotation --baseline
-  pretext3d doctor runs/rotation --dataset_dir ../data/eyes --class_file ../data/eyes.csv --strict
-"""
 
 TASKS = ("segmentation", "classification")  # methods of a fine-tuned run
 RUNNING = ("output_dir", "ckpt_dir", "resume", "device", "num_workers", "bundle_root")  # of no sample
@@ -175,8 +160,8 @@ def peak_rate(run: Path, table: pd.DataFrame) -> float:
 
     Without one it is the largest of metrics.csv, which has that of each epoch's end.
     """
+    from pretext3d.training.checkpoint_files import epoch_files
     from pretext3d.training.checkpoint_io import load_checkpoint
-    from pretext3d.training.checkpointer import epoch_files
 
     files = epoch_files(run / "checkpoints")
     if not files:
@@ -250,23 +235,3 @@ def doctor(options: argparse.Namespace) -> int:
         say(f"  {one.state:<5}  {one.text}")
     say(f"next:\n  {next_command(run, read.record, findings, options, table)}")
     return int(options.strict and any(one.state == "wrong" for one in findings))
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = command_parser("doctor", __doc__, EXAMPLES)
-    add = parser.add_argument
-    add("run", help="folder of a pre-training run")
-    add("--dataset_dir", default="", help="labelled images that its weights are meant for")
-    add("--class_file", default="", help="their classes; default: a segmentation is suggested")
-    add(
-        "--baseline", action="store_true", help="also measure what air and mean intensities reach in its task"
-    )
-    add("--strict", action="store_true", help="exit code 1 where something is wrong")
-    return parser
-
-
-def main(words: Sequence[str]) -> int:
-    """The command."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    return doctor(make_parser().parse_args(words))

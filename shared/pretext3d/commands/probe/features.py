@@ -23,9 +23,10 @@ def network_features(cases: Cases, source: Source, encoder: str, seed: int) -> "
     """
     import torch
 
+    from pretext3d.training.checkpoint_files import resolve_pretrained
     from pretext3d.training.precision import AutocastInferer
     from pretext3d.training.preprocessing import check_spacing
-    from pretext3d.training.pretrained import read_record, resolve_pretrained
+    from pretext3d.training.pretrained import read_record
     from pretext3d.training.probe_inputs import FrozenEncoder
 
     keys = {**cases.given, "pretrained": source.path, "encoder": "" if source.path else encoder}

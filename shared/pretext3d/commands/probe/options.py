@@ -7,17 +7,25 @@ and the standard deviation of each channel, which show what the scanner or the c
 """
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretext3d.checking import closest_hint, integer, one_of
-from pretext3d.commands.compare.probes import INTENSITIES
-from pretext3d.commands.parser import command_parser, option_names, top_key
+import yaml
+
+from pretext3d.checking import integer, one_of
+from pretext3d.commands.bundles import find_bundle
+from pretext3d.commands.compare.arms import INTENSITIES
+from pretext3d.commands.parser import command_parser, read_overrides, top_key
+from pretext3d.commands.paths import check_paths, known_key
 from pretext3d.errors import UserError
+from pretext3d.training.arguments import read_value
+from pretext3d.training.checkpoint_files import resolve_pretrained
 
 __all__ = [
-    "FILE", "Source", "check_keys", "check_options", "encoder_of", "make_parser", "read_sources",
+    "FILE", "Request", "Source", "check_keys", "check_options", "checked", "encoder_of", "make_parser",
+    "read_sources",
 ]  # fmt: skip
 
 FILE = "finetune_classification.yaml"
@@ -52,6 +60,22 @@ class Source(NamedTuple):
     path: str
 
 
+class Request(NamedTuple):
+    """What is probed, and on which cases.
+
+    Attributes:
+        sources: Weights.
+        config: Path of the bundle's FILE.
+        given: Overrides of its keys.
+        spatial_dims: Number of spatial axes of the cases.
+    """
+
+    sources: list[Source]
+    config: Path
+    given: dict[str, Any]
+    spatial_dims: int
+
+
 def read_sources(words: Sequence[str]) -> list[Source]:
     """The weights that the command line names.
 
@@ -82,9 +106,7 @@ def check_keys(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         top = top_key(key)
         if top in SET_HERE:
             raise UserError(f"--{key}: found as an override, expected it from {SET_HERE[top]}")
-        if top not in known:
-            hint = closest_hint(top, [*known, *option_names(make_parser())], "; did you mean --{}?")
-            raise UserError(f"--{key}: no such option, and no such key in {FILE}{hint}")
+        known_key(key, known, make_parser(), FILE)
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -102,6 +124,35 @@ def check_options(options: argparse.Namespace) -> None:
             raise UserError(f"--{name}: found {values}, expected different integers from {low}")
     integer("--neighbours", options.neighbours, minimum=1)
     one_of("--measured", options.measured, ("test", "val"))
+
+
+def checked(options: argparse.Namespace, words: Sequence[str]) -> Request:
+    """What the command line asks for, checked as far as no case and no weights have to be read.
+
+    Args:
+        options: All options.
+        words: Further words, the overrides.
+
+    Raises:
+        UserError: a bad option, an unknown key, or a folder or a file that does not exist.
+    """
+    check_options(options)
+    sources, output = read_sources(options.runs), Path(options.output_dir) / "probe.csv"
+    if output.exists():
+        raise UserError(f"--output_dir: found {output}, expected a folder without one")
+    config = find_bundle(options.bundle) / "configs" / FILE
+    if not config.is_file():
+        raise UserError(f"--bundle: {config.parents[1]} has no configs/{FILE}; expected a bundle's folder")
+    given = read_overrides(words)
+    known = yaml.safe_load(config.read_text())
+    check_keys(given, known)
+    dataset_dir = read_value("dataset_dir", options.dataset_dir)
+    given = {"dataset_dir": dataset_dir, "class_file": options.class_file, **given}
+    check_paths(given)
+    for source in sources:
+        if source.path:
+            resolve_pretrained(source.path)
+    return Request(sources, config, given, given.get("spatial_dims", known["spatial_dims"]))
 
 
 def encoder_of(sources: Sequence[Source], given: str, axes: int) -> str:
@@ -155,3 +206,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--output_dir", default="runs/probe", help="new folder; " + default)
     return parser
+
+
+def main(words: Sequence[str]) -> int:
+    """The command."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    parser = make_parser()
+    options, rest = parser.parse_known_args(words)
+    if words[0].startswith("-"):  # argparse would take the value of an override for a run
+        parser.error("expected the runs before the options")
+    request = checked(options, rest)
+    from pretext3d.commands.probe.probe import probe
+
+    return probe(options, request)

@@ -1,52 +1,28 @@
 """The command `probe`: reads the features of every run once, fits the readers, writes tables and figures."""
 
 import argparse
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from pretext3d.commands.bundles import find_bundle
+from pretext3d.commands.compare.arms import INTENSITIES
 from pretext3d.commands.compare.figures import draw_efficiency
 from pretext3d.commands.compare.plan import numbers_of
-from pretext3d.commands.compare.probes import INTENSITIES, READERS, probe_table
+from pretext3d.commands.compare.probes import READERS, probe_table
 from pretext3d.commands.compare.tasks import CLASSIFICATION
-from pretext3d.commands.parser import read_overrides
 from pretext3d.commands.probe.cases import CASE, Cases, per_case
 from pretext3d.commands.probe.features import intensity_features, network_features, predictions
-from pretext3d.commands.probe.options import (
-    FILE,
-    Source,
-    check_keys,
-    check_options,
-    encoder_of,
-    make_parser,
-    read_sources,
-)
+from pretext3d.commands.probe.options import Request, Source, encoder_of
 from pretext3d.errors import UserError
 from pretext3d.files import replacing
 from pretext3d.messages import say
-from pretext3d.training.arguments import read_value
 
 
-def probe(options: argparse.Namespace, words: Sequence[str]) -> int:
+def probe(options: argparse.Namespace, request: Request) -> int:
     """Read the features of every run, fit the readers, write the tables. Returns the exit code."""
-    check_options(options)
-    sources, output_dir = read_sources(options.runs), Path(options.output_dir)
-    if (output_dir / "probe.csv").exists():
-        raise UserError(f"--output_dir: found {output_dir / 'probe.csv'}, expected a folder without one")
-    config = find_bundle(options.bundle) / "configs" / FILE
-    if not config.is_file():
-        raise UserError(f"--bundle: {config.parents[1]} has no configs/{FILE}; expected a bundle's folder")
-    given = read_overrides(words)
-    known = yaml.safe_load(config.read_text())
-    check_keys(given, known)
-    dataset_dir = read_value("dataset_dir", options.dataset_dir)
-    given = {"dataset_dir": dataset_dir, "class_file": options.class_file, **given}
-    encoder = encoder_of(sources, options.encoder, given.get("spatial_dims", known["spatial_dims"]))
-    cases = Cases(config, given, options.measured)
+    sources, output_dir = request.sources, Path(options.output_dir)
+    encoder = encoder_of(sources, options.encoder, request.spatial_dims)
+    cases = Cases(request.config, request.given, options.measured)
     fractions = numbers_of(options.label_fractions, [cases.pool])
     numbers = list(fractions) or options.num_labelled
     if max(numbers) > cases.pool:
@@ -87,13 +63,3 @@ def probe(options: argparse.Namespace, words: Sequence[str]) -> int:
     names = ", ".join(f"{reader}.png" for reader in READERS)
     say("\n".join(["", *lines, "", f"wrote probe.csv, probe.md, {names} in {output_dir}"]))
     return 0
-
-
-def main(words: Sequence[str]) -> int:
-    """The command."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    parser = make_parser()
-    options, rest = parser.parse_known_args(words)
-    if words[0].startswith("-"):  # argparse would take the value of an override for a run
-        parser.error("expected the runs before the options")
-    return probe(options, rest)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.commands.bundles import bundles_at_hand, find_bundle
+from pretext3d.commands.promote.options import files_of_run
 from pretext3d.commands.saved_config import read_config
 from pretext3d.data.labels import recorded_labels
 from pretext3d.errors import UserError
 from pretext3d.literals import check_literal
 from pretext3d.networks.factory import ENCODERS
 from pretext3d.training.checkpoint_io import load_checkpoint
-from pretext3d.training.pretrained import Pretrained, resolve_pretrained
+from pretext3d.training.pretrained import Pretrained
 from pretext3d.training.record_schema import Record, known_entries
 
 # entries of a record that the new bundle's files hold; names of classes and of the data are checked apart
@@ -108,15 +109,7 @@ def read_run(folder: Path, weights: str, bundle: str = "") -> Run:
     Raises:
         UserError: not a run, a run that does not segment, or one that has not reached its end.
     """
-    saved = folder / "config.yaml"
-    if not saved.is_file():
-        raise UserError(f"run: {folder}: found no config.yaml, expected the output_dir of a finetune.yaml")
-    checkpoint = folder / "checkpoints" / f"{weights}.pt"
-    if not checkpoint.is_file():
-        found = resolve_pretrained(folder).name if (folder / "checkpoints").is_dir() else "nothing"
-        raise UserError(
-            f"run: {folder}: found {found}, expected a finished run with checkpoints/{weights}.pt"
-        )
+    saved, checkpoint = files_of_run(folder, weights)
     content = load_checkpoint(checkpoint)
     method = content["record"].get("method")
     if method != "segmentation":

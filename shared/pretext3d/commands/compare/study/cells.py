@@ -248,7 +248,7 @@ class Cells:
             return Source(str(self.cells_dir / first.name), first.digest, first.name)
         path = arm.pretrained.get(encoder, "")
         if path and path not in self.of_file:
-            from pretext3d.training.pretrained import resolve_pretrained
+            from pretext3d.training.checkpoint_files import resolve_pretrained
 
             file = resolve_pretrained(path, key=f"{self.study.file}: arms::{arm.name}::pretrained")
             self.of_file[path] = Source(path, sha256_of(file)[:16])

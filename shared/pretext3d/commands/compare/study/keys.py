@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.bundles import bundles_at_hand
-from pretext3d.commands.compare.plan import RESERVED, SHARED
+from pretext3d.commands.compare.arms import RESERVED, SHARED
 from pretext3d.commands.parser import top_key
 from pretext3d.errors import UserError
 

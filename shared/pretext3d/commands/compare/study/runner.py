@@ -22,8 +22,7 @@ from pretext3d.data.splits import part_of
 from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
 from pretext3d.files import sha256_of
-from pretext3d.training.checkpointer import epoch_files
-from pretext3d.training.pretrained import resolve_pretrained
+from pretext3d.training.checkpoint_files import epoch_files, resolve_pretrained
 from pretext3d.version import __version__
 
 __all__ = ["StudyRunner", "subjects_of"]

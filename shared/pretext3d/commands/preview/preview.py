@@ -1,9 +1,4 @@
-"""Pictures of what a bundle's network sees of your scans and must predict, before or after training.
-
-One PNG per scan, for any bundle of this repository and any folder of volumes that its train.yaml takes. The
-volumes are checked as before a training, and bad ones are listed with the reason. Every other --key value
-overrides a key of train.yaml.
-"""
+"""The pictures of `pretext3d preview`: the configuration of a bundle, of which only the data are built."""
 
 import argparse
 import logging
@@ -19,7 +14,8 @@ from monai.bundle import ConfigWorkflow
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands.bundles import named_bundle
-from pretext3d.commands.parser import command_parser, option_names, read_overrides
+from pretext3d.commands.parser import option_names
+from pretext3d.commands.preview.options import make_parser
 from pretext3d.commands.saved_config import (
     as_saved,
     completed_profiles,
@@ -31,20 +27,13 @@ from pretext3d.data.subjects import subject_count
 from pretext3d.errors import UserError
 from pretext3d.messages import say
 from pretext3d.networks.factory import check_recorded
-from pretext3d.training.arguments import as_configuration, read_value
+from pretext3d.training.arguments import as_configuration
+from pretext3d.training.checkpoint_files import resolve_pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.overrides import check_entry
 from pretext3d.training.pictures import file_name, predict, render, write_png
-from pretext3d.training.pretrained import resolve_pretrained
 from pretext3d.training.session import check_profile
 
-EXAMPLES = """examples:
-  pretext3d preview --bundle vectorpose
-  pretext3d preview --bundle vectorpose --dataset_dir ../data/heads --num 20
-  pretext3d preview --bundle vectorpose --dataset_dir ../data/heads --output_file heads.png
-  pretext3d preview --bundle vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
-  pretext3d preview --bundle vectorpose --checkpoint runs/vectorpose
-"""
 logger = logging.getLogger(__name__)
 
 # keys of a train.yaml; draw(volume, sample, pred, title) returns a figure
@@ -147,13 +136,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str) -> None:
-        mistake = ""
-        try:
-            self.file = resolve_pretrained(path)
-        except UserError as error:
-            mistake = str(error).replace("pretrained:", "checkpoint:", 1)  # the key's name here
-        if mistake:
-            raise UserError(mistake)
+        self.file = resolve_pretrained(path, key="checkpoint")
         self.content = load_checkpoint(self.file)
         folders = (self.file.parent, self.file.parent.parent)
         saved = next((p / "config.yaml" for p in folders if (p / "config.yaml").is_file()), None)
@@ -196,41 +179,6 @@ class Checkpoint:
         return network.to(workflow.get("device"))
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's own options; other words are overrides."""
-    parser = command_parser("preview", __doc__, EXAMPLES)
-    add = parser.add_argument
-    add("--bundle", required=True, help="folder or name of the bundle, e.g. vectorpose")
-    add(
-        "--dataset_dir",
-        help="folder of volumes or images; default: that of the checkpoint's run, or the embedded phantom",
-    )
-    add("--output_dir", default="previews", help="folder for the pictures; default: %(default)s")
-    add("--output_file", help="one sheet with all pictures, a .png file, instead of a folder of them")
-    add(
-        "--num",
-        type=int,
-        default=8,
-        help="number of scans, 0 = all; default: %(default)s, spread over the data set",
-    )
-    add("--seed", type=int, help="other crops of the same scans; default: the bundle's")
-    add("--profile", help="a profile of the bundle, e.g. laptop")
-    add("--checkpoint", help="a run's folder or a checkpoint: also draw its network's prediction")
-    return parser
-
-
-def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """The command's own options, and the overrides of train.yaml."""
-    known, rest = make_parser().parse_known_args(words)
-    own = {name: getattr(known, name) for name in ("dataset_dir", "seed", "profile")}
-    given = {
-        name: read_value(name, value) if isinstance(value, str) else value
-        for name, value in own.items()
-        if value is not None
-    }
-    return known, {**given, **read_overrides(rest, flags=True)}
-
-
 def choose(train: int, held_out: int, num: int) -> list[tuple[str, int]]:
     """`num` cases, spread evenly over the training cases and then the held-out ones; all for 0."""
     cases = [("train", case) for case in range(train)] + [("validate", case) for case in range(held_out)]
@@ -254,10 +202,6 @@ def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
     """Draw and write the pictures; report what was found and written."""
-    if known.num < 0:
-        raise UserError(f"num: found {known.num}, expected the number of scans, 0 for all")
-    if known.output_file and not known.output_file.lower().endswith(".png"):
-        raise UserError(f"output_file: found {known.output_file}, expected a name that ends in .png")
     checkpoint = Checkpoint(known.checkpoint) if known.checkpoint else None
     run_config = checkpoint.run_config if checkpoint else None
     recorded = None
@@ -307,13 +251,3 @@ def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:
         say(f"{len(cases['bad'])} cases rejected for training:")
         for name, reason in cases["bad"]:
             say(f"  {name}: {reason}")
-
-
-def main(words: Sequence[str]) -> int:
-    """The command."""
-    known, overrides = parse_arguments(words)
-    logging.getLogger("pretext3d.data.prepare").setLevel(logging.ERROR)  # bad volumes are listed at the end
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("pretext3d.data.cases").setLevel(logging.INFO)  # volumes that a datalist skips
-    preview(known, overrides)
-    return 0

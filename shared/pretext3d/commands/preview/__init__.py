@@ -1,0 +1,1 @@
+"""`pretext3d preview`: pictures of what a network sees and must predict."""

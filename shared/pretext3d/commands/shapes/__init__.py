@@ -1,0 +1,1 @@
+"""`pretext3d shapes`: automatically generated volumes with labels as files."""
