@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from monai.bundle import ConfigWorkflow
+from pretext3d.training import next_step
 from pretext3d.training.next_step import WROTE
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -77,10 +78,20 @@ def ending(folder: Path, caplog: pytest.LogCaptureFixture, **overrides: Any) -> 
 def test_pre_training_suggests_the_fine_tuning_that_its_cases_allow(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, overrides: dict[str, Any], file: str, more: str
 ) -> None:
-    words = shlex.split(ending(tmp_path, caplog, **overrides)[-1])
+    lines = ending(tmp_path, caplog, **overrides)
+    assert lines[-3:-1] == ["next:", "  pretext3d doctor runs/x"]
+    words = shlex.split(lines[-1])
     assert words[:4] == ["python", "-m", "monai.bundle", "run"]
     assert Path(words[5]).name == file
     assert words[6:] == ["--pretrained", "runs/x", *shlex.split(more)]
+
+
+def test_an_unzipped_bundle_has_no_command_to_judge(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its package is in the bundle's folder, without the program `pretext3d`."""
+    monkeypatch.setattr(next_step, "SHIPPED", tmp_path / "pretext3d" / "bundles")
+    assert ending(tmp_path, caplog)[-2] == "next:"
 
 
 def test_after_generated_volumes_the_labelled_folder_is_named(
@@ -96,6 +107,7 @@ def test_after_generated_volumes_the_labelled_folder_is_named(
 
 def test_an_evaluation_gets_the_same_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     end = ending(tmp_path, caplog, **{"finalize::0::next_step": "evaluate", "datalist": "list.json"})
+    assert end[-2] == "next:"
     assert "finetune.yaml', '" in end[-1]
     assert end[-1].endswith("--output_dir runs/x --dataset_dir eyes --datalist list.json")
 

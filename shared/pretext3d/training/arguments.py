@@ -9,6 +9,7 @@ of folders and files. `dataset_dir` alone may be several, typed as a list of tex
 import ast
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "at_home",
     "read_value",
     "restore_typed",
+    "typed",
     "typed_values",
     "typed_words",
 ]
@@ -120,6 +122,27 @@ def as_configuration(values: Mapping[str, Any]) -> dict[str, Any]:
 
     found = {key: entry(value) if key in TEXT_KEYS else value for key, value in values.items()}
     return {key: NOTHING if value is None else value for key, value in found.items()}
+
+
+def quoted(value: Any) -> str:
+    """A value as it is typed in a shell.
+
+    Examples:
+        >>> print(quoted({"window": [-100, 300]}), quoted("my scans"), quoted(0.5))
+        "{'window': [-100, 300]}" 'my scans' 0.5
+    """
+    text = str(value)
+    return f'"{text}"' if "'" in text and not re.search(r'["$`\\!]', text) else shlex.quote(text)
+
+
+def typed(values: Mapping[str, Any]) -> str:
+    """Keys and their values as they are typed behind a command.
+
+    Examples:
+        >>> typed({"pretrained": Path("runs/x"), "pixdim": [1, 1, 2]})
+        " --pretrained runs/x --pixdim '[1, 1, 2]'"
+    """
+    return "".join(f" --{key} {quoted(value)}" for key, value in values.items())
 
 
 def typed_values(words: Sequence[str]) -> dict[str, str]:

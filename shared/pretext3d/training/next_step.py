@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pretext3d
+from pretext3d.training.arguments import typed
 from pretext3d.training.workflow import built, bundle_root, setting
 
-__all__ = ["WROTE", "run_command", "suggestion"]
+__all__ = ["WROTE", "judging", "run_command", "suggestion"]
 
 SHIPPED = Path(pretext3d.__file__).resolve().parent / "bundles"  # those of a wheel
 
@@ -82,6 +83,17 @@ def run_command(bundle: Path, files: Sequence[str]) -> str:
     return f"{command} --config_file {listed}"
 
 
+def judging(step: str) -> list[str]:
+    """The command that says whether a pre-training has learned; none where there is nothing to judge.
+
+    Args:
+        step: Key of WROTE.
+    """
+    installed = not (SHIPPED.parents[1] / "configs").is_dir()  # else the package of an unzipped bundle
+    run = shlex.quote(str(setting("output_dir", "")))
+    return [f"pretext3d doctor {run}"] if step == "finetune" and installed else []
+
+
 def suggestion(step: str) -> str:
     """The command of a step that continues from this run, with the same data.
 
@@ -106,7 +118,7 @@ def suggestion(step: str) -> str:
         given |= _same_cases()
     if setting("profile") not in DEVICE_PROFILES:
         given = {"profile": setting("profile"), **given}
-    return command + "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
+    return command + typed(given)
 
 
 def fitting() -> tuple[str, str]:

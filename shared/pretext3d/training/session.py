@@ -26,7 +26,7 @@ from pretext3d.training.checkpoint_files import epoch_files
 from pretext3d.training.checkpointer import refuse_earlier_run
 from pretext3d.training.early_checks import build_transforms
 from pretext3d.training.length import check_length
-from pretext3d.training.next_step import WROTE, suggestion
+from pretext3d.training.next_step import WROTE, judging, suggestion
 from pretext3d.training.overrides import command_line
 from pretext3d.training.precision import check_precision
 from pretext3d.training.probe import check_probe
@@ -284,7 +284,8 @@ def finish(output_dir: str | None = None, wrote: Sequence[str] | None = None, ne
         output_dir: Folder of the run; None = the running configuration's.
         wrote: File names or patterns in it, each with a remark after a space; those that exist are listed.
             None: those of the training that `next_step` follows.
-        next_step: Step whose command is suggested, a key of `next_step.WROTE`; '' = none.
+        next_step: Step whose command is suggested, a key of `next_step.WROTE`; '' = none. Before it, after a
+            pre-training, comes `pretext3d doctor`.
     """
     wrote = WROTE.get(next_step, ()) if wrote is None else wrote
     output_dir = setting("output_dir", "") if output_dir is None else output_dir
@@ -292,7 +293,7 @@ def finish(output_dir: str | None = None, wrote: Sequence[str] | None = None, ne
         lines = [f"done: {output_dir}"]
         lines += [f"  {name}" for name in wrote if any(Path(output_dir).glob(name.split()[0]))]
         if next_step:
-            lines += ["next:", f"  {suggestion(next_step)}"]
+            lines += ["next:", *(f"  {command}" for command in (*judging(next_step), suggestion(next_step)))]
         logger.info("%s", "\n".join(lines))
     leave()
     close_folder(output_dir)

@@ -3,8 +3,6 @@
 import argparse
 import contextlib
 import logging
-import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from pretext3d.commands.doctor.findings import LONGER, SLOWER, Finding, beyond_a
 from pretext3d.commands.saved_config import as_saved, read_config, settings_of
 from pretext3d.errors import UserError
 from pretext3d.messages import say
-from pretext3d.training.arguments import read_value
+from pretext3d.training.arguments import read_value, typed
 
 TASKS = ("segmentation", "classification")  # methods of a fine-tuned run
 RUNNING = ("output_dir", "ckpt_dir", "resume", "device", "num_workers", "bundle_root")  # of no sample
@@ -134,17 +132,6 @@ def without_anatomy(run: Path, method: str, bundle: Path, table: pd.DataFrame) -
     return beyond_air(table, MEASURES[method].figure, found.value, found.text)
 
 
-def quoted(value: Any) -> str:
-    """A value as it is typed in a shell.
-
-    Examples:
-        >>> print(quoted({"window": [-100, 300]}), quoted("my scans"), quoted(0.5))
-        "{'window': [-100, 300]}" 'my scans' 0.5
-    """
-    text = str(value)
-    return f'"{text}"' if "'" in text and not re.search(r'["$`\\!]', text) else shlex.quote(text)
-
-
 def overrides_of(run: Path, bundle: Path) -> dict[str, Any]:
     """The keys of a run that are not those of its bundle's train.yaml; {} where it is not known."""
     file, own = run / "config.yaml", bundle / "configs" / "train.yaml"
@@ -200,8 +187,7 @@ def next_command(
         keys |= {} if given.get("profile") in DEVICE_PROFILES else {"profile": given["profile"]}
         keys |= {key: given[key] for key in SAME_CASES if key in given}
         keys |= {key: value for one in findings for key, value in one.keys.items()}
-    typed = "".join(f" --{key} {quoted(value)}" for key, value in keys.items())
-    return f"{run_command(bundle, [file])}{typed}"
+    return f"{run_command(bundle, [file])}{typed(keys)}"
 
 
 def doctor(options: argparse.Namespace) -> int:
