@@ -1,6 +1,8 @@
 """The preview command: pictures of any bundle's task, and clear words where there can be none."""
 
 import logging
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +134,38 @@ def test_any_bundle(mini: Path, scans: Path, tmp_path: Path, capsys: pytest.Capt
     assert "5 subjects: 4 to train on, 1 held out; 1 channel(s), spacing native" in said
     assert "1 cases rejected for training:\n  scan 5: NaN: 1 of 10560 voxels" in said
     assert imread(folder / names[0]).shape[:2] == (10, 20)
+
+
+def test_the_next_command_has_the_same_keys(
+    mini: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the seed, which only chose the crops that were drawn."""
+    given = ["--dataset_dir", scans, "--level", "0.1", "--seed", "3"]
+    said = words(capsys, 0, "--bundle", mini, *given, "--num", 1, "--output_dir", tmp_path / "out")
+    assert said.splitlines()[-2] == "next:"
+    command = shlex.split(said.splitlines()[-1])
+    assert command[:5] == ["python", "-m", "monai.bundle", "run", "--config_file"]
+    assert Path(command[5]).resolve() == mini / "configs" / "train.yaml"
+    assert command[6:] == ["--dataset_dir", str(scans), "--level", "0.1"]
+
+
+def test_a_crop_that_is_mostly_padding_is_a_warning(
+    mini: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The volumes have 20 x 22 x 24 voxels: crops of 40 voxels are twice as long at most, 49 more than 24."""
+    file = mini / "configs" / "train.yaml"
+    arguments = ["preview", "--bundle", str(mini), "--dataset_dir", str(scans), "--num", "3"]
+    for crop, count in (([40, 40, 48], 0), ([40, 40, 49], 1)):
+        file.write_text(MINI_YAML.format(cache=tmp_path / "cache") + f"crop_size: {crop}\n")
+        assert main([*arguments, "--output_dir", str(tmp_path / "out")]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+        assert len(lines) == count
+    assert re.fullmatch(
+        rf"warning: {scans}/scan \d.nii.gz: found 24 voxels along z for a crop of 49 "
+        r"\(and 2 more of the 3 drawn\); most of it is padding; expected a smaller --roi_size or a finer "
+        "--pixdim along this axis",
+        lines[0],
+    )
 
 
 def test_subjects_are_counted_and_slices_are_volumes(capsys: pytest.CaptureFixture[str]) -> None:

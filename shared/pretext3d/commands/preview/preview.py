@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,17 +27,21 @@ from pretext3d.data.subjects import subject_count
 from pretext3d.errors import UserError
 from pretext3d.messages import say
 from pretext3d.networks.factory import check_recorded
-from pretext3d.training.arguments import as_configuration
+from pretext3d.training.arguments import as_configuration, typed
 from pretext3d.training.checkpoint_files import resolve_pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint
+from pretext3d.training.next_step import run_command
 from pretext3d.training.overrides import check_entry
 from pretext3d.training.pictures import file_name, predict, render, write_png
+from pretext3d.training.preprocessing import AXES
 from pretext3d.training.session import check_profile
 
 logger = logging.getLogger(__name__)
 
 # keys of a train.yaml; draw(volume, sample, pred, title) returns a figure
 NEEDED = ("train", "validate", "draw")
+MOST_PADDED = 2  # times a volume's length that a crop may have without a warning
+THICK = "most of it is padding; expected a smaller --roi_size or a finer --pixdim along this axis"
 METHOD = ("record::method", "record::task")  # of a pre-training's record, see `record`
 
 
@@ -213,14 +217,18 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
         expected = workflow.get(next(key for key in METHOD if key in workflow.parser))
         if found != expected:
             raise UserError(f"checkpoint: {checkpoint.file}: found method {found}, expected {expected}")
+    roi_size = list(workflow.get("crop_size")) if "crop_size" in workflow.parser else []
     cases = workflow.get("cases") if "cases" in workflow.parser else None  # where volumes are generated
     datasets = {part: workflow.get(f"{part}::dataset") for part in ("train", "validate")}
     draw = workflow.get("draw")
     network = checkpoint.network(workflow) if checkpoint else None
-    pictures = []
+    pictures, padded = [], []
     chosen = choose(len(datasets["train"].data), len(datasets["validate"].data), known.num)
     for number, (part, case) in enumerate(chosen, start=1):
         volume, sample = datasets[part].volume(case), datasets[part][case]
+        if cases is not None:
+            file = str(np.ravel(datasets[part].data[case]["image"])[0])
+            padded += padding(file, volume["image"].shape[1:], roi_size)
         pred = None
         if network is not None:
             pred = predict(network, workflow.get("validate::inferer"), [sample], workflow.get("device"))[0]
@@ -234,8 +242,56 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if known.output_file:
         write_png(Path(known.output_file), sheet(pictures))
         say(f"wrote {known.output_file}: {len(chosen)} {'items' if cases is None else 'scans'}")
+    if padded:
+        others = f" (and {len(padded) - 1} more of the {len(chosen)} drawn)" if len(padded) > 1 else ""
+        say(f"warning: {max(padded).text}{others}; {THICK}", error=True)
     if cases is not None:
         report(cases, datasets)
+    say(f"next:\n  {next_command(known, overrides)}")
+
+
+class Padding(NamedTuple):
+    """An axis along which a crop is much longer than a volume.
+
+    Attributes:
+        ratio: Length of the crop by that of the volume.
+        text: The two lengths, in words.
+    """
+
+    ratio: float
+    text: str
+
+
+def padding(file: str, size: Sequence[int], roi_size: Sequence[int]) -> list[Padding]:
+    """The worst axis along which more than half of a crop is padding; none where there is no such axis.
+
+    Args:
+        file: Path of the volume, for the message.
+        size: Voxels of the volume at the network's spacing, one number per axis.
+        roi_size: Voxels of the crop, one number per axis; [] = not known.
+
+    Examples:
+        >>> padding("a.nii", (64, 64, 12), (32, 32, 32))[0].text
+        'a.nii: found 12 voxels along z for a crop of 32'
+        >>> padding("a.nii", (64, 64, 16), (32, 32, 32))
+        []
+    """
+    found = [
+        Padding(crop / voxels, f"{file}: found {voxels} voxels along {axis} for a crop of {crop}")
+        for axis, voxels, crop in zip(AXES, size, roi_size, strict=False)
+        if crop > MOST_PADDED * voxels
+    ]
+    return [max(found)] if found else []
+
+
+def next_command(known: argparse.Namespace, overrides: dict[str, Any]) -> str:
+    """The command to type next: a pre-training with these keys, or a fine-tuning of the previewed weights."""
+    bundle = named_bundle(known.bundle)
+    if known.checkpoint:
+        keys: dict[str, Any] = {"pretrained": known.checkpoint, "dataset_dir": "LABELLED_FOLDER"}
+        return f"{run_command(bundle, ['finetune.yaml'])}{typed(keys)}"
+    keys = {key: value for key, value in overrides.items() if key != "seed"}  # of the crops drawn
+    return f"{run_command(bundle, ['train.yaml'])}{typed(keys)}"
 
 
 def report(cases: dict[str, Any], datasets: dict[str, Any]) -> None:
