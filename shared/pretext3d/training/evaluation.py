@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 METRICS = ("dice", "iou", "nsd", "hd95_mm", "surface_distance_mm")
 COUNTS = ("cases", "subjects", "no_distance")  # of a summary
 OF_ONE = {"dice": 0.0, "iou": 0.0, "nsd": 0.0}  # where only one of prediction and label has a set
+WIDTH = 100  # columns of a table in the log
 TOLERANCE_MM = 2.0  # of nsd: about as far apart as the outlines of an organ by two people
 Name = TypeVar("Name")
 
@@ -273,12 +274,48 @@ class CaseMetrics:
             with replacing(self.output_dir / f"{name}.csv") as draft:
                 frame.to_csv(draft, index=index, float_format="%.5g")
         of = f" of {len(means)} subjects" if len(means) < len(cases) else ""
-        text = summary.to_string(float_format="%.3f", formatters=dict.fromkeys(COUNTS, "{:.0f}".format))
+        text = table_text(summary)
         if lost:
             text += f"\ndistances leave out the {lost} of {known.sum()} pairs of which only one has the class"
         logger.info("%s of %d cases%s\n%s", file.replace("_", " of "), len(cases), of, text)
         foreground: pd.Series = summary.loc[last]
         return foreground
+
+
+def table_text(summary: pd.DataFrame) -> str:
+    """A summary as text of at most `WIDTH` columns, which a terminal does not wrap.
+
+    The mean and the standard deviation over the subjects share a column. Subjects have one where they are not
+    the cases. Names of classes that do not fit are cut; the CSV file has them, and `no_distance`.
+
+    Args:
+        summary: Table with METRICS, their standard deviations and COUNTS, one line per class.
+
+    Examples:
+        >>> one = dict.fromkeys([*METRICS, *(f"{name}_std" for name in METRICS)], 0.25)
+        >>> print(table_text(pd.DataFrame([{**one, "cases": 2, "subjects": 2}], index=["liver"])))
+              cases         dice          iou          nsd    hd95_mm surface_mm
+        liver     2  0.250±0.250  0.250±0.250  0.250±0.250  0.25±0.25  0.25±0.25
+    """
+    columns = ("cases", "subjects") if (summary["subjects"] != summary["cases"]).any() else ("cases",)
+    shown = {name: [f"{count:.0f}" for count in summary[name]] for name in columns}
+    for name in METRICS:
+        pairs = zip(summary[name], summary[f"{name}_std"], strict=True)
+        title, digits = name.replace("surface_distance", "surface"), 2 if name.endswith("_mm") else 3
+        shown[title] = [_spread(*pair, digits) for pair in pairs]
+    table = pd.DataFrame(shown, index=pd.Index([str(name) for name in summary.index]))
+    over = len(table.to_string().partition("\n")[0]) - WIDTH
+    longest = max(map(len, table.index)) - max(over, 0)
+    table.index = pd.Index([n if len(n) <= longest else f"{n[: longest - 1]}…" for n in table.index])
+    return table.to_string()
+
+
+def _spread(mean: float, std: float, digits: int) -> str:
+    """A mean and a standard deviation, without digits from 100 on; `-` where there is none."""
+    if np.isnan(mean):
+        return "-"
+    digits = 0 if max(mean, np.nan_to_num(std)) >= 100 else digits
+    return f"{mean:.{digits}f}" + ("" if np.isnan(std) else f"±{std:.{digits}f}")
 
 
 def subjects_of(table: pd.DataFrame) -> pd.Series:
