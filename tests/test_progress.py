@@ -1,7 +1,10 @@
 """Progress bars: one line every 30 s at most in a log, a moving line in a terminal."""
 
 import io
+import re
+from pathlib import Path
 
+import pretext3d
 import pytest
 from ignite.engine import Engine
 from pretext3d import progress
@@ -38,9 +41,10 @@ def test_a_log_has_a_line_every_30_seconds(clock: Clock) -> None:
     for _ in Bar(range(100), desc="reading", file=log, mininterval=0):
         clock.now += 2
     lines = log.getvalue().splitlines()
-    assert [line.split("/")[0].split("| ")[1] for line in lines] == ["1", "16", "31", "46", "61", "76", "91"]
+    assert [line.split("/")[0].split("% ")[1] for line in lines] == ["1", "16", "31", "46", "61", "76", "91"]
     assert all(line.startswith("reading: ") for line in lines)
     assert "\r" not in log.getvalue()
+    assert re.fullmatch(r"reading: 16% 16/100 \[[^|]*\]", lines[1])
 
 
 def test_all_bars_share_the_interval(clock: Clock) -> None:
@@ -85,6 +89,13 @@ def test_a_terminal_has_tqdm_s_bar(clock: Clock) -> None:
     assert shown.count("\r") >= 4
     assert "100%" in shown
     assert shown.endswith("\n")
+
+
+def test_there_is_one_class_of_bars() -> None:
+    """tqdm's own would fill log files with every version of its line."""
+    folder = Path(pretext3d.__file__).parent
+    texts = {path.name: path.read_text() for path in folder.rglob("*.py")}
+    assert [name for name, text in texts.items() if re.search(r"(import|from) tqdm", text)] == ["progress.py"]
 
 
 def test_a_bar_that_is_disabled_or_has_not_advanced_shows_nothing(clock: Clock) -> None:

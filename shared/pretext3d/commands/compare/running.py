@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pretext3d.messages import printable
+from pretext3d.progress import Bar
 
 __all__ = ["Unit", "clock", "run_cells", "run_rest"]
 
@@ -121,10 +122,8 @@ def run_rest(
         after: Called after each finished cell.
         engine: What runs them, with the arguments of `run_cells`.
     """
-    from tqdm import tqdm
-
     todo = [cell for cell in cells if cell.name not in done]
-    tqdm.write(printable(f"{len(cells)} cells, {len(done)} of them done already; in {place}"))
+    Bar.write(printable(f"{len(cells)} cells, {len(done)} of them done already; in {place}"))
     times: list[float] = []
     ended: list[str] = []
 
@@ -141,5 +140,6 @@ def run_rest(
         bar.write(printable(f"{head} {result(cell, score)} in {clock(seconds)}{left}"))
         after()
 
-    with tqdm(total=len(todo), unit="cell", disable=None, leave=False) as bar:
+    # in a log the lines of the cells are the progress
+    with Bar(total=len(todo), unit="cell", disable=None, leave=False) as bar:
         return engine(todo, done, runner, jobs, finished)
