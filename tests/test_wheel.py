@@ -1,11 +1,13 @@
 """The wheel that `python -m build shared` makes: its files, and what works with it alone."""
 
+import importlib.util
 import re
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import nibabel
 import numpy as np
@@ -41,6 +43,16 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> CleanE
     return CleanEnvironment(tmp_path_factory.mktemp("environment"), wheel)
 
 
+def hatch_build() -> ModuleType:
+    """The module shared/hatch_build.py."""
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "shared" / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def contents(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
@@ -59,11 +71,34 @@ def test_wheel_has_the_package_and_the_bundles_without_weights(wheel: Path) -> N
     package = ROOT / "shared" / "pretext3d"
     expected = {f"pretext3d/{path.relative_to(package).as_posix()}" for path in package.rglob("*.py")}
     expected |= {"pretext3d/py.typed"}
+    tracked = hatch_build().tracked_files(ROOT / "bundles")
     for name, folder in bundles_at_hand().items():
         files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+        files = (
+            one for one in files if one.parts[0] != "models" and (not tracked or folder / one in tracked)
+        )
         names = [one.as_posix() for one in files if one.parts[0] != "models"]
         expected |= {f"pretext3d/bundles/{name}/{one}" for one in names if not leftover(one)}
     assert {name for name in contents(wheel) if name.startswith("pretext3d/")} == expected
+
+
+def test_bundles_that_git_does_not_track_stay_out(tmp_path: Path) -> None:
+    """In a checkout, a bundle and a page that were not added; elsewhere all files are taken."""
+    names = ["a/configs/metadata.json", "a/docs/README.md", "a/docs/draft.md", "b/configs/metadata.json"]
+    for name in names:
+        file = tmp_path / "bundles" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    bundle_files = hatch_build().bundle_files
+    assert list(bundle_files(tmp_path / "shared")) == names  # no checkout
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert list(bundle_files(tmp_path / "shared")) == names  # unpacked in another repository
+    subprocess.run([*git, "add", *(f"bundles/{name}" for name in names[:2])], check=True)
+    assert list(bundle_files(tmp_path / "shared")) == names[:2]
+    (tmp_path / "bundles" / "a" / "docs" / "README.md").write_text("changed")
+    assert list(bundle_files(tmp_path / "shared")) == names[:2]
+    assert list(bundle_files(tmp_path)) == names  # of an unpacked source distribution
 
 
 def test_source_distribution_can_be_built(built: Path) -> None:
