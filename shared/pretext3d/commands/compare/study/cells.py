@@ -21,6 +21,7 @@ from pretext3d.commands.compare.tasks import Task
 from pretext3d.commands.parser import top_key
 from pretext3d.errors import UserError
 from pretext3d.files import sha256_of
+from pretext3d.training.checkpoint_files import resolve_pretrained
 
 __all__ = [
     "Cells",
@@ -248,8 +249,6 @@ class Cells:
             return Source(str(self.cells_dir / first.name), first.digest, first.name)
         path = arm.pretrained.get(encoder, "")
         if path and path not in self.of_file:
-            from pretext3d.training.checkpoint_files import resolve_pretrained
-
             file = resolve_pretrained(path, key=f"{self.study.file}: arms::{arm.name}::pretrained")
             self.of_file[path] = Source(path, sha256_of(file)[:16])
         return self.of_file.get(path, Source())
