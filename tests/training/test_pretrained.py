@@ -8,7 +8,6 @@ from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
 from pretext3d.training import pretrained
-from pretext3d.training.checkpoint_files import resolve_pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
 from pretext3d.training.pretrained import (
     Pretrained,
@@ -187,62 +186,6 @@ def test_keep_head():
     wider = Net(Toy(), head=nn.Linear(2, 4))
     with pytest.raises(UserError, match="2 of its tensors do not fit"):
         transfer_weights(wider, content_of(source, "segmentation"), keep_head=True)
-
-
-@pytest.mark.parametrize(
-    ("given", "names", "expected"),
-    [
-        ("", ["checkpoints/best.pt", "checkpoints/final.pt", "models/model.pt"], "checkpoints/best.pt"),
-        ("", ["checkpoints/epoch_0009.pt", "checkpoints/final.pt"], "checkpoints/final.pt"),
-        ("", ["checkpoints/epoch_0009.pt", "checkpoints/epoch_0010.pt"], "checkpoints/epoch_0010.pt"),
-        ("", ["models/model.pt", "configs/train.yaml"], "models/model.pt"),
-        ("checkpoints", ["checkpoints/epoch_0001.pt", "checkpoints/best.pt"], "checkpoints/best.pt"),
-        ("models", ["models/model.pt"], "models/model.pt"),
-        (
-            "checkpoints/epoch_0001.pt",
-            ["checkpoints/epoch_0001.pt", "checkpoints/best.pt"],
-            "checkpoints/epoch_0001.pt",
-        ),
-    ],
-)
-def test_resolve_pretrained(tmp_path, given, names, expected):
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    assert resolve_pretrained(str(tmp_path / given)) == tmp_path / expected
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["best.pt", "final.pt", "epoch_0002.pt"], "final.pt"),
-        (["best.pt", "epoch_0001.pt", "epoch_0002.pt"], "epoch_0002.pt"),  # best is chosen, not the last
-        (["best.pt"], "best.pt"),
-    ],
-)
-def test_the_last_weights_of_a_folder(tmp_path, names, expected):
-    for name in names:
-        (tmp_path / name).write_bytes(b"")
-    assert resolve_pretrained(tmp_path, "final") == tmp_path / expected
-
-
-def test_resolve_pretrained_says_what_it_looked_for(tmp_path):
-    with pytest.raises(UserError, match=r"pretrained: .*: no checkpoint in this folder; looked for best\.pt"):
-        resolve_pretrained(tmp_path)
-    message = "output_dir: .*none: not found; expected a run that fine-tuning has finished, or --weights best"
-    with pytest.raises(UserError, match=message):
-        read_pretrained(tmp_path / "none", key="output_dir")
-    with pytest.raises(UserError, match="none: not found; expected a checkpoint, a run or a bundle"):
-        resolve_pretrained(tmp_path / "none")
-
-
-def test_further_weights_of_a_bundle_are_named(tmp_path):
-    folder = tmp_path / "models" / "transformer"
-    folder.mkdir(parents=True)
-    (folder / "model.pt").touch()
-    with pytest.raises(UserError, match=f"in the folder itself; weights are in {folder}"):
-        resolve_pretrained(tmp_path)
-    assert resolve_pretrained(folder) == folder / "model.pt"
 
 
 def test_read_pretrained_opens_the_file_once(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   pretext3d preview --bundle vectorpose --dataset_dir ../data/heads --output_file heads.png
   pretext3d preview --bundle vectorpose --dataset_dir ../data/heads --roi_size 48 --seed 3
   pretext3d preview --bundle vectorpose --checkpoint runs/vectorpose
+  pretext3d preview --bundle vectorpose --checkpoint bundles/vectorpose --spatial_dims 2
 """
 
 
@@ -49,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, help="other crops of the same scans; default: the bundle's")
     add("--profile", help="a profile of the bundle, e.g. laptop")
-    add("--checkpoint", help="a run's folder or a checkpoint: also draw its network's prediction")
+    add("--checkpoint", help="a run, a checkpoint or a bundle: also draw its network's prediction")
     return parser
 
 

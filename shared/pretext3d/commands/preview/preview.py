@@ -136,11 +136,12 @@ class Checkpoint:
     """A trained network of the bundle's kind.
 
     Args:
-        path: Path of a run's folder or of a checkpoint.
+        path: Path of a run's folder, of a bundle or of a checkpoint.
+        spatial_dims: Number of axes for which a bundle's weights are chosen; 0 = those in its folder models.
     """
 
-    def __init__(self, path: str) -> None:
-        self.file = resolve_pretrained(path, key="checkpoint")
+    def __init__(self, path: str, spatial_dims: int = 0) -> None:
+        self.file = resolve_pretrained(path, key="checkpoint", spatial_dims=spatial_dims)
         self.content = load_checkpoint(self.file)
         folders = (self.file.parent, self.file.parent.parent)
         saved = next((p / "config.yaml" for p in folders if (p / "config.yaml").is_file()), None)
@@ -206,7 +207,8 @@ def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
     """Draw and write the pictures; report what was found and written."""
-    checkpoint = Checkpoint(known.checkpoint) if known.checkpoint else None
+    axes = overrides.get("spatial_dims", 0)
+    checkpoint = Checkpoint(known.checkpoint, axes) if known.checkpoint else None
     run_config = checkpoint.run_config if checkpoint else None
     recorded = None
     if checkpoint and not run_config:
