@@ -4,11 +4,13 @@ Writes models/model.pt, which `--pretrained bundles/BUNDLE` fine-tunes from, the
 models/model.safetensors, models/provenance.json and the model card, models/README.md. Ship only what the
 licence of the training data allows. Further weights of a bundle, such as those of another encoder, go into a
 folder of their own with --name: models/NAME, which `--pretrained bundles/BUNDLE/models/NAME` fine-tunes from.
+Those of a 2D network go into models/2d.
 """
 
 import argparse
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,7 @@ def provenance_of_run(
         **facts_of(content),
         "steps": at[0],
         "held_out": at[1],
+        "spatial_dims": record["backbone"].get("spatial_dims", 3),
         "channels": record["channels"],
         "pixdim": record["pixdim"],
         "bundle_version": read_metadata(bundle / "configs" / "metadata.json").get("version"),
@@ -91,17 +94,20 @@ def model_card(source: str, again: str, provenance: dict[str, Any]) -> str:
         again: Arguments of this tool that replace them.
         provenance: Content of their provenance.json.
     """
+    axes = provenance["spatial_dims"]
+    use = source + f" --spatial_dims {axes}" * (axes != 3)
+    note = f"\n{provenance['note']}\n" if provenance.get("note") else ""
     held_out = "".join(f"| {metric} | {value:.4g} |\n" for metric, value in provenance["held_out"].items())
     rows = "".join(
         f"| {key.replace('_', ' ')} | {provenance[key]} |\n"
-        for key in ("data", "licence", "training_cases", "seed", "epochs", "steps", "encoder", "channels",
-                    "pixdim", "precision", "bundle_version", "pretext3d_version", "torch_version", "sha256",
-                    SAFE_DIGEST)
+        for key in ("data", "licence", "training_cases", "seed", "epochs", "steps", "encoder",
+                    "spatial_dims", "channels", "pixdim", "precision", "bundle_version", "pretext3d_version",
+                    "torch_version", "sha256", SAFE_DIGEST)
     )  # fmt: skip
     return f"""# Weights
 
 `model.pt` was pre-trained with this bundle and is meant for fine-tuning:
-`finetune.yaml --pretrained {source}`. Without fine-tuning it cannot segment. It loads with
+`finetune.yaml --pretrained {use}`. Without fine-tuning it cannot segment. It loads with
 `torch.load(..., weights_only=True)`. `model.safetensors` holds the same tensors and record in a format that
 cannot contain code, and is read in its place. `provenance.json` is this model card for programs.
 
@@ -112,7 +118,7 @@ Held-out cases, at the epoch of these weights:
 
 | metric | |
 |---|---|
-{held_out}
+{held_out}{note}
     {provenance["command"]}
 
 To replace them with the weights of your own run,
@@ -132,8 +138,9 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--data", required=True, help="name of the training data")
     add("--licence", required=True, help="licence of these data, under which the weights may be distributed")
     add("--command", required=True, help="command that trained the weights")
+    add("--note", default="", help="what the metrics mean, such as chance, for the model card")
     add("--half", action="store_true", help="write kernels and matrices in 16 bits, half as large")
-    add("--name", default="", help="folder in models/ for further weights, such as transformer")
+    add("--name", default="", help="folder in models/ for further weights: transformer, 2d")
     add("--force", action="store_true", help="replace existing weights")
     options = parser.parse_args(words)
     bundle = options.bundle.resolve()
@@ -141,18 +148,19 @@ def main(words: Sequence[str] | None = None) -> None:
         raise UserError("found no package safetensors, which writes models/model.safetensors: pip install it")
     if not (bundle / "configs" / "metadata.json").is_file():
         raise UserError(f"bundle: {options.bundle}: found no configs/metadata.json, expected a bundle")
-    for option in ("data", "licence", "command"):
+    for option in ("data", "licence", "command", "note"):
         if traces := machine_traces(getattr(options, option)):
             raise UserError(f"--{option}: found {traces[0]!r}, expected nothing specific to this machine")
     said = options.data, options.licence, options.command
     file, content, provenance = provenance_of_run(options.run, bundle, *said)
-    if options.name and not options.name.isidentifier():
-        raise UserError(f"--name: found {options.name!r}, expected the name of a folder, e.g. transformer")
+    if options.name and not re.fullmatch(r"[a-z0-9_]+", options.name):
+        raise UserError(f"--name: found {options.name!r}, expected the name of a folder, e.g. 2d")
     place = "/".join(filter(None, ("models", options.name)))
     models = bundle / place
     if (models / MODEL).exists() and not options.force:
         raise UserError(f"bundle: {options.bundle}: found {place}/{MODEL} already, expected none, or --force")
     weights = bytes_of(file, content, options.half)
+    provenance |= {"note": options.note} if options.note else {}
     provenance["precision"] = "float16" if options.half else "float32"
     provenance["sha256"] = hashlib.sha256(weights).hexdigest()
     check_entries(provenance, "the model card")

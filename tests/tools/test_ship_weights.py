@@ -153,6 +153,20 @@ def test_further_weights_in_16_bits(run: Path, bundle: Path) -> None:
         ship_weights.main([str(run), str(bundle), *SAYS, "--name", "../x"])
 
 
+def test_weights_of_a_2d_network_and_a_note(run: Path, bundle: Path) -> None:
+    file = run / "checkpoints" / "best.pt"
+    content = load_checkpoint(file)
+    backbone = build_backbone("unet", 1, (8, 8), 2)
+    content["record"]["backbone"] = backbone.record
+    save_checkpoint(file, {**content, "network": nn.ModuleDict({"backbone": backbone}).state_dict()})
+    ship_weights.main([str(run), str(bundle), *SAYS, "--name", "2d", "--note", "Chance is 1 %."])
+    provenance = json.loads((bundle / "models" / "2d" / "provenance.json").read_text())
+    assert (provenance["spatial_dims"], provenance["note"]) == (2, "Chance is 1 %.")
+    card = (bundle / "models" / "2d" / "README.md").read_text()
+    assert "`finetune.yaml --pretrained bundles/jigsaw/models/2d --spatial_dims 2`" in card
+    assert "| accuracy | 0.75 |\n\nChance is 1 %.\n\n    train it" in card
+
+
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: str(path.relative_to(ROOT / "bundles")))
 def test_shipped_weights(shipped: Path) -> None:
     """The ones that their model card describes; they load as plain data and are transferred completely.
@@ -172,7 +186,8 @@ def test_shipped_weights(shipped: Path) -> None:
     assert read.record == content["record"]
     assert read.network.keys() == content["network"].keys()
     assert all(torch.equal(read.network[name], value) for name, value in content["network"].items())
-    backbone = rebuild(content["record"]["backbone"], roi_size=[32, 32, 32])  # as a fine-tuning has its own
+    axes = content["record"]["backbone"]["spatial_dims"]
+    backbone = rebuild(content["record"]["backbone"], roi_size=[32] * axes)  # as a fine-tuning has its own
     network = SegmentationNet(backbone, num_classes=2)
     report = transfer_weights(network, shipped)
     assert report.fraction == 1.0

@@ -98,14 +98,18 @@ def hub_card(bundle: Path, results: Sequence[BundleResult] = ()) -> str:
 
 
 def weights_of(bundle: Path) -> Weights:
-    """The provenance of a bundle's weights, by their folder in it: models, models/NAME of further ones."""
+    """The provenance of a bundle's weights, by their folder in it: models, models/NAME of further ones.
+
+    Those of a 2D network come last: the first ones are those that the commands of the card use.
+    """
     models = bundle / "models"
     folders = [models, *sorted(path for path in models.glob("*") if path.is_dir())]
-    return {
+    found = {
         folder.relative_to(bundle).as_posix(): read_provenance(folder)
         for folder in folders
         if (folder / MODEL).is_file()
     }
+    return dict(sorted(found.items(), key=lambda one: one[1].get("spatial_dims", 3) == 2))
 
 
 def front_matter(name: str, weights: Weights, results: Sequence[BundleResult]) -> dict[str, Any]:
