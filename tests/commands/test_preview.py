@@ -226,6 +226,8 @@ def test_sheet_by_hand() -> None:
     # 3 pictures, height 1, width 2: ceil(sqrt(3 / 2)) = 2 columns, 2 rows; the rest as the first's corner
     expected = [[7, 7, 9, 7], [7, 7, 7, 7]]
     assert preview.sheet([one, two, one])[..., 0].tolist() == expected
+    # one picture of height 3, width 1: ceil(sqrt(3)) = 2 columns, of which one would be empty
+    assert preview.sheet([np.zeros((3, 1, 3), np.uint8)]).shape == (3, 1, 3)
 
 
 def test_cases_are_spread() -> None:

@@ -195,7 +195,7 @@ def choose(train: int, held_out: int, num: int) -> list[tuple[str, int]]:
 def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures (height, width, 3) side by side, in about a square."""
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    columns = math.ceil(math.sqrt(len(pictures) * height / width))
+    columns = min(len(pictures), math.ceil(math.sqrt(len(pictures) * height / width)))
     rows = math.ceil(len(pictures) / columns)
     result = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
     result[:] = pictures[0][0, 0]
