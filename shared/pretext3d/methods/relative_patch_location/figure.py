@@ -70,7 +70,7 @@ def draw(
     notes = {centre: CENTRE} | {cell: str(number) for number, cell in enumerate(truth, start=1)}
     across, up = view.letters[0], view.letters[-1]
     for layer in range(cells[DEPTH]):
-        panel = figure.add_axes(column(0.015, HALF - 0.03, cells[DEPTH], layer, 0.11, 0.59))
+        panel = figure.add_axes(column(0.015, HALF - 0.03, cells[DEPTH], layer, 0.15, 0.55))
         draw_layer(panel, image, sample, cells, layer, show, notes)
         panel.set_anchor("N")
         mark_edges(panel, [*across, *up], outside=True)
