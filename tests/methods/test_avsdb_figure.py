@@ -22,7 +22,7 @@ def test_picture(size: tuple[int, ...], predicted: bool) -> None:
     figure = draw({"id": "item 0"}, sample, pred, class_names=generate.class_names)
     rows = 3 if predicted else 2
     # in 3D: three planes of each, a look at labels and predictions, the legend
-    assert len(figure.axes) == (rows * 3 + rows - 1 + 1 if len(size) == 3 else rows)
+    assert len(figure.axes) == (rows * 3 + rows - 1 + 1 if len(size) == 3 else rows + 1)
     found = texts(figure)
     assert found[0] == "item 0"
     assert {"Image", "Label"} <= set(found)

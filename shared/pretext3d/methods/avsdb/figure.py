@@ -1,4 +1,7 @@
-"""A picture of a volume of shapes: image, label and prediction in three planes, and a look from outside."""
+"""A picture of a volume of shapes: image, label and prediction in three planes, and a look from outside.
+
+Those of an image are next to each other.
+"""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -12,7 +15,8 @@ from pretext3d.training.drawing import FAINT, TEXT, middle_planes, numpy, times,
 
 __all__ = ["draw"]
 
-PANEL, HEAD, FOOT, LEFT = 2.3, 0.95, 0.45, 0.95  # inches: a plane, title, legend, names of the rows
+PANEL, HEAD, FOOT, LEFT = 2.3, 0.95, 0.45, 0.95  # inches: a plane, title, caption, names of the rows
+KEY = 1.5  # inches: the legend of an image
 PLANES = ("across axis 0", "across axis 1", "across axis 2, the cross-sections")
 LISTED = 12  # classes in the legend
 VIEW = ((0, 1, 35.0), (1, 2, 25.0))  # axes and degrees that a volume is turned by, for a look from outside
@@ -42,34 +46,34 @@ def draw(
     if pred is not None:
         rows["Prediction"] = pred.argmax(0, keepdim=True)
     colours = palette(len(class_names))
-    columns = 4 if label.ndim == 4 else 1
-    width = max(LEFT + PANEL * columns, 6.4)
-    height = HEAD + PANEL * len(rows) + FOOT
+    flat = label.ndim == 3
+    left, columns, lines = (0.1, len(rows), 1) if flat else (LEFT, 4, len(rows))
+    width, height = left + PANEL * columns + KEY * flat, HEAD + PANEL * lines + FOOT
     figure = titled_figure(width, height, volume, title, below=0.3)
     for row, (heading, values) in enumerate(rows.items()):
-        bottom = height - HEAD - PANEL * (row + 1)
-        figure.text(0.1 / width, (bottom + PANEL / 2) / height, heading, color=TEXT, size=11, va="center")
+        bottom = height - HEAD - PANEL * (1 if flat else row + 1)
         panels = [shown(plane[0], colours) for plane, _ in middle_planes(values)]
-        if columns > 1 and row:
-            panels.append(outside(values[0], colours))
-        for column, picture in enumerate(panels):
-            place = ((LEFT + PANEL * column) / width, bottom / height)
+        if not flat:
+            figure.text(0.1 / width, (bottom + PANEL / 2) / height, heading, color=TEXT, size=11, va="center")
+            panels += [outside(values[0], colours)] if row else []
+        for column, picture in enumerate(panels, start=row if flat else 0):
+            place = ((left + PANEL * column) / width, bottom / height)
             axes = figure.add_axes((*place, (PANEL - 0.08) / width, (PANEL - 0.08) / height))
             axes.imshow(picture.swapaxes(0, 1), cmap="gray", vmin=0, vmax=1, origin="lower")
             axes.axis("off")
-    headings = [*PLANES, "from outside"] if columns > 1 else []
-    for column, heading in enumerate(headings):
-        across = (LEFT + PANEL * (column + 0.48)) / width
-        figure.text(across, 1 - 0.75 / height, heading, color=FAINT, size=9, ha="center", va="center")
+    for column, heading in enumerate(rows if flat else [*PLANES, "from outside"]):
+        across, colour = (left + PANEL * (column + 0.48)) / width, TEXT if flat else FAINT
+        size = 11 if flat else 9
+        figure.text(across, 1 - 0.75 / height, heading, color=colour, size=size, ha="center", va="center")
     present = [number for number in label.unique().tolist() if number]
     drawn = torch.cat([rows[name].flatten() for name in ("Label", "Prediction") if name in rows]).unique()
     named = present + [number for number in drawn.tolist() if number and number not in present]
     entries = [Patch(color=colours[number], label=class_names[number]) for number in named[:LISTED]]
     text = f"{times(label.shape[1:])}; {len(present)} of {len(class_names) - 1} classes here"
     figure.text(0.1 / width, 0.2 / height, text, color=FAINT, size=9, va="center")
-    if entries and columns > 1:
-        place = ((LEFT + PANEL * 3) / width, (height - HEAD - PANEL) / height)
-        axes = figure.add_axes((*place, PANEL / width, PANEL / height))
+    if entries:
+        place = ((left + PANEL * (columns if flat else 3)) / width, (height - HEAD - PANEL) / height)
+        axes = figure.add_axes((*place, (KEY if flat else PANEL) / width, PANEL / height))
         axes.axis("off")
         axes.legend(handles=entries, loc="center left", fontsize=7.5, labelcolor=TEXT, frameon=False)
     return figure
