@@ -158,7 +158,7 @@ def test_further_weights_are_in_the_card(tmp_path: Path) -> None:
     assert card.text.count("avsdb/models/transformer") == 2  # of --pretrained, and in Python
     assert "| [models/transformer](models/transformer/README.md) | none: textured shapes" in card.text
     assert "| [models/2d](models/2d/README.md) | none: " in card.text  # of a 2D network: last
-    for file in (BUNDLE / "models").iterdir():
+    for file in (BUNDLE / "models").glob("*.*"):
         shutil.copy(file, bundle / "models")
     provenance = json.loads((bundle / "models" / "provenance.json").read_text())
     (bundle / "models" / "provenance.json").write_text(json.dumps({**provenance, "licence": "CC BY 4.0"}))
