@@ -2,10 +2,15 @@
 
 import argparse
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from matplotlib.image import imread
+from pretext3d.commands import preview
+from pretext3d.training.pictures import render
 
 from tools.site.api import api_pages
 from tools.site.checks import faults, fetched
@@ -301,12 +306,35 @@ def test_pictures_are_of_the_present_sources(tmp_path: Path) -> None:
     assert len({first, second, fingerprint([bundle], package)}) == 3
 
 
-def test_words_of_a_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bundle", bundles(), ids=lambda path: path.name)
+@pytest.mark.parametrize("dims", [3, 2])
+def test_a_picture_has_the_prediction_of_weights_with_as_many_axes(
+    bundle: Path, dims: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They load into the network of the picture, all of their tensors."""
+    monkeypatch.setenv("PRETEXT3D_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known, overrides = preview.parse_arguments(words_of(bundle, dims, tmp_path / "x.png"))
+    checkpoint = preview.Checkpoint(known.checkpoint, overrides["spatial_dims"])
+    record = checkpoint.content["record"]
+    assert record["method"] == bundle.name
+    assert record["backbone"]["spatial_dims"] == dims
+    workflow = preview.Preview(bundle, overrides, recorded=checkpoint.settings())
+    found = {"channels": record["channels"], "pixdim": record["pixdim"], "num_classes": 0}
+    workflow.parser["cases"] = found  # no scan is read
+    network = checkpoint.network(workflow)
+    assert set(network.state_dict()) == set(checkpoint.content["network"])
+
+
+def test_a_picture_in_2d_has_a_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRETEXT3D_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    figures: list[Any] = []
+    monkeypatch.setattr(preview, "render", lambda figure: figures.append(figure) or render(figure))
     picture = tmp_path / "x.png"
-    assert "--checkpoint" in words_of(ROOT / "bundles/vectorpose", 3, picture)
-    assert "--checkpoint" not in words_of(ROOT / "bundles/vectorpose", 2, picture)
-    for bundle in bundles():
-        assert words_of(bundle, 2, picture)[-2:] == ["--spatial_dims", "2"]
+    assert preview.main(words_of(ROOT / "bundles/avsdb", 2, picture)) == 0  # of generated shapes: no phantom
+    assert "Prediction" in [text.get_text() for text in figures[0].texts]
+    assert imread(picture).shape[1] > imread(picture).shape[0]
 
 
 def test_the_gallery_can_do_without_pictures() -> None:

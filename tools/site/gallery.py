@@ -14,20 +14,17 @@ __all__ = ["CACHE", "drawn", "fingerprint", "gallery_page", "words_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".site_cache"
-# further words of a preview: a laptop's network, larger crops where the profile's are too small to be seen
-EXTRA = {
-    ("avsdb", 3): ["--profile", "laptop_transformer"],
-    ("exemplar", 3): ["--profile", "laptop", "--roi_size", "48"],
-    ("supervoxel_inpainting", 2): ["--profile", "laptop", "--slices", "{'axis': 2, 'every': 16}"],
-}
-TRAINED = {"avsdb": "models/transformer"}  # where a bundle's weights are, if not in models
-PLAIN = {"exemplar"}  # its picture shows no prediction
+# in 2D a slice through the middle of the body: of all slices `preview` draws one near the neck
+SLICES = ["--slices", "{'axis': 2, 'every': 27}"]
+# further words of a preview: a laptop's network, where a bundle's differ
+EXTRA = {("avsdb", 3): ["--profile", "laptop_transformer"], ("avsdb", 2): ["--profile", "laptop"]}
 
 
 def words_of(bundle: Path, spatial_dims: int, picture: Path) -> list[str]:
-    """The words after `pretext3d preview` that draw a picture of a bundle.
+    """The words after `pretext3d preview` that draw a picture of a bundle, with its own weights.
 
-    In 3D with the bundle's own weights, where it ships some, so that the picture has a prediction.
+    `preview` finds those of a network with as many axes among the bundle's weights, so that the picture has
+    a prediction.
 
     Args:
         bundle: Folder of the bundle.
@@ -35,13 +32,9 @@ def words_of(bundle: Path, spatial_dims: int, picture: Path) -> list[str]:
         picture: Path of the picture.
     """
     words = ["--bundle", str(bundle), "--num", "1", "--device", "cpu", "--output_file", str(picture)]
-    words += EXTRA.get((bundle.name, spatial_dims), ["--profile", "laptop"])
-    weights = bundle / TRAINED.get(bundle.name, "models")
-    if spatial_dims == 2:
-        words += ["--spatial_dims", "2"]
-    elif bundle.name not in PLAIN and (weights / "model.pt").is_file():
-        words += ["--checkpoint", str(weights)]
-    return words
+    words += ["--spatial_dims", str(spatial_dims), "--checkpoint", str(bundle)]
+    usual = ["--profile", "laptop", *(SLICES if spatial_dims == 2 else [])]
+    return words + EXTRA.get((bundle.name, spatial_dims), usual)
 
 
 def fingerprint(bundles: Iterable[Path], package: Path) -> str:
@@ -93,9 +86,10 @@ def gallery_page(titles: dict[str, str], pictures: bool) -> str:
     """
     parts = [
         "# Gallery\n",
-        "What a network sees of the embedded phantom, what it must predict and, in 3D, what the bundle's "
-        "weights predict. A build of this site draws them with the code that it documents. In 2D the bundles "
-        "ship no weights. Draw your own scans: [`pretext3d preview`](reference/commands.md).\n",
+        "What a network sees of the embedded phantom (AVS-DB: of generated shapes), what it must predict, "
+        "and what the bundle's weights predict, in 3D and in 2D. A build of this site draws the pictures "
+        "with the code that it documents. Draw your own scans: "
+        "[`pretext3d preview`](reference/commands.md).\n",
     ]
     if not pictures:
         parts.append("This build was made without pictures.\n")
