@@ -54,7 +54,7 @@ Image.open(sorted((pretrained / "pictures").glob("*.png"))[-1])
 #
 # Encoder and decoder are transferred, the output layer is new; the log lists what was matched.
 # `pretrained=""` would start from random weights, with all else the same: compare both before you rely on
-# it (`pretext3d compare`).
+# it (`pretext3d compare`). The voxels have the size of those in pre-training: weights fit no other as well.
 
 # %%
 segmentation = FOLDER / "segmentation"
@@ -62,6 +62,7 @@ run(
     config_file=str(CONFIGS / "finetune.yaml"),
     pretrained=str(pretrained),
     num_labelled=4,
+    pixdim="pretrained",
     output_dir=str(segmentation),
     **{key: value for key, value in SMALL.items() if key != "encoder"},  # the weights know their own
 )

@@ -75,7 +75,7 @@ def test_only_the_first_process_writes(tmp_path: Path, tmp_path_factory: pytest.
 
 
 def test_a_killed_process_ends_the_run_and_resume_goes_on(tmp_path: Path) -> None:
-    keys = {**SAME, "max_epochs": 4, "steps_per_epoch": 8}
+    keys = {**SAME, "max_epochs": 3, "steps_per_epoch": 8}
     in_two(output_dir=tmp_path / "whole", **keys)
     command = torchrun(output_dir=tmp_path / "killed", **keys)
     with (tmp_path / "log").open("w") as log:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from matplotlib.image import imread
-from pretext3d.commands import preview
+from pretext3d.commands.preview import options, preview
 from pretext3d.training.pictures import render
 
 from tools.site.api import api_pages
@@ -314,7 +314,7 @@ def test_a_picture_has_the_prediction_of_weights_with_as_many_axes(
     """They load into the network of the picture, all of their tensors."""
     monkeypatch.setenv("PRETEXT3D_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    known, overrides = preview.parse_arguments(words_of(bundle, dims, tmp_path / "x.png"))
+    known, overrides = options.parse_arguments(words_of(bundle, dims, tmp_path / "x.png"))
     checkpoint = preview.Checkpoint(known.checkpoint, overrides["spatial_dims"])
     record = checkpoint.content["record"]
     assert record["method"] == bundle.name
@@ -332,7 +332,7 @@ def test_a_picture_in_2d_has_a_prediction(tmp_path: Path, monkeypatch: pytest.Mo
     figures: list[Any] = []
     monkeypatch.setattr(preview, "render", lambda figure: figures.append(figure) or render(figure))
     picture = tmp_path / "x.png"
-    assert preview.main(words_of(ROOT / "bundles/avsdb", 2, picture)) == 0  # of generated shapes: no phantom
+    assert options.main(words_of(ROOT / "bundles/avsdb", 2, picture)) == 0  # of generated shapes: no phantom
     assert "Prediction" in [text.get_text() for text in figures[0].texts]
     assert imread(picture).shape[1] > imread(picture).shape[0]
 

@@ -81,7 +81,8 @@ def check_arguments(known: argparse.Namespace, overrides: dict[str, Any]) -> Non
     for key in overrides:
         known_key(key, keys, make_parser(), file.name)
     if known.checkpoint:
-        resolve_pretrained(known.checkpoint, key="checkpoint")
+        axes = overrides.get("spatial_dims", 0)
+        resolve_pretrained(known.checkpoint, key="checkpoint", spatial_dims=axes)
     check_paths(overrides)
 
 
