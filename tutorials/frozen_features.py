@@ -32,7 +32,7 @@ PARTS = {"lower": 0.2, "middle": 0.5, "upper": 0.8}  # of a body's height
 # %% [markdown]
 # ## Pre-train without labels
 #
-# Rotation prediction, of every slice of ten bodies, for a few steps. `spatial_dims=2` is all that makes a
+# Rotation prediction, of every fourth slice of ten bodies, for a few steps. `spatial_dims=2` is all that makes a
 # bundle 2D; with pictures or X-rays in `dataset_dir` you leave `slices` out.
 
 # %%
@@ -42,7 +42,7 @@ run(
     config_file=str(bundles_at_hand()["rotation"] / "configs" / "train.yaml"),
     dataset_dir=str(bodies),
     spatial_dims=2,
-    slices={"axis": 2, "every": 2},
+    slices={"axis": 2, "every": 4},
     profile="laptop",
     max_epochs=2,
     steps_per_epoch=10,
