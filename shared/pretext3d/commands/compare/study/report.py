@@ -152,13 +152,26 @@ def tables_of(part: Part) -> dict[str, pd.DataFrame]:
     }
 
 
+def leading(differences: pd.Series) -> list[str]:
+    """The pre-training furthest above scratch on average; none where no difference is known.
+
+    Args:
+        differences: Mean differences to scratch, by number of labels and arm.
+
+    Examples:
+        >>> index = pd.MultiIndex.from_product([[2, 4], ["scratch_long", "cpc", "jigsaw"]], names=("", "arm"))
+        >>> leading(pd.Series([0.5, 0.1, 0.0, 0.5, 0.1, 0.3], index))
+        ['jigsaw']
+    """
+    means = differences.groupby("arm").mean().drop(list(CONTROLS), errors="ignore").dropna()
+    return [str(means.idxmax())] if len(means) else []
+
+
 def overview(parts: Mapping[Part, Mapping[str, pd.DataFrame]], folder: Path) -> list[str]:
     """The figure of all tasks and encoders: each with its controls and the arm furthest above scratch."""
     panels = []
     for part, tables in parts.items():
-        leads = next(iter(tables.values()))["difference_mean"].groupby("arm").mean()
-        leads = leads.drop(CONTROLS, errors="ignore").dropna()
-        arms = [*part.controls, *([leads.idxmax()] if len(leads) else [])]
+        arms = [*part.controls, *leading(next(iter(tables.values()))["difference_mean"])]
         kind = part.task.kind
         cells = kind.per_cell(part.rows[part.rows["arm"].isin(arms)])
         panels.append(Panel(part.title, cells, arms, kind, part.fractions))
