@@ -32,8 +32,8 @@ PARTS = {"lower": 0.2, "middle": 0.5, "upper": 0.8}  # of a body's height
 # %% [markdown]
 # ## Pre-train without labels
 #
-# Rotation prediction, of every fourth slice of ten bodies, for a few steps. `spatial_dims=2` is all that makes a
-# bundle 2D; with pictures or X-rays in `dataset_dir` you leave `slices` out.
+# Rotation prediction, of every fourth slice of ten bodies, for a few steps. `spatial_dims=2` is all that
+# makes a bundle 2D; with pictures or X-rays in `dataset_dir` you leave `slices` out.
 
 # %%
 bodies, others = (write_phantom(FOLDER, num_cases=10, seed=seed) for seed in (0, 1))
