@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bundles.command import BUNDLES, QUICK, TINY, fail, history, succeed
+from tests.bundles.command import BUNDLES, FINETUNE, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
 
 SHAPE = (40, 48)  # rows, columns
-FINETUNE = {key: value for key, value in TINY.items() if key != "encoder"}
+IMAGES = {key: value for key, value in FINETUNE.items() if key != "pixdim"}  # have no millimetres
 PLANE = {"spatial_dims": 2, "pictures": 1, "val_crops": 1}
 
 
@@ -66,7 +66,7 @@ def test_photographs_are_segmented(photographs: Path, trained: Path, tmp_path: P
         "output_dir": tmp_path / "ft",
     }
     plane = {"spatial_dims": 2, "num_labelled": 2, "test_fraction": 0.2, "freeze_encoder_epochs": 1}
-    output = succeed("finetune", pretrained=trained, **keys, **plane, **FINETUNE)
+    output = succeed("finetune", pretrained=trained, **keys, **plane, **IMAGES)
     assert "2 subjects (4 volumes) of 3 (6) to train on, 1 (2) held out, 1 (2) to test on" in output
     assert "encoder frozen up to epoch 1" in output
     assert "encoder released: trained from epoch 2 on" in output
@@ -89,7 +89,7 @@ def test_photographs_are_classified(photographs: Path, trained: Path, tmp_path: 
     keys = {"dataset_dir": photographs / "images", "class_file": photographs / "classes.csv"}
     keys |= {"subjects": photographs / "classes.csv", "output_dir": tmp_path / "run", "bundle": "vectorpose"}
     training = {"spatial_dims": 2, "test_fraction": 0.2, "backbone_learning_rate": 0.0}
-    output = succeed("finetune_classification", pretrained=trained, **keys, **training, **FINETUNE)
+    output = succeed("finetune_classification", pretrained=trained, **keys, **training, **IMAGES)
     assert "frozen for good" in output
     succeed(["finetune_classification", "evaluate_classification"], **keys, profile="laptop")
     with (tmp_path / "run" / "evaluation" / "classification.csv").open(newline="") as file:
@@ -127,5 +127,5 @@ def test_mistakes_are_named(photographs: Path, trained: Path, tmp_path: Path) ->
     fail("train", "spatial_dims: found 4, expected 2 or 3", **keys, spatial_dims=4)
     three = {**keys, "roi_size": "[16,16,16]", "spatial_dims": 2}
     fail("train", "roi_size: found [16, 16, 16], expected one number of voxels or two", **three)
-    transfer = {**FINETUNE, "output_dir": tmp_path / "run", "pretrained": trained}
+    transfer = {**IMAGES, "output_dir": tmp_path / "run", "pretrained": trained}
     fail("finetune", "spatial_dims 2", "spatial_dims 3", **transfer)

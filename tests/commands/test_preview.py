@@ -221,47 +221,6 @@ def test_one_sheet(mini: Path, scans: Path, tmp_path: Path, capsys: pytest.Captu
     assert not Path("previews").exists()
 
 
-def test_sheet_by_hand() -> None:
-    one, two = np.full((1, 2, 3), 7, np.uint8), np.full((1, 1, 3), 9, np.uint8)
-    # 3 pictures, height 1, width 2: ceil(sqrt(3 / 2)) = 2 columns, 2 rows; the rest as the first's corner
-    expected = [[7, 7, 9, 7], [7, 7, 7, 7]]
-    assert preview.sheet([one, two, one])[..., 0].tolist() == expected
-    # one picture of height 3, width 1: ceil(sqrt(3)) = 2 columns, of which one would be empty
-    assert preview.sheet([np.zeros((3, 1, 3), np.uint8)]).shape == (3, 1, 3)
-
-
-def test_cases_are_spread() -> None:
-    assert preview.choose(2, 1, 0) == [("train", 0), ("train", 1), ("validate", 0)]
-    assert preview.choose(2, 1, 5) == preview.choose(2, 1, 0)
-    # 10 cases, 2 of them: 0.5 * 5 = 2.5 and 1.5 * 5 = 7.5
-    assert preview.choose(7, 3, 2) == [("train", 2), ("validate", 0)]
-
-
-def test_arguments_are_read_as_in_a_run() -> None:
-    known, overrides = options.parse_arguments(
-        [
-            "--bundle",
-            "b",
-            "--roi_size",
-            "[32,32,16]",
-            "--a::b=1e-3",
-            "--boundary",
-            "False",
-            "--flag",
-            "--name",
-            "x y",
-        ]
-    )
-    assert known.bundle == "b"
-    assert overrides == {
-        "roi_size": [32, 32, 16],
-        "a::b": 1e-3,
-        "boundary": False,
-        "flag": True,
-        "name": "x y",
-    }
-
-
 def test_a_run_of_an_earlier_version_lacks_a_setting(
     mini: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

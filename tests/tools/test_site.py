@@ -315,7 +315,9 @@ def test_a_picture_has_the_prediction_of_weights_with_as_many_axes(
     monkeypatch.setenv("PRETEXT3D_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "path", list(sys.path))
     known, overrides = options.parse_arguments(words_of(bundle, dims, tmp_path / "x.png"))
-    checkpoint = preview.Checkpoint(known.checkpoint, overrides["spatial_dims"])
+    weights = options.check_arguments(known, overrides)
+    assert weights is not None
+    checkpoint = preview.Checkpoint(weights)
     record = checkpoint.content["record"]
     assert record["method"] == bundle.name
     assert record["backbone"]["spatial_dims"] == dims

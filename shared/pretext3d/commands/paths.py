@@ -10,7 +10,7 @@ from pretext3d.data.paths import existing_folder, existing_table
 from pretext3d.errors import UserError
 from pretext3d.training.checkpoint_files import resolve_pretrained
 
-__all__ = ["check_paths", "known_key"]
+__all__ = ["check_paths", "known_key", "unknown_key"]
 
 TABLES = {"class_file": "class", "subjects": "subject"}  # keys of CSV files, with the column of each
 
@@ -48,5 +48,19 @@ def known_key(key: str, keys: Iterable[str], parser: argparse.ArgumentParser, fi
     """
     known = [*keys]
     if top_key(key) not in known:
-        hint = closest_hint(top_key(key), [*option_names(parser), *known], "; did you mean --{}?")
-        raise UserError(f"--{key}: no such option, and no such key in {file}{hint}")
+        raise unknown_key(key, known, parser, file)
+
+
+def unknown_key(key: str, keys: Iterable[str], parser: argparse.ArgumentParser, file: str) -> UserError:
+    """The error of a key that a configuration does not have; it names the closest key or option.
+
+    Args:
+        key: Key as typed.
+        keys: Top-level keys of the configuration.
+        parser: Parser of the command, whose options may have been meant.
+        file: Name of the configuration.
+    """
+    names = [*option_names(parser), *keys]
+    mistyped = key if top_key(key) in names else top_key(key)
+    hint = closest_hint(mistyped, names, "; did you mean --{}?")
+    return UserError(f"--{key}: no such option, and no such key in {file}{hint}")

@@ -15,6 +15,7 @@ from pretext3d.commands.compare.tasks import SEGMENTATION, Task
 from pretext3d.commands.parser import top_key
 from pretext3d.data.splits import part_of
 from pretext3d.errors import UserError, find_user_error
+from pretext3d.training.checkpoint_files import resolve_pretrained
 
 # the budget in the summary, as finetune.yaml resolves it
 BUDGET = (
@@ -94,7 +95,6 @@ class Arms:
 
     def _read(self, name: str, path: str, num_labelled: int, seed: int, fold: int | None) -> Arm:
         from pretext3d.networks.factory import check_recorded
-        from pretext3d.training.checkpoint_files import resolve_pretrained
         from pretext3d.training.pretrained import check_spatial_dims, read_record
         from pretext3d.training.record import output_layer
 

@@ -8,6 +8,7 @@ overrides a key of train.yaml.
 import argparse
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -66,8 +67,8 @@ def parse_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str,
     return known, {**given, **read_overrides(rest, flags=True)}
 
 
-def check_arguments(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    """Check what is known before the configuration is read.
+def check_arguments(known: argparse.Namespace, overrides: dict[str, Any]) -> Path | None:
+    """Check what is known before the configuration is read; the file of `--checkpoint`, if given.
 
     Raises:
         UserError: a bad option, an unknown key, or a folder or a file that does not exist.
@@ -80,20 +81,21 @@ def check_arguments(known: argparse.Namespace, overrides: dict[str, Any]) -> Non
     keys = yaml.safe_load(file.read_text()) if file.is_file() else overrides  # `Preview` reports none
     for key in overrides:
         known_key(key, keys, make_parser(), file.name)
-    if known.checkpoint:
-        axes = overrides.get("spatial_dims", 0)
-        resolve_pretrained(known.checkpoint, key="checkpoint", spatial_dims=axes)
     check_paths(overrides)
+    if not known.checkpoint:
+        return None
+    axes = overrides.get("spatial_dims", 0)
+    return resolve_pretrained(known.checkpoint, key="checkpoint", spatial_dims=axes)
 
 
 def main(words: Sequence[str]) -> int:
     """The command."""
     known, overrides = parse_arguments(words)
-    check_arguments(known, overrides)
+    weights = check_arguments(known, overrides)
     from pretext3d.commands.preview.preview import preview
 
     logging.getLogger("pretext3d.data.prepare").setLevel(logging.ERROR)  # bad volumes are listed at the end
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pretext3d.data.cases").setLevel(logging.INFO)  # volumes that a datalist skips
-    preview(known, overrides)
+    preview(known, overrides, weights)
     return 0

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 
-from pretext3d.checking import closest_hint
 from pretext3d.commands.bundles import named_bundle
-from pretext3d.commands.parser import option_names
+from pretext3d.commands.paths import unknown_key
 from pretext3d.commands.preview.options import make_parser
 from pretext3d.commands.saved_config import (
     as_saved,
@@ -123,9 +122,7 @@ class Preview(ConfigWorkflow):
         component = self.parser.get(parent) if nested else None
         if key in self.parser or (isinstance(component, dict) and "_target_" in component):
             return
-        names = [*option_names(make_parser()), *self.parser.config]
-        hint = closest_hint(key, names, "; did you mean --{}?")
-        raise UserError(f"--{key}: no such option, and no such key in {file.name}{hint}")
+        raise unknown_key(key, self.parser.config, make_parser(), file.name)
 
     def get(self, name: str) -> Any:
         """The configuration's parsed content of an id."""
@@ -136,12 +133,11 @@ class Checkpoint:
     """A trained network of the bundle's kind.
 
     Args:
-        path: Path of a run's folder, of a bundle or of a checkpoint.
-        spatial_dims: Number of axes for which a bundle's weights are chosen; 0 = those in its folder models.
+        file: Path of the checkpoint; its run's config.yaml is next to it or in the folder above.
     """
 
-    def __init__(self, path: str, spatial_dims: int = 0) -> None:
-        self.file = resolve_pretrained(path, key="checkpoint", spatial_dims=spatial_dims)
+    def __init__(self, file: Path) -> None:
+        self.file = file
         self.content = load_checkpoint(self.file)
         folders = (self.file.parent, self.file.parent.parent)
         saved = next((p / "config.yaml" for p in folders if (p / "config.yaml").is_file()), None)
@@ -205,10 +201,15 @@ def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
-def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    """Draw and write the pictures; report what was found and written."""
-    axes = overrides.get("spatial_dims", 0)
-    checkpoint = Checkpoint(known.checkpoint, axes) if known.checkpoint else None
+def preview(known: argparse.Namespace, overrides: dict[str, Any], weights: Path | None) -> None:
+    """Draw and write the pictures; report what was found and written.
+
+    Args:
+        known: Options of the command.
+        overrides: Keys of train.yaml and their new values.
+        weights: File of the checkpoint whose predictions are drawn; None = none.
+    """
+    checkpoint = Checkpoint(weights) if weights else None
     run_config = checkpoint.run_config if checkpoint else None
     recorded = None
     if checkpoint and not run_config:
@@ -249,7 +250,7 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any]) -> None:
         say(f"warning: {max(padded).text}{others}; {THICK}", error=True)
     if cases is not None:
         report(cases, datasets)
-    say(f"next:\n  {next_command(known, overrides)}")
+    say(f"next:\n  {next_command(known, overrides, weights, workflow.parser.config.get('spatial_dims', 3))}")
 
 
 class Padding(NamedTuple):
@@ -286,11 +287,23 @@ def padding(file: str, size: Sequence[int], roi_size: Sequence[int]) -> list[Pad
     return [max(found)] if found else []
 
 
-def next_command(known: argparse.Namespace, overrides: dict[str, Any]) -> str:
-    """The command to type next: a pre-training with these keys, or a fine-tuning of the previewed weights."""
+def next_command(
+    known: argparse.Namespace, overrides: dict[str, Any], weights: Path | None, spatial_dims: int
+) -> str:
+    """The command to type next: a pre-training with these keys, or a fine-tuning of the previewed weights.
+
+    Args:
+        known: Options of the command.
+        overrides: Keys of train.yaml and their new values.
+        weights: File of the previewed weights; None = none.
+        spatial_dims: Number of axes of what was drawn.
+    """
     bundle = named_bundle(known.bundle)
-    if known.checkpoint:
-        keys: dict[str, Any] = {"pretrained": known.checkpoint, "dataset_dir": "LABELLED_FOLDER"}
+    if weights:
+        same = weights == resolve_pretrained(known.checkpoint)  # not chosen by the number of axes
+        keys: dict[str, Any] = {"pretrained": known.checkpoint if same else str(weights.parent)}
+        keys |= {"dataset_dir": "LABELLED_FOLDER"}
+        keys |= {"spatial_dims": spatial_dims} if spatial_dims != 3 else {}
         return f"{run_command(bundle, ['finetune.yaml'])}{typed(keys)}"
     keys = {key: value for key, value in overrides.items() if key != "seed"}  # of the crops drawn
     return f"{run_command(bundle, ['train.yaml'])}{typed(keys)}"

@@ -9,6 +9,7 @@ from pretext3d.commands.compare.plan import resolved
 from pretext3d.commands.probe.cases import Cases
 from pretext3d.commands.probe.options import Source
 from pretext3d.errors import UserError
+from pretext3d.training.checkpoint_files import resolve_pretrained
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,6 @@ def network_features(cases: Cases, source: Source, encoder: str, seed: int) -> "
     """
     import torch
 
-    from pretext3d.training.checkpoint_files import resolve_pretrained
     from pretext3d.training.precision import AutocastInferer
     from pretext3d.training.preprocessing import check_spacing
     from pretext3d.training.pretrained import read_record

@@ -51,7 +51,6 @@ class StudyRunner(ProcessRunner):
         self.study, self.cells_dir, self.results = study, cells_dir, results
         self.subjects: dict[str, int] = {}  # training subjects of each task
         self.configurations: dict[str, str] = {}  # digest of each task's configurations
-        self.digests: dict[tuple[str, int], str] = {}  # SHA-256 of weights, by path and time of change
 
     def is_done(self, cell: StudyCell) -> bool:
         """Whether a cell is done, here or on another machine; refuses one of other settings.
@@ -91,18 +90,11 @@ class StudyRunner(ProcessRunner):
             folder = self.cells_dir / cell.needs
             first = read_json(folder / "settings.json").get("provenance", {})
             trained = {"configuration": first["configuration"]} if first else {}
-            found["pretraining"] = {**trained, "weights": self.weights(folder)}
+            found["pretraining"] = {**trained, "weights": sha256_of(resolve_pretrained(folder))}
         elif arm.pretrained:
-            found["pretraining"] = {"weights": self.weights(Path(arm.pretrained[cell.keys["encoder"]]))}
+            file = resolve_pretrained(arm.pretrained[cell.keys["encoder"]])
+            found["pretraining"] = {"weights": sha256_of(file)}
         return found
-
-    def weights(self, source: Path) -> str:
-        """The SHA-256 of the weights that a fine-tuning takes from a file or a folder."""
-        file = resolve_pretrained(source)
-        known = str(file), file.stat().st_mtime_ns
-        if known not in self.digests:
-            self.digests[known] = sha256_of(file)
-        return self.digests[known]
 
     def __call__(self, cell: StudyCell) -> float:
         """Run a cell to its end; its score, NaN of a pre-training.
