@@ -70,14 +70,30 @@ def test_extras_are_those_that_messages_name() -> None:
 
 
 def test_requirements_have_a_lower_bound_that_the_pins_satisfy() -> None:
-    files = [ROOT / "requirements.txt", ROOT / "requirements-docs.txt"]
-    lines = [line.split("#")[0].strip() for file in files for line in file.read_text().splitlines()]
-    pins = dict(line.lower().split("==") for line in lines if "==" in line)
-    optional = PROJECT["optional-dependencies"].values()
+    pins = read_pins("requirements.txt") | read_pins("requirements-docs.txt")
+    optional = [lines for extra, lines in PROJECT["optional-dependencies"].items() if extra != "label"]
     for line in [*PROJECT["dependencies"], *(line for extra in optional for line in extra)]:
         requirement = Requirement(line)
         assert [one.operator for one in requirement.specifier] == [">="], line
         assert requirement.specifier.contains(pins[requirement.name.replace(".", "-")]), line
+
+
+def test_the_extra_label_has_versions_that_ran_with_monai_label() -> None:
+    """Its server's environment is tested (`tests/integration`); upper bounds are those of its packages."""
+    pins = read_pins("tools/monai_label/requirements.txt")
+    for line in PROJECT["optional-dependencies"]["label"]:
+        requirement = Requirement(line)
+        if requirement.name != "torchvision":  # in install.sh, with torch
+            assert requirement.specifier.contains(pins[requirement.name.replace("_", "-")]), line
+    page = (ROOT / "docs" / "monai-label.md").read_text()
+    (named,) = re.findall(r"pip install --no-deps (monailabel==.+)", page)
+    assert {*named.split()} <= {f"{name}=={version}" for name, version in pins.items()}
+
+
+def read_pins(file: str) -> dict[str, str]:
+    """The version of each package in a requirements file, by its name in lower case."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    return dict(line.lower().split("==") for line in lines if "==" in line)
 
 
 def test_the_project_s_readme_and_licence() -> None:
