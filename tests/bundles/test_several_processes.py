@@ -1,7 +1,7 @@
 """Training in several processes: the same result as one, and what happens under torchrun when one dies.
 
 Most runs are forks with torchrun's environment, which saves the imports; torchrun itself starts the one that
-is killed and resumed.
+is killed.
 """
 
 import signal
@@ -92,11 +92,7 @@ def test_a_killed_process_ends_the_run_and_resume_goes_on(tmp_path: Path) -> Non
     assert "stopped; the same command with --resume True continues" in output
     assert "signal 9" in output.lower()  # torchrun's own table names the one that was killed
     assert not (tmp_path / "killed" / "checkpoints" / "final.pt").exists()
-    command += ["--resume", "True"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    in_two(output_dir=tmp_path / "killed", resume=True, **keys)
     assert [row["train_loss"] for row in history(tmp_path / "killed")] == [
         row["train_loss"] for row in history(tmp_path / "whole")
     ]

@@ -8,24 +8,21 @@ from pretext3d.__main__ import main
 from pretext3d.commands.compare import compare, options, plan
 from pretext3d.errors import UserError
 
-from tests.bundles.command import call
-
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_cells")
 def test_a_network_on_slices_is_measured_on_the_same_volumes(tmp_path: Path) -> None:
     """Then the scratch cell's weights are an arm: a supervised pre-training of the same classes."""
     words = ["--profile=laptop", "--max_epochs=1", "--steps_per_epoch=2", "--num_workers=0", "--threads=1"]
     words += ["--num_labelled", "2", "--seeds", "0", "--set", "flat", "spatial_dims", "2", "--pixdim", "8"]
     words += ["--output_dir", str(tmp_path / "out"), "--arms", "scratch", "flat=scratch"]
-    first = call("pretext3d", "compare", *words)
-    assert first.returncode == 0, first.stdout + first.stderr
+    assert main(["compare", *words]) == 0
     results = pd.read_csv(tmp_path / "out" / "results.csv", dtype={"case": str})
     cases = {arm: set(table["case"]) for arm, table in results.groupby("arm")}
     assert cases["flat"] == cases["scratch"] != set()
     assert "| 2 | flat |" in (tmp_path / "out" / "summary.md").read_text()
     words.append(f"supervised={tmp_path / 'out' / 'cells' / 'scratch_n002_seed0'}")
-    second = call("pretext3d", "compare", *words)
-    assert second.returncode == 0, second.stdout + second.stderr
+    assert main(["compare", *words]) == 0
     log = (tmp_path / "out" / "cells" / "supervised_n002_seed0" / "output.log").read_text()
     assert "100.0% of the backbone's parameters" in log
 

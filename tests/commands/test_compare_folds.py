@@ -15,8 +15,6 @@ from pretext3d.data.splits import split_cases
 from pretext3d.data.subjects import set_subjects
 from pretext3d.errors import UserError
 
-from tests.bundles.command import call
-
 CASES = [
     {"id": f"p{p}{side}", "name": f"p{p}{side}", "subject": f"p{p}", "class": p % 2, "source": "/eyes"}
     for p in range(6)
@@ -71,6 +69,7 @@ def test_the_fraction_1_is_all_subjects_of_each_fold(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_cells")
 def test_a_cross_validation_of_graded_pictures(tmp_path: Path) -> None:
     """Six subjects of three grades, the brighter the higher: two folds, one arm, curves; then a report."""
     generator = np.random.default_rng(0)
@@ -94,8 +93,7 @@ def test_a_cross_validation_of_graded_pictures(tmp_path: Path) -> None:
     ]
     words += ["--batch_size=4", "--folds=2", "--label_fractions", "1.0", "--validate_every=1", "--threads=1"]
     words = ["compare", "--output_dir", str(tmp_path / "out"), *words]
-    first = call("pretext3d", *words)
-    assert first.returncode == 0, first.stdout + first.stderr
+    assert main(words) == 0
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     assert len(results) == 12  # each picture is held out once
     assert sorted(results["case"].unique()) == sorted(results["case"])

@@ -17,7 +17,6 @@ from pretext3d.commands.compare.study.report import write_report
 from pretext3d.commands.compare.study.results import Results
 from pretext3d.errors import UserError
 
-from tests.bundles.command import call
 from tests.commands.study_runs import FakeRunner, builder
 from tests.commands.test_study_reading import content, written
 
@@ -327,8 +326,9 @@ def test_the_folder_of_the_runs(
 
 
 @pytest.mark.slow
-def test_the_study_of_the_phantom(tmp_path: Path) -> None:
-    """The example of the docs, shorter, through the real command line; then again."""
+@pytest.mark.usefixtures("forked_cells")
+def test_the_study_of_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The example of the docs, shorter: screening, then all of it."""
     example = yaml.safe_load(EXAMPLE.read_text())
     example |= {"rates": [0.003], "seeds": [0], "validate_every": 1, "screening": {"max_steps": 2}}
     example |= {"results_dir": str(tmp_path / "results"), "always": ["scratch"]}
@@ -336,21 +336,13 @@ def test_the_study_of_the_phantom(tmp_path: Path) -> None:
     example["pretrain"] |= {"max_steps": 2, "steps_per_epoch": 2, "roi_size": [16, 16, 16]}
     example["finetune"] |= {"max_steps": 2, "steps_per_epoch": 1, "pixdim": 8}
     example["tasks"]["organs"]["num_labelled"] = [1]
-    words = [
-        "compare",
-        "--study",
-        written(tmp_path, example),
-        "--output_dir",
-        tmp_path / "runs",
-        "--jobs",
-        "2",
-    ]
-    first = call("pretext3d", *words, "--stage", "screening", timeout=600)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "3 cells, 0 of them done already" in first.stdout  # a pre-training, and screening of two arms
-    done = call("pretext3d", *words, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 cells, 2 of them done already" in done.stdout
+    words = ["compare", "--study", str(written(tmp_path, example)), "--output_dir", str(tmp_path / "runs")]
+    words += ["--jobs", "2"]
+    assert main([*words, "--stage", "screening"]) == 0
+    # a pre-training, and screening of two arms
+    assert "3 cells, 0 of them done already" in capsys.readouterr().out
+    assert main(words) == 0
+    assert "2 cells, 2 of them done already" in capsys.readouterr().out
     results = tmp_path / "results"
     screened = next((results / "screening").rglob("vectorpose*.csv")).read_text().partition("\n")[2]
     confirmed = next((results / "confirmation").rglob("vectorpose*.csv"))
