@@ -25,7 +25,7 @@ from pretext3d.data.dicom_pixels import read_voxels
 from pretext3d.data.dicom_stacks import Stack, grid, shear_of, stacks_of
 from pretext3d.data.faults import UNREADABLE, BadFileError
 from pretext3d.data.streams import check_size, pointer
-from pretext3d.extras import not_installed
+from pretext3d.extras import not_installed, too_old
 from pretext3d.files import new_folder
 from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
@@ -70,9 +70,11 @@ def find_stacks(files: Sequence[Path], cache_dir: str, spatial_dims: int = 3) ->
     """
     if not files:
         return []
-    if importlib.util.find_spec("pydicom") is None:
-        reason = f"{UNREADABLE}: {not_installed('pydicom')}"
-        return [Found(folder, str(folder), reason) for folder in dict.fromkeys(p.parent for p in files)]
+    missing = importlib.util.find_spec("pydicom") is None
+    unfit = not_installed("pydicom") if missing else too_old("pydicom", 3)
+    if unfit:
+        folders_with_files = dict.fromkeys(path.parent for path in files)
+        return [Found(folder, str(folder), f"{UNREADABLE}: {unfit}") for folder in folders_with_files]
     headers = without_others(read_headers([str(path) for path in files]))
     folders = Counter(Path(header.file).parent for header in headers)
     series: dict[str, list[Header]] = defaultdict(list)
