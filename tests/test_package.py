@@ -30,7 +30,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 BASE = names(PROJECT["dependencies"])
-OPTIONAL = {extra: names(lines) for extra, lines in PROJECT["optional-dependencies"].items()}
+OPTIONAL = {extra: names(PROJECT["optional-dependencies"][extra]) for extra in EXTRAS}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

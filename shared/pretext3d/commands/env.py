@@ -20,12 +20,12 @@ from pretext3d.version import __version__
 
 __all__ = ["PACKAGES"]
 
-# what the package depends on, as in shared/pyproject.toml, and its extras
+# what the package depends on, as in shared/pyproject.toml; its extras; the server that bundles are for
 PACKAGES = (
     "torch", "monai", "pytorch-ignite", "torchmetrics", "numpy", "scipy", "scikit-image", "scikit-learn",
     "einops", "safetensors", "filelock", "fire", "pyyaml", "ruamel.yaml", "tqdm", "nibabel", "pynrrd",
     "pillow", "tensorboard", "matplotlib", "pandas", "shtab",
-    *(package for packages in EXTRAS.values() for package in packages),
+    *(package for packages in EXTRAS.values() for package in packages), "monailabel",
 )  # fmt: skip
 VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")  # numbers that change a run's speed
 EXAMPLES = """examples:
