@@ -85,6 +85,7 @@ def current_keys(values: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _current(key: str) -> str:
+    """A key by its present name, with a warning for a former one; an error after its time."""
     old = re.split("::|#", key)[0]
     if old not in RENAMED_KEYS:
         return key

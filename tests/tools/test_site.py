@@ -261,6 +261,12 @@ def other(error):
     ]
 
 
+def test_every_message_has_a_cause() -> None:
+    package = ROOT / "shared" / "pretext3d"
+    found = [m for path in package.rglob("*.py") for m in read_messages(path.read_text()) if not m.cause]
+    assert found == []
+
+
 def test_options_of_a_command() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", nargs="+", help="folders | files")
@@ -268,6 +274,7 @@ def test_options_of_a_command() -> None:
     parser.add_argument("--bundle", required=True, help="name; default: none")
     parser.add_argument("--resume", action="store_true", help="go on")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1], help="default: %(default)s")
+    parser.add_argument("--data", default="", help="folder; default: the phantom")
     parser.add_argument("--old", help=argparse.SUPPRESS)
     assert option_rows(parser) == [
         ["`runs [runs ...]`", "required", "folders &#124; files"],
@@ -275,6 +282,7 @@ def test_options_of_a_command() -> None:
         ["`--bundle BUNDLE`", "required", "name; default: none"],
         ["`--resume`", "", "go on"],
         ["`--seeds [SEEDS ...]`", "`0 1`", ""],
+        ["`--data DATA`", "", "folder; default: the phantom"],
     ]
 
 

@@ -21,10 +21,7 @@ def commands_page() -> str:
         parser = module.make_parser()
         parts += [f"## pretext3d {name}\n", f"{parser.description or command.summary}\n"]
         parts.append(table(["option", "default", "meaning"], option_rows(parser)))
-        examples = [line.strip() for line in (parser.epilog or "").splitlines()]
-        parts.append(
-            "```sh\n" + "\n".join(line for line in examples if line.startswith("pretext3d")) + "\n```\n"
-        )
+        parts += [f"```text\n{parser.epilog.strip()}\n```\n"] if parser.epilog else []
     return "\n".join(parts)
 
 
@@ -52,8 +49,9 @@ def option_rows(parser: argparse.ArgumentParser) -> list[list[str]]:
         none = action.default in (None, argparse.SUPPRESS, False) or action.default == []
         default = "required" if action.required else "" if none else code(plain(action.default))
         text = formatter._expand_help(action) if action.help else ""
-        shown = text.replace(f"; default: {action.default}", "").replace(f"default: {action.default}", "")
-        rows.append([code(name), default, cell(shown)])
+        for said in (f"; default: {action.default}", f"default: {action.default}") if default else ():
+            text = text.replace(said, "")  # it has a column
+        rows.append([code(name), default, cell(text)])
     return rows
 
 

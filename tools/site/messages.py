@@ -22,7 +22,8 @@ class Message:
         text: Message; what is inserted is in braces.
         place: Function or method, within its module.
         line: Line of the module.
-        cause: What the docstring's *Raises* says of it; '' = nothing.
+        cause: What the docstrings of the function, and of what is around it, say of a user's mistake; if
+            nothing, what the function does.
     """
 
     text: str
@@ -47,10 +48,8 @@ def template(node: ast.expr, assigned: dict[str, ast.expr]) -> str:
     return f"{{{ast.unparse(node)}}}"
 
 
-def causes(docstring: str | None) -> str:
-    """What a docstring says of a user's mistake."""
-    if not docstring:
-        return ""
+def causes(docstring: str) -> str:
+    """What a docstring says of a user's mistake, in its *Raises*; '' without."""
     sections = griffe.Docstring(docstring).parse("google", warnings=False)
     raised = [
         item for part in sections if part.kind is griffe.DocstringSectionKind.raises for item in part.value
@@ -69,10 +68,10 @@ def read_messages(text: str) -> list[Message]:
         >>> found.text, found.place
         ('n: found {n}, expected 1', 'f')
     """
-    return list(_messages(ast.parse(text), (), ""))
+    return list(_messages(ast.parse(text), (), "", ""))
 
 
-def _messages(node: ast.AST, place: tuple[str, ...], cause: str) -> Iterator[Message]:
+def _messages(node: ast.AST, place: tuple[str, ...], cause: str, summary: str) -> Iterator[Message]:
     """Those of a node; functions inherit the cause of what is around them where they state none."""
     assigned = {
         target.id: child.value
@@ -82,21 +81,23 @@ def _messages(node: ast.AST, place: tuple[str, ...], cause: str) -> Iterator[Mes
         if isinstance(target, ast.Name) and isinstance(child.value, ast.JoinedStr | ast.Constant | ast.BinOp)
     }
     for child in ast.iter_child_nodes(node):
-        yield from _inside(child, place, cause, assigned)
+        yield from _inside(child, place, cause, summary, assigned)
 
 
 def _inside(
-    node: ast.AST, place: tuple[str, ...], cause: str, assigned: dict[str, ast.expr]
+    node: ast.AST, place: tuple[str, ...], cause: str, summary: str, assigned: dict[str, ast.expr]
 ) -> Iterator[Message]:
     """Those of a node that belongs to the function at `place`."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield from _messages(node, (*place, node.name), causes(ast.get_docstring(node)) or cause)
+        doc = ast.get_docstring(node) or ""
+        first = " ".join(doc.partition("\n\n")[0].split())
+        yield from _messages(node, (*place, node.name), causes(doc) or cause, first or summary)
         return
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == EXCEPTION:
         text = template(node.args[0], assigned) if node.args else ""
-        yield Message(" ".join(text.split()), ".".join(place), node.lineno, cause)
+        yield Message(" ".join(text.split()), ".".join(place), node.lineno, cause or summary)
     for child in ast.iter_child_nodes(node):
-        yield from _inside(child, place, cause, assigned)
+        yield from _inside(child, place, cause, summary, assigned)
 
 
 def errors_page(package: Path) -> str:
@@ -109,7 +110,8 @@ def errors_page(package: Path) -> str:
         "# Error messages\n",
         f"Every mistake that a user can make ends in one message, a `{EXCEPTION}`: what was found, what was "
         "expected. Here are all of them, with the function that raises each and what its documentation says "
-        "of the cause. In braces is what the message inserts. Search for the words of your message.\n",
+        "of the cause, or what it does. In braces is what the message inserts. Search for the words of your "
+        "message.\n",
     ]
     part = ""
     for path in sorted(package.rglob("*.py"), key=lambda path: (path.parent == package, path)):

@@ -145,7 +145,7 @@ def check_typed(files: Sequence[str], values: Mapping[str, Any]) -> None:
     typed = {key: value for key, value in values.items() if key not in MONAI_ARGUMENTS}
     for key in typed:
         if "::" not in key and "#" not in key and key.lstrip("+") not in names | RENAMED_KEYS.keys():
-            raise UserError(unknown_key(key, names, files))
+            raise unknown_key(key, names, files)
     if any(READS in text for text in texts):
         check_paths(typed)
 

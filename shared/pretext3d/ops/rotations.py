@@ -58,6 +58,7 @@ def check_rotation_axes(name: str, axes: Any, spatial_dims: int = 3) -> tuple[in
 
 
 def _checked_axes(name: str, axes: Any, legal: Sequence[int], why: str) -> tuple[int, ...]:
+    """Axes as a tuple; an error for one that is none of the legal ones."""
     if not isinstance(axes, Sequence) or not set(axes) <= set(legal):
         numbers = ", ".join(map(str, legal))
         raise UserError(f"{name}: found {axes!r}, expected a list of axes out of {numbers}{why}")

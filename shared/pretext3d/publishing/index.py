@@ -94,6 +94,7 @@ def read_index(text: bytes, where: str) -> list[Entry]:
 
 
 def _entry(key: str, value: Any, where: str) -> Entry:
+    """An entry of an index; an error for one that is not as `pack.py` writes it."""
     known = split_archive_name(f"{key}.zip")
     if known is None:
         raise UserError(f"{where}: found the key {key!r}, expected <name>_v<version>")

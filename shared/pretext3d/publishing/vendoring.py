@@ -45,6 +45,7 @@ def vendored(text: str, where: str) -> str:
 
 
 def _replaced(text: str, there: str, here: str, where: str) -> str:
+    """A text with one part replaced; an error where that part is not there just once."""
     if text.count(there) != 1:
         name = there.strip().partition(":")[0]
         raise UserError(f"{where}: found `{name}` in another form than the template's, expected that one")

@@ -210,7 +210,7 @@ def restore_typed(parser: "ConfigParser", words: Sequence[str]) -> list[str]:
         if key in MONAI_ARGUMENTS or not (key in TEXT_KEYS or value is None):
             continue
         if text in ("True", "False"):
-            raise UserError(forgotten_value(key, text))
+            raise forgotten_value(key, text)
         outer = ReferenceResolver.split_id(key, last=True)[0]
         if not outer or outer in parser:
             parser[key] = as_configuration({key: value})[key]
@@ -218,7 +218,7 @@ def restore_typed(parser: "ConfigParser", words: Sequence[str]) -> list[str]:
     return restored
 
 
-def forgotten_value(key: str, value: object) -> str:
-    """The message for a text key without a value, which Fire reads as True."""
+def forgotten_value(key: str, value: object) -> UserError:
+    """The error of a text key without a value, which Fire reads as True."""
     folder = f" A folder of that name is typed ./{value}" if key in FOLDER_KEYS else ""
-    return f"{key}: found {value}, expected text: was a value forgotten behind --{key}?{folder}"
+    return UserError(f"{key}: found {value}, expected text: was a value forgotten behind --{key}?{folder}")

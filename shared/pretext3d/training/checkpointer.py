@@ -310,6 +310,7 @@ def _load_part(path: Path, name: str, part: Any, state: Any) -> None:
 
 
 def _restore(path: Path, name: str, load: Callable[[Any], object], state: Any) -> None:
+    """Load a part of a checkpoint; an error where it is of another run."""
     try:
         load(state)
     except Exception as error:  # whatever torch and its schedules make of a state that is not theirs

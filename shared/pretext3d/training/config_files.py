@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretext3d.checking import closest_hint
+from pretext3d.errors import UserError
 
 __all__ = ["MONAI_KEYS", "OVERLAYS", "as_files", "overlay_hint", "unknown_key"]
 
@@ -48,8 +49,8 @@ def overlay_hint(files: Sequence[str]) -> str:
     return ""
 
 
-def unknown_key(key: str, names: set[str], files: Sequence[str]) -> str:
-    """The message for a key that no configuration file has.
+def unknown_key(key: str, names: set[str], files: Sequence[str]) -> UserError:
+    """The error of a key that no configuration file has.
 
     Args:
         key: Key as typed.
@@ -64,4 +65,4 @@ def unknown_key(key: str, names: set[str], files: Sequence[str]) -> str:
     beside = [path for path in siblings if path.name not in given]
     others = [path.name for path in beside if line.search(path.read_text(encoding="utf-8", errors="replace"))]
     hint = f"; a key of {', '.join(others)}" if others else closest_hint(key, names, "; did you mean --{}?")
-    return f"--{key}: no such key in {', '.join(given)}{hint}"
+    return UserError(f"--{key}: no such key in {', '.join(given)}{hint}")

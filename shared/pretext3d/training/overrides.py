@@ -145,10 +145,10 @@ def _check_top_keys(
     texts = {key for key, value in entries if isinstance(value, str) and not value.startswith(("$", "@"))}
     for key, value in config.items():
         if key not in names:
-            raise UserError(unknown_key(key, names, files))
+            raise unknown_key(key, names, files)
         expression = isinstance(value, str) and value.startswith(("$", "@")) and value != NOTHING
         if key in texts and isinstance(value, bool):
-            raise UserError(forgotten_value(key, value))
+            raise forgotten_value(key, value)
         if key in booleans and not isinstance(value, bool) and not expression:
             found = None if value == NOTHING else value
             raise UserError(f"{key}: found {found!r}, expected True or False")
@@ -171,7 +171,7 @@ def check_nested(key: str, config: Any, files: Sequence[str]) -> None:
         last = depth == len(parts) - 1
         if isinstance(node, Mapping) and part not in node and not (last and _takes(node, part)):
             if depth:
-                raise UserError(unknown_key(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files))
+                raise unknown_key(key, {"::".join([*parts[:depth], str(k)]) for k in node}, files)
             return  # unknown top-level keys are refused elsewhere; MONAI's own are not checked
         if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
             raise UserError(

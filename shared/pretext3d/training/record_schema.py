@@ -268,6 +268,7 @@ def check_record(record: Mapping[str, Any], where: str) -> None:
 
 
 def _check_table(content: Any, table: Table, where: str, name: str) -> None:
+    """Check a table of a record, with those inside it: each key has the type that it must have."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: {name}: found {brief(content)}, expected entries by name")
     for key, entry in table.items():

@@ -174,6 +174,7 @@ def _abandon() -> None:
 
 @contextlib.contextmanager
 def _blaming(output_dir: str | Path) -> Iterator[None]:
+    """Name the output folder in the error where a file in it cannot be written."""
     try:
         yield
     except OSError as error:

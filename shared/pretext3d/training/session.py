@@ -314,6 +314,7 @@ def _leave_cores_to_workers(num_workers: int) -> None:
 
 
 def _check_device(device: torch.device | str) -> None:
+    """Check that a device is one, and that this machine has it."""
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:

@@ -109,6 +109,7 @@ def noising_settings(preset: str | Mapping[str, Any], **overrides: Any) -> Noisi
 
 
 def _checked(name: str, value: Any) -> Any:
+    """A setting of the noising that is of its kind and in its range, or an error."""
     if name == "fill":
         one_of("fill", value, FILLS)
         return value
@@ -343,6 +344,7 @@ class RandGenesisNoised(RandomizableTransform, MapTransform):
 
 
 def _checked_volume(key: str, volume: Tensor, shape: Sequence[int] | None) -> Tensor:
+    """A volume of the first one's shape with intensities from 0 to 1, or an error."""
     check_volume_shape(key, volume)
     if shape is not None and volume.shape[1:] != shape:
         found = list(volume.shape[1:])
