@@ -3,6 +3,8 @@
 What is the same in every bundle is on one page, the rest on a page per bundle.
 """
 
+import inspect
+import pydoc
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -64,8 +66,9 @@ def described(name: str, value: Any, comment: str, heading: str) -> Key:
     if isinstance(value, dict) and "_target_" in value:
         target = str(value["_target_"])
         shown = f"<code>{target.replace('.', '.<wbr>')}</code>"  # may be broken after a dot
-        link = f"[{shown}][{target}]" if target.startswith("pretext3d.") else shown
-        return Key(name, "component", link, comment, heading)
+        own = target.startswith("pretext3d.")
+        meaning = comment or (summary(target) if own else "")
+        return Key(name, "component", f"[{shown}][{target}]" if own else shown, meaning, heading)
     if isinstance(value, str) and value.startswith(("$", "@")):
         setting = OF_PROFILE.search(value)
         if setting:
@@ -76,7 +79,20 @@ def described(name: str, value: Any, comment: str, heading: str) -> Key:
         return Key(name, "list of components", "", comment, heading)
     if name == "profiles":
         return Key(name, "mapping", "see the bundle's page", comment, heading)
+    if isinstance(value, dict) and any(isinstance(part, dict | list) for part in value.values()):
+        return Key(name, "mapping of components", "", comment, heading)
     return Key(name, KINDS[type(value)], code(written(value)), comment, heading)
+
+
+def summary(target: str) -> str:
+    """What the documentation of a class or a function of the package says first.
+
+    Examples:
+        >>> summary("pretext3d.training.session.profile_settings")
+        'The settings of a profile: those of its `profile_rows`, of which the later ones prevail.'
+    """
+    found = pydoc.locate(target)
+    return " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split())
 
 
 def is_part(entry: Any) -> bool:
@@ -256,7 +272,12 @@ def common_row(name: str, found: list[tuple[str, Key]], kinds: Mapping[str, str]
     shown = [f"{default} in {', '.join(files)}" for default, files in defaults.items()]
     kind = " or ".join(dict.fromkeys(kinds.get(key.profile, key.kind) for _, key in found))
     comments = "; ".join(dict.fromkeys(key.comment for _, key in found if key.comment))
-    return [typed(name), "<br>".join([f"*{kind}*", *shown]), cell(comments)]
+    whole = name.rpartition("::")[0]
+    return [
+        typed(name),
+        "<br>".join([f"*{kind}*", *shown]),
+        cell(comments) or (f"see {typed(whole)}" if whole else ""),
+    ]
 
 
 def bundle_page(bundle: Path, title: str, bundles: tuple[Path, ...]) -> str:
