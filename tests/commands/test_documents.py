@@ -6,9 +6,12 @@ import inspect
 import itertools
 import re
 import shlex
+import textwrap
 from pathlib import Path
 from pydoc import locate
 
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
 from pretext3d.__main__ import COMMANDS
@@ -17,7 +20,14 @@ from pretext3d.training.arguments import MONAI_ARGUMENTS
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/**/*.md", "bundles/*/docs/*.md", "bundles/*/models/**/*.md")
+    for pattern in (
+        "*.md",
+        "shared/*.md",
+        "docs/**/*.md",
+        "tutorials/*.py",
+        "bundles/*/docs/*.md",
+        "bundles/*/models/**/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 
@@ -147,6 +157,37 @@ def components(bundle: Path, key: str) -> list[str]:
     configs = [yaml.safe_load(path.read_text()) for path in sorted((bundle / "configs").glob("*.yaml"))]
     entries = [config[key] for config in configs if isinstance(config.get(key), dict)]
     return [str(entry["_target_"]) for entry in entries if "_target_" in entry]
+
+
+def python_blocks(document: str) -> list[str]:
+    """The blocks of Python in a document."""
+    text = (ROOT / document).read_text()
+    return [
+        textwrap.dedent(code)
+        for code in re.findall(r"^ *```python\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_python_compiles(document: str) -> None:
+    for code in python_blocks(document):
+        compile(code, document, "exec")
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/integrations.md"])
+def test_weights_are_opened_as_documents_say(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block with `load_pretrained`, where runs/vp is the bundle and its weights; scans of noise."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "vp").symlink_to(ROOT / "bundles" / "vectorpose")
+    generator = np.random.default_rng(0)
+    for name in ("a", "b", "c", "scan"):
+        noise = generator.random((24, 24, 24), dtype=np.float32)
+        nib.save(nib.Nifti1Image(noise, np.diag([4.0, 4.0, 4.0, 1.0])), tmp_path / f"{name}.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    (code,) = [code for code in python_blocks(document) if "load_pretrained" in code]
+    exec(code, {})
 
 
 def test_readme_shows_them() -> None:
