@@ -12,13 +12,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pretext3d.__main__ import main
 from pretext3d.commands.compare import submitting
 from pretext3d.commands.compare.cells import Arm, Cell
 from pretext3d.commands.compare.processes import ProcessRunner, resumable
 from pretext3d.commands.compare.submitting import FolderTask, read_engine_options, submitit_engine
 from pretext3d.errors import UserError
 
-from tests.bundles.command import call
 from tests.commands.test_compare import FakeRunner
 
 submitit = pytest.importorskip("submitit")
@@ -124,6 +124,7 @@ def test_tasks_of_an_earlier_command(
     """One that runs, or has a result, is not submitted again; one that failed is."""
     cells = [Cell(VP, 4, seed) for seed in range(4)]
     runner = FakeRunner(tmp_path / "cells")
+    monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)  # for a result on a slow file system
     states = {"31_0": "RUNNING", "31_1": "FAILED", "31_2": "COMPLETED"}
     for cell, job_id in zip(cells, states, strict=False):
         runner.folder(cell).mkdir(parents=True)
@@ -204,6 +205,7 @@ def test_an_array_on_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_cells")  # those with --jobs
 def test_a_comparison_on_the_local_executor(tmp_path: Path) -> None:
     """The same table as with --jobs."""
     words = ["compare", "--max_epochs=1", "--steps_per_epoch=1", "--roi_size=[32,32,32]", "--num_workers=0"]
@@ -212,7 +214,6 @@ def test_a_comparison_on_the_local_executor(tmp_path: Path) -> None:
     engine = ["--engine", "submitit", "--engine_options", "{cluster: local}"]
     tables = []
     for name, more in (("submitted", engine), ("here", [])):
-        done = call("pretext3d", *words, tmp_path / name, *more, timeout=600)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert main([*words, str(tmp_path / name), *more]) == 0
         tables.append(pd.read_csv(tmp_path / name / "results.csv"))
     pd.testing.assert_frame_equal(*tables)

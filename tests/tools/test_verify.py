@@ -21,6 +21,8 @@ from pretext3d.publishing.weights import write_weights
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.safe_weights import write_safetensors
 
+from tests.labelled import write_labelled
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))  # as when the tool is run
 
@@ -323,9 +325,10 @@ def test_an_environment_is_made_by_one_of_several(tmp_path: Path, monkeypatch: p
 # ------------------------------------------------------------------------------------------------------- runs
 @pytest.fixture(scope="module")
 def verified(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[files.Result]]:
-    """The folder in which a good bundle was tried out, and every result."""
-    work = tmp_path_factory.mktemp("work")
-    return work, list(verify.verify(packed, work, CURRENT))
+    """The folder in which a good bundle was tried out on four small volumes, and every result."""
+    work, data = tmp_path_factory.mktemp("work"), write_labelled(tmp_path_factory.mktemp("data"))
+    options = argparse.Namespace(environment="current", dataset_dir=str(data), files_only=False)
+    return work, list(verify.verify(packed, work, options))
 
 
 def inside(
