@@ -4,7 +4,7 @@
 # A new pretext task, from the template to its picture: a slab of the volume is hidden, and the network
 # fills it. It takes about sixty lines of its own; data, splits, training, pictures, fine-tuning and
 # publishing are there. The rules are in CONTRIBUTING.md, *Add a method*. This tutorial writes into a copy,
-# so that your checkout stays as it is.
+# so that your checkout remains unchanged.
 #
 # A minute on two cores, in a clone of the repository: `python tutorials/add_a_method.py`
 
@@ -120,8 +120,8 @@ def validation_metrics() -> dict[str, Metric]:
 # %% [markdown]
 # ## The configuration
 #
-# The bundle's `train.yaml` names the transform in place of the noise, and hands the mask on to loss and
-# metrics. The other five configurations stay as they are.
+# The bundle's `train.yaml` names the transform in place of the noise, and passes the mask to loss and
+# metrics. The other six configurations remain unchanged.
 
 # %%
 train = ROOT / "bundles" / "hidden_slabs" / "configs" / "train.yaml"

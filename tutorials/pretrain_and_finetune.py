@@ -54,7 +54,8 @@ Image.open(sorted((pretrained / "pictures").glob("*.png"))[-1])
 #
 # Encoder and decoder are transferred, the output layer is new; the log lists what was matched.
 # `pretrained=""` would start from random weights, with all else the same: compare both before you rely on
-# it (`pretext3d compare`). The voxels have the size of those in pre-training: weights fit no other as well.
+# it (`pretext3d compare`). The voxels have the size of those in pre-training: weights transfer best at
+# the spacing they were trained at.
 
 # %%
 segmentation = FOLDER / "segmentation"
