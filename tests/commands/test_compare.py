@@ -364,6 +364,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 def test_a_comparison_on_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two arms, one from the other's weights, through the real command lines; then again."""
     tiny = ["--max_epochs=1", "--steps_per_epoch=2", "--roi_size=[32,32,32]", "--num_workers=0", "--pixdim=8"]
+    tiny.append("--val_fraction=0.1")
     arms = ["--arms", "scratch", "restart", "--num_labelled", "2", "--seeds", "0", "--threads", "1"]
     tiny.append("--profile=laptop")
     again = ["compare", "--output_dir", str(tmp_path / "out"), *arms, *tiny]

@@ -15,6 +15,7 @@ def test_a_network_on_slices_is_measured_on_the_same_volumes(tmp_path: Path) -> 
     """Then the scratch cell's weights are an arm: a supervised pre-training of the same classes."""
     words = ["--profile=laptop", "--max_epochs=1", "--steps_per_epoch=2", "--num_workers=0", "--threads=1"]
     words += ["--num_labelled", "2", "--seeds", "0", "--set", "flat", "spatial_dims", "2", "--pixdim", "8"]
+    words += ["--val_fraction", "0.1"]
     words += ["--output_dir", str(tmp_path / "out"), "--arms", "scratch", "flat=scratch"]
     assert main(["compare", *words]) == 0
     results = pd.read_csv(tmp_path / "out" / "results.csv", dtype={"case": str})

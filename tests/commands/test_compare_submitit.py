@@ -210,7 +210,7 @@ def test_a_comparison_on_the_local_executor(tmp_path: Path) -> None:
     """The same table as with --jobs."""
     words = ["compare", "--max_epochs=1", "--steps_per_epoch=1", "--roi_size=[32,32,32]", "--num_workers=0"]
     words += ["--profile=laptop", "--num_labelled", "1", "--seeds", "0", "--threads", "1", "--pixdim=8"]
-    words.append("--output_dir")
+    words += ["--val_fraction=0.1", "--output_dir"]
     engine = ["--engine", "submitit", "--engine_options", "{cluster: local}"]
     tables = []
     for name, more in (("submitted", engine), ("here", [])):
