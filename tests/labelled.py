@@ -1,6 +1,7 @@
 """A small labelled data set that a network learns in seconds: the classes are how bright the voxels are."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -29,15 +30,15 @@ def save(array: np.ndarray, file: Path, affine: np.ndarray = AFFINE) -> Path:
     return file
 
 
-def write_labelled(folder: Path, cases: int = 4) -> Path:
-    """The data set in the layout of the Decathlon."""
+def write_labelled(folder: Path, cases: int = 4, classes: Sequence[str] = CLASSES) -> Path:
+    """The data set in the layout of the Decathlon; it may declare more classes than it has."""
     training = []
     for case in range(cases):
         entry = {"image": f"imagesTr/case_{case}.nii.gz", "label": f"labelsTr/case_{case}.nii.gz"}
         for array, name in zip(volume(case), entry.values(), strict=True):
             save(array, folder / name)
         training.append(entry)
-    labels = {str(value): name for value, name in enumerate(CLASSES)}
+    labels = {str(value): name for value, name in enumerate(classes)}
     content = {"labels": labels, "modality": {"0": "MR"}, "training": training}
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder

@@ -1,8 +1,9 @@
 """Packages that only some users need: the extras of the package, and what to say where one is missing."""
 
 import importlib.metadata
+import importlib.util
 
-__all__ = ["EXTRAS", "not_installed", "too_old"]
+__all__ = ["EXTRAS", "lacking", "not_installed"]
 
 # As in shared/pyproject.toml, without versions.
 EXTRAS = {
@@ -28,15 +29,23 @@ def not_installed(package: str) -> str:
     return f"needs the package {package}, which is not installed{how}"
 
 
-def too_old(package: str, major: int) -> str:
-    """The clause of a message about an installed package of an extra whose version is below `major`; else ''.
+def lacking(package: str, module: str, major: int = 0) -> str:
+    """The clause of a message where a package is missing or too old; '' where it is there.
+
+    Args:
+        package: Name of the package.
+        module: Name under which it is imported.
+        major: Its least major version; 0 = any.
 
     Examples:
-        >>> too_old("torch", 2)
+        >>> lacking("torch", "torch", 2)
         ''
     """
+    if importlib.util.find_spec(module) is None:
+        return not_installed(package)
+    if not major:
+        return ""
     found = importlib.metadata.version(package)
     if int(found.partition(".")[0]) >= major:
         return ""
-    extra = next(name for name, packages in EXTRAS.items() if package in packages)
-    return f"needs {package} {major} or newer (extra {extra}), found {found}"
+    return f"needs {package} {major} or newer, found {found}: pip install '{package}>={major}'"

@@ -7,7 +7,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from pretext3d.data import reader, volumes
+from pretext3d import extras
+from pretext3d.data import volumes
+from pretext3d.data.dicom import find_stacks
 from pretext3d.data.volumes import VerdictCache, examine, strip_extension
 from pretext3d.extras import not_installed
 
@@ -182,11 +184,19 @@ def test_mha(tmp_path):
     ("name", "needs"), [("a.nrrd", "pynrrd"), ("a.nhdr", "pynrrd"), ("series", "pydicom")]
 )
 def test_missing_packages(tmp_path, monkeypatch, name, needs):
-    monkeypatch.setattr(reader.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
     (tmp_path / name).write_bytes(b"")
     facts = VerdictCache(str(tmp_path / "cache")).facts(str(tmp_path / name), "image")
     assert facts.detail == not_installed(needs)
     assert not (tmp_path / "cache").exists()  # installing it mends the verdict
+
+
+def test_a_package_that_is_too_old(tmp_path, monkeypatch):
+    monkeypatch.setattr(extras.importlib.metadata, "version", lambda name: "2.4.5")
+    text = "needs pydicom 3 or newer, found 2.4.5: pip install 'pydicom>=3'"
+    assert examine(str(tmp_path / "series"), "image").detail == text
+    (found,) = find_stacks([tmp_path / "0.dcm"], str(tmp_path / "cache"))
+    assert found.reason == f"unreadable: {text}"
 
 
 def test_verdicts_are_kept_until_the_file_changes(volume, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from tools.site.commands import option_rows
 from tools.site.dialect import python_markdown
 from tools.site.gallery import fingerprint, gallery_page, words_of
 from tools.site.generated import after
-from tools.site.keys import bundle_page, common_page, read_keys, typed
+from tools.site.keys import bundle_page, common_page, read_keys, summary, typed
 from tools.site.links import rewritten
 from tools.site.messages import read_messages
 from tools.site.pages import addresses, bundles, completed_nav, outside, source_of
@@ -197,7 +197,12 @@ def test_keys_of_a_configuration() -> None:
         "optimizer": ("component", "<code>torch.<wbr>optim.<wbr>Adam</code>", "of the training", ""),
         "optimizer::decay": ("number", "`0.1`", "", ""),
         "optimizer::warm": ("", "from the profile", "", "warm"),
-        "net": ("component", "[<code>pretext3d.<wbr>ops</code>][pretext3d.ops]", "", ""),
+        "net": (
+            "component",
+            "[<code>pretext3d.<wbr>ops</code>][pretext3d.ops]",
+            summary("pretext3d.ops"),
+            "",
+        ),
         "net::size": ("list", "`[1, 2]`", "", ""),
         "steps": ("list of components", "", "", ""),
         "after": ("null", "`null`", "", ""),

@@ -326,10 +326,8 @@ def test_an_environment_is_made_by_one_of_several(tmp_path: Path, monkeypatch: p
 @pytest.fixture(scope="module")
 def verified(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[files.Result]]:
     """The folder in which a good bundle was tried out on four small volumes, and every result."""
-    work, data = tmp_path_factory.mktemp("work"), write_labelled(tmp_path_factory.mktemp("data"))
-    declared = json.loads((data / "dataset.json").read_text())
-    declared["labels"] = {str(value): f"class {value}" for value in range(8)}  # as many as the phantom has
-    (data / "dataset.json").write_text(json.dumps(declared))
+    work, data = (tmp_path_factory.mktemp(name) for name in ("work", "data"))
+    write_labelled(data, classes=[f"class {value}" for value in range(8)])  # as many as the phantom has
     options = argparse.Namespace(environment="current", dataset_dir=str(data), files_only=False)
     return work, list(verify.verify(packed, work, options))
 

@@ -29,7 +29,7 @@ find "$folder/" -mindepth 1 ! -path "$folder/made_by_pretext3d.txt" -delete
 python3 -m venv "$folder"
 pip=("$folder/bin/python" -m pip install --quiet --no-compile)
 "${pip[@]}" --constraint "$here/requirements.txt" torch==2.13.0 setuptools
-# no-deps: MONAI Label asks for older versions than MONAI 1.6 works with; the file names all that it imports
+# no-deps: pydicom-seg and numpymaxflow ask for NumPy 1, MONAI Label for sam2; the file names all that the server imports
 "${pip[@]}" --no-deps --requirement "$here/requirements.txt"
 
 # It imports torchvision for pathology alone. One that was built for another torch cannot be imported: then two functions

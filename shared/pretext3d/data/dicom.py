@@ -7,7 +7,6 @@ names all files that the volume depends on. `read_stack` applies the same rules 
 
 import filecmp
 import hashlib
-import importlib.util
 import json
 import logging
 import shutil
@@ -25,18 +24,20 @@ from pretext3d.data.dicom_pixels import read_voxels
 from pretext3d.data.dicom_stacks import Stack, grid, shear_of, stacks_of
 from pretext3d.data.faults import UNREADABLE, BadFileError
 from pretext3d.data.streams import check_size, pointer
-from pretext3d.extras import not_installed, too_old
+from pretext3d.extras import lacking
 from pretext3d.files import new_folder
 from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
 
-__all__ = ["Found", "find_stacks", "is_dicom", "open_stack", "read_stack"]
+__all__ = ["NEEDED", "Found", "find_stacks", "is_dicom", "open_stack", "read_stack"]
 
 logger = logging.getLogger(__name__)
 
 SELECTION = "frames.json"  # in a folder of links: the frames of a multi-frame file that belong to the stack
 SHEARED = 1.0  # degrees; stacks that are sheared by more are counted in the log
 NAMED_FILES = 3  # files that a reason names; of more, the number
+
+NEEDED = ("pydicom", "pydicom", 3)  # package, its module, and the version that has the decoders
 
 
 class Found(NamedTuple):
@@ -70,11 +71,10 @@ def find_stacks(files: Sequence[Path], cache_dir: str, spatial_dims: int = 3) ->
     """
     if not files:
         return []
-    missing = importlib.util.find_spec("pydicom") is None
-    unfit = not_installed("pydicom") if missing else too_old("pydicom", 3)
-    if unfit:
-        folders_with_files = dict.fromkeys(path.parent for path in files)
-        return [Found(folder, str(folder), f"{UNREADABLE}: {unfit}") for folder in folders_with_files]
+    reason = lacking(*NEEDED)
+    if reason:
+        reason = f"{UNREADABLE}: {reason}"
+        return [Found(folder, str(folder), reason) for folder in dict.fromkeys(p.parent for p in files)]
     headers = without_others(read_headers([str(path) for path in files]))
     folders = Counter(Path(header.file).parent for header in headers)
     series: dict[str, list[Header]] = defaultdict(list)

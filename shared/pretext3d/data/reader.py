@@ -5,7 +5,6 @@ is its voxels, its affine in mm, and its channels; nothing else of a file's meta
 file does not state is an error, never a default.
 """
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from pretext3d.checking import is_integer
 from pretext3d.data import metaimage, nrrd
-from pretext3d.data.dicom import is_dicom, open_stack
+from pretext3d.data.dicom import NEEDED, is_dicom, open_stack
 from pretext3d.data.dicom_pixels import read_voxels
 from pretext3d.data.faults import DIMENSIONS, MISSING, SINGLE_ROW, TIME, UNREADABLE, BadFileError
 from pretext3d.data.images import PICTURES, is_picture, picture_header, read_label_picture, read_picture
@@ -28,10 +27,11 @@ from pretext3d.data.nifti import nifti_pair, open_nifti
 from pretext3d.data.scan import Header, Scan
 from pretext3d.data.streams import pointer
 from pretext3d.errors import UserError
+from pretext3d.extras import lacking
 
 __all__ = [
     "EXTENSIONS", "PICTURE_AFFINE", "Frames", "Volume", "check_frames", "files_of_volume", "is_dicom_path",
-    "load_volume", "needs_package", "open_scan", "read_volume", "select_frames",
+    "lacking_package", "load_volume", "open_scan", "read_volume", "select_frames",
 ]  # fmt: skip
 
 # extensions of files that hold a volume; a DICOM stack may be a folder
@@ -305,15 +305,13 @@ def is_dicom_path(path: str) -> bool:
     return not (path.lower().endswith((*EXTENSIONS, *PAIRS)) or is_picture(path))
 
 
-def needs_package(path: str) -> str:
-    """The names of packages one of which the file needs; '' where one is installed."""
+def lacking_package(path: str) -> str:
+    """The clause of a message where a package that the file needs is missing or too old; '' = none is."""
     lower = path.lower()
     if lower.endswith((".nii", ".nii.gz", ".mha", ".mhd", *PAIRS)):
         return ""
     if is_picture(path):
-        needs = {"PIL": "pillow"}
-    elif lower.endswith((".nrrd", ".nhdr")):
-        needs = {"nrrd": "pynrrd"}
-    else:
-        needs = {"pydicom": "pydicom"}
-    return "" if any(importlib.util.find_spec(name) for name in needs) else " or ".join(needs.values())
+        return lacking("pillow", "PIL")
+    if lower.endswith((".nrrd", ".nhdr")):
+        return lacking("pynrrd", "nrrd")
+    return lacking(*NEEDED)

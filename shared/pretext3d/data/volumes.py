@@ -34,10 +34,9 @@ from pretext3d.data.faults import (
 )
 from pretext3d.data.images import JPEG, PICTURES, is_picture, transparency
 from pretext3d.data.labels import whole_values
-from pretext3d.data.reader import EXTENSIONS, Frames, is_dicom_path, needs_package, open_scan, select_frames
+from pretext3d.data.reader import EXTENSIONS, Frames, is_dicom_path, lacking_package, open_scan, select_frames
 from pretext3d.data.scan import Header
 from pretext3d.data.streams import pointer
-from pretext3d.extras import not_installed
 from pretext3d.files import write_whole
 
 __all__ = ["VerdictCache", "VolumeFacts", "examine", "strip_extension"]
@@ -193,9 +192,9 @@ def examine(path: str, kind: str, spatial_dims: int = 3, frames: Frames = None) 
     """
     if is_picture(path) and spatial_dims == 3:
         return VolumeFacts(SINGLE_SLICE, "a picture, which spatial_dims: 2 reads")
-    needs = needs_package(path)
-    if needs:
-        return VolumeFacts(UNREADABLE, not_installed(needs), passing=True)
+    lacks = lacking_package(path)
+    if lacks:
+        return VolumeFacts(UNREADABLE, lacks, passing=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

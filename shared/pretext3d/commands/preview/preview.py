@@ -27,7 +27,6 @@ from pretext3d.errors import UserError
 from pretext3d.messages import say
 from pretext3d.networks.factory import check_recorded
 from pretext3d.training.arguments import as_configuration, typed
-from pretext3d.training.checkpoint_files import resolve_pretrained
 from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.training.next_step import run_command
 from pretext3d.training.overrides import check_entry
@@ -300,8 +299,8 @@ def next_command(
     """
     bundle = named_bundle(known.bundle)
     if weights:
-        same = weights == resolve_pretrained(known.checkpoint)  # not chosen by the number of axes
-        keys: dict[str, Any] = {"pretrained": known.checkpoint if same else str(weights.parent)}
+        chosen = weights.parent.parent.name == "models"  # of a bundle's several
+        keys: dict[str, Any] = {"pretrained": str(weights.parent) if chosen else known.checkpoint}
         keys |= {"dataset_dir": "LABELLED_FOLDER"}
         keys |= {"spatial_dims": spatial_dims} if spatial_dims != 3 else {}
         return f"{run_command(bundle, ['finetune.yaml'])}{typed(keys)}"
