@@ -30,6 +30,11 @@ def test_a_table_by_hand() -> None:
     assert lines[-1] == f"| 21 (5 %) | 0.500 | {both} | +0.200 [+0.050, +0.150] |"
 
 
+def test_the_score_of_a_segmentation_is_dice() -> None:
+    row = {"task": "heart", "metric": "dice", "labelled": 4, "fraction": float("nan")}
+    assert "| labelled | Dice | to random weights |" in evidence.evidence(scores(row), "rotation")
+
+
 def test_a_significant_loss_is_marked_too() -> None:
     loss = {"to_scratch": -0.1, "to_scratch_low": -0.15, "to_scratch_high": -0.05}
     assert "-0.100 [-0.150, -0.050]\\*" in evidence.evidence(scores(loss), "rotation")

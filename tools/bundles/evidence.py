@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from pretext3d.commands.compare.report import amount, p_value, signed
 from pretext3d.commands.compare.study.scores import SCORES, read_scores
+from pretext3d.commands.compare.tasks import CLASSIFICATION, SEGMENTATION
 from pretext3d.commands.compare.text import markdown
 from pretext3d.errors import UserError
 
@@ -24,7 +25,7 @@ __all__ = ["evidence", "inserted"]
 
 STUDY = ROOT / "docs" / "studies" / "main"
 BEGIN, END = "<!-- study main: written by tools/bundles/evidence -->", "<!-- end of study main -->"
-METRICS = {"mean_dice": "Dice", "balanced_accuracy": "balanced accuracy"}
+METRICS = {task.score: task.title for task in (SEGMENTATION, CLASSIFICATION)}
 ABOUT = """Measured on test subjects, which chose nothing, mean over three seeds: fine-tuned for 300 steps;
 the difference to random weights fine-tuned as long, and to random weights trained as long as pre-training and
 fine-tuning together, each with its 95 % interval ([the study](../../../docs/studies/main/RESULTS.md)).
