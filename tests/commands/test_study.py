@@ -84,6 +84,26 @@ def test_the_runs_of_the_cells(study: Any, tmp_path: Path) -> None:
     assert (done["finetune"]["max_steps"], done["finetune"]["learning_rate"]) == (10, 0.003)
 
 
+def test_a_recipe_s_ramp_alone_is_a_point_for_random_weights(study: Any) -> None:
+    """From scratch nothing of `slow` applies, and of `sawtooth` and `warmup` their ramp."""
+    finetune = {"profile": "laptop", "max_steps": 10, "recipes": {"slow": {"backbone_factor": 0.1}}}
+    run = study(recipes=["plain", "slow", "sawtooth", "warmup"], finetune=finetune)
+    found: dict[str, list[str]] = {}
+    for cell in screening_cells(run.cells):
+        if cell.keys["rate"] == 0.001:
+            found.setdefault(cell.keys["arm"], []).append(cell.keys["recipe"])
+    every = ["plain", "slow", "sawtooth", "warmup"]
+    random = ["plain", "sawtooth"]
+    assert found == {"scratch": random, "scratch_long": random, "vp": every, "cube": every}
+
+
+def test_a_recipe_that_there_is_not_is_refused_before_anything_runs(study: Any) -> None:
+    run = study(recipes=["plain", "sawtoth"])
+    with pytest.raises(UserError, match=r"tiny\.yaml: recipe: found 'sawtoth', expected one of auto, plain"):
+        run("screening")
+    assert run.runner.ran == []
+
+
 def test_a_task_may_be_tested_on_other_data(study: Any, tmp_path: Path) -> None:
     """On all of them, whatever was labelled; screening still measures validation subjects of its own data."""
     own = {

@@ -22,6 +22,7 @@ from pretext3d.commands.parser import top_key
 from pretext3d.errors import UserError
 from pretext3d.files import sha256_of
 from pretext3d.training.checkpoint_files import resolve_pretrained
+from pretext3d.training.recipes import Recipe, choose_recipe
 
 __all__ = [
     "Cells",
@@ -129,6 +130,25 @@ def digest_of(settings: Mapping[str, Any]) -> str:
 def grid(study: Study) -> list[Point]:
     """The points of the grid, the same for every arm, in the study's order."""
     return [Point(rate, recipe) for rate in study.rates for recipe in study.recipes]
+
+
+def points(study: Study, task: StudyTask, encoder: str, arm: StudyArm) -> list[Point]:
+    """The points of the grid that differ for an arm: from random weights, a recipe is its ramp alone.
+
+    Raises:
+        UserError: a recipe that the fine-tuning does not have.
+    """
+    if study.recipes == ("",):
+        return grid(study)
+    table = finetuning(study, task, encoder, arm).get("recipes")
+    source = "" if arm.is_random else arm.name
+    first: dict[Recipe, str] = {}  # the name of every recipe that differs
+    try:
+        for name in study.recipes:
+            first.setdefault(choose_recipe(name, table, source), name)
+    except UserError as error:
+        raise UserError(f"{study.file}: {error}") from error
+    return [point for point in grid(study) if point.recipe in first.values()]
 
 
 def places(study: Study) -> Iterator[tuple[StudyTask, str, StudyArm]]:
@@ -317,7 +337,7 @@ def screening_cells(cells: Cells) -> list[StudyCell]:
     return [
         cells.finetuning("screening", task, encoder, arm, task.screened, seed, point)
         for task, encoder, arm in places(cells.study)
-        for point in grid(cells.study)
+        for point in points(cells.study, task, encoder, arm)
         for seed in cells.study.screening_seeds
     ]
 
