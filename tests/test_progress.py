@@ -71,6 +71,23 @@ def test_the_engines_bar_in_a_log(clock: Clock, capsys: pytest.CaptureFixture[st
     assert lines[-1].startswith("training [3/3]: ")
 
 
+def test_the_bar_of_a_shorter_last_epoch_ends_with_it(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1,500 steps in epochs of 1,000, 0.1 s each."""
+
+    def step(engine: Engine, batch: int) -> None:
+        clock.now += 0.1
+        if engine.state.iteration == 1500:
+            engine.terminate_epoch()
+
+    engine = Engine(step)
+    Progress("training", 1500).attach(engine)
+    engine.run(range(1000), max_epochs=2)
+    totals = re.findall(r"/([0-9]+)\] [ 0-9]+%", capsys.readouterr().err)
+    assert (set(totals[:-1]), totals[-1]) == ({"1000"}, "500")
+
+
 def test_only_the_first_process_shows_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ A command's module is imported only when the command is called, so that help is 
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -60,6 +61,10 @@ def main(words: Sequence[str] | None = None) -> int:
     install_excepthook(command.stopped)
     try:
         code: int = importlib.import_module(f"pretext3d.commands.{command.module}").main(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has enough, as `| head` does; nothing more can be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:  # MONAI wraps a user's mistake
         mistake = find_user_error(error)
         if mistake is None:

@@ -24,6 +24,7 @@ def test_bash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "pretext3d preview --bundle ''": [*bundles_at_hand()],
         "pretext3d bundles --copy rub": ["rubiks_cube"],
         "pretext3d run --dataset_d": ["--dataset_dir"],
+        "pretext3d run --profile ''": ["paper", "laptop", "laptop_transformer"],
         "pretext3d run --dataset_dir sc": ["scans"],
         "pretext3d compare --recip": ["--recipe"],
     }

@@ -189,3 +189,15 @@ def test_console_script_is_the_same_command_line() -> None:
     project = tomllib.loads((ROOT / "shared" / "pyproject.toml").read_text())["project"]
     module, _, function = project["scripts"]["pretext3d"].partition(":")
     assert getattr(importlib.import_module(module), function) is main
+
+
+def test_a_reader_that_has_enough_ends_a_command() -> None:
+    """As `pretext3d completion bash | head -1` does: no traceback."""
+    command = [sys.executable, "-m", "pretext3d", "completion", "bash"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,32 @@ def test_the_next_command_has_the_weights_that_were_drawn(name: str, axes: int, 
     given = ["--bundle", str(bundle), "--checkpoint", str(bundle), "--spatial_dims", str(axes)]
     known, overrides = options.parse_arguments(given)
     weights = options.check_arguments(known, overrides)
-    command = shlex.split(preview.next_command(known, overrides, weights, axes))
+    command = shlex.split(preview.next_command(known, overrides, weights, axes, []))
     assert Path(command[5]).resolve() == bundle / "configs" / "finetune.yaml"
     of_2d = ["--spatial_dims", "2"] if axes == 2 else []
     assert command[6:] == ["--pretrained", str(bundle / folder), "--dataset_dir", "LABELLED_FOLDER", *of_2d]
+
+
+@pytest.mark.parametrize(
+    ("case", "file", "more"),
+    [
+        ({"id": "a"}, "finetune_classification.yaml", "--dataset_dir eyes --class_file CLASSES.csv"),
+        ({"id": "a", "label": "a.png"}, "finetune.yaml", "--dataset_dir eyes"),
+        ({"id": "a", "slice": 3}, "finetune.yaml", "--dataset_dir LABELLED_FOLDER"),
+    ],
+)
+def test_the_next_command_is_the_fine_tuning_that_the_cases_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: dict[str, Any], file: str, more: str
+) -> None:
+    """As after a training on them, and with the same subjects."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eyes").mkdir()
+    (tmp_path / "people.csv").touch()
+    bundle = BUNDLES / "rotation"
+    given = ["--bundle", str(bundle), "--checkpoint", str(bundle), "--spatial_dims", "2"]
+    known, overrides = options.parse_arguments([*given, "--dataset_dir", "eyes", "--subjects", "people.csv"])
+    weights = options.check_arguments(known, overrides)
+    command = shlex.split(preview.next_command(known, overrides, weights, 2, [case]))
+    assert Path(command[5]).name == file
+    same = ["--spatial_dims", "2", "--subjects", "people.csv"]
+    assert command[8:] == [*more.split(), *same]

@@ -30,6 +30,16 @@ def test_image_files_and_numbers(tmp_path):
     assert classes_of(found) == {"s1": 1, "s2": 0}
 
 
+def test_cases_without_a_class_are_named(tmp_path, caplog):
+    cases = [{**case, "class": "ill"} for case in CASES[:3]] + CASES[3:]
+    file = write(tmp_path, "id,class\ns1,a\ns2,b\n")
+    classified_cases(cases, file)
+    assert caplog.messages == [
+        f"2 of 4 cases have no class in {file} and are left out: a/s3, a/s4; the datalist has a class for 1 "
+        "of them, which the file replaces"
+    ]
+
+
 def test_from_the_datalist():
     cases = [{**case, "class": value} for case, value in zip(CASES, (1, 0, 1, 1), strict=True)]
     found, names = classified_cases([*cases, {"id": "n", "name": "n"}])

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pretext3d.data.checks import CheckResult
 from pretext3d.data.prepare import listing, prepare_cases
 from pretext3d.data.spacing import choose_pixdim
 from pretext3d.errors import UserError
@@ -372,6 +371,5 @@ def test_the_listing_of_bad_cases_stays_short():
     """Five reasons with three cases each, then the number of the others."""
     bad = [({"id": f"{reason}{i}"}, f"reason {reason}") for reason in "abcdefg" for i in range(4)]
     parts = [f"{r}0, {r}1, {r}2 and 1 more: reason {r}" for r in "abcde"]
-    checked = CheckResult(good=[], bad=bad, channels=1, shapes={}, spacings={}, values={})
-    assert listing(checked) == "; ".join([*parts, "and 8 more, see the log above"])
-    assert listing(checked._replace(bad=bad[:2])) == "a0, a1: reason a"
+    assert listing(bad) == "; ".join([*parts, "and 8 more, see the log above"])
+    assert listing(bad[:2]) == "a0, a1: reason a"

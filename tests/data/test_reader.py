@@ -52,6 +52,9 @@ def test_a_lasting_fault_is_kept(tmp_path):
     facts = VerdictCache(str(tmp_path / "cache")).facts(str(tmp_path / "a.nii"), "image")
     assert facts.detail == "no NIfTI header in its first 16 bytes"
     assert len(list((tmp_path / "cache").rglob("*.json"))) == 1
+    (tmp_path / "b.nii").touch()
+    facts = VerdictCache(str(tmp_path / "cache")).facts(str(tmp_path / "b.nii"), "image")
+    assert facts.detail == "the file is empty"
 
 
 def test_odd_names_are_bad_cases(tmp_path):

@@ -115,6 +115,12 @@ def test_weights_without_a_backbone_are_refused(tmp_path: Path) -> None:
         model_of(read_pretrained(file))
 
 
+def test_an_array_gives_what_a_tensor_does(tmp_path: Path) -> None:
+    found, image = model(tmp_path), torch.rand(1, 16, 16, 16)
+    assert all(map(torch.equal, found.encode(image.numpy()), found.encode(image)))
+    assert np.array_equal(found.pooled(image.numpy()), found.pooled(image))
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [

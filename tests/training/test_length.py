@@ -46,7 +46,8 @@ def test_a_run_makes_exactly_so_many_steps(tmp_path, steps, last, caplog) -> Non
     assert run.evaluator.state.epoch == epochs  # validated after the last step, too
     assert load_checkpoint(tmp_path / "final.pt")["epoch"] == epochs
     shorter = f", the last one of {last}" if last < STEPS else ""
-    assert f"{steps} steps: {epochs} epochs of 3 steps{shorter}" in caplog.messages
+    many = "1 epoch" if epochs == 1 else f"{epochs} epochs of 3 steps{shorter}"
+    assert f"{steps} steps: {many}" in caplog.messages
 
 
 @pytest.mark.parametrize("epoch", [2, 4])

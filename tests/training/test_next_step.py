@@ -54,9 +54,9 @@ def ending(folder: Path, caplog: pytest.LogCaptureFixture, **overrides: Any) -> 
             "--dataset_dir eyes --class_file CLASSES.csv --spatial_dims 2 --val_fraction 0.3",
         ),
         (
-            {"spatial_dims": 2, "cases::train": [{"id": "a", "label": "a.png"}]},
+            {"spatial_dims": 2, "cases::train": [{"id": "a", "label": "a.png"}], "datalist": "list.json"},
             "finetune.yaml",
-            "--dataset_dir LABELLED_FOLDER --spatial_dims 2 --val_fraction 0.3",
+            "--dataset_dir eyes --datalist list.json --spatial_dims 2 --val_fraction 0.3",
         ),
         (
             {"spatial_dims": 2, "cases::val": [{"id": "a", "slice": 4, "volume": "a"}]},

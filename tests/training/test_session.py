@@ -154,7 +154,10 @@ def test_an_earlier_run_is_refused_before_anything_is_written(config, tmp_path) 
     (folder / "checkpoints" / "final.pt").write_bytes(b"")
     before = {p.name: p.read_bytes() for p in folder.glob("*.*")}
     message = refusal(config, output_dir=str(folder), max_epochs=9)
-    assert message.endswith("holds a run already (final.pt); use --resume True or another --output_dir")
+    assert message.endswith(
+        "holds a run already (final.pt); --resume True goes on with that run, a new one needs another "
+        "--output_dir"
+    )
     assert {p.name: p.read_bytes() for p in folder.glob("*.*")} == before
 
 

@@ -73,6 +73,8 @@ def described(name: str, value: Any, comment: str, heading: str) -> Key:
         setting = OF_PROFILE.search(value)
         if setting:
             return Key(name, "", "from the profile", comment, heading, setting[1] or setting[2])
+        if value.startswith("$@record["):
+            return Key(name, "computed", "that of the training", comment, heading)
         same = re.fullmatch(r"@(\w+)", value)
         return Key(name, "computed", f"that of `{same[1]}`" if same else code(value), comment, heading)
     if isinstance(value, list) and any(isinstance(entry, dict | str) and is_part(entry) for entry in value):
@@ -271,7 +273,8 @@ def common_row(name: str, found: list[tuple[str, Key]], kinds: Mapping[str, str]
         defaults.setdefault(key.default, []).append(file)
     shown = [f"{default} in {', '.join(files)}" for default, files in defaults.items()]
     kind = " or ".join(dict.fromkeys(kinds.get(key.profile, key.kind) for _, key in found))
-    comments = "; ".join(dict.fromkeys(key.comment for _, key in found if key.comment))
+    remarks = (remark for _, key in found for remark in key.comment.split("; ") if remark)
+    comments = "; ".join(dict.fromkeys(remarks))
     whole = name.rpartition("::")[0]
     return [
         typed(name),

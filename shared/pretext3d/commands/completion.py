@@ -6,6 +6,7 @@ It is text that the shell reads once; completing starts no Python. Make it again
 import argparse
 import importlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ __all__ = ["complete_parser"]
 
 SHELLS = ("bash", "zsh", "fish")
 EXAMPLES = """examples:
+  mkdir -p ~/.local/share/bash-completion/completions
   pretext3d completion bash > ~/.local/share/bash-completion/completions/pretext3d
   pretext3d completion zsh > "${fpath[1]}/_pretext3d"
   pretext3d completion fish > ~/.config/fish/completions/pretext3d.fish
@@ -48,12 +50,20 @@ def keys_of(configs: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def profiles_of(bundles: Mapping[str, Path]) -> list[str]:
+    """The names of all profiles that can be chosen: `..._2d` adds to one."""
+    files = [yaml.safe_load((folder / "configs" / "train.yaml").read_text()) for folder in bundles.values()]
+    names = dict.fromkeys(name for config in files for name in config["profiles"])
+    return [name for name in names if not name.endswith("_2d")]
+
+
 def complete_parser() -> argparse.ArgumentParser:
     """A parser of the complete command line, with what completes each option; it is for no other use."""
     parser = argparse.ArgumentParser(prog="pretext3d")
     parser.add_argument("--version", action="store_true", help="version of the package")
     commands = parser.add_subparsers()
     bundles = bundles_at_hand()
+    profiles = profiles_of(bundles)
     for name, command in COMMANDS.items():
         own = importlib.import_module(f"pretext3d.commands.{command.module}").make_parser()
         keys = dict.fromkeys(
@@ -65,16 +75,18 @@ def complete_parser() -> argparse.ArgumentParser:
         for key in sorted(keys.keys() - {*option_names(own)}):
             own.add_argument(f"--{key}")
         for action in own._actions:
-            complete(action, list(bundles))
+            complete(action, list(bundles), profiles)
         commands.add_parser(name, parents=[own], add_help=False, help=command.summary, description="")
     return parser
 
 
-def complete(action: argparse.Action, bundles: Sequence[str]) -> None:
+def complete(action: argparse.Action, bundles: Sequence[str], profiles: Sequence[str]) -> None:
     """Say what completes the value of an option."""
     import shtab
 
-    if action.dest in BUNDLES:
+    if action.dest == "profile":
+        action.choices = profiles
+    elif action.dest in BUNDLES:
         action.choices = bundles
     elif action.dest in FILES | TABLES:
         action.complete = shtab.FILE  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from pretext3d.checking import closest_hint
 from pretext3d.commands.parser import option_names, top_key
 from pretext3d.data.paths import existing_folder, existing_table
 from pretext3d.errors import UserError
+from pretext3d.training.arguments import forgotten_value
 from pretext3d.training.checkpoint_files import resolve_pretrained
 
 __all__ = ["check_paths", "known_key", "unknown_key"]
@@ -22,8 +23,11 @@ def check_paths(given: Mapping[str, Any]) -> None:
         given: Values as typed, by key; other keys than these are passed over.
 
     Raises:
-        UserError: names the key and the path.
+        UserError: names the key and the path; a key whose value was forgotten.
     """
+    for key in ("dataset_dir", "pretrained", *TABLES):
+        if given.get(key) in ("True", "False"):
+            raise forgotten_value(key, given[key])
     folders = given.get("dataset_dir") or []
     for folder in [folders] if isinstance(folders, str) else folders:
         existing_folder(folder)

@@ -27,7 +27,7 @@ from pretext3d.errors import UserError
 from pretext3d.progress import Bar
 from pretext3d.ranks import is_first
 
-__all__ = ["CheckResult", "as_channels", "check_cases", "report_bad"]
+__all__ = ["CheckResult", "as_channels", "check_cases", "of_any_size", "report_bad"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ MODALITY = "missing modality"
 CHANNEL_SHAPE = "channels of different shapes"
 VOLUME = "volume"
 USE_SLICES = "--slices \"{'axis': 2, 'every': 1}\""
+NOT_A_SLICE = f"not a single slice; {USE_SLICES} uses its slices"
 SLICE = "no such slice"
 NO_LABEL = "no label"
 LABEL_SHAPE = "label shape"
@@ -223,6 +224,11 @@ def report_bad(checked: CheckResult, total: int, verb: str) -> None:
         logger.warning("%s: %d of %d cases", verb, len(checked.bad), total)
 
 
+def of_any_size(reason: str) -> str:
+    """A reason of a bad case, for volumes where 2D cases are expected without their size: one for all."""
+    return f"{VOLUME}: {NOT_A_SLICE}" if reason.startswith(f"{VOLUME}:") else reason
+
+
 def log_notes(cases: Sequence[Case], cache: VerdictCache, with_labels: bool) -> None:
     """One line per file in which the reader chose between contradicting statements, with the choice."""
     described: set[str] = set()
@@ -281,7 +287,7 @@ def plane_fault(case: Case, facts: VolumeFacts, slices: Slices | None) -> str:
         return ""
     if "slice" not in case:
         size = "x".join(map(str, facts.shape))
-        return "" if slices else f"{VOLUME}: {size} voxels, not a single slice; {USE_SLICES} uses its slices"
+        return "" if slices else f"{VOLUME}: {size} voxels, {NOT_A_SLICE}"
     axis, index = case.get("slice_axis", 2), case["slice"]
     if axis not in (0, 1, 2) or not is_integer(index) or not 0 <= index < shape[axis]:
         return f"{SLICE}: {index} along axis {axis}, the volume is {'x'.join(map(str, shape))} along x y z"

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from pretext3d.checking import brief, is_integer
@@ -63,8 +63,21 @@ def classified_cases(
         )
     ordered = given_order or ordered
     if len(found) < len(cases):
-        logger.info("%d of %d cases have no class and are left out", len(cases) - len(found), len(cases))
+        report_unclassified(cases, {case["id"] for case, _ in found}, class_file)
     return [{**case, "class": ordered.index(name)} for case, name in found], ordered
+
+
+def report_unclassified(cases: Sequence[Case], classified: Collection[str], class_file: str) -> None:
+    """Warn of the cases without a class, by id; and that a file replaces the classes of a datalist."""
+    without = [case for case in cases if case["id"] not in classified]
+    more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+    listed = sum("class" in case for case in without)
+    replaced = f"; the datalist has a class for {listed} of them, which the file replaces" if listed else ""
+    logger.warning(
+        "%d of %d cases have no class%s and are left out: %s%s%s",
+        len(without), len(cases), f" in {class_file}" if class_file else "",
+        ", ".join(case["id"] for case in without[:3]), more, replaced,
+    )  # fmt: skip
 
 
 def are_numbers(names: Iterable[str]) -> bool:

@@ -69,7 +69,8 @@ def nifti_header(path: str) -> Any:
             if magic[:2] in (b"n+", b"ni"):
                 return header
             raise BadFileError(GEOMETRY, "an ANALYZE file, which does not state orientation and position")
-    raise BadFileError(UNREADABLE, f"no NIfTI header in its first {min(len(block), FIRST)} bytes")
+    detail = f"no NIfTI header in its first {min(len(block), FIRST)} bytes" if block else "the file is empty"
+    raise BadFileError(UNREADABLE, detail)
 
 
 def open_nifti(path: str) -> Scan:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pretext3d.data.cases import find_cases
-from pretext3d.data.checks import CheckResult, as_channels, check_cases, report_bad
+from pretext3d.data.checks import as_channels, check_cases, of_any_size, report_bad
 from pretext3d.data.classes import are_ordered, classified_cases
 from pretext3d.data.datalists import declared_labels
 from pretext3d.data.dataset import default_cache_dir
@@ -159,12 +159,11 @@ def prepare_cases(
     report_bad(checked, len(found), "left out" if skip_bad or not labelled else "bad")
     if labelled and checked.bad and not skip_bad:
         raise UserError(
-            f"{len(checked.bad)} of {len(found)} labelled cases are bad ({listing(checked)}); "
+            f"{len(checked.bad)} of {len(found)} labelled cases are bad ({listing(checked.bad)}); "
             "fix them, or leave them out with skip_bad: True"
         )
     parts = [{c["id"] for c in part} for part in split]
     train, val, test = ([c for c in checked.good if c["id"] in part] for part in parts)
-    bad = f" ({listing(checked)})" if checked.bad else ""
     if (
         len(checked.good) < 2
         or not train
@@ -172,14 +171,17 @@ def prepare_cases(
         or (test_fraction > 0 and not test)
     ):
         kinds = zip(("training", "held-out", "test"), split, (train, val, test), strict=True)
-        emptied = [f"all {len(part)} {kind} cases are bad" for kind, part, left in kinds if part and not left]
-        lost = f"; {', '.join(emptied)}" if emptied else ""
-        bad += f"; {WITHOUT_LABELS}" if purpose == "guided" else ""
+        emptied = [(kind, part) for kind, part, left in kinds if part and not left]
+        reasons = "".join(f"; all {len(part)} {kind} cases are bad" for kind, part in emptied)
+        lost = {case["id"] for _, part in emptied for case in part}
+        bad = [(case, reason) for case, reason in checked.bad if not lost or case["id"] in lost]
+        reasons += f" ({listing(bad)})" if bad else ""
+        reasons += f"; {WITHOUT_LABELS}" if purpose == "guided" else ""
         people, tests = len(by_subject(found)), f" and {len(test)} to test on" if test_fraction else ""
         of = "" if people == len(found) else f" of {people} subject{'s' * (people != 1)}"
         raise UserError(
             f"dataset_dir: {len(found)} cases{of} found in {dataset_dir}, with {len(train)} good ones to "
-            f"train on and {len(val)} held out{tests}; expected at least one of each{lost}{bad}"
+            f"train on and {len(val)} held out{tests}; expected at least one of each{reasons}"
         )
     if segmenting and all(checked.values[c["id"]] == [0] for c in train):
         raise UserError(
@@ -285,7 +287,9 @@ def inference_cases(
     checked = resampled(checked, pixdim)
     report_bad(checked, len(found), "left out")
     if not checked.good:
-        raise UserError(f"dataset_dir: no good case among {len(found)} in {dataset_dir} ({listing(checked)})")
+        raise UserError(
+            f"dataset_dir: no good case among {len(found)} in {dataset_dir} ({listing(checked.bad)})"
+        )
     logger.info("inference: %d cases, %d bad", len(checked.good), len(checked.bad))
     bad = [[case["id"], reason] for case, reason in checked.bad]
     cases = slice_cases(with_result_names(checked.good), taken, used, cache, frames=chosen)
@@ -323,14 +327,14 @@ def embedded_phantom(cache: str) -> str:
     return folder
 
 
-def listing(checked: CheckResult, most: int = 5) -> str:
-    """The bad cases by reason, in one line: the first reasons, and the first cases of each.
+def listing(bad: Sequence[tuple[Case, str]], most: int = 5) -> str:
+    """Bad cases by reason, in one line: the first reasons, and the first cases of each.
 
     `checks.report_bad` has logged each case in a line of its own before: the rest is there.
     """
     names: dict[str, list[str]] = {}
-    for case, reason in checked.bad:
-        names.setdefault(reason, []).append(case["id"])
+    for case, reason in bad:
+        names.setdefault(of_any_size(reason), []).append(case["id"])
     parts = [
         f"{', '.join(ids[:3])}{f' and {len(ids) - 3} more' if len(ids) > 3 else ''}: {reason}"
         for reason, ids in names.items()

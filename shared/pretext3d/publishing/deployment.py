@@ -125,7 +125,7 @@ def check_annotated(
     )  # fmt: skip
     report_bad(checked, len(named), "bad")
     if checked.bad:
-        raise UserError(f"{len(checked.bad)} of {len(named)} labelled cases are bad: {listing(checked)}")
+        raise UserError(f"{len(checked.bad)} of {len(named)} labelled cases are bad: {listing(checked.bad)}")
     check_channels(checked.channels, in_channels)
 
 

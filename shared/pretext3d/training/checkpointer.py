@@ -278,7 +278,10 @@ def refuse_earlier_run(ckpt_dir: str | Path) -> None:
     present = [*epoch_files(folder), *(p for p in (folder / "best.pt", folder / "final.pt") if p.exists())]
     if present:
         names = ", ".join(p.name for p in present)
-        raise UserError(f"{folder}: holds a run already ({names}); use --resume True or another --output_dir")
+        raise UserError(
+            f"{folder}: holds a run already ({names}); --resume True goes on with that run, a new one needs "
+            "another --output_dir"
+        )
 
 
 def newest_good(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:

@@ -29,6 +29,7 @@ from pretext3d.training.rebuilding import Pretrained, filled
 __all__ = ["Level", "PretrainedModel", "model_of"]
 
 BACKBONE = "backbone."
+Image = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]  # prepared
 FINE_TUNED = {"segmentation": load_segmentation, "classification": load_classification}
 
 
@@ -83,7 +84,7 @@ class PretrainedModel:
         >>> model.pooled(image).shape
         (64,)
         >>> model
-        PretrainedModel(model.pt: unet 2D, 1 channel, pixdim [], levels 16, 32, 64)
+        PretrainedModel(model.pt: unet 2D, 1 channel, pixdim none, levels 16, 32, 64)
     """
 
     network: nn.Module
@@ -99,7 +100,7 @@ class PretrainedModel:
         channels = f"{made['in_channels']} channel{'s' * (made['in_channels'] != 1)}"
         widths = ", ".join(str(level.channels) for level in self.levels)
         network = f"{method}{made['encoder']} {made['spatial_dims']}D"
-        pixdim = self.record.get("pixdim")
+        pixdim = self.record.get("pixdim") or "none"
         return f"PretrainedModel({self.file}: {network}, {channels}, pixdim {pixdim}, levels {widths})"
 
     @property
@@ -125,14 +126,14 @@ class PretrainedModel:
         """Device of the network; `model.network.to("cuda")` moves it."""
         return next(self.network.parameters()).device
 
-    def encode(self, image: Shaped[Tensor, "..."]) -> tuple[Float[Tensor, "..."], ...]:
+    def encode(self, image: Image) -> tuple[Float[Tensor, "..."], ...]:
         """The maps of the frozen encoder, fine to coarse, without gradients; see `levels`.
 
         An image whose size the network cannot take is padded with zeros at its end, up to the next size that
         it can. Cell n of map m covers voxels n * strides to (n + 1) * strides - 1 along each axis.
 
         Args:
-            image: Prepared images (b, c, *space), or one image (c, *space).
+            image: Prepared images (b, c, *space), or one image (c, *space); a tensor or an array.
 
         Returns:
             Maps (b, levels[m].channels, *space / levels[m].strides, rounded up), float32, on the device of
@@ -143,7 +144,7 @@ class PretrainedModel:
                 vision transformer takes `roi_size` alone.
         """
         backbone, dims = self.backbone, self.backbone.spatial_dims
-        x = plain_tensor(image).float()
+        x = plain_tensor(torch.as_tensor(image)).float()
         single = x.ndim == dims + 1
         x = x[None] if single else x
         if x.ndim != dims + 2 or x.shape[1] != backbone.in_channels:
@@ -164,14 +165,14 @@ class PretrainedModel:
             maps = AutocastInferer(self.precision, self.device)(x.to(self.device), read)
         return tuple(one[0] for one in maps) if single else tuple(maps)
 
-    def pooled(self, image: Shaped[Tensor, "c *space"], max_windows: int = 8) -> Float[np.ndarray, "d"]:
+    def pooled(self, image: Image, max_windows: int = 8) -> Float[np.ndarray, "d"]:
         """One vector of an image, for scikit-learn: its coarsest maps, averaged over space.
 
         The image is read in a regular grid of windows of `roi_size`, the size that the encoder was trained
         on. With `max_windows=1` it is one window in the middle, which `pretext3d probe` reads.
 
         Args:
-            image: Prepared image.
+            image: Prepared image (c, *space), a tensor or an array.
             max_windows: Largest number of windows.
 
         Returns:
@@ -189,7 +190,7 @@ class PretrainedModel:
             )
         inferer = AutocastInferer(self.precision, self.device)
         reader = FrozenEncoder(backbone, inferer, self.device, max_windows=max_windows)
-        return mean_of(reader.encoded(reader.windows(plain_tensor(image)))).numpy()
+        return mean_of(reader.encoded(reader.windows(plain_tensor(torch.as_tensor(image))))).numpy()
 
 
 def model_of(

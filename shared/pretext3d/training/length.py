@@ -85,13 +85,8 @@ class RunLength:
         elif is_first():
             last = self.steps(self.epochs) - (self.epochs - 1) * self.steps_per_epoch
             shorter = f", the last one of {last}" if last < self.steps_per_epoch else ""
-            logger.info(
-                "%d steps: %d epochs of %d steps%s",
-                self.max_steps,
-                self.epochs,
-                self.steps_per_epoch,
-                shorter,
-            )
+            many = f"{self.epochs} epochs of {self.steps_per_epoch} steps{shorter}"
+            logger.info("%d steps: %s", self.max_steps, "1 epoch" if self.epochs == 1 else many)
 
     def end_step(self, engine: Engine) -> None:
         """End the epoch early where this was the last step."""

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,10 @@ import pretext3d
 from pretext3d.training.arguments import typed
 from pretext3d.training.workflow import built, bundle_root, setting
 
-__all__ = ["WROTE", "judging", "run_command", "suggestion"]
+__all__ = [
+    "DEVICE_PROFILES", "FILES", "LABELLED", "SAME_CASES", "WROTE", "fitting", "judging", "run_command",
+    "suggestion",
+]  # fmt: skip
 
 SHIPPED = Path(pretext3d.__file__).resolve().parent / "bundles"  # those of a wheel
 
@@ -54,6 +57,8 @@ FILES = {
 }
 
 DEVICE_PROFILES = (None, "paper", "laptop")  # that a machine has by default; others are named again
+
+LABELLED = "LABELLED_FOLDER"  # in place of a folder that is not known
 
 # What decides on the cases and on who is held out, and the defaults: fine-tuning has to have the same.
 SAME_CASES = {
@@ -102,7 +107,14 @@ def suggestion(step: str) -> str:
     Args:
         step: Key of WROTE.
     """
-    class_file, step = fitting() if step == "finetune" else ("", step)
+    labelled = False
+    class_file = ""
+    if step == "finetune":
+        found = built("cases") or {}
+        cases = [case for part in ("train", "val") for case in found.get(part, ())]
+        labelled = any("label" in case for case in cases)
+        probed = str((setting("probe") or {}).get("class_file") or "")
+        class_file, step = fitting(cases, setting("spatial_dims", 3), probed)
     names, key = FILES[step]
     command = (
         f"{run_command(Path(bundle_root()), names)} --{key} {shlex.quote(str(setting('output_dir', '')))}"
@@ -111,8 +123,9 @@ def suggestion(step: str) -> str:
         given = _given("dataset_dir", "datalist", "subjects", "class_file")
     elif step == "finetune":
         on_phantom = setting("dataset_dir") == ""  # None: nothing was read, as of generated volumes
-        command += "" if on_phantom else " --dataset_dir LABELLED_FOLDER"
-        given = _same_cases()
+        given = _given("dataset_dir", "datalist") if labelled else {}
+        command += "" if on_phantom or labelled else f" --dataset_dir {LABELLED}"
+        given |= _same_cases()
     else:
         given = _given("dataset_dir", "datalist") | ({"class_file": class_file} if class_file else {})
         given |= _same_cases()
@@ -121,26 +134,28 @@ def suggestion(step: str) -> str:
     return command + typed(given)
 
 
-def fitting() -> tuple[str, str]:
+def fitting(cases: Sequence[Mapping[str, Any]], spatial_dims: int, class_file: str) -> tuple[str, str]:
     """The file of classes and the fine-tuning that suit the cases of a pre-training.
 
     Classification where the probe has a file of classes, or cases have classes and no labels, or where they
     are images, neither with labels nor with classes: these seldom get masks. Otherwise segmentation.
 
+    Args:
+        cases: Cases of the pre-training.
+        spatial_dims: Number of its spatial axes.
+        class_file: File of the classes that its probe has; '' = none.
+
     Returns:
         Path of the classes (CLASSES.csv where the user has to write one, '' where none is needed), and a key
         of FILES.
     """
-    given = (setting("probe") or {}).get("class_file")
-    if given:
-        return str(given), "finetune_classification"
-    found = built("cases") or {}
-    cases = [case for part in ("train", "val") for case in found.get(part, ())]
+    if class_file:
+        return class_file, "finetune_classification"
     if not cases or any("label" in case for case in cases):
         return "", "finetune"
     if any("class" in case for case in cases):
         return "", "finetune_classification"
-    if setting("spatial_dims", 3) == 2 and not any("slice" in case for case in cases):
+    if spatial_dims == 2 and not any("slice" in case for case in cases):
         return "CLASSES.csv", "finetune_classification"
     return "", "finetune"
 

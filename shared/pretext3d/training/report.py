@@ -32,16 +32,27 @@ class Progress(ProgressBar):
 
     Args:
         desc: Text before the bar.
+        max_steps: Number of iterations of the whole run, whose last epoch may be shorter; None = all are
+            complete.
     """
 
-    def __init__(self, desc: str) -> None:
+    def __init__(self, desc: str, max_steps: int | None = None) -> None:
         super().__init__(persist=False, desc=desc)
         self.pbar_cls = Bar
+        self.max_steps = max_steps
+        self.engine: Engine | None = None
 
     def attach(self, engine: Engine, *args: Any, **kwargs: Any) -> None:
         """Register with the engine."""
+        self.engine = engine
         if is_first():
             super().attach(engine, *args, **kwargs)
+
+    def _reset(self, pbar_total: int | None) -> None:
+        """Start the bar of an epoch, after its first iteration."""
+        if self.engine is not None and self.max_steps is not None and pbar_total is not None:
+            pbar_total = min(pbar_total, self.max_steps - self.engine.state.iteration + 1)
+        super()._reset(pbar_total)
 
 
 class RunReport:
@@ -79,7 +90,7 @@ class RunReport:
             ValidationReport(evaluator, measured="num_classes" in record),
             LastValidation(evaluator),
             Probe(probe, evaluator),
-            Progress(title),
+            Progress(title, parameters["max_steps"]),
             History(str(Path(output_dir) / "metrics.csv"), optimizer, evaluator),
             CollapseWarning(evaluator),
             MLflowDetails(parameters, output_dir),

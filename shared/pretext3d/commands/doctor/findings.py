@@ -16,6 +16,7 @@ from pretext3d.training.preprocessing import differing_axes, in_mm
 
 __all__ = ["Finding", "beyond_air", "fits", "learning"]
 
+FEW_STEPS = 100  # before which nothing can be expected to be learned
 LEAST_LEARNED = 0.1  # of the way from chance to a perfect figure
 STILL_FALLING = 0.02  # part by which the loss has to fall over the last quarter of a run
 LEAST_IN_WINDOW = 0.1  # part of the voxels that are inside a window of intensities
@@ -87,6 +88,9 @@ def figures(table: pd.DataFrame) -> list[Finding]:
             continue
         state, word = ("good", "learned") if done >= LEAST_LEARNED else ("wrong", "not learned")
         text = f"{word}: {name} is {value:.3g} in epoch {epoch}, without learning {reference:.3g}"
+        steps = last(table, "step")[0]
+        if state == "wrong" and steps < FEW_STEPS:
+            text += f"; {steps:.0f} steps are too few to tell"
         found.append(Finding(state, text, again="" if state == "good" else LONGER))
     if not found:
         found.append(Finding("note", "no figure with its chance or baseline: only the loss shows learning"))

@@ -4,7 +4,7 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from pretext3d.messages import say
 from pretext3d.networks.factory import check_recorded
 from pretext3d.training.arguments import as_configuration, typed
 from pretext3d.training.checkpoint_io import load_checkpoint
-from pretext3d.training.next_step import run_command
+from pretext3d.training.next_step import FILES, LABELLED, SAME_CASES, fitting, run_command
 from pretext3d.training.overrides import check_entry
 from pretext3d.training.pictures import file_name, predict, render, write_png
 from pretext3d.training.preprocessing import AXES
@@ -249,7 +249,9 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any], weights: Path 
         say(f"warning: {max(padded).text}{others}; {THICK}", error=True)
     if cases is not None:
         report(cases, datasets)
-    say(f"next:\n  {next_command(known, overrides, weights, workflow.parser.config.get('spatial_dims', 3))}")
+    spatial_dims = workflow.parser.config.get("spatial_dims", 3)
+    of_training = [] if cases is None else [*cases["train"], *cases["val"]]
+    say(f"next:\n  {next_command(known, overrides, weights, spatial_dims, of_training)}")
 
 
 class Padding(NamedTuple):
@@ -287,7 +289,11 @@ def padding(file: str, size: Sequence[int], roi_size: Sequence[int]) -> list[Pad
 
 
 def next_command(
-    known: argparse.Namespace, overrides: dict[str, Any], weights: Path | None, spatial_dims: int
+    known: argparse.Namespace,
+    overrides: dict[str, Any],
+    weights: Path | None,
+    spatial_dims: int,
+    cases: Sequence[Mapping[str, Any]],
 ) -> str:
     """The command to type next: a pre-training with these keys, or a fine-tuning of the previewed weights.
 
@@ -296,14 +302,22 @@ def next_command(
         overrides: Keys of train.yaml and their new values.
         weights: File of the previewed weights; None = none.
         spatial_dims: Number of axes of what was drawn.
+        cases: Cases of the training; none where volumes are generated.
     """
     bundle = named_bundle(known.bundle)
     if weights:
         chosen = weights.parent.parent.name == "models"  # of a bundle's several
         keys: dict[str, Any] = {"pretrained": str(weights.parent) if chosen else known.checkpoint}
-        keys |= {"dataset_dir": "LABELLED_FOLDER"}
+        class_file, step = fitting(cases, spatial_dims, "")
+        here = "dataset_dir" in overrides and (step != "finetune" or any("label" in case for case in cases))
+        data: dict[str, Any] = {
+            key: overrides[key] for key in ("dataset_dir", "datalist") if key in overrides
+        }
+        keys |= data if here else {"dataset_dir": LABELLED}
+        keys |= {"class_file": class_file} if class_file else {}
         keys |= {"spatial_dims": spatial_dims} if spatial_dims != 3 else {}
-        return f"{run_command(bundle, ['finetune.yaml'])}{typed(keys)}"
+        keys |= {key: overrides[key] for key in SAME_CASES if key in overrides and key != "spatial_dims"}
+        return f"{run_command(bundle, FILES[step][0])}{typed(keys)}"
     keys = {key: value for key, value in overrides.items() if key != "seed"}  # of the crops drawn
     return f"{run_command(bundle, ['train.yaml'])}{typed(keys)}"
 
