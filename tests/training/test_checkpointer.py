@@ -213,7 +213,8 @@ def test_nothing_to_resume_begins_anew(whole, tmp_path, caplog):
 def test_an_earlier_run_is_not_overwritten(whole):
     newest = whole[1] / "epoch_0004.pt"
     before = newest.read_bytes()
-    with pytest.raises(UserError, match=r"holds a run already .*; --resume True goes on with that run"):
+    advice = "--resume True goes on with that run, a new one needs another --output_dir"
+    with pytest.raises(UserError, match=rf"holds a run already .*; {advice}"):
         Run(whole[1])()
     assert newest.read_bytes() == before
 
