@@ -11,7 +11,7 @@ from pretext3d.training.arguments import typed
 from pretext3d.training.workflow import built, bundle_root, setting
 
 __all__ = [
-    "DEVICE_PROFILES", "FILES", "LABELLED", "SAME_CASES", "WROTE", "fitting", "judging", "run_command",
+    "DEVICE_PROFILES", "FILES", "LABELLED", "WROTE", "data_keys", "fine_tuning", "judging", "run_command",
     "suggestion",
 ]  # fmt: skip
 
@@ -107,31 +107,65 @@ def suggestion(step: str) -> str:
     Args:
         step: Key of WROTE.
     """
-    labelled = False
-    class_file = ""
+    run = shlex.quote(str(setting("output_dir", "")))
     if step == "finetune":
         found = built("cases") or {}
         cases = [case for part in ("train", "val") for case in found.get(part, ())]
-        labelled = any("label" in case for case in cases)
         probed = str((setting("probe") or {}).get("class_file") or "")
-        class_file, step = fitting(cases, setting("spatial_dims", 3), probed)
-    names, key = FILES[step]
-    command = (
-        f"{run_command(Path(bundle_root()), names)} --{key} {shlex.quote(str(setting('output_dir', '')))}"
-    )
-    if key == "output_dir":
-        given = _given("dataset_dir", "datalist", "subjects", "class_file")
-    elif step == "finetune":
-        on_phantom = setting("dataset_dir") == ""  # None: nothing was read, as of generated volumes
-        given = _given("dataset_dir", "datalist") if labelled else {}
-        command += "" if on_phantom or labelled else f" --dataset_dir {LABELLED}"
-        given |= _same_cases()
+        given = {name: setting(name) for name in ("dataset_dir", "datalist", "profile", *SAME_CASES)}
+        step, keys = fine_tuning(cases, given, probed)
     else:
-        given = _given("dataset_dir", "datalist") | ({"class_file": class_file} if class_file else {})
-        given |= _same_cases()
-    if setting("profile") not in DEVICE_PROFILES:
-        given = {"profile": setting("profile"), **given}
-    return command + typed(given)
+        names = ("profile", "dataset_dir", "datalist", "subjects", "class_file")
+        keys = {name: setting(name) for name in names if setting(name)}
+        if setting("profile") in DEVICE_PROFILES:
+            keys.pop("profile", None)
+    files, key = FILES[step]
+    return f"{run_command(Path(bundle_root()), files)} --{key} {run}{typed(keys)}"
+
+
+def fine_tuning(
+    cases: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], class_file: str = ""
+) -> tuple[str, dict[str, Any]]:
+    """The fine-tuning that suits the cases of a pre-training: see `fitting`; on them where they have labels.
+
+    Args:
+        cases: Cases of the pre-training.
+        settings: Keys of its configuration; dataset_dir is '' on the phantom, and missing or None where the
+            folder is not known, as of generated volumes.
+        class_file: File of the classes that its probe has; '' = none.
+
+    Returns:
+        A key of FILES, and the keys of its configuration but for the weights; a folder that the user has to
+        name is LABELLED.
+
+    Examples:
+        >>> fine_tuning([{"image": "a.nii", "label": "b.nii"}], {"dataset_dir": "hearts", "split_seed": 3})
+        ('finetune', {'dataset_dir': 'hearts', 'split_seed': 3})
+        >>> fine_tuning([{"image": "a.nii"}], {"dataset_dir": "heads"})
+        ('finetune', {'dataset_dir': 'LABELLED_FOLDER'})
+    """
+    class_file, step = fitting(cases, settings.get("spatial_dims") or 3, class_file)
+    data = {name: settings[name] for name in ("dataset_dir", "datalist") if settings.get(name)}
+    on_phantom = settings.get("dataset_dir") == ""
+    suits = step != "finetune" or any("label" in case for case in cases)
+    if not on_phantom and not (suits and "dataset_dir" in data):
+        data = {"dataset_dir": LABELLED}
+    return step, data_keys(data, settings, class_file)
+
+
+def data_keys(data: Mapping[str, Any], settings: Mapping[str, Any], class_file: str) -> dict[str, Any]:
+    """The keys of a fine-tuning that has the cases held out, and the profile, of a pre-training.
+
+    Args:
+        data: Keys of the labelled data.
+        settings: Keys of the pre-training's configuration, among them those of SAME_CASES.
+        class_file: File of the classes; '' = none.
+    """
+    keys = {**data, **({"class_file": class_file} if class_file else {})}
+    if settings.get("profile") not in DEVICE_PROFILES:
+        keys["profile"] = settings["profile"]
+    same = {name: settings.get(name) for name in SAME_CASES}
+    return keys | {name: value for name, value in same.items() if value not in (None, SAME_CASES[name])}
 
 
 def fitting(cases: Sequence[Mapping[str, Any]], spatial_dims: int, class_file: str) -> tuple[str, str]:
@@ -158,14 +192,3 @@ def fitting(cases: Sequence[Mapping[str, Any]], spatial_dims: int, class_file: s
     if spatial_dims == 2 and not any("slice" in case for case in cases):
         return "CLASSES.csv", "finetune_classification"
     return "", "finetune"
-
-
-def _given(*names: str) -> dict[str, Any]:
-    """The values of these keys of the running configuration, where they have one."""
-    return {name: setting(name) for name in names if setting(name)}
-
-
-def _same_cases() -> dict[str, Any]:
-    """The values of SAME_CASES that are not the defaults."""
-    values = {name: setting(name, default) for name, default in SAME_CASES.items()}
-    return {name: value for name, value in values.items() if value != SAME_CASES[name]}

@@ -165,7 +165,7 @@ def next_command(
     table: pd.DataFrame,
 ) -> str:
     """The one command to type next: another pre-training where that is wrong, else a fine-tuning."""
-    from pretext3d.training.next_step import DEVICE_PROFILES, LABELLED, SAME_CASES, run_command
+    from pretext3d.training.next_step import LABELLED, data_keys, run_command
 
     bundle = bundle_of(record)
     given = overrides_of(run, bundle)
@@ -182,10 +182,8 @@ def next_command(
         images = record["backbone"].get("spatial_dims") == 2 and "slices" not in record  # seldom have masks
         class_file = options.class_file or "CLASSES.csv" * (images and not options.dataset_dir)
         file = fine_tuning(class_file)
-        keys = {"pretrained": run, "dataset_dir": options.dataset_dir or LABELLED}
-        keys |= {"class_file": class_file} if class_file else {}
-        keys |= {} if given.get("profile") in DEVICE_PROFILES else {"profile": given["profile"]}
-        keys |= {key: given[key] for key in SAME_CASES if key in given}
+        labelled = {"dataset_dir": options.dataset_dir or LABELLED}
+        keys = {"pretrained": run, **data_keys(labelled, given, class_file)}
         keys |= {key: value for one in findings for key, value in one.keys.items()}
     return f"{run_command(bundle, [file])}{typed(keys)}"
 

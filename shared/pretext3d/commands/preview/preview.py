@@ -28,7 +28,7 @@ from pretext3d.messages import say
 from pretext3d.networks.factory import check_recorded
 from pretext3d.training.arguments import as_configuration, typed
 from pretext3d.training.checkpoint_io import load_checkpoint
-from pretext3d.training.next_step import FILES, LABELLED, SAME_CASES, fitting, run_command
+from pretext3d.training.next_step import FILES, fine_tuning, run_command
 from pretext3d.training.overrides import check_entry
 from pretext3d.training.pictures import file_name, predict, render, write_png
 from pretext3d.training.preprocessing import AXES
@@ -308,16 +308,8 @@ def next_command(
     if weights:
         chosen = weights.parent.parent.name == "models"  # of a bundle's several
         keys: dict[str, Any] = {"pretrained": str(weights.parent) if chosen else known.checkpoint}
-        class_file, step = fitting(cases, spatial_dims, "")
-        here = "dataset_dir" in overrides and (step != "finetune" or any("label" in case for case in cases))
-        data: dict[str, Any] = {
-            key: overrides[key] for key in ("dataset_dir", "datalist") if key in overrides
-        }
-        keys |= data if here else {"dataset_dir": LABELLED}
-        keys |= {"class_file": class_file} if class_file else {}
-        keys |= {"spatial_dims": spatial_dims} if spatial_dims != 3 else {}
-        keys |= {key: overrides[key] for key in SAME_CASES if key in overrides and key != "spatial_dims"}
-        return f"{run_command(bundle, FILES[step][0])}{typed(keys)}"
+        step, data = fine_tuning(cases, {**overrides, "spatial_dims": spatial_dims})
+        return f"{run_command(bundle, FILES[step][0])}{typed(keys | data)}"
     keys = {key: value for key, value in overrides.items() if key != "seed"}  # of the crops drawn
     return f"{run_command(bundle, ['train.yaml'])}{typed(keys)}"
 
