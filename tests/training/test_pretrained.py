@@ -308,6 +308,22 @@ def test_load_pretrained_with_another_encoder(run):
         load_pretrained(str(run), "resnet10", 1, ROI, 2)
 
 
+def test_from_scratch_with_the_options_of_weights(tmp_path):
+    """Patches follow from roi_size: a comparison with weights that have others needs theirs."""
+    size, steps = (16, 16, 16), [[2, 2, 1], [2, 2, 2]]
+    file = save(tmp_path / "x.pt", Net(build_backbone("vit_tiny", 1, size, options={"steps": steps})))
+    networks = [
+        load_pretrained(start, "vit_tiny", 1, size, 2, options={"steps": steps}) for start in ("", file)
+    ]
+    assert [network.backbone.record["options"] for network in networks] == [{"steps": steps}] * 2
+    scratch, tuned = ({k: v.shape for k, v in network.state_dict().items()} for network in networks)
+    assert scratch == tuned
+    with pytest.raises(
+        UserError, match=r"options: found \{'steps': \[\[2, 2, 2\], \[2, 2, 2\]\]\}, expected none or"
+    ):
+        load_pretrained(file, "", 1, size, 2, options={"steps": [[2, 2, 2], [2, 2, 2]]})
+
+
 def test_a_record_without_encoder(tmp_path):
     save_checkpoint(tmp_path / "x.pt", {"record": {"method": "a"}, "network": {}})
     with pytest.raises(UserError, match="its record names no encoder"):

@@ -212,6 +212,7 @@ def load_pretrained(
     tested: Sequence[dict[str, Any]] = (),
     transfer: str = "all",
     rescale: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> SegmentationNet | ClassificationNet:
     """A network for a labelled task: its backbone rebuilt from a checkpoint's record alone, or from scratch.
 
@@ -236,10 +237,13 @@ def load_pretrained(
         transfer: Part of the backbone to transfer: all, or encoder, so that the decoder starts at random.
         rescale: Whether to give transferred convolutions before a norm the L2 norm that they have at
             initialisation, see `rescaling.rescale_like`.
+        options: Further arguments of the encoder's class from scratch, e.g. {"steps": ...} of `vit_tiny` for
+            the patches of the weights that it is compared with. A checkpoint has its own: any others are an
+            error.
 
     Raises:
-        UserError: no such checkpoint, one of another encoder, one that does not fit, one that has seen a
-            test case, or an unknown part.
+        UserError: no such checkpoint, one of another encoder or with other options, one that does not fit,
+            one that has seen a test case, or an unknown part.
     """
     boolean("rescale", rescale)
     if transfer not in ("all", "encoder"):
@@ -259,7 +263,7 @@ def load_pretrained(
     if not pretrained:
         if not (encoder or default_encoder):
             raise UserError("encoder: found '', expected an encoder's name, or a checkpoint in `pretrained`")
-        backbone = build_backbone(encoder or default_encoder, in_channels, roi_size, spatial_dims)
+        backbone = build_backbone(encoder or default_encoder, in_channels, roi_size, spatial_dims, options)
         network = network_of(backbone)
         mark_transferred(network, ())
         return network
@@ -278,6 +282,9 @@ def load_pretrained(
         raise UserError(
             f"encoder: found {encoder!r}, expected '' or {record['encoder']!r}, the encoder of {file}"
         )
+    recorded = record.get("options") or {}
+    if any(recorded.get(key) != value for key, value in (options or {}).items()):
+        raise UserError(f"options: found {options}, expected none or {recorded}, those of {file}")
     if default_encoder not in ("", record.get("encoder")) and not encoder:
         said = "encoder: %s, that of %s; the profile's, %s, is for a training from scratch"
         logger.info(said, record.get("encoder"), file, default_encoder)
