@@ -5,13 +5,13 @@ A command's module is imported only when the command is called, so that help is 
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from pretext3d.checking import closest_hint
 from pretext3d.commands import COMMANDS
 from pretext3d.errors import as_error, find_user_error, install_excepthook
+from pretext3d.messages import flush_output, say
 from pretext3d.training.arguments import at_home
 from pretext3d.version import __version__
 
@@ -47,12 +47,25 @@ def main(words: Sequence[str] | None = None) -> int:
         Exit code: 0, that of the command, or 2 for an unknown command.
     """
     name, *rest = map(at_home, (sys.argv[1:] if words is None else words) or ["--help"])
-    if name in ("-h", "--help"):
-        print(usage())
-        return 0
-    if name == "--version":
-        print(f"pretext3d {__version__}")
-        return 0
+    try:
+        if name in ("-h", "--help"):
+            say(usage())
+            return 0
+        if name == "--version":
+            say(f"pretext3d {__version__}")
+            return 0
+        return run(name, rest)
+    finally:
+        flush_output()
+
+
+def run(name: str, words: Sequence[str]) -> int:
+    """The exit code of a command.
+
+    Args:
+        name: Its name.
+        words: Its arguments.
+    """
     command = COMMANDS.get(name)
     if command is None:
         known = f"{', '.join(COMMANDS)}{closest_hint(name, COMMANDS)}"
@@ -60,11 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     install_excepthook(command.stopped)
     try:
-        code: int = importlib.import_module(f"pretext3d.commands.{command.module}").main(rest)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has enough, as `| head` does; nothing more can be written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code: int = importlib.import_module(f"pretext3d.commands.{command.module}").main(words)
     except Exception as error:  # MONAI wraps a user's mistake
         mistake = find_user_error(error)
         if mistake is None:

@@ -10,9 +10,9 @@ import sys
 import traceback
 import unicodedata
 import warnings
-from typing import Any
+from typing import Any, TextIO
 
-__all__ = ["plain_log", "printable", "say"]
+__all__ = ["flush_output", "plain_log", "printable", "say"]
 
 # categories of characters that no message shows: control, format, surrogates, private use, unassigned, line
 # and paragraph separators
@@ -41,7 +41,20 @@ def say(text: str, error: bool = False, flush: bool = False) -> None:
     try:
         print(printable(text), file=stream, flush=flush)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _silence(stream)
+
+
+def flush_output() -> None:
+    """Write what was printed, before the program ends. That `head` has read enough is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+
+
+def _silence(stream: TextIO) -> None:
+    """Drop what is still written to a stream that nobody reads."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _PlainRecord(logging.LogRecord):

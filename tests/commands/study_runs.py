@@ -14,6 +14,7 @@ from pretext3d.commands.compare.study.definition import read_study
 from pretext3d.commands.compare.study.results import Results
 from pretext3d.commands.compare.study.runner import StudyRunner
 from pretext3d.commands.compare.study.study import StudyRun, chosen_parts
+from pretext3d.training.checkpoint_io import save_checkpoint
 
 from tests.commands.test_study_reading import content, written
 
@@ -47,6 +48,9 @@ class FakeRunner(StudyRunner):
         if "finetune" not in runs:
             (folder / "model.pt").write_bytes(b"weights")
             return 0
+        record = {"backbone": {"encoder": "unet4", "options": {"levels": 4}, "in_channels": 1}}
+        (folder / "checkpoints").mkdir()
+        save_checkpoint(folder / "checkpoints" / "final.pt", {"record": record, "network": {}})
         arm = folder.name.split("_n0")[0].split("_f0")[0]
         rate = runs["finetune"]["learning_rate"] * (-1 if arm == "scratch" else 1)
         if "classification" in runs["finetune"]["config_file"]:

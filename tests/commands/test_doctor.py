@@ -179,17 +179,17 @@ def test_labelled_images(
 
 
 # --------------------------------------------------------------------------------------------- the command
-def made_up(folder: Path, table: pd.DataFrame, **record: Any) -> Path:
+def made_up(folder: Path, table: pd.DataFrame, name: str = "scans", **record: Any) -> Path:
     """A run with a table, a log and a checkpoint."""
     network = nn.Module()
     torch.manual_seed(0)
     network.backbone = build_backbone("unet", 1, [16, 16, 16])
     content = {"method": "rotation", "channels": 1, "pixdim": [2.0, 3.0, 2.0], **record}
-    content |= {"backbone": network.backbone.record, "data": {"name": "scans", "train": ["a" * 32] * 3}}
+    content |= {"backbone": network.backbone.record, "data": {"name": name, "train": ["a" * 32] * 3}}
     (folder / "checkpoints").mkdir(parents=True)
-    for name in ("best", "final"):
+    for weights in ("best", "final"):
         save_checkpoint(
-            folder / "checkpoints" / f"{name}.pt", {"network": network.state_dict(), "record": content}
+            folder / "checkpoints" / f"{weights}.pt", {"network": network.state_dict(), "record": content}
         )
     table.assign(learning_rate=0.003).to_csv(folder / "metrics.csv", index=False)
     write_log(folder, {"probe_knn_accuracy": 0.25})
@@ -244,6 +244,28 @@ def test_a_run_at_chance_is_to_be_continued(tmp_path: Path, capsys: pytest.Captu
         f"--dataset_dir '../my scans' --max_epochs 4 --output_dir {run} --resume True"
     )
     assert main(["doctor", str(run), "--strict"]) == 1
+
+
+def test_a_short_run_at_chance_is_no_fault_and_to_be_continued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = epochs(rotation_accuracy=[0.1, 0.1], chance=[0.1, 0.1], step=[11, 22])
+    run = made_up(tmp_path / "run", table)
+    assert main(["doctor", str(run), "--strict"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "  note   too early to tell: rotation_accuracy is 0.1 in epoch 2, without learning 0.1; 22 steps"
+        in said
+    )
+    assert said.splitlines()[-1].endswith(
+        f"train.yaml --output_dir {run} --resume True --max_epochs 10"
+    )  # 110 steps
+
+
+def test_a_run_on_the_phantom_is_fine_tuned_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made_up(tmp_path / "run", epochs(rotation_accuracy=[0.2, 0.8], chance=[0.1, 0.1]), name="phantom")
+    main(["doctor", str(run)])
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"configs/finetune.yaml --pretrained {run}")
 
 
 def test_a_collapsed_run_is_to_be_repeated_elsewhere(

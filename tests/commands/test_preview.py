@@ -308,6 +308,15 @@ def test_vectorpose_with_a_checkpoint(
     write_checkpoint(file, num_vectors=1)
     assert "2 of " in words(capsys, 1, *common, "--checkpoint", file)
     words(capsys, 0, *common, "--checkpoint", file, "--num_vectors", 1)
+    # a run's folder and split are those of the next command, too
+    own = f"dataset_dir: {scans}\nval_fraction: 0.4\nsplit_seed: 4\nencoder: unet\nroi_size: [16, 16, 16]\n"
+    (tmp_path / "config.yaml").write_text(own)
+    drawn_of_run = [word for word in common if word not in ("--dataset_dir", scans)]
+    write_checkpoint(file)
+    said = words(capsys, 0, *drawn_of_run, "--checkpoint", file)
+    assert "5 subjects: 3 to train on, 2 held out" in said
+    assert said.endswith("--dataset_dir LABELLED_FOLDER --val_fraction 0.4 --split_seed 4\n")
+    (tmp_path / "config.yaml").unlink()
     write_checkpoint(file, method="rotation")
     assert "found method rotation, expected vectorpose" in words(capsys, 1, *common, "--checkpoint", file)
 

@@ -61,7 +61,7 @@ def test_the_next_command_has_the_weights_that_were_drawn(name: str, axes: int, 
     given = ["--bundle", str(bundle), "--checkpoint", str(bundle), "--spatial_dims", str(axes)]
     known, overrides = options.parse_arguments(given)
     weights = options.check_arguments(known, overrides)
-    command = shlex.split(preview.next_command(known, overrides, weights, axes, []))
+    command = shlex.split(preview.next_command(known, overrides, weights, overrides, []))
     assert Path(command[5]).resolve() == bundle / "configs" / "finetune.yaml"
     of_2d = ["--spatial_dims", "2"] if axes == 2 else []
     assert command[6:] == ["--pretrained", str(bundle / folder), "--dataset_dir", "LABELLED_FOLDER", *of_2d]
@@ -86,7 +86,7 @@ def test_the_next_command_is_the_fine_tuning_that_the_cases_allow(
     given = ["--bundle", str(bundle), "--checkpoint", str(bundle), "--spatial_dims", "2"]
     known, overrides = options.parse_arguments([*given, "--dataset_dir", "eyes", "--subjects", "people.csv"])
     weights = options.check_arguments(known, overrides)
-    command = shlex.split(preview.next_command(known, overrides, weights, 2, [case]))
+    command = shlex.split(preview.next_command(known, overrides, weights, overrides, [case]))
     assert Path(command[5]).name == file
     same = ["--spatial_dims", "2", "--subjects", "people.csv"]
     assert command[8:] == [*more.split(), *same]

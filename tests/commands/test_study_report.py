@@ -169,6 +169,25 @@ def test_weights_that_differ_within_an_arm_are_named(study: Any, tmp_path: Path)
     assert text.count("**Warning**") == 1
 
 
+def test_an_arm_of_another_network_than_scratch_is_named(study: Any, tmp_path: Path) -> None:
+    """Its difference may be that of the networks; results of earlier versions do not tell theirs."""
+    study()()
+    arm, other = (
+        sorted((tmp_path / "docs/studies/tiny/confirmation").rglob(f"{n}_n*.csv")) for n in ("vp", "scratch")
+    )
+    for file in arm:
+        file.write_text(file.read_text().replace('"levels": 4', '"levels": 5'))
+    study()()
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    there, here = ({"encoder": "unet4", "options": {"levels": n}} for n in (5, 4))
+    assert text.count("**Warning**") == 1
+    assert f"**Warning**: organs, cnn, vp: its network, {there}, is not that of scratch, {here}." in text
+    for file in other:
+        file.write_text(re.sub(r'"network": \{.*?\}\}, ', "", file.read_text()))
+    study()()
+    assert "**Warning**" not in (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("other", "counts", "proven"),
     [(0.06, [1, 2], True), (0.08, [1, 2], False), (0.06, [1, 2, 3, 4], False)],

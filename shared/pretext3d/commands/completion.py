@@ -5,7 +5,7 @@ It is text that the shell reads once; completing starts no Python. Make it again
 
 import argparse
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 from pretext3d.commands import COMMANDS
 from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.parser import command_parser, option_names
+from pretext3d.messages import say
 from pretext3d.training.arguments import FOLDER_KEYS
 
 __all__ = ["complete_parser"]
@@ -50,10 +51,23 @@ def keys_of(configs: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def profiles_of(bundles: Mapping[str, Path]) -> list[str]:
-    """The names of all profiles that can be chosen: `..._2d` adds to one."""
-    files = [yaml.safe_load((folder / "configs" / "train.yaml").read_text()) for folder in bundles.values()]
-    names = dict.fromkeys(name for config in files for name in config["profiles"])
+def read_configs(bundles: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
+    """The contents of the configurations in TAKES, by name without ending; not every bundle has each."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in dict.fromkeys(name for names in TAKES.values() for name in names):
+        files = (folder / "configs" / f"{name}.yaml" for folder in bundles)
+        found[name] = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    return found
+
+
+def profiles_of(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names of all profiles that can be chosen: `..._2d` adds to one.
+
+    Examples:
+        >>> profiles_of([{"profiles": {"laptop": {}, "laptop_2d": {}}}, {"profiles": {"paper": {}}}])
+        ['laptop', 'paper']
+    """
+    names = dict.fromkeys(name for config in configs for name in config["profiles"])
     return [name for name in names if not name.endswith("_2d")]
 
 
@@ -63,14 +77,12 @@ def complete_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="version of the package")
     commands = parser.add_subparsers()
     bundles = bundles_at_hand()
-    profiles = profiles_of(bundles)
+    configs = read_configs(bundles.values())
+    profiles = profiles_of(configs["train"])
     for name, command in COMMANDS.items():
         own = importlib.import_module(f"pretext3d.commands.{command.module}").make_parser()
         keys = dict.fromkeys(
-            key
-            for file in TAKES.get(name, ())
-            for folder in bundles.values()
-            for key in keys_of(yaml.safe_load((folder / "configs" / f"{file}.yaml").read_text()))
+            key for file in TAKES.get(name, ()) for content in configs[file] for key in keys_of(content)
         )
         for key in sorted(keys.keys() - {*option_names(own)}):
             own.add_argument(f"--{key}")
@@ -106,5 +118,5 @@ def main(words: Sequence[str]) -> int:
     import shtab
 
     shell = make_parser().parse_args(words).shell
-    print(shtab.complete(complete_parser(), shell))
+    say(shtab.complete(complete_parser(), shell))
     return 0

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pretext3d
+from pretext3d.data.splits import SPLIT
 from pretext3d.training.arguments import typed
 from pretext3d.training.workflow import built, bundle_root, setting
 
 __all__ = [
-    "DEVICE_PROFILES", "FILES", "LABELLED", "WROTE", "data_keys", "fine_tuning", "judging", "run_command",
-    "suggestion",
+    "DEVICE_PROFILES", "FILES", "LABELLED", "OF_DATA", "WROTE", "data_keys", "fine_tuning", "judging",
+    "run_command", "suggestion",
 ]  # fmt: skip
 
 SHIPPED = Path(pretext3d.__file__).resolve().parent / "bundles"  # those of a wheel
@@ -60,11 +61,14 @@ DEVICE_PROFILES = (None, "paper", "laptop")  # that a machine has by default; ot
 
 LABELLED = "LABELLED_FOLDER"  # in place of a folder that is not known
 
-# What decides on the cases and on who is held out, and the defaults: fine-tuning has to have the same.
+# What decides on the cases, what is read of each and who is held out, with defaults: fine-tuning has to have
+# the same.
 SAME_CASES = {
-    "spatial_dims": 3, "slices": None, "subjects": "", "val_fraction": 0.2, "test_fraction": 0.0,
-    "fold": None, "split_seed": 0,
+    "spatial_dims": 3, "slices": None, "channels": None, "modalities": None, "frames": None, "subjects": "",
+    **SPLIT,
 }  # fmt: skip
+
+OF_DATA = ("dataset_dir", "datalist", "profile", *SAME_CASES)  # the keys that `fine_tuning` reads
 
 
 def run_command(bundle: Path, files: Sequence[str]) -> str:
@@ -112,8 +116,7 @@ def suggestion(step: str) -> str:
         found = built("cases") or {}
         cases = [case for part in ("train", "val") for case in found.get(part, ())]
         probed = str((setting("probe") or {}).get("class_file") or "")
-        given = {name: setting(name) for name in ("dataset_dir", "datalist", "profile", *SAME_CASES)}
-        step, keys = fine_tuning(cases, given, probed)
+        step, keys = fine_tuning(cases, {name: setting(name) for name in OF_DATA}, probed)
     else:
         names = ("profile", "dataset_dir", "datalist", "subjects", "class_file")
         keys = {name: setting(name) for name in names if setting(name)}

@@ -14,7 +14,16 @@ import yaml
 from pretext3d.checking import brief
 from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.curves import read_history
-from pretext3d.commands.doctor.findings import LONGER, SLOWER, Finding, beyond_air, fits, learning
+from pretext3d.commands.doctor.findings import (
+    EARLY,
+    LONGER,
+    SLOWER,
+    Finding,
+    beyond_air,
+    fits,
+    learning,
+    longer,
+)
 from pretext3d.commands.saved_config import as_saved, read_config, settings_of
 from pretext3d.errors import UserError
 from pretext3d.messages import say
@@ -52,7 +61,7 @@ def bundle_of(record: Mapping[str, Any]) -> Path:
     return found or Path("bundles") / method
 
 
-def fine_tuning(class_file: str) -> str:
+def config_of(class_file: str) -> str:
     """Name of the fine-tuning's configuration: a classification where there are classes."""
     return f"finetune{'_classification' * bool(class_file)}.yaml"
 
@@ -169,21 +178,24 @@ def next_command(
 
     bundle = bundle_of(record)
     given = overrides_of(run, bundle)
-    wrong = {one.again for one in findings if one.state == "wrong"}
+    wrong = {one.again for one in findings if one.state == "wrong" or one.again == EARLY}
     kept = {key: value for key, value in given.items() if key not in ("output_dir", "resume", "ckpt_dir")}
-    if SLOWER in wrong or LONGER in wrong:
+    if wrong & {SLOWER, LONGER, EARLY}:
         file, keys = "train.yaml", {**kept, "output_dir": run}
         if SLOWER in wrong:
             keys |= {"output_dir": f"{run}_slower", "learning_rate": f"{peak_rate(run, table) / 3:.1g}"}
         else:
             keys.pop("max_steps", None)
-            keys |= {"resume": True, "max_epochs": 2 * int(table["epoch"].max())}
+            keys |= {"resume": True, "max_epochs": longer(table)}
     else:
         images = record["backbone"].get("spatial_dims") == 2 and "slices" not in record  # seldom have masks
         class_file = options.class_file or "CLASSES.csv" * (images and not options.dataset_dir)
-        file = fine_tuning(class_file)
-        labelled = {"dataset_dir": options.dataset_dir or LABELLED}
-        keys = {"pretrained": run, **data_keys(labelled, given, class_file)}
+        file = config_of(class_file)
+        named = (record.get("data") or {}).get("name")
+        on_phantom = named == "phantom" and "dataset_dir" not in given
+        data = {} if on_phantom else {"dataset_dir": LABELLED}
+        data |= {"dataset_dir": options.dataset_dir} if options.dataset_dir else {}
+        keys = {"pretrained": run, **data_keys(data, given, class_file)}
         keys |= {key: value for one in findings for key, value in one.keys.items()}
     return f"{run_command(bundle, [file])}{typed(keys)}"
 
@@ -211,7 +223,7 @@ def doctor(options: argparse.Namespace) -> int:
     say(f"{run}: {method}, {epochs} epoch{'s' * (epochs != 1)}, trained on {trained}")
     if options.dataset_dir:
         bundle = bundle_of(read.record)
-        config = bundle / "configs" / fine_tuning(options.class_file)
+        config = bundle / "configs" / config_of(options.class_file)
         profile = overrides_of(run, bundle).get("profile")
         folder = read_value("dataset_dir", options.dataset_dir)
         findings += labelled(read.record, folder, config, profile)

@@ -14,7 +14,7 @@ from pretext3d.data.normalisation import check_normalisation
 from pretext3d.training.collapse import LEAST_SAMPLES, collapse
 from pretext3d.training.preprocessing import differing_axes, in_mm
 
-__all__ = ["Finding", "beyond_air", "fits", "learning"]
+__all__ = ["EARLY", "LONGER", "SLOWER", "Finding", "beyond_air", "fits", "learning", "longer"]
 
 FEW_STEPS = 100  # before which nothing can be expected to be learned
 LEAST_LEARNED = 0.1  # of the way from chance to a perfect figure
@@ -27,7 +27,8 @@ CHANCES = {
     "retrieval_accuracy": "retrieval_chance", "ordering_accuracy": "ordering_chance",
     "class_accuracy": "most_frequent_class", "orientation_accuracy": "",
 }  # fmt: skip
-LONGER, SLOWER = "longer", "slower"  # another pre-training: of more epochs, or with a lower learning rate
+# another pre-training: of more epochs, with a lower learning rate, or of enough epochs to be judged
+LONGER, SLOWER, EARLY = "longer", "slower", "too early to tell"
 PROBES = ("probe_knn_accuracy", "probe_dice")
 
 
@@ -38,7 +39,8 @@ class Finding(NamedTuple):
         state: good, wrong, or note: of what is no fault, or cannot be judged.
         text: The sentence.
         keys: Keys of a fine-tuning that take account of it.
-        again: Kind of another pre-training that may correct it: longer, slower, or '' for none.
+        again: Kind of another pre-training that may correct it: longer, slower, too early to tell, or '' for
+            none.
     """
 
     state: str
@@ -86,12 +88,13 @@ def figures(table: pd.DataFrame) -> list[Finding]:
             continue
         if math.isnan(done):
             continue
-        state, word = ("good", "learned") if done >= LEAST_LEARNED else ("wrong", "not learned")
-        text = f"{word}: {name} is {value:.3g} in epoch {epoch}, without learning {reference:.3g}"
         steps = last(table, "step")[0]
-        if state == "wrong" and steps < FEW_STEPS:
-            text += f"; {steps:.0f} steps are too few to tell"
-        found.append(Finding(state, text, again="" if state == "good" else LONGER))
+        state, word, again = "good", "learned", ""
+        if done < LEAST_LEARNED:
+            early = steps < FEW_STEPS
+            state, word, again = ("note", EARLY, EARLY) if early else ("wrong", "not learned", LONGER)
+        text = f"{word}: {name} is {value:.3g} in epoch {epoch}, without learning {reference:.3g}"
+        found.append(Finding(state, text + f"; {steps:.0f} steps" * (again == EARLY), again=again))
     if not found:
         found.append(Finding("note", "no figure with its chance or baseline: only the loss shows learning"))
     return found
@@ -228,3 +231,17 @@ def fits(
     else:
         found.append(Finding("good", f"intensities: scaled by {next(iter(given))}, image by image", keys))
     return found
+
+
+def longer(table: pd.DataFrame) -> int:
+    """The epochs of a longer run: twice as many, and enough for FEW_STEPS.
+
+    Examples:
+        >>> longer(pd.DataFrame({"epoch": [1, 2], "step": [100, 200]}))
+        4
+        >>> longer(pd.DataFrame({"epoch": [1], "step": [22]}))
+        5
+    """
+    epochs = int(table["epoch"].max())
+    per_epoch = last(table, "step")[0] / epochs
+    return 2 * epochs if math.isnan(per_epoch) else max(2 * epochs, math.ceil(FEW_STEPS / per_epoch))

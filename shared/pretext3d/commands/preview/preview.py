@@ -28,7 +28,7 @@ from pretext3d.messages import say
 from pretext3d.networks.factory import check_recorded
 from pretext3d.training.arguments import as_configuration, typed
 from pretext3d.training.checkpoint_io import load_checkpoint
-from pretext3d.training.next_step import FILES, fine_tuning, run_command
+from pretext3d.training.next_step import FILES, OF_DATA, fine_tuning, run_command
 from pretext3d.training.overrides import check_entry
 from pretext3d.training.pictures import file_name, predict, render, write_png
 from pretext3d.training.preprocessing import AXES
@@ -249,9 +249,9 @@ def preview(known: argparse.Namespace, overrides: dict[str, Any], weights: Path 
         say(f"warning: {max(padded).text}{others}; {THICK}", error=True)
     if cases is not None:
         report(cases, datasets)
-    spatial_dims = workflow.parser.config.get("spatial_dims", 3)
+    settings = {key: workflow.get(key) for key in OF_DATA if key in workflow.parser.config}
     of_training = [] if cases is None else [*cases["train"], *cases["val"]]
-    say(f"next:\n  {next_command(known, overrides, weights, spatial_dims, of_training)}")
+    say(f"next:\n  {next_command(known, overrides, weights, settings, of_training)}")
 
 
 class Padding(NamedTuple):
@@ -292,7 +292,7 @@ def next_command(
     known: argparse.Namespace,
     overrides: dict[str, Any],
     weights: Path | None,
-    spatial_dims: int,
+    settings: Mapping[str, Any],
     cases: Sequence[Mapping[str, Any]],
 ) -> str:
     """The command to type next: a pre-training with these keys, or a fine-tuning of the previewed weights.
@@ -301,14 +301,14 @@ def next_command(
         known: Options of the command.
         overrides: Keys of train.yaml and their new values.
         weights: File of the previewed weights; None = none.
-        spatial_dims: Number of axes of what was drawn.
+        settings: Values of OF_DATA that the drawn cases have, those of a run among them.
         cases: Cases of the training; none where volumes are generated.
     """
     bundle = named_bundle(known.bundle)
     if weights:
         chosen = weights.parent.parent.name == "models"  # of a bundle's several
         keys: dict[str, Any] = {"pretrained": str(weights.parent) if chosen else known.checkpoint}
-        step, data = fine_tuning(cases, {**overrides, "spatial_dims": spatial_dims})
+        step, data = fine_tuning(cases, settings)
         return f"{run_command(bundle, FILES[step][0])}{typed(keys | data)}"
     keys = {key: value for key, value in overrides.items() if key != "seed"}  # of the crops drawn
     return f"{run_command(bundle, ['train.yaml'])}{typed(keys)}"

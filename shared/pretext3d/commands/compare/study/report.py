@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -299,7 +300,7 @@ def screening(study: Study, plan: Plan) -> list[str]:
 
 
 def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str]:
-    """Warnings where cells of a table differ in versions of configurations, or in the weights of an arm."""
+    """Warnings where cells of a table differ in versions of configurations, networks or an arm's weights."""
     lines = []
     for task in study.tasks:
         own = [cell for cell in done if cell.keys["task"] == task]
@@ -320,4 +321,27 @@ def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str
                 if len(found) > 1:
                     where = f"{task}, {encoder}, {arm}"
                     lines.append(f"**Warning**: {where}: its cells started from {len(found)} {what}.\n")
+        lines += other_networks([cell for cell in own if cell.task is not None], results)
+    return lines
+
+
+def other_networks(cells: Sequence[StudyCell], results: Results) -> list[str]:
+    """Warnings where arms have another network than scratch: their differences may be those of networks.
+
+    Args:
+        cells: Fine-tunings of a task that are done.
+        results: Their results; older ones do not tell their network.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    for cell in cells:
+        if network := results.head(cell).get("network"):
+            found[cell.keys["encoder"], cell.keys["arm"]] = network
+    lines = []
+    for (encoder, arm), network in found.items():
+        scratch = found.get((encoder, "scratch"), network)
+        if network != scratch:
+            where = f"{cells[0].keys['task']}, {encoder}, {arm}"
+            lines.append(
+                f"**Warning**: {where}: its network, {network}, is not that of scratch, {scratch}.\n"
+            )
     return lines

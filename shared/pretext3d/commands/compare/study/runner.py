@@ -23,6 +23,7 @@ from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
 from pretext3d.files import sha256_of
 from pretext3d.training.checkpoint_files import epoch_files, resolve_pretrained
+from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.version import __version__
 
 __all__ = ["StudyRunner", "subjects_of"]
@@ -124,12 +125,14 @@ class StudyRunner(ProcessRunner):
         """Write the result of a fine-tuning or a probe that is done; its score."""
         folder = self.folder(cell)
         task = self.study.tasks[cell.keys["task"]]
+        network: dict[str, Any] = {}
         if cell.task is None:
             table, curve, labelled = probed(folder, cell.keys["arm"]), [], 0
             own = table[(table["arm"] == cell.keys["arm"]) & (table["reader"] == "linear")]
             score = float(CLASSIFICATION.per_cell(own)["balanced_accuracy"].mean())
         else:
             table, score = cell.task.read(folder), cell.task.cell_score(folder)
+            network = {"network": network_of(folder)}
             found = curve_of(folder, cell.task)
             points = [] if found is None else found.to_numpy()
             curve = [[int(epoch), int(step), round(float(value), 5)] for epoch, step, value in points]
@@ -137,6 +140,7 @@ class StudyRunner(ProcessRunner):
         more = {
             "labelled": labelled,
             "seconds": read_json(folder / "done.json")["seconds"],
+            **network,
             **read_json(folder / "settings.json").get("provenance", {}),
         }
         self.results.write(cell, table, score, curve, more)
@@ -184,6 +188,12 @@ class StudyRunner(ProcessRunner):
         """Count the labelled training subjects of a task."""
         if task.name not in self.subjects:
             self.subjects[task.name] = subjects_of(self.study, task)
+
+
+def network_of(folder: Path) -> dict[str, Any]:
+    """The encoder of a fine-tuning with its options, in which arms of one table should not differ."""
+    backbone = load_checkpoint(folder / "checkpoints" / "final.pt")["record"]["backbone"]
+    return {key: backbone[key] for key in ("encoder", "options") if key in backbone}
 
 
 def probed(folder: Path, arm: str) -> pd.DataFrame:
