@@ -14,6 +14,7 @@ from pretext3d.commands.compare.study.reading import real_path
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import ENCODERS
 from pretext3d.networks.vit import plan_steps
+from pretext3d.training.pretrained import read_record
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 
@@ -129,7 +130,7 @@ def test_weights_by_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     study = read_study(written(tmp_path, content(encoders=encoders, arms=arms)), data_root="elsewhere")
     shipped = study.arms["shipped"]
     assert shipped.pretrained == {"transformer": str(tmp_path / "models/vit")}
-    assert (shipped.encoders, shipped.is_random) == (("transformer",), False)
+    assert (shipped.encoders, shipped.is_random, shipped.source) == (("transformer",), False, "")
     one = arms | {"shipped": {"pretrained": "models/vit", "encoders": ["transformer"]}}
     study = read_study(written(tmp_path, content(encoders=encoders, arms=one)))
     assert study.arms["shipped"].pretrained == shipped.pretrained
@@ -177,6 +178,16 @@ def test_transformers_of_the_main_study_s_hearts_have_one_network() -> None:
             found = pretraining(study, task, "transformer", arm)
             steps = found.get("backbone::options", {}).get("steps") or plan_steps(found["roi_size"])
             assert steps == plan_steps(task.overrides["roi_size"]), arm.name
+
+
+def test_random_weights_of_the_main_study_have_the_network_of_the_shipped_ones() -> None:
+    study = read_study(STUDIES / "main.yaml")
+    (encoder, weights), *others = study.arms["avsdb_shipped"].pretrained.items()
+    assert (study.arms["avsdb_shipped"].source, others) == ("avsdb", [])
+    recorded = read_record(weights)["backbone"]["options"]
+    for task in study.tasks.values():
+        for arm in study.arms_of(task.name, encoder) if encoder in task.encoders else ():
+            assert finetuning(study, task, encoder, arm)["network_def::options"] == recorded
 
 
 @pytest.mark.parametrize("task", ["heart", "brain_structures", "brain_lesions"])

@@ -40,6 +40,12 @@ def test_a_significant_loss_is_marked_too() -> None:
     assert "-0.100 [-0.150, -0.050]\\*" in evidence.evidence(scores(loss), "rotation")
 
 
+def test_a_small_p_alone_is_not_marked() -> None:
+    """The interval is of seeds, too, the test of subjects alone."""
+    unsure = {"to_scratch": 0.1, "to_scratch_low": -0.05, "to_scratch_high": 0.15, "to_scratch_p": 0.001}
+    assert "+0.100 [-0.050, +0.150] |" in evidence.evidence(scores(unsure), "rotation")
+
+
 def test_arms_of_one_bundle_are_named_and_unfinished_tasks_left_out() -> None:
     found = evidence.evidence(
         scores({}, {"arm": "half"}, {"task": "heart", "missing": 3}, {"bundle": "cpc", "arm": "cpc"}),

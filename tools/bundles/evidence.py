@@ -29,7 +29,7 @@ METRICS = {task.score: task.title for task in (SEGMENTATION, CLASSIFICATION)}
 ABOUT = """Measured on test subjects, which chose nothing, mean over three seeds: fine-tuned for 300 steps;
 the difference to random weights fine-tuned as long, and to random weights trained as long as pre-training and
 fine-tuning together, each with its 95 % interval ([the study](../../../docs/studies/main/RESULTS.md)).
-\\* marks p below 0.05 after correction for all arms and numbers of labels."""
+\\* marks intervals that exclude 0 with p below 0.05 after correction for all arms and numbers of labels."""
 NONE_YET = "Not measured yet by [the study](../../../docs/studies/README.md): compare before you rely on it."
 
 

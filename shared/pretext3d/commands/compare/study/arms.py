@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pretext3d.checking import boolean
+from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.compare.study.checks import bundle_name, known_in, known_name, positive
 from pretext3d.commands.compare.study.keys import STAGES, Layer
 from pretext3d.commands.compare.study.reading import Section, real_path
@@ -48,6 +49,17 @@ class StudyArm:
         """Its overrides of a stage: those of everywhere, of the task, of the task with this encoder."""
         places = [self.overrides, self.by_task.get(task, {}), self.by_task.get(f"{task}/{encoder}", {})]
         return [place.get(stage, {}) for place in places]
+
+    @property
+    def source(self) -> str:
+        """Name of the bundle that pre-trains it, or whose folder has its weights; '' = none."""
+        paths = [Path(path) for path in self.pretrained.values()]
+        shipping = (
+            name
+            for name, folder in bundles_at_hand().items()
+            if any(path.is_relative_to(folder.resolve()) for path in paths)
+        )
+        return self.bundle or next(shipping, "")
 
     @property
     def is_random(self) -> bool:

@@ -56,7 +56,7 @@ def lines(
             "task": part.task.name,
             "encoder": part.encoder,
             "arm": arm,
-            "bundle": study.arms[arm].bundle,
+            "bundle": study.arms[arm].source,
             "reader": reader,
             "metric": score,
             "labelled": int(number),
