@@ -113,6 +113,8 @@ def test_the_version_has_one_source() -> None:
     assert headings[0] == pretext3d.__version__
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == pretext3d.__version__
+    wheel = f"pip install pretext3d-{pretext3d.__version__}-py3-none-any.whl\n"
+    assert wheel in (ROOT / "shared" / "README.md").read_text()
     assert citation["license"] == PROJECT["license"]
     released = [Version(heading) for heading in headings]
     assert released == sorted(released, reverse=True)

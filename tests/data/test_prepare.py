@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pretext3d.data.checks import NOT_A_SLICE
 from pretext3d.data.prepare import listing, prepare_cases
 from pretext3d.data.spacing import choose_pixdim
 from pretext3d.errors import UserError
@@ -367,9 +368,25 @@ def test_it_is_said_where_all_held_out_cases_are_bad(msd, prepare, volume):
         prepare(folder)
 
 
+def test_the_listing_has_the_cases_of_the_part_that_lost_all(msd, prepare, volume):
+    folder = msd()
+    found = prepare(folder)
+    other = ids(found["train"])[0]
+    for name in [*ids(found["val"]), other]:
+        volume(f"msd/imagesTr/{name}.nii.gz", np.zeros((5, 6, 7), np.int16))
+    with pytest.raises(UserError, match="held-out cases are bad") as caught:
+        prepare(folder)
+    assert other not in str(caught.value).partition("cases are bad (")[2]
+
+
 def test_the_listing_of_bad_cases_stays_short():
     """Five reasons with three cases each, then the number of the others."""
     bad = [({"id": f"{reason}{i}"}, f"reason {reason}") for reason in "abcdefg" for i in range(4)]
     parts = [f"{r}0, {r}1, {r}2 and 1 more: reason {r}" for r in "abcde"]
     assert listing(bad) == "; ".join([*parts, "and 8 more, see the log above"])
     assert listing(bad[:2]) == "a0, a1: reason a"
+
+
+def test_volumes_of_several_sizes_have_one_reason_in_2d():
+    bad = [({"id": f"v{n}"}, f"volume: {n} x 8 x 8 voxels, {NOT_A_SLICE}") for n in (4, 5)]
+    assert listing(bad) == f"v4, v5: volume: {NOT_A_SLICE}"

@@ -121,6 +121,15 @@ def test_an_array_gives_what_a_tensor_does(tmp_path: Path) -> None:
     assert np.array_equal(found.pooled(image.numpy()), found.pooled(image))
 
 
+def test_an_array_may_run_backwards_and_have_any_byte_order(tmp_path: Path) -> None:
+    """As of a reorientation, or of a reader of files that another machine wrote."""
+    found, image = model(tmp_path), torch.rand(1, 16, 16, 16)
+    wanted = found.pooled(image.flip(-1))
+    assert np.array_equal(found.pooled(image.numpy()[..., ::-1]), wanted)
+    assert np.array_equal(found.pooled(image.flip(-1).numpy().astype(">f4")), wanted)
+    assert np.array_equal(found.encode(image.numpy()[..., ::-1])[-1], found.encode(image.flip(-1))[-1])
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [

@@ -28,6 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str]) -> int:
     """The command: download, report the folder and the next command."""
+    from pretext3d.training.next_step import LABELLED
+
     known = make_parser().parse_args(words)
     folder = download(known.name, known.source, known.output_dir, known.version, known.force)
     version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
@@ -35,6 +37,6 @@ def main(words: Sequence[str]) -> int:
     if (folder / "configs" / "finetune.yaml").is_file():
         say(
             f"next:\n  python -m monai.bundle run --config_file {folder}/configs/finetune.yaml "
-            f"--pretrained {folder} --dataset_dir LABELLED_FOLDER"
+            f"--pretrained {folder} --dataset_dir {LABELLED}"
         )
     return 0

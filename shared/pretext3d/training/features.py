@@ -84,7 +84,7 @@ class PretrainedModel:
         >>> model.pooled(image).shape
         (64,)
         >>> model
-        PretrainedModel(model.pt: unet 2D, 1 channel, pixdim none, levels 16, 32, 64)
+        PretrainedModel(model.pt: unet 2D, 1 channel, pixdim native, levels 16, 32, 64)
     """
 
     network: nn.Module
@@ -100,7 +100,7 @@ class PretrainedModel:
         channels = f"{made['in_channels']} channel{'s' * (made['in_channels'] != 1)}"
         widths = ", ".join(str(level.channels) for level in self.levels)
         network = f"{method}{made['encoder']} {made['spatial_dims']}D"
-        pixdim = self.record.get("pixdim") or "none"
+        pixdim = self.record.get("pixdim") or "native"
         return f"PretrainedModel({self.file}: {network}, {channels}, pixdim {pixdim}, levels {widths})"
 
     @property
@@ -144,12 +144,12 @@ class PretrainedModel:
                 vision transformer takes `roi_size` alone.
         """
         backbone, dims = self.backbone, self.backbone.spatial_dims
-        x = plain_tensor(torch.as_tensor(image)).float()
-        single = x.ndim == dims + 1
+        x = as_tensor(image).float()
+        given, single = list(x.shape), x.ndim == dims + 1
         x = x[None] if single else x
         if x.ndim != dims + 2 or x.shape[1] != backbone.in_channels:
             raise UserError(
-                f"image: found shape {list(image.shape)}, expected ({backbone.in_channels}, "
+                f"image: found shape {given}, expected ({backbone.in_channels}, "
                 f"{', '.join('ijk'[:dims])}), or a batch of such images"
             )
         if not backbone.encodes_any_size:
@@ -182,15 +182,23 @@ class PretrainedModel:
             UserError: another number of channels or axes.
         """
         integer("max_windows", max_windows, minimum=1)
-        backbone = self.backbone
-        if image.ndim != backbone.spatial_dims + 1 or image.shape[0] != backbone.in_channels:
+        backbone, x = self.backbone, as_tensor(image)
+        if x.ndim != backbone.spatial_dims + 1 or x.shape[0] != backbone.in_channels:
             raise UserError(
-                f"image: found shape {list(image.shape)}, expected ({backbone.in_channels}, "
+                f"image: found shape {list(x.shape)}, expected ({backbone.in_channels}, "
                 f"{', '.join('ijk'[: backbone.spatial_dims])})"
             )
         inferer = AutocastInferer(self.precision, self.device)
         reader = FrozenEncoder(backbone, inferer, self.device, max_windows=max_windows)
-        return mean_of(reader.encoded(reader.windows(plain_tensor(torch.as_tensor(image))))).numpy()
+        return mean_of(reader.encoded(reader.windows(x))).numpy()
+
+
+def as_tensor(image: Image) -> Tensor:
+    """An image as a plain tensor; arrays may be views that run backwards, and of any byte order."""
+    if not isinstance(image, Tensor):
+        array = np.asarray(image)
+        image = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+    return plain_tensor(image)
 
 
 def model_of(

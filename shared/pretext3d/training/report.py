@@ -49,7 +49,10 @@ class Progress(ProgressBar):
             super().attach(engine, *args, **kwargs)
 
     def _reset(self, pbar_total: int | None) -> None:
-        """Start the bar of an epoch, after its first iteration."""
+        """Start the bar of an epoch, after its first iteration.
+
+        ignite 0.5.5 has no public way to give an epoch another length than that of the data.
+        """
         if self.engine is not None and self.max_steps is not None and pbar_total is not None:
             pbar_total = min(pbar_total, self.max_steps - self.engine.state.iteration + 1)
         super()._reset(pbar_total)

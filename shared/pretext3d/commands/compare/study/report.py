@@ -37,7 +37,8 @@ LEVEL = 0.05  # of a corrected p-value
 # is within what another seed of fine-tuning changes.
 LEAST_GAIN = {"segmentation": 0.03, "classification": 0.05}
 NOTES = """Scores: mean ± standard deviation over the seeds, of test subjects, which chose nothing.
-Learning rates and recipes were chosen for every arm from the same grid, on validation subjects.
+Learning rates and recipes were chosen for every arm from the same grid, on validation subjects; of recipes
+that differ for transferred weights alone, random weights have the first.
 *scratch_long* has random weights and one schedule as long as pre-training and fine-tuning together.
 Differences are paired by seed and case; the interval is the 95 % percentile interval of a bootstrap of
 {draws:,} draws of seeds and of subjects, each with all its cases; p is that of a two-sided sign-flip test
