@@ -140,6 +140,33 @@ def test_an_arm_of_other_axes_has_its_own_encoder(monkeypatch: pytest.MonkeyPatc
         plan.Arms([f"flat={tmp_path}/flat.pt"], [4], [0], spatial_dims=3)
 
 
+def test_random_weights_have_the_network_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Patches of a vision transformer are those of its pre-training, whatever the crops are."""
+    pretrained = pytest.importorskip("pretext3d.training.pretrained")
+    options = {"a": {"steps": [[2, 2, 1], [2, 2, 2]]}, "b": {"steps": [[2, 2, 2], [2, 2, 2]]}, "c": None}
+    for name in options:
+        (tmp_path / f"{name}.pt").write_text(name)
+
+    def record(path: Path) -> dict[str, object]:
+        found = options[Path(path).stem]
+        return {"backbone": {"encoder": "vit_tiny", **({"options": found} if found else {})}}
+
+    monkeypatch.setattr(pretrained, "read_record", record)
+    words = ["scratch", "mine=scratch", f"a={tmp_path}/a.pt"]
+    found = plan.Arms(words, [4], [0], overrides={"mine": {"network_def::options": {"num_layers": 2}}})
+    assert found.at("scratch", 4, 0).overrides == {"network_def::options": options["a"]}
+    assert found.at("mine", 4, 0).overrides == {"network_def::options": {"num_layers": 2}}
+    assert found.at("a", 4, 0).overrides == {}
+    for other in "bc":
+        message = r"different networks cannot be compared \(a: .*steps.*1.*, " + other
+        with pytest.raises(UserError, match=message):
+            plan.Arms([*words, f"{other}={tmp_path}/{other}.pt"], [4], [0])
+    named = {"b": {"encoder": "vit_tiny"}}  # intended
+    assert plan.Arms([*words, f"b={tmp_path}/b.pt"], [4], [0], overrides=named).encoder == "vit_tiny"
+
+
 def test_a_pre_training_for_each_fold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pretrained = pytest.importorskip("pretext3d.training.pretrained")
     monkeypatch.setattr(pretrained, "read_record", lambda path: {"backbone": {"encoder": "unet"}})

@@ -84,7 +84,7 @@ def test_cases_are_those_of_a_fine_tuning(data: Path, cases: of_probe.Cases) -> 
 
 
 def test_features_are_what_the_output_layer_of_a_fine_tuning_reads(run: Path, cases: of_probe.Cases) -> None:
-    found = features.network_features(cases, options.Source("first", str(run)), "", seed=0)
+    found = features.network_features(cases, options.Source("first", str(run)), {"encoder": ""}, seed=0)
     read = features.resolved(CONFIG, {**cases.given, "pretrained": str(run)}, ["network_def"])["network_def"]
     seen: list[torch.Tensor] = []
     read.head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
@@ -102,7 +102,7 @@ def test_features_are_those_of_load_pretrained(
     """The window in the middle of a volume, at the same spacing: 16 voxels are longer than it, or shorter."""
     keys = {"roi_size": 16, "pixdim": pixdim, "datalist": "none", "profile": "laptop"}
     cases = of_probe.Cases(CONFIG, of(data, **keys, cache_dir=str(tmp_path)), "test")
-    found = features.network_features(cases, options.Source("first", str(run)), "", seed=0)
+    found = features.network_features(cases, options.Source("first", str(run)), {"encoder": ""}, seed=0)
     model = load_pretrained(run, pixdim=pixdim)
     for index in (0, 7, 23):
         image = model.preprocess(cases.dataset.data[index]["image"])["image"]
@@ -176,6 +176,22 @@ def test_mistakes(data: Path, tmp_path: Path, more: list[str], message: str) -> 
         probe.probe(parsed, options.checked(parsed, rest))
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_random_weights_have_the_network_of_the_runs(tmp_path: Path) -> None:
+    """With the patches of a vision transformer, which would otherwise follow from the crops."""
+    networks = {"a": {"steps": [[2, 2, 1], [2, 2, 2]]}, "b": {"steps": [[2, 2, 2], [2, 2, 2]]}}
+    for name, own in networks.items():
+        backbone = {"encoder": "vit_tiny", "options": own, "spatial_dims": 3}
+        save_checkpoint(tmp_path / f"{name}.pt", {"record": {"backbone": backbone}, "network": {}})
+    sources = [options.Source(name, str(tmp_path / f"{name}.pt")) for name in networks]
+    scratch, found = options.Source("scratch", ""), options.network_of
+    wanted = {"encoder": "vit_tiny", "network_def::options": networks["a"]}
+    assert found([scratch, sources[0]], "", 3) == wanted
+    assert found([scratch, *sources], "unet", 3) == {"encoder": "unet"}
+    assert found([scratch], "", 3) == {"encoder": ""}
+    with pytest.raises(UserError, match=r"scratch: found runs of the networks vit_tiny .*1\].*, vit_tiny"):
+        found([scratch, *sources], "", 3)
 
 
 def test_weights_of_other_axes_are_refused_before_any_case_is_read(run: Path, tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def read_configs(folder: Path, task: Task = SEGMENTATION) -> tuple[dict[str, Any
 class Arms:
     """The arms of a comparison: their names, encoders and overrides, and each one's weights for a cell.
 
-    Arms of as many spatial axes have one encoder, unless an arm's overrides name its own.
+    Arms of as many spatial axes have one network, unless an arm's overrides name an encoder of its own.
+    Random weights have the encoder and the options of the pre-trained ones: the patches of a vision
+    transformer are those of its pre-training, and would otherwise follow from the crops of the fine-tuning.
 
     Args:
         words: `scratch`, `restart` or NAME=PATH; {num_labelled}, {seed} and {fold} in a path stand for the
@@ -77,6 +79,7 @@ class Arms:
             )
         self.names = list(paths)
         self.encoders: dict[int, dict[str, str]] = {spatial_dims: {"--encoder": encoder} if encoder else {}}
+        self.options: dict[int, dict[str, Mapping[str, Any]]] = {}  # of the encoder, by axes and arm
         self.files: dict[Path, tuple[dict[str, Any], str]] = {}  # record and digest of each checkpoint
         self.cells = {
             (name, n, s, fold): self._read(name, paths[name], n, s, fold)
@@ -90,6 +93,13 @@ class Arms:
                 listed = ", ".join(f"{name}: {value}" for name, value in found.items())
                 raise UserError(
                     f"--arms: different encoders cannot be compared ({listed}); expected one for all"
+                )
+        for own in self.options.values():
+            if any(options != next(iter(own.values())) for options in own.values()):
+                listed = ", ".join(f"{name}: {value or 'its defaults'}" for name, value in own.items())
+                raise UserError(
+                    f"--arms: weights of different networks cannot be compared ({listed}); expected the same "
+                    "options of the encoder, or --set ARM encoder NAME for an arm that is meant to differ"
                 )
         self.encoder = next(iter(self.encoders[spatial_dims].values()), "")
 
@@ -114,6 +124,7 @@ class Arms:
             check_recorded(encoder, own.get("encoder") or self.named)
             if "encoder" not in own:
                 self.encoders.setdefault(self.axes(name), {})[name] = encoder
+                self.options.setdefault(self.axes(name), {})[name] = record["backbone"].get("options") or {}
         except UserError as error:
             raise UserError(f"--arms {name}: {error}") from error
         segments = record.get("method") == "segmentation"
@@ -125,12 +136,17 @@ class Arms:
         return int(self.overrides.get(name, {}).get("spatial_dims", self.spatial_dims))
 
     def at(self, name: str, num_labelled: int, seed: int, fold: int | None = None) -> Arm:
-        """An arm with its weights for one cell, and the encoder where it is not that of the comparison."""
-        arm = self.cells[name, num_labelled, seed, fold]
-        if self.axes(name) == self.spatial_dims or "encoder" in arm.overrides:
+        """An arm with its weights for one cell, and what its network has besides the comparison's keys."""
+        arm, axes = self.cells[name, num_labelled, seed, fold], self.axes(name)
+        if "encoder" in arm.overrides:
             return arm
-        encoder = next(iter(self.encoders.get(self.axes(name), {}).values()), "")
-        return replace(arm, overrides={"encoder": encoder, **arm.overrides})
+        own: dict[str, Any] = {}
+        if axes != self.spatial_dims:
+            own["encoder"] = next(iter(self.encoders.get(axes, {}).values()), "")
+        options = next(iter(self.options.get(axes, {}).values()), {})
+        if options and not arm.pretrained and "network_def" not in map(top_key, arm.overrides):
+            own["network_def::options"] = dict(options)
+        return replace(arm, overrides={**own, **arm.overrides}) if own else arm
 
     def weights(self) -> dict[str, list[tuple[Arm, int]]]:
         """Each pre-trained arm's different checkpoints, each with every seed, or fold, that it serves."""

@@ -1,7 +1,7 @@
 """The features of cases, by a frozen encoder or without a network, and what reads classes from them."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["intensity_features", "network_features", "predictions"]
 
 
-def network_features(cases: Cases, source: Source, encoder: str, seed: int) -> "torch.Tensor":
+def network_features(cases: Cases, source: Source, network: Mapping[str, Any], seed: int) -> "torch.Tensor":
     """The pooled features (n, d) of every case: the coarsest map of the frozen encoder, averaged over space.
 
     Slices of a volume are averaged, too. This is what the output layer of a fine-tuning reads.
+
+    Args:
+        cases: Cases.
+        source: Weights.
+        network: Keys of the network of random weights.
+        seed: Seed of random weights.
+
+    Raises:
+        UserError: features that are not finite.
     """
     import torch
 
@@ -29,14 +38,14 @@ def network_features(cases: Cases, source: Source, encoder: str, seed: int) -> "
     from pretext3d.training.pretrained import read_record
     from pretext3d.training.probe_inputs import FrozenEncoder
 
-    keys = {**cases.given, "pretrained": source.path, "encoder": "" if source.path else encoder}
+    keys = {**cases.given, "pretrained": source.path, **({"encoder": ""} if source.path else network)}
     torch.manual_seed(seed)  # of random weights
     names = ["network_def", "batch_size", "precision", "device", "spacing"]
-    network, batch_size, precision, device, spacing = resolved(cases.config, keys, names).values()
+    net, batch_size, precision, device, spacing = resolved(cases.config, keys, names).values()
     if source.path:
         there = read_record(source.path).get("pixdim") or []
         check_spacing(resolve_pretrained(source.path), there, spacing)
-    backbone = network.to(device).backbone
+    backbone = net.to(device).backbone
     inferer = AutocastInferer(precision, device)
     reader = FrozenEncoder(backbone, inferer, device, batch_size=batch_size, max_windows=1)
     found = reader.pooled(cases.dataset, list(cases.groups.values()))

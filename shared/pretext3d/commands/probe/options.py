@@ -24,7 +24,7 @@ from pretext3d.training.arguments import read_value
 from pretext3d.training.checkpoint_files import resolve_pretrained
 
 __all__ = [
-    "FILE", "Request", "Source", "check_keys", "check_options", "checked", "encoder_of", "make_parser",
+    "FILE", "Request", "Source", "check_keys", "check_options", "checked", "make_parser", "network_of",
     "read_sources",
 ]  # fmt: skip
 
@@ -155,28 +155,36 @@ def checked(options: argparse.Namespace, words: Sequence[str]) -> Request:
     return Request(sources, config, given, given.get("spatial_dims", known["spatial_dims"]))
 
 
-def encoder_of(sources: Sequence[Source], given: str, axes: int) -> str:
-    """The encoder of random weights: the given one, or the runs'; '' = the profile's. Reads no case.
+def network_of(sources: Sequence[Source], given: str, axes: int) -> dict[str, Any]:
+    """The keys of random weights' network: the given encoder, or the runs' with its options. Reads no case.
 
     Args:
         sources: Weights to probe.
         given: Encoder of random weights on the command line; '' = none.
         axes: Number of spatial axes of the cases.
 
+    Returns:
+        `encoder`, '' = the profile's, and where there are any `network_def::options`.
+
     Raises:
-        UserError: random weights with runs of several encoders, or weights of another number of axes.
+        UserError: random weights with runs of several networks, or weights of another number of axes.
     """
     from pretext3d.training.pretrained import check_spatial_dims, read_pretrained
 
-    found: dict[str, None] = {}
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for source in sources:
         if source.path:
             weights = read_pretrained(source.path)
             check_spatial_dims(weights.file, weights.record, axes)
-            found[weights.record["backbone"]["encoder"]] = None
-    if not given and len(found) > 1 and any(not one.path for one in sources):
-        raise UserError(f"scratch: found runs of the encoders {', '.join(found)}, expected --encoder NAME")
-    return given or next(iter(found), "")
+            network = weights.record["backbone"]["encoder"], weights.record["backbone"].get("options") or {}
+            found += [network] if network not in found else []
+    if given or not found:
+        return {"encoder": given}
+    if len(found) > 1 and any(not one.path for one in sources):
+        listed = ", ".join(f"{encoder} {dict(options) or ''}".strip() for encoder, options in found)
+        raise UserError(f"scratch: found runs of the networks {listed}, expected --encoder NAME")
+    encoder, options = found[0]
+    return {"encoder": encoder, **({"network_def::options": dict(options)} if options else {})}
 
 
 def make_parser() -> argparse.ArgumentParser:

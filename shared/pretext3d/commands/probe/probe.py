@@ -12,7 +12,7 @@ from pretext3d.commands.compare.probes import READERS, probe_table
 from pretext3d.commands.compare.tasks import CLASSIFICATION
 from pretext3d.commands.probe.cases import CASE, Cases, per_case
 from pretext3d.commands.probe.features import intensity_features, network_features, predictions
-from pretext3d.commands.probe.options import Request, Source, encoder_of
+from pretext3d.commands.probe.options import Request, Source, network_of
 from pretext3d.errors import UserError
 from pretext3d.files import replacing
 from pretext3d.messages import say
@@ -21,7 +21,7 @@ from pretext3d.messages import say
 def probe(options: argparse.Namespace, request: Request) -> int:
     """Read the features of every run, fit the readers, write the tables. Returns the exit code."""
     sources, output_dir = request.sources, Path(options.output_dir)
-    encoder = encoder_of(sources, options.encoder, request.spatial_dims)
+    network = network_of(sources, options.encoder, request.spatial_dims)
     cases = Cases(request.config, request.given, options.measured)
     fractions = numbers_of(options.label_fractions, [cases.pool])
     numbers = list(fractions) or options.num_labelled
@@ -39,7 +39,7 @@ def probe(options: argparse.Namespace, request: Request) -> int:
             if source.name == INTENSITIES:
                 features = intensity_features(cases) if features is None else features
             elif features is None or not source.path:  # random weights: those of each seed
-                features = network_features(cases, source, encoder, seed)
+                features = network_features(cases, source, network, seed)
             for n in numbers:
                 for reader, found, c in predictions(features, cases, chosen[n, seed], options.neighbours):
                     cell = {"arm": source.name, "num_labelled": n, "seed": seed, "reader": reader, "c": c}
