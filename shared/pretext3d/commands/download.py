@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pretext3d.commands.parser import command_parser
 from pretext3d.messages import say
 from pretext3d.publishing.download import download
+from pretext3d.training.arguments import LABELLED
 
 EXAMPLES = """examples:
   pretext3d download vectorpose --source https://example.org/bundles --output_dir there
@@ -28,8 +29,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str]) -> int:
     """The command: download, report the folder and the next command."""
-    from pretext3d.training.next_step import LABELLED
-
     known = make_parser().parse_args(words)
     folder = download(known.name, known.source, known.output_dir, known.version, known.force)
     version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOLDER_KEYS",
+    "LABELLED",
     "MONAI_ARGUMENTS",
     "TEXT_KEYS",
     "as_configuration",
@@ -35,6 +36,7 @@ __all__ = [
     "typed_words",
 ]
 
+LABELLED = "LABELLED_FOLDER"  # in a command that is shown, in place of a folder that is not known
 # Keys of all bundles that name a folder or a file: `~` is the home folder.
 FOLDER_KEYS = frozenset(
     {

@@ -8,11 +8,11 @@ from typing import Any
 
 import pretext3d
 from pretext3d.data.splits import SPLIT
-from pretext3d.training.arguments import typed
+from pretext3d.training.arguments import LABELLED, typed
 from pretext3d.training.workflow import built, bundle_root, setting
 
 __all__ = [
-    "DEVICE_PROFILES", "FILES", "LABELLED", "OF_DATA", "WROTE", "data_keys", "fine_tuning", "judging",
+    "DEVICE_PROFILES", "FILES", "OF_DATA", "WROTE", "data_keys", "fine_tuning", "judging",
     "run_command", "suggestion",
 ]  # fmt: skip
 
@@ -58,8 +58,6 @@ FILES = {
 }
 
 DEVICE_PROFILES = (None, "paper", "laptop")  # that a machine has by default; others are named again
-
-LABELLED = "LABELLED_FOLDER"  # in place of a folder that is not known
 
 # What decides on the cases, what is read of each and who is held out, with defaults: fine-tuning has to have
 # the same.

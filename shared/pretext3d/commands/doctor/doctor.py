@@ -27,7 +27,7 @@ from pretext3d.commands.doctor.findings import (
 from pretext3d.commands.saved_config import as_saved, read_config, settings_of
 from pretext3d.errors import UserError
 from pretext3d.messages import say
-from pretext3d.training.arguments import read_value, typed
+from pretext3d.training.arguments import LABELLED, read_value, typed
 
 TASKS = ("segmentation", "classification")  # methods of a fine-tuned run
 RUNNING = ("output_dir", "ckpt_dir", "resume", "device", "num_workers", "bundle_root")  # of no sample
@@ -174,7 +174,7 @@ def next_command(
     table: pd.DataFrame,
 ) -> str:
     """The one command to type next: another pre-training where that is wrong, else a fine-tuning."""
-    from pretext3d.training.next_step import LABELLED, data_keys, run_command
+    from pretext3d.training.next_step import data_keys, run_command
 
     bundle = bundle_of(record)
     given = overrides_of(run, bundle)

@@ -23,7 +23,6 @@ from pretext3d.data.subjects import by_subject
 from pretext3d.errors import UserError
 from pretext3d.files import sha256_of
 from pretext3d.training.checkpoint_files import epoch_files, resolve_pretrained
-from pretext3d.training.checkpoint_io import load_checkpoint
 from pretext3d.version import __version__
 
 __all__ = ["StudyRunner", "subjects_of"]
@@ -192,6 +191,8 @@ class StudyRunner(ProcessRunner):
 
 def network_of(folder: Path) -> dict[str, Any]:
     """The encoder of a fine-tuning with its options, in which arms of one table should not differ."""
+    from pretext3d.training.checkpoint_io import load_checkpoint
+
     backbone = load_checkpoint(folder / "checkpoints" / "final.pt")["record"]["backbone"]
     return {key: backbone[key] for key in ("encoder", "options") if key in backbone}
 
