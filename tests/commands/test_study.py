@@ -160,6 +160,12 @@ def test_a_study_runs_task_by_task_and_its_plan_grows(study: Any, tmp_path: Path
         first.study, first.cells, first.read_plan(), Results(first.results.folder)
     ).read_text()
     assert "- other, cnn: no verdict before all cells are measured, and no p-value is final: 5 of 6." in text
+    assert "(figures/overview.png)" in text
+    (tmp_path / "docs/studies/tiny/confirmation/other/cnn/vp_n001_seed0.csv").unlink()
+    text = write_report(
+        first.study, first.cells, first.read_plan(), Results(first.results.folder)
+    ).read_text()
+    assert "(figures/overview.png)" not in text  # nothing but random weights
     chosen = read_plan(file, first.study)
     second = study(tasks=tasks)
     assert second("pretraining") == 0

@@ -170,10 +170,13 @@ def leading(differences: pd.Series) -> list[str]:
 
 
 def overview(parts: Mapping[Part, Mapping[str, pd.DataFrame]], folder: Path) -> list[str]:
-    """The figure of all tasks and encoders: each with its controls and the arm furthest above scratch."""
+    """The figure of the tasks and encoders that have one: the controls and the arm furthest above scratch."""
     panels = []
     for part, tables in parts.items():
-        arms = [*part.controls, *leading(next(iter(tables.values()))["difference_mean"])]
+        lead = leading(next(iter(tables.values()))["difference_mean"])
+        if not lead:
+            continue
+        arms = [*part.controls, *lead]
         kind = part.task.kind
         cells = kind.per_cell(part.rows[part.rows["arm"].isin(arms)])
         panels.append(Panel(part.title, cells, arms, kind, part.fractions))
