@@ -188,6 +188,7 @@ def test_random_weights_have_the_network_of_the_runs(tmp_path: Path) -> None:
     scratch, found = options.Source("scratch", ""), options.network_of
     wanted = {"encoder": "vit_tiny", "network_def::options": networks["a"]}
     assert found([scratch, sources[0]], "", 3) == wanted
+    assert found([scratch, sources[0]], "vit_tiny", 3) == wanted
     assert found([scratch, *sources], "unet", 3) == {"encoder": "unet"}
     assert found([scratch], "", 3) == {"encoder": ""}
     with pytest.raises(UserError, match=r"scratch: found runs of the networks vit_tiny .*1\].*, vit_tiny"):

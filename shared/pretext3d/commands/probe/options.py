@@ -178,12 +178,13 @@ def network_of(sources: Sequence[Source], given: str, axes: int) -> dict[str, An
             check_spatial_dims(weights.file, weights.record, axes)
             network = weights.record["backbone"]["encoder"], weights.record["backbone"].get("options") or {}
             found += [network] if network not in found else []
-    if given or not found:
+    fitting = [network for network in found if given in ("", network[0])]
+    if len(fitting) != 1 and (given or not found):
         return {"encoder": given}
-    if len(found) > 1 and any(not one.path for one in sources):
+    if len(fitting) > 1 and any(not one.path for one in sources):
         listed = ", ".join(f"{encoder} {dict(options) or ''}".strip() for encoder, options in found)
         raise UserError(f"scratch: found runs of the networks {listed}, expected --encoder NAME")
-    encoder, options = found[0]
+    encoder, options = fitting[0]
     return {"encoder": encoder, **({"network_def::options": dict(options)} if options else {})}
 
 

@@ -53,13 +53,11 @@ class StudyArm:
     @property
     def source(self) -> str:
         """Name of the bundle that pre-trains it, or whose folder has its weights; '' = none."""
-        paths = [Path(path) for path in self.pretrained.values()]
-        shipping = (
-            name
-            for name, folder in bundles_at_hand().items()
-            if any(path.is_relative_to(folder.resolve()) for path in paths)
-        )
-        return self.bundle or next(shipping, "")
+        for path in self.pretrained.values():
+            for name, folder in bundles_at_hand().items():
+                if Path(path).is_relative_to(folder.resolve()):
+                    return name
+        return self.bundle
 
     @property
     def is_random(self) -> bool:
