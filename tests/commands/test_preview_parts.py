@@ -54,7 +54,7 @@ def test_arguments_are_read_as_in_a_run() -> None:
 
 @pytest.mark.parametrize(
     ("name", "axes", "folder"),
-    [("rotation", 2, "models/2d"), ("rotation", 3, ""), ("avsdb", 3, "models/transformer")],
+    [("rotation", 2, "models/2d"), ("rotation", 3, ""), ("avsdb", 3, ""), ("avsdb", 2, "models/2d")],
 )
 def test_the_next_command_has_the_weights_that_were_drawn(name: str, axes: int, folder: str) -> None:
     bundle = BUNDLES / name
