@@ -18,6 +18,7 @@ CACHE = ROOT / ".site_cache"
 SLICES = ["--slices", "{'axis': 2, 'every': 27}"]
 # further words of a preview: a laptop's network, where a bundle's differ
 EXTRA = {("avsdb", 3): ["--profile", "laptop_transformer"], ("avsdb", 2): ["--profile", "laptop"]}
+WEIGHTS = {("avsdb", 3): "models/transformer"}  # by bundle and axes, where further ones have learned more
 
 
 def words_of(bundle: Path, spatial_dims: int, picture: Path) -> list[str]:
@@ -32,7 +33,8 @@ def words_of(bundle: Path, spatial_dims: int, picture: Path) -> list[str]:
         picture: Path of the picture.
     """
     words = ["--bundle", str(bundle), "--num", "1", "--device", "cpu", "--output_file", str(picture)]
-    words += ["--spatial_dims", str(spatial_dims), "--checkpoint", str(bundle)]
+    weights = bundle / WEIGHTS.get((bundle.name, spatial_dims), "")
+    words += ["--spatial_dims", str(spatial_dims), "--checkpoint", str(weights)]
     usual = ["--profile", "laptop", *(SLICES if spatial_dims == 2 else [])]
     return words + EXTRA.get((bundle.name, spatial_dims), usual)
 
