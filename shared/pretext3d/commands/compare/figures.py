@@ -14,6 +14,7 @@ __all__ = ["Panel", "curves_figure", "draw_curves", "draw_efficiency", "draw_ove
 
 RANDOM = {"scratch": "0.2", "scratch_long": "0.6"}  # greys of the arms with random weights
 SIDE_BY_SIDE = 0.7  # of the distance between two numbers of labels that the bars of all arms take at most
+LEGEND = 0.35  # of an overview's panel, above its points
 LEAST = 0.05  # height of an axis of scores: a negligible difference should not fill the picture
 
 
@@ -106,8 +107,11 @@ def draw_overview(panels: Sequence[Panel], path: Path) -> None:
     shared = colours(list(dict.fromkeys(arm for panel in panels for arm in panel.arms)))
     for axes, panel in zip(grid, panels, strict=False):
         efficiency(axes, panel, shared)
-        axes.set(title=panel.title, ylabel=panel.task.title)
-        axes.legend(frameon=False, fontsize=8)
+        axes.set_title(panel.title, fontsize=10)
+        axes.set_ylabel(panel.task.title)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + LEGEND * (high - low))
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     figure.savefig(path, format="png")
