@@ -86,8 +86,7 @@ def draw_efficiency(
     figure, [axes] = blank(6.4 + 0.35 * max(0, len(present) - 5), 4.4)
     efficiency(axes, Panel("", cells, present, task, fractions), colours(present))
     axes.set_ylabel(task.axis)
-    outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(present) > 5 else {}
-    axes.legend(frameon=False, **outside)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))  # beside: no bar is hidden
     figure.savefig(path, format="png")
 
 
