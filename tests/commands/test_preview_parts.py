@@ -53,12 +53,19 @@ def test_arguments_are_read_as_in_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "axes", "folder"),
-    [("rotation", 2, "models/2d"), ("rotation", 3, ""), ("avsdb", 3, ""), ("avsdb", 2, "models/2d")],
+    ("name", "axes", "named", "folder"),
+    [
+        ("rotation", 2, "", "models/2d"),
+        ("rotation", 3, "", ""),
+        ("avsdb", 3, "", ""),
+        ("avsdb", 3, "models/transformer", "models/transformer"),
+    ],
 )
-def test_the_next_command_has_the_weights_that_were_drawn(name: str, axes: int, folder: str) -> None:
+def test_the_next_command_has_the_weights_that_were_drawn(
+    name: str, axes: int, named: str, folder: str
+) -> None:
     bundle = BUNDLES / name
-    given = ["--bundle", str(bundle), "--checkpoint", str(bundle), "--spatial_dims", str(axes)]
+    given = ["--bundle", str(bundle), "--checkpoint", str(bundle / named), "--spatial_dims", str(axes)]
     known, overrides = options.parse_arguments(given)
     weights = options.check_arguments(known, overrides)
     command = shlex.split(preview.next_command(known, overrides, weights, overrides, []))

@@ -24,8 +24,8 @@ WEIGHTS = {("avsdb", 3): "models/transformer"}  # by bundle and axes, where furt
 def words_of(bundle: Path, spatial_dims: int, picture: Path) -> list[str]:
     """The words after `pretext3d preview` that draw a picture of a bundle, with its own weights.
 
-    `preview` finds those of a network with as many axes among the bundle's weights, so that the picture has
-    a prediction.
+    `preview` finds those of a network with as many axes among the bundle's weights, unless `WEIGHTS` names
+    them, so that the picture has a prediction.
 
     Args:
         bundle: Folder of the bundle.
