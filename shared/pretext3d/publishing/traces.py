@@ -12,12 +12,13 @@ __all__ = ["machine_traces", "own_names"]
 _FOLDERS = (
     "tmp|work|root|farm|home|Users|opt|mnt|srv|var|data|workspace|scratch|nfs|media|Volumes|gpfs|usr|private"
 )
-_UNIX = re.compile(rf"(?<![\w.~$}}])/(?!usr/bin/env\b)(?:{_FOLDERS})/[^\s\"']*")
+# Each pattern begins with what is searched for and then looks back, so that `re` skips to it.
+_UNIX = re.compile(rf"/(?<![\w.~$}}]/)(?!usr/bin/env\b)(?:{_FOLDERS})/[^\s\"']*")
 # A drive; `X:\n` is the end of a line of source code.
 _DRIVE = re.compile(r"(?<!\w)(?:[A-Z]:[\\/](?![nrt\"'](?!\w))|[a-z]:\\{1,2}(?=\w+\\))[^\s\"']*")
 _SHARE = re.compile(r"(?<![\w\\])(?:\\\\|\\{4})[A-Za-z][\w.-]+(?:\\|\\\\)[A-Za-z][\w$.-]+")
 # Compressed or binary files contain such letters by chance: there, a path has to be longer.
-_LONG_DRIVE = re.compile(r"(?<!\w)[A-Za-z]:[\\/]{1,2}[\w .-]{3,}[\\/][^\s\"'\0]*", re.ASCII)
+_LONG_DRIVE = re.compile(r"[A-Za-z]:(?<!\w[A-Za-z]:)[\\/]{1,2}[\w .-]{3,}[\\/][^\s\"'\0]*", re.ASCII)
 # addresses of a private network; other groups of four numbers are versions or DICOM identifiers
 _ADDRESS = re.compile(r"(?<![\w.])(?:10\.\d+|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}(?![\w.])")
 _URL = re.compile(r"https?://[^\s\"'<>)\]]+")
@@ -82,6 +83,6 @@ def machine_traces(data: bytes | str, names: list[str] | None = None) -> list[st
     binary = "\0" in text
     patterns = [_UNIX, _LONG_DRIVE] if binary else [_UNIX, _DRIVE, _SHARE, _ADDRESS]
     names = own_names() if names is None else names
-    patterns += [re.compile(rf"(?<![\w.-]){re.escape(name)}(?!\w)") for name in names]
+    patterns += [re.compile(rf"{name}(?<![\w.-]{name})(?!\w)") for name in map(re.escape, names)]
     found = [match.group() for pattern in patterns for match in pattern.finditer(text)]
     return [trace[:60] for trace in [*found, *([] if binary else private_urls(text))]]
