@@ -22,6 +22,7 @@ from torch import nn
 from pretext3d.annotations import Float, Tensor
 from pretext3d.checking import one_of
 from pretext3d.errors import UserError
+from pretext3d.networks.axis_order import axis_to_swap, call_swapped, swapped
 from pretext3d.networks.backbone import Backbone
 
 __all__ = ["UNet"]
@@ -123,15 +124,20 @@ class UNet(Backbone):
         """One map per level, before its pooling."""
         if self.batch_statistics:
             self.check_batch(x)
+        axis = axis_to_swap(x)
+        x = swapped(x, axis)
         features: list[Tensor] = []
         for level, block in enumerate(self.down):
-            x = block(self.pool(x) if level else x)
-            features.append(x)
+            x = call_swapped(block, self.pool(x) if level else x, axis)
+            features.append(x.transpose(axis, -1))
         return features
 
     def decode(self, features: list[Tensor]) -> Float[Tensor, "b out *space"]:
         """The finest level's map after its two convolutions."""
-        x = features[-1]
+        axis = axis_to_swap(features[0])
+        x = swapped(features[-1], axis)
         for level in reversed(range(len(self.up))):
-            x = self.merge[level](torch.cat([features[level], self.up[level](x)], dim=1))
-        return x
+            upsampled = call_swapped(self.up[level], x, axis)
+            both = torch.cat([swapped(features[level], axis), upsampled], dim=1)
+            x = call_swapped(self.merge[level], both, axis)
+        return x.transpose(axis, -1)
