@@ -150,3 +150,13 @@ def test_the_blur_does_not_use_float32_which_a_gpu_computes_in_tf32(monkeypatch:
     monkeypatch.setattr("pretext3d.methods.avsdb.rendering.separable_filtering", filtering)
     assert image({"blur": [1.0, 1.0]}).dtype == torch.float32
     assert set(used) == {torch.float64}
+
+
+def test_many_shapes_are_far_from_the_background_in_little_time() -> None:
+    """Brightness just narrower than four times the contrast: the background stays, means are drawn anew."""
+    narrow = rendering("textured", {"brightness": [0.001, 0.8], "background": [0, 0.8], "contrast": 0.2})
+    for seed in range(20):
+        look = Look(np.random.default_rng(seed), narrow, 16_000, (8, 8, 8))
+        assert np.abs(look.means - look.background).min() >= 0.2
+        assert look.means.min() >= 0.001
+        assert look.means.max() <= 0.8

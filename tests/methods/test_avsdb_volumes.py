@@ -194,6 +194,7 @@ def test_a_set_on_disk_is_the_one_generated(tmp_path: Path) -> None:
         ({"max_overlap": 0}, r"max_overlap: found 0, expected a number in \(0, 1\], or null"),
         ({"max_overlap": 1.1}, "max_overlap: found 1.1"),
         ({"tries": 0}, "tries: found 0, expected an integer of 1 or more"),
+        ({"tries": 10**12}, "tries: found 1000000000000, expected at most 10000"),
         ({"tries": [3, 3]}, r"tries: found \[3, 3\], expected an integer of 1 or more"),
         ({"sizes": {"box": [30, 100]}}, r"sizes::box: found \[30, 100\], a box larger than the volume"),
         ({"sizes": {"boxes": 3}}, "sizes: found 'boxes', expected any of box, height, min_radius, z_margin"),

@@ -30,7 +30,8 @@ def axis_to_swap(x: Float[Tensor, "b c *space"]) -> int:
         (-2, -1)
     """
     sizes = x.shape[2:]
-    trained = torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+    exported = torch.jit.is_tracing() or torch.compiler.is_exporting()  # type: ignore[attr-defined]
+    trained = torch.is_grad_enabled() and not exported
     if x.device.type != "cpu" or not trained or sizes[LAST] >= SHORT or 2 * sizes[LAST] > max(sizes):
         return LAST
     return max(range(-len(sizes), 0), key=lambda axis: (sizes[axis], axis))

@@ -144,10 +144,10 @@ class Look:
     ) -> None:
         r, self.size = rendering, tuple(size)
         self.background = float(uniform(rng, r.background, 1)[0])
+        while too_near(self.background, r):  # one draw in two at most: see `Rendering.contrast`
+            self.background = float(uniform(rng, r.background, 1)[0])
         self.means = uniform(rng, r.brightness, count)
-        wide = r.brightness[1] - r.brightness[0] >= 4 * r.contrast - ROUNDING
         while (near := np.abs(self.means - self.background) < r.contrast).any():
-            self.background = self.background if wide else float(uniform(rng, r.background, 1)[0])
             self.means[near] = uniform(rng, r.brightness, int(near.sum()))
         self.amplitudes = uniform(rng, r.texture, count + 1)  # the background's is the first
         self.hollow = (rng.random(count) < r.hollow) | (r.render == "outline")
@@ -187,6 +187,22 @@ class Look:
         if self.noise is not None:
             image = image + torch.from_numpy(self.noise).to(device)
         return image.clamp_(0, 1)
+
+
+def too_near(background: float, rendering: Rendering) -> bool:
+    """Whether a background leaves the shapes less than half of their range of brightness.
+
+    With half of it or more, a mean that is drawn anew until it is far enough needs two draws on average.
+
+    Examples:
+        >>> too_near(0.5, Rendering(brightness=(0.4, 0.6), background=(0, 1), contrast=0.1))
+        True
+        >>> too_near(0.4, Rendering(brightness=(0.4, 0.6), background=(0, 1), contrast=0.1))
+        False
+    """
+    low, high = rendering.brightness
+    lost = min(high, background + rendering.contrast) - max(low, background - rendering.contrast)
+    return lost > (high - low) / 2 + ROUNDING or (low == high and abs(background - low) < rendering.contrast)
 
 
 def smooth(points: np.ndarray, like: Float[Tensor, "*space"]) -> Float[Tensor, "*space"]:

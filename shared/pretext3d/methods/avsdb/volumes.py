@@ -32,6 +32,7 @@ SMALLEST = 4  # voxels that the largest box and height have at least: with fewer
 ALONG_Z = ("height", "z_margin")  # the sizes that images do not have
 
 MOST_SHAPES = 2**14 - 1  # the largest code, twice the number of shapes, fits int16
+MOST_TRIES = 10_000  # per shape, drawn beforehand; a hundred times the paper's
 
 
 def check_flat(**along_z: Any) -> None:
@@ -148,6 +149,8 @@ class ShapeVolumes:
             else number("max_overlap", max_overlap, 0, 1, low_open=True, expected=expected)
         )
         self.tries = integer("tries", tries, minimum=1)
+        if self.tries > MOST_TRIES:
+            raise UserError(f"tries: found {brief(tries)}, expected at most {MOST_TRIES}")
         known = set(ShapeSizes.__dataclass_fields__)
         if unknown := sorted(set(sizes or {}) - known):
             raise UserError(f"sizes: found {unknown[0]!r}, expected any of {', '.join(sorted(known))}")
