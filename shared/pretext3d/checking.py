@@ -4,14 +4,14 @@ import difflib
 import math
 import numbers
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from pretext3d.errors import UserError
 
 __all__ = [
-    "WORDS", "boolean", "brief", "closest_hint", "integer", "is_integer", "is_number", "number", "one_of",
-    "ordered_pair", "per_axis",
+    "WORDS", "boolean", "brief", "closest_hint", "integer", "is_integer", "is_number", "named_entries",
+    "number", "one_of", "ordered_pair", "per_axis",
 ]  # fmt: skip
 
 
@@ -165,6 +165,27 @@ def ordered_pair(
         expected = expected or f"two numbers {least}{upto}, the smaller one first"
         raise UserError(f"{key}: found {brief(value)}, expected {expected}")
     return float(pair[0]), float(pair[1])
+
+
+def named_entries(key: str, value: Any, example: str) -> dict[str, Any]:
+    """Entries by name, as a dictionary of its own; None = no entries.
+
+    Args:
+        key: Name of the value in the message.
+        value: What the user gave.
+        example: Entries as a user writes them.
+
+    Raises:
+        UserError: anything else; names the key.
+
+    Examples:
+        >>> named_entries("sizes", {"box": [30, 60]}, "{box: [30, 60]}")
+        {'box': [30, 60]}
+    """
+    entries = {} if value is None else value
+    if not isinstance(entries, Mapping) or not all(isinstance(name, str) for name in entries):
+        raise UserError(f"{key}: found {brief(value)}, expected entries by name, as {example}")
+    return dict(entries)
 
 
 def number(

@@ -7,9 +7,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 from monai.data import load_decathlon_datalist
 from pretext3d.__main__ import main
 from pretext3d.commands.shapes import shapes
+from pretext3d.commands.shapes.options import SIZES_2D
 from pretext3d.commands.shapes.shapes import file_of, write_shapes
 from pretext3d.data.generated import GeneratedItems
 from pretext3d.data.prepare import prepare_cases
@@ -17,6 +19,7 @@ from pretext3d.errors import UserError
 from pretext3d.files import locked
 from pretext3d.methods.avsdb.volumes import ShapeVolumes
 
+ROOT = Path(__file__).parents[2]
 SIZE = [20, 28, 16]
 OPTIONS: dict[str, Any] = {
     "roi_size": SIZE,
@@ -194,6 +197,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert made["labels"] == {"background": 0, "ellipse": 1, "pentagon": 2}
     assert made["shapes"]["max_overlap"] is None
     assert made["shapes"]["num_shapes"] == [2, 3]
+
+
+def test_images_have_room_for_their_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plane is full sooner: sizes of `paper_2d`, where those of volumes would drop half of the shapes."""
+    words = ["shapes", "--count", "4", "--output_dir", str(tmp_path / "images"), "--spatial_dims", "2"]
+    assert main([*words, "--num_workers", "0"]) == 0
+    assert "found no position" not in capsys.readouterr().out
+    profiles = yaml.safe_load((ROOT / "bundles/avsdb/configs/train.yaml").read_text())["profiles"]
+    assert profiles["paper_2d"]["sizes"] == SIZES_2D
 
 
 def test_one_number_is_the_size_along_every_axis_and_sizes_and_looks_can_be_given(tmp_path: Path) -> None:

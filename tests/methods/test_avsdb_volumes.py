@@ -80,15 +80,15 @@ def test_two_workers_and_a_resumed_run_see_the_same_items_none_of_them_twice() -
     assert len(torch.unique(torch.cat(alone).flatten(1), dim=0)) == 12
 
 
-def test_classes_are_balanced_over_a_hundred_volumes() -> None:
-    """Of 2,000 shapes, 16 classes have 125 each, with standard deviation sqrt(2000 / 16 * 15 / 16) = 10.8."""
+def test_classes_are_balanced_over_a_thousand_volumes() -> None:
+    """Of 20,000 shapes, 16 classes have 1,250 each; standard deviation sqrt(20,000 / 16 * 15 / 16) = 34.2."""
     generate = ShapeVolumes(SIZE, num_shapes=20)
     counts = np.zeros(16, dtype=int)
-    for seed in range(100):
+    for seed in range(1000):
         shapes = generate.draw(np.random.default_rng(seed)).shapes
         counts += np.bincount(2 * shapes.section + shapes.rule, minlength=16)
-    assert counts.sum() == 2000
-    assert np.abs(counts - 125).max() < 4.5 * 10.8
+    assert counts.sum() == 20_000
+    assert np.abs(counts - 1250).max() < 4.5 * 34.2
 
 
 def test_placement_keeps_the_balance_of_classes() -> None:
@@ -194,6 +194,12 @@ def test_a_set_on_disk_is_the_one_generated(tmp_path: Path) -> None:
         ({"max_overlap": 0}, r"max_overlap: found 0, expected a number in \(0, 1\], or null"),
         ({"max_overlap": 1.1}, "max_overlap: found 1.1"),
         ({"tries": 0}, "tries: found 0, expected an integer of 1 or more"),
+        ({"sizes": 5}, r"sizes: found 5, expected entries by name, as \{box: \[30, 60\]\}"),
+        ({"sizes": {1: 2, "a": 3}}, "sizes: found .*, expected entries by name"),
+        (
+            {"changes": "noise"},
+            r"rendering: found 'noise', expected entries by name, as \{noise: ",
+        ),
         ({"tries": 10**12}, "tries: found 1000000000000, expected at most 10000"),
         ({"tries": [3, 3]}, r"tries: found \[3, 3\], expected an integer of 1 or more"),
         ({"sizes": {"box": [30, 100]}}, r"sizes::box: found \[30, 100\], a box larger than the volume"),

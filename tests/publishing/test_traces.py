@@ -50,6 +50,7 @@ def test_own_names(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     found = machine_traces(f"by lovelace@analytical7 in {SLASH}people{SLASH}ada{SLASH}x")
     assert sorted(found) == [f"{SLASH}people{SLASH}ada", "analytical7", "lovelace"]
     assert machine_traces("Lovelace, A. lovelaces unlovelace") == []
+    assert machine_traces("by müller".encode(), ["müller"]) == ["müller".encode().decode("latin-1")]
 
 
 @pytest.mark.parametrize("name", ["root", "Ubuntu", "me"])

@@ -1,10 +1,13 @@
 """The order of the axes in which a CPU trains convolutions fastest.
 
 The gradient of a convolution's weights takes long where the last spatial axis is short, as in volumes of few
-thick slices: a training step of `unet4` on 64 x 64 x 8 voxels takes 1.4 times as long as on 64 x 8 x 64
-(`tests/benchmarks/bench_axis_order.py`; oneDNN, bfloat16 on a CPU with AMX). A network of convolutions, norms
-and poolings that treat all axes alike is therefore called with the last axis and the longest one swapped, in
-its input and in its weights: the same function, up to rounding.
+thick slices: a training step of `unet4` on 64 x 64 x 8 voxels is 1.3 to 1.7 times as fast with the last axis
+and the longest one swapped (`tests/benchmarks/bench_axis_order.py`; oneDNN, bfloat16 on a CPU with AMX, a
+busy machine). A network of convolutions, norms and poolings that treat all axes alike is therefore called
+with both swapped, in its input and in its weights: the same function, up to rounding. Maps of `encode` are
+then views, neither contiguous nor channels last.
+
+Only training does so, and none where a forward or backward hook would see the swapped maps.
 """
 
 import torch
@@ -20,21 +23,32 @@ LAST = -1
 SHORT = 16  # voxels; from here on, swapping takes as long as it saves
 
 
-def axis_to_swap(x: Float[Tensor, "b c *space"]) -> int:
-    """The spatial axis that swaps places with the last one, from the end; -1 = none, the last with itself.
+def axis_to_swap(network: nn.Module, x: Float[Tensor, "b c *space"]) -> int:
+    """The spatial axis of volumes that swaps places with the last one, from the end; -1 = none.
 
     In training on a CPU that is the longest one, where the last is short and at most half as long.
 
     Examples:
-        >>> axis_to_swap(torch.zeros(1, 1, 64, 64, 8)), axis_to_swap(torch.zeros(1, 1, 8, 64, 64))
-        (-2, -1)
+        >>> network = nn.Conv3d(1, 1, 3)
+        >>> axis_to_swap(network, torch.zeros(1, 1, 64, 64, 8))
+        -2
+        >>> axis_to_swap(network.eval(), torch.zeros(1, 1, 64, 64, 8))
+        -1
     """
-    sizes = x.shape[2:]
     exported = torch.jit.is_tracing() or torch.compiler.is_exporting()  # type: ignore[attr-defined]
-    trained = torch.is_grad_enabled() and not exported
-    if x.device.type != "cpu" or not trained or sizes[LAST] >= SHORT or 2 * sizes[LAST] > max(sizes):
+    if exported or not network.training or not torch.is_grad_enabled() or x.device.type != "cpu":
+        return LAST
+    sizes = x.shape[2:]
+    short = len(sizes) == 3 and sizes[LAST] < SHORT and 2 * sizes[LAST] <= max(sizes)
+    if not short or any(map(has_hook, network.modules())):
         return LAST
     return max(range(-len(sizes), 0), key=lambda axis: (sizes[axis], axis))
+
+
+def has_hook(module: nn.Module) -> bool:
+    """Whether a call of the module calls something else, which sees its maps."""
+    backward = module._backward_hooks or module._backward_pre_hooks
+    return bool(module._forward_hooks or module._forward_pre_hooks or backward)
 
 
 def swapped(x: Tensor, axis: int) -> Tensor:

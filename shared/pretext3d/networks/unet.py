@@ -124,7 +124,7 @@ class UNet(Backbone):
         """One map per level, before its pooling."""
         if self.batch_statistics:
             self.check_batch(x)
-        axis = axis_to_swap(x)
+        axis = axis_to_swap(self, x)
         x = swapped(x, axis)
         features: list[Tensor] = []
         for level, block in enumerate(self.down):
@@ -134,7 +134,7 @@ class UNet(Backbone):
 
     def decode(self, features: list[Tensor]) -> Float[Tensor, "b out *space"]:
         """The finest level's map after its two convolutions."""
-        axis = axis_to_swap(features[0])
+        axis = axis_to_swap(self, features[0])
         x = swapped(features[-1], axis)
         for level in reversed(range(len(self.up))):
             upsampled = call_swapped(self.up[level], x, axis)

@@ -10,7 +10,8 @@ __all__ = ["machine_traces", "own_names"]
 
 # Folders of one machine; after a name, a dot or a variable they are relative.
 _FOLDERS = (
-    "tmp|work|root|farm|home|Users|opt|mnt|srv|var|data|workspace|scratch|nfs|media|Volumes|gpfs|usr|private"
+    "tmp|work|root|farm|home|Users|opt|mnt|srv|var|data|workspace|scratch|nfs|media|Volumes|gpfs|lustre|usr"
+    "|private"
 )
 # Each pattern begins with what is searched for and then looks back, so that `re` skips to it.
 _UNIX = re.compile(rf"/(?<![\w.~$}}]/)(?!usr/bin/env\b)(?:{_FOLDERS})/[^\s\"']*")
@@ -83,6 +84,8 @@ def machine_traces(data: bytes | str, names: list[str] | None = None) -> list[st
     binary = "\0" in text
     patterns = [_UNIX, _LONG_DRIVE] if binary else [_UNIX, _DRIVE, _SHARE, _ADDRESS]
     names = own_names() if names is None else names
+    if isinstance(data, bytes):  # as they look when UTF-8 is read as Latin-1
+        names = [name.encode().decode("latin-1") for name in names]
     patterns += [re.compile(rf"{name}(?<![\w.-]{name})(?!\w)") for name in map(re.escape, names)]
     found = [match.group() for pattern in patterns for match in pattern.finditer(text)]
     return [trace[:60] for trace in [*found, *([] if binary else private_urls(text))]]

@@ -19,10 +19,14 @@ from pretext3d.commands.parser import command_parser
 from pretext3d.messages import say
 
 RENDERINGS = ("outline", "filled", "textured")  # those of methods/avsdb/rendering.py
+SIZES_2D = {
+    "box": [15, 48],
+    "min_radius": 7.5,
+}  # of the profile paper_2d: a plane is full sooner
 EXAMPLES = """
 examples
   pretext3d shapes --count 5000 --output_dir Dataset501_Shapes
-  pretext3d shapes --count 32 --output_dir shapes --roi_size 64 64 8 --pixdim 2.5 2.5 10 --render textured
+  pretext3d shapes --count 32 --output_dir shapes --roi_size 64 64 16 --pixdim 2.5 2.5 5 --render textured
   pretext3d shapes --count 32 --output_dir images --spatial_dims 2 --roi_size 128 128 --xy_classes ellipse 3 4
 """
 
@@ -39,8 +43,8 @@ def classes(values: Sequence[str]) -> int | list[int | str]:
 
 
 def overlap(value: str) -> float | None:
-    """A part of a shape's volume, or None for `none`."""
-    return None if value.lower() == "none" else float(value)
+    """A part of a shape's volume, or None for `none` or `null`."""
+    return None if value.lower() in ("none", "null") else float(value)
 
 
 def settings_of(text: str) -> dict[str, Any]:
@@ -82,7 +86,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_shapes", type=int, nargs="+", default=[20], help="per volume, one or a range; default: 20")
     add("--max_overlap", type=overlap, default=0.7, help="part of a shape, or none; default: %(default)s")
     add("--tries", type=int, default=100, help="positions before a shape is dropped; default: %(default)s")
-    add("--sizes", type=settings_of, default={}, help="what differs from ShapeSizes, as '{box: [30, 60]}'")
+    add(
+        "--sizes",
+        type=settings_of,
+        default={},
+        help="what differs from profile paper, as '{box: [30, 60]}'",
+    )
     add("--render", default="outline", help=f"{', '.join(RENDERINGS)}; default: %(default)s")
     add(
         "--rendering", type=settings_of, default={}, help="what differs from --render, as '{noise: [0, 0.1]}'"
@@ -104,6 +113,8 @@ def main(given: Sequence[str]) -> int:
         known["roi_size"] = [96, 96, 96] if known["spatial_dims"] == 3 else [128, 128]
     elif len(known["roi_size"]) == 1:
         known["roi_size"] = known["roi_size"] * (2 if known["spatial_dims"] == 2 else 3)
+    if known["spatial_dims"] == 2:
+        known["sizes"] = {**SIZES_2D, **known["sizes"]}
     known["changes"] = known.pop("rendering")
     for name, low in (("count", 1), ("seed", 0), ("num_workers", 0)):
         integer(name, known[name], minimum=low)

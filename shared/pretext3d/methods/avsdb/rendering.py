@@ -2,13 +2,14 @@
 
 Tadokoro et al., CVPRW 2023, leaves the intensities open. Its authors' successor draws the outline in each
 slice, two voxels wide, with value 128 of 255: that is `outline`. `filled` gives every voxel of a shape that
-value. `textured` is ours: every shape and the background have a random mean and a smooth random texture, some
-shapes are hollow, and the image is blurred, noisy and biased, so that intensity says nothing about a class.
+value. `textured` is ours: every shape and the background have a random mean and a random amplitude of the
+volume's one smooth texture, some shapes are hollow, and the image is blurred, noisy and biased, so that
+intensity says nothing about a class.
 
 Random numbers are drawn with NumPy, and applied on the device of the shapes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from monai.networks.layers import gaussian_1d, separable_filtering
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import closest_hint, number, one_of, ordered_pair
+from pretext3d.checking import closest_hint, named_entries, number, one_of, ordered_pair
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.placement import Placement
 from pretext3d.methods.avsdb.shapes import uniform
@@ -45,8 +46,9 @@ class Rendering:
             that is hollow.
         brightness: Range of the mean intensity of each shape.
         background: Range of the mean intensity of the background.
-        contrast: Smallest difference of a shape's mean from the background's; below half of each range.
-        texture: Range of the amplitude of each shape's, and the background's, smooth texture.
+        contrast: Smallest difference of a shape's mean from the background's; at most a quarter of the wider
+            of the two ranges.
+        texture: Range of each shape's, and the background's, amplitude of the volume's smooth texture.
         texture_size: Range of the size of the texture's structures, in voxels.
         hollow: Probability of a shape's interior looking like the background.
         blur: Range of the standard deviation of the Gaussian that the image is blurred with, in voxels.
@@ -109,7 +111,7 @@ RENDERINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def rendering(render: Any, changes: Mapping[str, Any] | None = None) -> Rendering:
+def rendering(render: Any, changes: Any = None) -> Rendering:
     """A rendering by name, with some of its values changed.
 
     Raises:
@@ -121,7 +123,7 @@ def rendering(render: Any, changes: Mapping[str, Any] | None = None) -> Renderin
     """
     one_of("render", render, RENDERINGS)
     known = [field.name for field in fields(Rendering) if field.name != "render"]
-    given = dict(changes or {})
+    given = named_entries("rendering", changes, "{noise: [0, 0.1]}")
     for key in given:
         if key not in known:
             hint = closest_hint(key, known)
@@ -192,7 +194,7 @@ class Look:
 def too_near(background: float, rendering: Rendering) -> bool:
     """Whether a background leaves the shapes less than half of their range of brightness.
 
-    With half of it or more, a mean that is drawn anew until it is far enough needs two draws on average.
+    With half of it or more, a mean that is drawn again until it is far enough needs two draws on average.
 
     Examples:
         >>> too_near(0.5, Rendering(brightness=(0.4, 0.6), background=(0, 1), contrast=0.1))

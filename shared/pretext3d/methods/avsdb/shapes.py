@@ -18,7 +18,8 @@ axis by axis.
 
 Deviates: the vertex angles of a triangle, one per sector of 120 degrees, are drawn again until no two
 neighbours are 180 degrees or more apart, so that the centre is inside. Cross-sections of all classes have a
-random rotation, the ellipse's 0 to 180 degrees.
+random rotation, like the ellipse's of 0 to 180 degrees, after which odd polygons do not point everywhere
+equally often.
 """
 
 from collections.abc import Sequence
@@ -260,8 +261,8 @@ class Shapes:
     def _angular_gauge(self, x: Float[Tensor, "n a"], y: Float[Tensor, "n b"]) -> Float[Tensor, "n a b"]:
         """The gauge of polygons: e . q with the covector e of the edge in the point's direction.
 
-        Each of the equal sectors has one vertex: which edge, is a question of one comparison. It is asked in
-        float32, as both edges of a vertex give the same gauge in its direction.
+        Each of the equal sectors has one vertex: one comparison finds the edge. It is made in float32, as
+        both edges of a vertex give the same gauge in its direction.
         """
         cos, sin = np.cos(self.rotation)[:, None], np.sin(self.rotation)[:, None]
         first, second = self._covectors()

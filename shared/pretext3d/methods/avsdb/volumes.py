@@ -4,13 +4,13 @@ Tadokoro et al., CVPRW 2023, section 2: draw shapes, place them, draw the image.
 `rendering`, which list what deviates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from pretext3d.checking import brief, integer, is_integer, number, ordered_pair, per_axis
+from pretext3d.checking import brief, integer, is_integer, named_entries, number, ordered_pair, per_axis
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.placement import Placement, place, solids
 from pretext3d.methods.avsdb.rendering import Look, rendering
@@ -32,6 +32,7 @@ SMALLEST = 4  # voxels that the largest box and height have at least: with fewer
 ALONG_Z = ("height", "z_margin")  # the sizes that images do not have
 
 MOST_SHAPES = 2**14 - 1  # the largest code, twice the number of shapes, fits int16
+FEW_OR_MANY = f"an integer from 1 to {MOST_SHAPES}, or two, the smaller first"
 MOST_TRIES = 10_000  # per shape, drawn beforehand; a hundred times the paper's
 
 
@@ -84,9 +85,9 @@ class ShapeVolumes:
         num_shapes: Shapes per volume: a number, or a range that it is drawn from.
         max_overlap: Part of a shape's volume, below which it may lie where others do; None: nowhere.
         tries: Positions that are tried before a shape is dropped.
-        sizes: Values of `ShapeSizes` that differ from its defaults.
+        sizes: Values of `ShapeSizes` by name that differ from its defaults.
         render: `outline`, `filled` or `textured`.
-        changes: Values of `Rendering` that differ from this one's.
+        changes: Values of `Rendering` by name that differ from this one's.
 
     Attributes:
         class_names: Names of the label's classes, background first.
@@ -112,17 +113,18 @@ class ShapeVolumes:
         num_shapes: Any = 20,
         max_overlap: Any = 0.7,
         tries: Any = 100,
-        sizes: Mapping[str, Any] | None = None,
+        sizes: Any = None,
         render: str = "outline",
-        changes: Mapping[str, Any] | None = None,
+        changes: Any = None,
     ) -> None:
         check_spatial_dims(spatial_dims)
         self.spatial_dims = spatial_dims
         self.size = per_axis("roi_size", roi_size, spatial_dims)
         self.grid = (*self.size, 1)[:3]  # of an image: one slice
+        sizes = named_entries("sizes", sizes, "{box: [30, 60]}")
         self.sections = cross_sections(xy_classes)
         if spatial_dims == 2:
-            check_flat(z_classes=z_classes, **{f"sizes::{key}": (sizes or {}).get(key) for key in ALONG_Z})
+            check_flat(z_classes=z_classes, **{f"sizes::{key}": sizes.get(key) for key in ALONG_Z})
         z_classes = 2 if z_classes is None else z_classes
         self.rules = z_rules(z_classes) if spatial_dims == 3 else ["prism"]
         self.class_names = class_names(xy_classes, z_classes, spatial_dims)
@@ -134,13 +136,12 @@ class ShapeVolumes:
                 "uint8, can hold"
             )
         low, high = (
-            (num_shapes, num_shapes) if is_integer(num_shapes) else ordered_pair("num_shapes", num_shapes)
+            (num_shapes, num_shapes)
+            if is_integer(num_shapes)
+            else ordered_pair("num_shapes", num_shapes, expected=FEW_OR_MANY)
         )
         if not (low == int(low) and high == int(high) and 1 <= low <= high <= MOST_SHAPES):
-            raise UserError(
-                f"num_shapes: found {num_shapes!r}, expected an integer from 1 to {MOST_SHAPES}, or two, the "
-                "smaller first"
-            )
+            raise UserError(f"num_shapes: found {num_shapes!r}, expected {FEW_OR_MANY}")
         self.num_shapes = (int(low), int(high))
         expected = "a number in (0, 1], or null for no overlap"
         self.max_overlap = (
@@ -152,9 +153,9 @@ class ShapeVolumes:
         if self.tries > MOST_TRIES:
             raise UserError(f"tries: found {brief(tries)}, expected at most {MOST_TRIES}")
         known = set(ShapeSizes.__dataclass_fields__)
-        if unknown := sorted(set(sizes or {}) - known):
+        if unknown := sorted(set(sizes) - known):
             raise UserError(f"sizes: found {unknown[0]!r}, expected any of {', '.join(sorted(known))}")
-        self.sizes = ShapeSizes(**{key: size for key, size in (sizes or {}).items() if size is not None})
+        self.sizes = ShapeSizes(**{key: size for key, size in sizes.items() if size is not None})
         self.rendering = rendering(render, changes)
         self._check_size()
 
@@ -184,7 +185,8 @@ class ShapeVolumes:
         """The items of some volumes, on a device.
 
         The shapes of all volumes are computed together. Labels are the same on every device, but for voxels
-        nearer to a boundary than float64 resolves (1e-12 of a shape's size); images to float32 rounding.
+        nearer to a boundary than float64 resolves (1e-12 of a shape's size; 1e-6 in the direction of a
+        vertex); images to float32 rounding. Not tried on a GPU yet.
         """
         placements = self.placements(volumes, device)
         found = []
