@@ -58,6 +58,7 @@ def test_arguments_are_read_as_in_a_run() -> None:
         ("rotation", 2, "", "models/2d"),
         ("rotation", 3, "", ""),
         ("avsdb", 3, "", ""),
+        ("avsdb", 2, "", "models/2d"),
         ("avsdb", 3, "models/transformer", "models/transformer"),
     ],
 )

@@ -153,7 +153,7 @@ def test_the_blur_does_not_use_float32_which_a_gpu_computes_in_tf32(monkeypatch:
 
 
 def test_many_shapes_are_far_from_the_background_in_little_time() -> None:
-    """Brightness just narrower than four times the contrast: the background stays, means are drawn anew."""
+    """Brightness just narrower than four times the contrast: the background stays, means are drawn again."""
     narrow = rendering("textured", {"brightness": [0.001, 0.8], "background": [0, 0.8], "contrast": 0.2})
     for seed in range(20):
         look = Look(np.random.default_rng(seed), narrow, 16_000, (8, 8, 8))

@@ -19,10 +19,7 @@ from pretext3d.commands.parser import command_parser
 from pretext3d.messages import say
 
 RENDERINGS = ("outline", "filled", "textured")  # those of methods/avsdb/rendering.py
-SIZES_2D = {
-    "box": [15, 48],
-    "min_radius": 7.5,
-}  # of the profile paper_2d: a plane is full sooner
+SIZES_2D = {"box": [15, 48], "min_radius": 7.5}  # those of paper_2d: a plane is full sooner
 EXAMPLES = """
 examples
   pretext3d shapes --count 5000 --output_dir Dataset501_Shapes

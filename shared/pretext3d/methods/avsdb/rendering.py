@@ -146,7 +146,7 @@ class Look:
     ) -> None:
         r, self.size = rendering, tuple(size)
         self.background = float(uniform(rng, r.background, 1)[0])
-        while too_near(self.background, r):  # one draw in two at most: see `Rendering.contrast`
+        while too_near(self.background, r):  # at most every other draw is
             self.background = float(uniform(rng, r.background, 1)[0])
         self.means = uniform(rng, r.brightness, count)
         while (near := np.abs(self.means - self.background) < r.contrast).any():
