@@ -12,7 +12,8 @@ from pretext3d.__main__ import main
 from pretext3d.commands.compare.study import runner
 from pretext3d.commands.compare.study import study as studies
 from pretext3d.commands.compare.study.cells import screening_cells
-from pretext3d.commands.compare.study.choice import read_plan
+from pretext3d.commands.compare.study.choice import planned_cells
+from pretext3d.commands.compare.study.plans import read_plan, read_plans
 from pretext3d.commands.compare.study.report import write_report
 from pretext3d.commands.compare.study.results import Results
 from pretext3d.errors import UserError
@@ -38,15 +39,16 @@ def test_the_stages_and_what_each_runs(study: Any, tmp_path: Path) -> None:
     # four arms at two rates, with one label and seed
     assert len(run.runner.ran) == 8
     assert "screening/organs/cnn/vp_n001_seed0_lr0.003" in run.runner.ran
-    plan = read_plan(tmp_path / "docs/studies/tiny/plan.yaml", run.study)
-    chosen = {place[2]: choice.point.rate for place, choice in plan.choices.items()}
+    plan = read_plan(run.study, ("organs", "cnn"))
+    chosen = {arm: choice.point.rate for arm, choice in plan.choices.items()}
     assert chosen == {"scratch": 0.001, "scratch_long": 0.003, "vp": 0.003, "cube": 0.003}
     # the best one besides scratch and scratch_long is vp: two label counts, two seeds of three arms
-    assert len(plan.cells) == 12
-    assert not any("cube" in name for name in plan.cells)
+    planned = [cell.name for cell in planned_cells(run.cells, read_plans(run.study))]
+    assert len(planned) == 12
+    assert not any("cube" in name for name in planned)
     run = study()
     assert run() == 0
-    assert sorted(run.runner.ran) == sorted(plan.cells)
+    assert sorted(run.runner.ran) == sorted(planned)
     again = study()
     assert again() == 0
     assert again.runner.ran == []
@@ -142,39 +144,38 @@ def test_tasks_on_the_same_data_share_a_pre_training(study: Any) -> None:
     assert run.cells.of_place["groups", "cnn", "vp"].name == "pretraining/organs/cnn/vp"
 
 
-def test_a_study_runs_task_by_task_and_its_plan_grows(study: Any, tmp_path: Path) -> None:
+def test_a_study_runs_task_by_task_with_a_plan_each(study: Any, tmp_path: Path) -> None:
     tasks = {
         "organs": {"num_labelled": [1, 2], "dataset_dir": "heads"},
         "other": {"num_labelled": [1], "dataset_dir": "heads", "split_seed": 1},
     }
-    file = tmp_path / "docs/studies/tiny/plan.yaml"
     first = study(tasks=tasks, only=["other"])
     assert first() == 0
     assert all("/other/" in name for name in first.runner.ran)
-    assert read_plan(file, first.study).parts == [("other", "cnn")]
+    assert list(read_plans(first.study)) == [("other", "cnn")]
     report = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
     assert "1 of 2 tasks with an encoder; not measured yet: organs, cnn." in report
     assert "no verdict before" not in report
     (tmp_path / "docs/studies/tiny/confirmation/other/cnn/vp_n001_seed1.csv").unlink()
     text = write_report(
-        first.study, first.cells, first.read_plan(), Results(first.results.folder)
+        first.study, first.cells, read_plans(first.study), Results(first.results.folder)
     ).read_text()
     assert "- other, cnn: no verdict before all cells are measured, and no p-value is final: 5 of 6." in text
     assert "(figures/overview.png)" in text
     (tmp_path / "docs/studies/tiny/confirmation/other/cnn/vp_n001_seed0.csv").unlink()
     text = write_report(
-        first.study, first.cells, first.read_plan(), Results(first.results.folder)
+        first.study, first.cells, read_plans(first.study), Results(first.results.folder)
     ).read_text()
     assert "(figures/overview.png)" not in text  # nothing but random weights
-    chosen = read_plan(file, first.study)
+    plan = tmp_path / "docs/studies/tiny/plan/other/cnn.yaml"
+    chosen = plan.read_bytes()
     second = study(tasks=tasks)
     assert second("pretraining") == 0
     assert second.runner.ran == ["pretraining/organs/cnn/vp", "pretraining/organs/cnn/cube"]
     assert second() == 0
     assert all("/organs/" in name for name in second.runner.ran)
-    plan = read_plan(file, second.study)
-    assert plan.of([("other", "cnn")]) == chosen
-    assert plan.parts == [("other", "cnn"), ("organs", "cnn")]
+    assert plan.read_bytes() == chosen
+    assert list(read_plans(second.study)) == [("organs", "cnn"), ("other", "cnn")]  # as in the study
     assert "not measured yet" not in (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
 
 
@@ -183,7 +184,7 @@ def test_a_study_runs_one_encoder_of_a_task(study: Any, tmp_path: Path) -> None:
     run = study(encoders=encoders, only=["organs/other"])
     assert run() == 0
     assert all("/organs/other/" in name for name in run.runner.ran)
-    assert read_plan(tmp_path / "docs/studies/tiny/plan.yaml", run.study).parts == [("organs", "other")]
+    assert list(read_plans(run.study)) == [("organs", "other")]
     with pytest.raises(UserError, match="--tasks organs/: found 'vit', expected an encoder of organs"):
         study(encoders=encoders, only=["organs/vit"])
 
@@ -192,9 +193,7 @@ def test_arms_of_confirmation_by_task_and_encoder(study: Any) -> None:
     confirmation = {"by_task": {"organs": {"cnn": ["cube"]}}}
     run = study(confirmation=confirmation)
     run("screening")
-    assert {place.split("/")[-1].partition("_n0")[0] for place in run.plan().cells} == {
-        "scratch", "scratch_long", "cube",
-    }  # fmt: skip
+    assert set(run.plans()["organs", "cnn"].arms) == {"scratch", "scratch_long", "cube"}
     with pytest.raises(UserError, match=r"by_task::organs::cnn: found 'cub', .*did you mean cube"):
         study(confirmation={"by_task": {"organs": {"cnn": ["cub"]}}})
 
@@ -266,7 +265,7 @@ def test_a_failed_cell_ends_its_stage(
     monkeypatch.setattr(FakeRunner, "fails", "pretraining/organs/cnn/vp")
     run = study()
     assert run() == 1
-    assert not (tmp_path / "docs/studies/tiny/plan.yaml").exists()
+    assert not (tmp_path / "docs/studies/tiny/plan").exists()
     out = capsys.readouterr()
     assert "error: no such volume" in out.out
     assert "not run: pretraining/organs/cnn/vp failed, whose weights it starts from" in out.out

@@ -12,8 +12,6 @@ from pretext3d.errors import UserError
 
 from tests.commands.study_runs import GAIN, builder
 
-PLACE = {"task": "organs", "encoder": "cnn"}
-
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -23,68 +21,76 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_confirmation_follows_a_plan_that_was_committed(study: Any, tmp_path: Path) -> None:
     """One that is not what screening chooses is refused, unless it is accepted."""
     study()("screening")
-    file = tmp_path / "docs/studies/tiny/plan.yaml"
+    file = tmp_path / "docs/studies/tiny/plan/organs/cnn.yaml"
     plan = yaml.safe_load(file.read_text())
-    assert plan["choices"][0]["scores"] == {"lr0.001": pytest.approx(0.547), "lr0.003": pytest.approx(0.541)}
-    plan["choices"][0]["learning_rate"] = 0.003
-    plan["cells"] = [name for name in plan["cells"] if "n002" not in name]
+    assert plan["choices"]["scratch"]["scores"] == {
+        "lr0.001": pytest.approx(0.547),
+        "lr0.003": pytest.approx(0.541),
+    }
+    plan["choices"]["scratch"]["learning_rate"] = 0.003
+    plan["confirmation"]["labels"] = [1]
     file.write_text(yaml.safe_dump(plan))
     message = (
-        r"organs, cnn, scratch: lr0.003 there, lr0.001 chosen; 6 cells missing there \(confirmation/.*--acc"
+        r"organs, cnn, scratch: lr0.003 there, lr0.001 chosen; "
+        r"organs, cnn, labels: 1 there, 1, 2 chosen.*--acc"
     )
     for stage in ("screening", "report"):
         with pytest.raises(UserError, match=message):
             study()(stage)
     run = study(accept_plan=True)
     assert run() == 0
-    assert run.runner.ran == plan["cells"]
+    arms = plan["confirmation"]["arms"]
+    assert run.runner.ran == [
+        f"confirmation/organs/cnn/{arm}_n001_seed{seed}" for arm in arms for seed in (0, 1)
+    ]
     used = json.loads(
         (tmp_path / "runs/cells/confirmation/organs/cnn/scratch_n001_seed0/settings.json").read_text()
     )
     assert used["finetune"]["learning_rate"] == 0.003
-    plan["cells"].append("confirmation/organs/cnn/vp_n001_seed7")
-    file.write_text(yaml.safe_dump(plan))
-    with pytest.raises(
-        UserError, match=r"cells: found 'confirmation/.*seed7', expected a cell of this study"
-    ):
-        study(accept_plan=True)()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"study": "other"}, "study: found other, expected tiny"),
-        ({"choices": []}, "choices: found none"),
-        ({"cells": 3}, "cells: found 3, expected a list"),
+        ({"choices": {}}, "choices: found none"),
         ({"chosen": 1}, "chosen: no such key"),
+        ({"choices": {"x": {}}}, "choices::x: no such key; expected scratch, scratch_long, vp, cube"),
+        ({"choices": {"vp": 3}}, "choices::vp: found 3, expected keys with values"),
         (
-            {"choices": [{**PLACE, "arm": "vp", "learning_rate": 1, "recipe": "$x"}]},
-            "choices::0::recipe: found '.x', expected text that MONAI does not expand",
-        ),
-        ({"choices": [{**PLACE, "arm": "x"}]}, "choices::0: found organs, cnn, x"),
-        (
-            {"choices": [{**PLACE, "arm": "vp", "learning_rate": 0.002, "score": 0.5}]},
-            "choices::0: found lr0.002, expected a point of the study's grid: lr0.001, lr0.003",
+            {"choices": {"vp": {"learning_rate": 1, "recipe": "$x"}}},
+            "choices::vp::recipe: found '.x', expected text that MONAI does not expand",
         ),
         (
-            {"choices": [{**PLACE, "arm": "vp", "learning_rate": 0.001, "score": "high"}]},
-            "choices::0::score: found 'high', expected",
+            {"choices": {"vp": {"learning_rate": 0.002, "score": 0.5}}},
+            "choices::vp: found lr0.002, expected a point of the study's grid: lr0.001, lr0.003",
         ),
         (
-            {
-                "choices": [
-                    {**PLACE, "arm": "vp", "learning_rate": 0.001, "score": 1, "scores": {"lr0.001": "x"}}
-                ]
-            },
-            "choices::0::scores::lr0.001: found 'x', expected",
+            {"choices": {"vp": {"learning_rate": 0.001, "score": "high"}}},
+            "choices::vp::score: found 'high', expected",
+        ),
+        (
+            {"choices": {"vp": {"learning_rate": 0.001, "score": 1, "scores": {"lr0.001": "x"}}}},
+            "choices::vp::scores::lr0.001: found 'x', expected",
+        ),
+        ({"confirmation": 3}, "confirmation: found 3, expected keys with values"),
+        ({"confirmation": {"arms": 3}}, "confirmation::arms: found 3, expected a list"),
+        ({"confirmation": {"arms": ["cub"]}}, "confirmation::arms: found 'cub', .*did you mean cube"),
+        (
+            {"confirmation": {"arms": ["vp"], "labels": [3]}},
+            "confirmation::labels: found 3, expected those of the study: 1, 2",
+        ),
+        (
+            {"confirmation": {"arms": ["vp"], "labels": [1], "seeds": [0, 7]}},
+            "confirmation::seeds: found 7, expected those of the study: 0, 1",
         ),
     ],
 )
 def test_mistakes_in_a_plan(study: Any, tmp_path: Path, change: dict[str, Any], message: str) -> None:
     study()("screening")
-    file = tmp_path / "docs/studies/tiny/plan.yaml"
+    file = tmp_path / "docs/studies/tiny/plan/organs/cnn.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **change}))
-    with pytest.raises(UserError, match=f"plan.yaml: {message}"):
+    with pytest.raises(UserError, match=f"cnn.yaml: {message}"):
         study(accept_plan=True)()
 
 

@@ -157,7 +157,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="run only these: a task, or TASK/ENCODER; default: all",
     )
     add("--data_root", default="", help="folder of the study's relative data paths")
-    add("--accept_plan", action="store_true", help="follow plan.yaml although screening chooses otherwise")
+    add("--accept_plan", action="store_true", help="follow the plans although screening chooses otherwise")
     return parser
 
 

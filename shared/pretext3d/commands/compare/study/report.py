@@ -21,8 +21,9 @@ from pretext3d.commands.compare.probes import baseline_of, probe_lines, probe_ta
 from pretext3d.commands.compare.report import amount, main_table, summarise, with_p
 from pretext3d.commands.compare.statistics import DRAWS
 from pretext3d.commands.compare.study.cells import Cells, StudyCell, grid
-from pretext3d.commands.compare.study.choice import Plan, planned_cells
+from pretext3d.commands.compare.study.choice import planned_cells
 from pretext3d.commands.compare.study.definition import Study, StudyTask
+from pretext3d.commands.compare.study.plans import Plan, PlanPart
 from pretext3d.commands.compare.study.results import Results
 from pretext3d.commands.compare.study.scores import DIGITS, SCORES, scores_of
 from pretext3d.commands.compare.tasks import TASKS
@@ -83,16 +84,16 @@ class Part:
         return f"{self.task.name}, {self.encoder}"
 
 
-def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Path:
+def write_report(study: Study, cells: Cells, plans: Mapping[PlanPart, Plan], results: Results) -> Path:
     """Write RESULTS.md, its figures and scores.csv into the folder of the results; the path of the first.
 
     Args:
         study: Study.
         cells: Its cells.
-        plan: Its plan.
+        plans: Its plans, by task and encoder.
         results: Its results; cells without one are left out, and counted.
     """
-    planned = planned_cells(cells, plan)
+    planned = planned_cells(cells, plans)
     lines = [f"# Study {study.name}", ""]
     done = [cell for cell in planned if results.has(cell)]
     seeds, rates = ", ".join(map(str, study.seeds)), ", ".join(f"{rate:g}" for rate in study.rates)
@@ -113,7 +114,7 @@ def write_report(study: Study, cells: Cells, plan: Plan, results: Results) -> Pa
     for part in parts:
         lines += section(part, tables[part.title], study.results_dir)
     gains = " and ".join(f"{gain:g} in {TASKS[kind].title}" for kind, gain in LEAST_GAIN.items())
-    lines += [*screening(study, plan), NOTES.format(draws=DRAWS, gains=gains)]
+    lines += [*screening(study, plans), NOTES.format(draws=DRAWS, gains=gains)]
     study.results_dir.mkdir(parents=True, exist_ok=True)
     scores = [scores_of(study, part, tables[part.title]) for part in parts]
     if scores:
@@ -290,14 +291,15 @@ def verdict(part: Part, tables: Mapping[str, pd.DataFrame]) -> str:
     return f"no arm is {least:g} or more above {' and '.join(CONTROLS)}, proven; nearest is {found}"
 
 
-def screening(study: Study, plan: Plan) -> list[str]:
+def screening(study: Study, plans: Mapping[PlanPart, Plan]) -> list[str]:
     """The table of screening: the score of every point of the grid, the chosen one in bold."""
     points = [point.name for point in grid(study)]
     rows = []
-    for (task, encoder, arm), choice in plan.choices.items():
-        scores = {name: f"{score:.3f}" for name, score in choice.scores.items()}
-        scores |= {choice.point.name: f"**{scores.get(choice.point.name, 'chosen')}**"}
-        rows.append([task, encoder, arm, *(scores.get(name, "") for name in points)])
+    for part, plan in plans.items():
+        for arm, choice in plan.choices.items():
+            scores = {name: f"{score:.3f}" for name, score in choice.scores.items()}
+            scores |= {choice.point.name: f"**{scores.get(choice.point.name, 'chosen')}**"}
+            rows.append([*part, arm, *(scores.get(name, "") for name in points)])
     labels = ", ".join(f"{task.name} {task.screened.title}" for task in study.tasks.values())
     about = f"Scores of validation subjects, labelled: {labels}. In bold the point that confirmation has."
     return ["## Screening", "", about, "", *markdown(["task", "encoder", "arm", *points], rows), ""]

@@ -5,7 +5,7 @@ pre-training is run only where a cell that starts from it is not done.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pretext3d.commands.compare.folder import lock
@@ -14,15 +14,16 @@ from pretext3d.commands.compare.processes import threads_each
 from pretext3d.commands.compare.running import run_cells, run_rest
 from pretext3d.commands.compare.study.cells import Cells, StudyCell, screening_cells
 from pretext3d.commands.compare.study.checks import known_name
-from pretext3d.commands.compare.study.choice import (
+from pretext3d.commands.compare.study.choice import choose, planned_cells
+from pretext3d.commands.compare.study.definition import Study, read_study
+from pretext3d.commands.compare.study.plans import (
     Plan,
-    choose,
+    PlanPart,
     plan_changes,
-    planned_cells,
-    read_plan,
+    plan_file,
+    read_plans,
     write_plan,
 )
-from pretext3d.commands.compare.study.definition import Study, read_study
 from pretext3d.commands.compare.study.report import write_report
 from pretext3d.commands.compare.study.results import Results
 from pretext3d.commands.compare.study.runner import StudyRunner
@@ -41,7 +42,7 @@ class StudyRun:
         results: Its results.
         runner: Runner of the cells.
         jobs: Number of cells at once.
-        accept_plan: Whether plan.yaml holds although screening chooses something else.
+        accept_plan: Whether the plans hold although screening chooses something else.
         engine: What runs the cells, with the arguments of `running.run_cells`.
         parts: What is run, tasks with an encoder each; none = all.
     """
@@ -59,7 +60,6 @@ class StudyRun:
     ) -> None:
         self.study, self.cells, self.results, self.runner = study, cells, results, runner
         self.jobs, self.accept_plan, self.engine = jobs, accept_plan, engine
-        self.plan_file = study.results_dir / "plan.yaml"
         self.parts = [part for part in study.parts if part in (parts or study.parts)]
 
     def __call__(self, stage: str = "report") -> int:
@@ -70,18 +70,18 @@ class StudyRun:
         """
         screened = [cell for cell in screening_cells(self.cells) if cell.part in self.parts]
         if stage == "pretraining":
-            there = self.read_plan().of(self.parts)
-            new = [cell for cell in screened if cell.part not in there.parts]
+            there = self.of_these(read_plans(self.study))
+            new = [cell for cell in screened if cell.part not in there]
             return self.work("pretraining", self.first([*new, *planned_cells(self.cells, there)]))
         if code := self.work("screening", [*self.first(screened), *screened]):
             return code
-        plan = self.plan()
+        plans = self.plans()
         if stage == "screening":
             return 0
-        planned = planned_cells(self.cells, plan.of(self.parts))
+        planned = planned_cells(self.cells, self.of_these(plans))
         code = self.work("confirmation", [*self.first(planned), *planned])
         if any(self.results.has(cell) for cell in planned):
-            say(f"wrote {write_report(self.study, self.cells, plan, self.results)}")
+            say(f"wrote {write_report(self.study, self.cells, plans, self.results)}")
         return code
 
     def first(self, cells: Sequence[StudyCell]) -> list[StudyCell]:
@@ -109,30 +109,30 @@ class StudyRun:
             say(f"{len(failed)} cells failed: {names}; the same command tries them again", error=True)
         return 1 if failed else 0
 
-    def read_plan(self) -> Plan:
-        """plan.yaml, checked; an empty plan where there is none."""
-        return read_plan(self.plan_file, self.study)
+    def of_these(self, plans: Mapping[PlanPart, Plan]) -> dict[PlanPart, Plan]:
+        """Those plans of the parts that are run."""
+        return {part: plan for part, plan in plans.items() if part in self.parts}
 
-    def plan(self) -> Plan:
-        """What confirmation follows: plan.yaml, to which the parts are added that it does not have yet.
+    def plans(self) -> dict[PlanPart, Plan]:
+        """What confirmation follows: the plans that are there, and new ones of the parts that are run.
 
         Raises:
-            UserError: it is not what screening chooses, and was not accepted.
+            UserError: one is not what screening chooses, and was not accepted.
         """
-        chosen = choose(self.cells, self.results, self.parts)
-        there = self.read_plan()
-        new = chosen.of([part for part in chosen.parts if part not in there.parts])
-        if new.parts:
-            there = there.plus(new)
-            write_plan(self.plan_file, self.study, there)
-            names = "; ".join(map(", ".join, new.parts))
-            say(f"wrote {self.plan_file}: {len(new.cells)} cells of confirmation of {names}")
-        lines = plan_changes(there.of(self.parts), chosen)
-        if lines and not self.accept_plan:
-            raise UserError(
-                f"{self.plan_file}: is not what screening chooses: {'; '.join(lines)}. Remove it to take the "
-                "new choice, or follow the file with --accept_plan"
-            )
+        there = read_plans(self.study)
+        for part, chosen in choose(self.cells, self.results, self.parts).items():
+            file = plan_file(self.study, part)
+            if part not in there:
+                write_plan(self.study, part, chosen)
+                there[part] = chosen
+                cells = len(planned_cells(self.cells, {part: chosen}))
+                say(f"wrote {file}: {cells} cells of confirmation of {', '.join(part)}")
+            lines = plan_changes(part, there[part], chosen)
+            if lines and not self.accept_plan:
+                raise UserError(
+                    f"{file}: is not what screening chooses: {'; '.join(lines)}. Remove it to take the new "
+                    "choice, or follow the file with --accept_plan"
+                )
         return there
 
 
@@ -171,10 +171,10 @@ def run_study(options: argparse.Namespace) -> int:
     cells = Cells(study, folder / "cells")
     parts = chosen_parts(study, options.tasks)
     if options.report_only:  # also while it runs
-        plan = results.folder / "plan.yaml"
-        if not plan.exists():
-            raise UserError(f"{plan}: not found; expected the plan that screening writes")
-        say(f"wrote {write_report(study, cells, read_plan(plan, study), results)}")
+        plans = read_plans(study)
+        if not plans:
+            raise UserError(f"{results.folder / 'plan'}: no plan found; expected those that screening writes")
+        say(f"wrote {write_report(study, cells, plans, results)}")
         return 0
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     with lock(folder) as descriptors:
