@@ -3,12 +3,15 @@
 import ast
 import importlib.metadata
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pretext3d
+import pytest
 import tomllib
 import yaml
 from packaging.requirements import Requirement
@@ -136,3 +139,16 @@ def test_forms_for_issues_ask_for_the_environment() -> None:
     (env,) = [one for one in forms["bug_report.yml"]["body"] if one.get("id") == "env"]
     assert "pretext3d env" in env["attributes"]["label"]
     assert env["validations"]["required"]
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_torch_is_asked_for_large_pages_unless_the_user_decides(given: str | None, expected: str) -> None:
+    """Before its first tensor; see `bench_huge_pages`."""
+    variables = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    code = "import os, pretext3d; print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=variables | ({"THP_MEM_ALLOC_ENABLE": given} if given else {}),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [expected]

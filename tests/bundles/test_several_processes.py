@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 # Group norm: a batch norm's statistics are of each process's own part of the batch on CPUs.
 SAME = {**QUICK, "encoder": "segresnet", "precision": "fp32", "device": "cpu"}
+TWO_EPOCHS = {**SAME, "steps_per_epoch": 8, "pictures": 1, "val_fraction": 0.2}
 
 
 def torchrun(*more: str, **keys: object) -> list[str]:
@@ -58,26 +59,30 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
         torch.testing.assert_close(both[1][name], weight, rtol=0, atol=5e-4, msg=name)
 
 
-def test_only_the_first_process_writes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Each process has an output_dir of its own here: what the second one wrote would be seen."""
-    own = tmp_path_factory.mktemp("configs") / "own.yaml"  # what is typed as a folder is never evaluated
-    own.write_text(f"output_dir: $'{tmp_path}/rank' + __import__('os').environ['RANK']\n")
-    keys = {**SAME, "pictures": 1, "val_fraction": 0.2}
-    output = in_two(str(own), **keys)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rank0"]
-    written = {path.name for path in (tmp_path / "rank0").iterdir()}
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run in two processes, whose output_dir are rank0 and rank1 in it; what it printed."""
+    folder, configs = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("configs")
+    own = configs / "own.yaml"  # what is typed as a folder is never evaluated
+    own.write_text(f"output_dir: $'{folder}/rank' + __import__('os').environ['RANK']\n")
+    return folder, in_two(str(own), **TWO_EPOCHS)
+
+
+def test_only_the_first_process_writes(whole: tuple[Path, str]) -> None:
+    """What the second one wrote would be seen."""
+    folder, output = whole
+    assert sorted(path.name for path in folder.iterdir()) == ["rank0"]
+    written = {path.name for path in (folder / "rank0").iterdir()}
     assert {"checkpoints", "config.yaml", "log.txt", "metrics.csv"} <= written
-    assert [row["epoch"] for row in history(tmp_path / "rank0")] == ["1", "2"]
-    for text in ((tmp_path / "rank0" / "log.txt").read_text(), output):
+    assert [row["epoch"] for row in history(folder / "rank0")] == ["1", "2"]
+    for text in ((folder / "rank0" / "log.txt").read_text(), output):
         assert [text.count(f"epoch {epoch} of 2: ") for epoch in (1, 2)] == [1, 1]
         assert text.count("; run in ") == 1
         assert text.count("done: ") == 1
 
 
-def test_a_killed_process_ends_the_run_and_resume_goes_on(tmp_path: Path) -> None:
-    keys = {**SAME, "max_epochs": 3, "steps_per_epoch": 8}
-    in_two(output_dir=tmp_path / "whole", **keys)
-    command = torchrun(output_dir=tmp_path / "killed", **keys)
+def test_a_killed_process_ends_the_run_and_resume_goes_on(whole: tuple[Path, str], tmp_path: Path) -> None:
+    command = torchrun(output_dir=tmp_path / "killed", **TWO_EPOCHS)
     with (tmp_path / "log").open("w") as log:
         killed = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=log, stderr=log)
     deadline = time.monotonic() + 240
@@ -92,10 +97,10 @@ def test_a_killed_process_ends_the_run_and_resume_goes_on(tmp_path: Path) -> Non
     assert "stopped; the same command with --resume True continues" in output
     assert "signal 9" in output.lower()  # torchrun's own table names the one that was killed
     assert not (tmp_path / "killed" / "checkpoints" / "final.pt").exists()
-    in_two(output_dir=tmp_path / "killed", resume=True, **keys)
+    in_two(output_dir=tmp_path / "killed", resume=True, **TWO_EPOCHS)
     assert [row["train_loss"] for row in history(tmp_path / "killed")] == [
-        row["train_loss"] for row in history(tmp_path / "whole")
+        row["train_loss"] for row in history(whole[0] / "rank0")
     ]
-    whole = weights(tmp_path / "whole")
+    expected = weights(whole[0] / "rank0")
     for name, value in weights(tmp_path / "killed").items():
-        assert torch.equal(value, whole[name]), name
+        assert torch.equal(value, expected[name]), name

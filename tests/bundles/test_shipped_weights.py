@@ -58,6 +58,7 @@ def test_card_is_what_the_weights_reach(folder: Path, tmp_path: Path) -> None:
         evaluator.run()
     finally:
         torch.set_num_threads(threads)
-    # other processors round otherwise, with bfloat16 or without
+    # other processors round otherwise, with bfloat16 or without; of 80 queries one is 0.0125
     for name, value in card["held_out"].items():
-        assert math.isclose(evaluator.state.metrics[name], value, rel_tol=0.02, abs_tol=0.005), name
+        one = 0.013 if name == "retrieval_accuracy" else 0.005
+        assert math.isclose(evaluator.state.metrics[name], value, rel_tol=0.02, abs_tol=one), name

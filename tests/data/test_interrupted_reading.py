@@ -28,6 +28,7 @@ class Product(Transform):
             product = torch.ones(1, 400, 400) @ torch.ones(1, 400, 400)
         return {"image": product}
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 install_excepthook()
 torch.set_num_threads(1)
 CachedVolumes([{"number": number} for number in range(200)], Compose([Product()]), sys.argv[1], num_workers=4)

@@ -187,22 +187,21 @@ def test_zip_of_another_version_or_digest(packed: Path, bundle: Path, tmp_path: 
 
 
 # ------------------------------------------------------------------------------------------------ the command
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "verify.py"), *map(str, words)],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+def called(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    """Exit code and table of a call in this process."""
+    code = verify.main([*map(str, words), "--files_only"])
+    return code, capsys.readouterr().out
 
 
-def test_exit_code_and_table(packed: Path, bundle: Path) -> None:
-    done = command(packed, "--files_only")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 passed, 0 failed, 0 skipped" in done.stdout
+def test_exit_code_and_table(packed: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, table = called(capsys, packed)
+    assert code == 0
+    assert "7 passed, 0 failed, 0 skipped" in table
     (bundle / "LICENSE").unlink()
-    done = command(bundle, packed, "--files_only")
-    assert done.returncode == 1
-    assert "12 passed, 1 failed, 0 skipped" in done.stdout
-    assert "found no LICENSE; expected what tools/pack.py writes" in done.stdout
+    code, table = called(capsys, bundle, packed)
+    assert code == 1
+    assert "12 passed, 1 failed, 0 skipped" in table
+    assert "found no LICENSE; expected what tools/pack.py writes" in table
 
 
 def test_table_is_printed_whatever_is_wrong(packed: Path, bundle: Path, tmp_path: Path) -> None:
@@ -212,9 +211,9 @@ def test_table_is_printed_whatever_is_wrong(packed: Path, bundle: Path, tmp_path
     (bundle / "configs" / "metadata.json").mkdir()
     (bundle / "configs" / "inference.yaml").write_bytes(b"\xff\xfe\xfd")
     (bundle / "docs" / "x").symlink_to("nowhere")
-    done = command(broken, bundle, packed, "--files_only")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    tool = [sys.executable, ROOT / "tools" / "verify.py", broken, bundle, packed, "--files_only"]
+    done = subprocess.run(tool, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert "is not a complete zip" in done.stdout
     assert "vectorpose_v0.1.0.zip: versions: passed" in done.stdout
     assert "5 failed" in done.stdout

@@ -112,8 +112,9 @@ def test_home_folder(command, monkeypatch, tmp_path) -> None:
     assert at_home("--arms=~/runs") == f"--arms={tmp_path}/runs"
 
 
-def test_none_is_none(command) -> None:
-    found = command("--fold", "None", "--optimizer::lr", "None")
+@pytest.mark.parametrize("nothing", ["None", "null"])
+def test_none_is_none(command, nothing: str) -> None:
+    found = command("--fold", nothing, f"--optimizer::lr={nothing}")
     assert (found["fold"], found["lr"]) == (None, None)
 
 
@@ -132,6 +133,7 @@ def test_settings_are_read_as_before(command) -> None:
         ),
         (["--decoder"], "decoder: found True, expected text: was a value forgotten behind --decoder?"),
         (["--resume", "None"], "resume: found None, expected True or False"),
+        (["--resume", "null"], "resume: found None, expected True or False"),
         (["--fould", "None"], "--fould: no such key in tiny.yaml; did you mean --fold?"),
         (
             ["--values::fould", "None"],

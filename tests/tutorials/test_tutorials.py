@@ -1,15 +1,14 @@
 """The tutorials: each runs as a script, and is a notebook."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.bundles.command import ROOT, SERVER, environment
+
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 # what each leaves behind, and words of its last table
 WRITES = {
@@ -41,12 +40,9 @@ def test_it_is_a_notebook(path: Path) -> None:
 @pytest.mark.slow
 @named
 def test_it_runs_as_a_script(path: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PRETEXT3D_TUTORIALS": str(tmp_path)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "shared"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, str(path.relative_to(ROOT))],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+    package = os.pathsep.join([str(ROOT / "shared"), os.environ.get("PYTHONPATH", "")])
+    variables = environment(PRETEXT3D_TUTORIALS=str(tmp_path), PYTHONPATH=package)
+    done = SERVER.run(f"tutorials.{path.stem}", [], ROOT, variables, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     pattern, words = WRITES[path.stem]
     assert list((tmp_path / path.stem).glob(pattern))

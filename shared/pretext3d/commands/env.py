@@ -27,7 +27,8 @@ PACKAGES = (
     "pillow", "tensorboard", "matplotlib", "pandas", "shtab",
     *(package for packages in EXTRAS.values() for package in packages), "monailabel",
 )  # fmt: skip
-VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")  # numbers that change a run's speed
+# what changes a run's speed
+VARIABLES = ("OMP_NUM_THREADS", "THP_MEM_ALLOC_ENABLE", "CUDA_VISIBLE_DEVICES")
 EXAMPLES = """examples:
   pretext3d env
   pretext3d env > env.txt

@@ -1,9 +1,9 @@
 """What the user typed for a run: text stays the text that was typed.
 
-Two readers see a value before a component does. Fire reads `2024` as a number, `a,b` as a pair and `None` as
-None, which MONAI drops. MONAI's parser then reads `$HOME` as an expression, `@data` as a reference, `%x` as
-the content of another key, and `#` as its separator `::`. That is right for settings and wrong for the names
-of folders and files. `dataset_dir` alone may be several, typed as a list of texts.
+Two readers see a value before a component does. Fire reads `2024` as a number, `a,b` as a pair, `null` as
+text and `None` as None, which MONAI drops. MONAI's parser then reads `$HOME` as an expression, `@data` as a
+reference, `%x` as the content of another key, and `#` as its separator `::`. That is right for settings and
+wrong for the names of folders and files. `dataset_dir` alone may be several, typed as a list of texts.
 """
 
 import ast
@@ -73,22 +73,23 @@ def at_home(text: str) -> str:
 def read_value(key: str, text: str) -> Any:
     """The value that a user means by a typed text: the text itself for a text key, else what Fire reads.
 
-    For `dataset_dir`, a list of texts is several folders, unless a folder has this name.
+    For `dataset_dir`, a list of texts is several folders, unless a folder has this name. `null`, as the files
+    have it, is None.
 
     Args:
         key: Key of the configuration.
         text: Text as typed.
 
     Examples:
-        >>> read_value("dataset_dir", "2024"), read_value("seed", "2024")
-        ('2024', 2024)
+        >>> read_value("dataset_dir", "2024"), read_value("seed", "2024"), read_value("seed", "null")
+        ('2024', 2024, None)
         >>> read_value("dataset_dir", "['heads','2024']"), read_value("output_dir", "['heads']")
         (['heads', '2024'], "['heads']")
     """
     if key not in TEXT_KEYS:
         from fire.parser import DefaultParseValue
 
-        return DefaultParseValue(text)
+        return None if text == "null" else DefaultParseValue(text)
     if key == "dataset_dir" and (folders := _listed_folders(text)):
         return [at_home(folder) for folder in folders]
     return at_home(text) if key in FOLDER_KEYS else text
@@ -192,7 +193,7 @@ def typed_words() -> list[str]:
 
 
 def restore_typed(parser: "ConfigParser", words: Sequence[str]) -> list[str]:
-    """Give text keys the text that was typed for them, and the keys that were typed as None that value.
+    """Give text keys the text that was typed for them, and keys that were typed as None or null that value.
 
     Args:
         parser: Parser with the overrides as MONAI has merged them.
