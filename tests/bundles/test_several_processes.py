@@ -19,7 +19,7 @@ from tests.bundles.command import QUICK, ROOT, arguments, environment, history, 
 pytestmark = pytest.mark.slow
 
 # Group norm: a batch norm's statistics are of each process's own part of the batch on CPUs.
-SAME = {**QUICK, "encoder": "segresnet", "precision": "fp32", "device": "cpu"}
+SAME = {**QUICK, "backbone__options": "{'norm': 'group'}", "precision": "fp32", "device": "cpu"}
 TWO_EPOCHS = {**SAME, "steps_per_epoch": 8, "pictures": 1, "val_fraction": 0.2}
 
 
