@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from pretext3d.extras import EXTRAS
 
+from tests.bundles.command import SERVER, environment
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "shared" / "pyproject.toml").read_text())["project"]
 WITH_FALLBACK = {"jaxtyping"}  # tests alone need it, see annotations.py
@@ -142,8 +144,7 @@ def test_forms_for_issues_ask_for_the_environment() -> None:
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
-def test_torch_is_asked_for_large_pages_unless_the_user_decides(given: str | None, expected: str) -> None:
-    """Before its first tensor; see `bench_huge_pages`."""
+def test_large_pages_are_asked_for_unless_the_user_decides(given: str | None, expected: str) -> None:
     variables = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
     code = "import os, pretext3d; print(os.environ['THP_MEM_ALLOC_ENABLE'])"
     done = subprocess.run(
@@ -152,3 +153,18 @@ def test_torch_is_asked_for_large_pages_unless_the_user_decides(given: str | Non
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.split() == [expected]
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="no large pages here")
+def test_torch_asks_for_large_pages_where_it_was_imported_before(tmp_path: Path) -> None:
+    """As under `monai.bundle run`: it reads the variable at its first tensor."""
+    script = tmp_path / "pages.py"
+    script.write_text(
+        "import torch, pretext3d\n"
+        "tensor = torch.ones(2**24)\n"
+        "print('hg' in open('/proc/self/smaps').read().split())  # of a region that may have large pages\n"
+    )
+    asked = {**environment(), "THP_MEM_ALLOC_ENABLE": "0"}, environment()
+    asked[1].pop("THP_MEM_ALLOC_ENABLE", None)
+    done = [SERVER.run(str(script), [], tmp_path, variables, timeout=120) for variables in asked]
+    assert [one.stdout.split() for one in done] == [["False"], ["True"]], done

@@ -21,6 +21,7 @@ from tests.benchmarks.laptop import medians
 
 SIZES = {(64, 64, 8): 4, (64, 64, 64): 2, (96, 96, 96): 1}  # with the batch size
 PAGES = ("0", "1")  # 4 KiB, 2 MiB
+KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def measure(pages: str, size: tuple[int, ...], batch_size: int, steps: int) -> float:
@@ -33,6 +34,9 @@ def measure(pages: str, size: tuple[int, ...], batch_size: int, steps: int) -> f
 def main(short: bool = False) -> None:
     """Print milliseconds per step with both pages, and their ratio."""
     rounds, steps = (1, 1) if short else (3, 5)
+    print(
+        f"{KERNEL}: {KERNEL.read_text().strip() if KERNEL.exists() else 'not there'}"
+    )  # never: no difference
     forks = multiprocessing.get_context("fork")
     for size, batch_size in ({(16, 16, 8): 2} if short else SIZES).items():
         times = np.zeros((rounds, len(PAGES)))

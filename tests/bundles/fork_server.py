@@ -2,9 +2,10 @@
 
 Each line of the standard input is a call, as JSON: module, arguments, folder, the files that receive its
 output, and the environment of each of its processes, of which there may be several, as under torchrun. A fork
-runs it as `python -m MODULE ...` does: the same sys.argv, the module as __main__, what `sys.excepthook` says
-of an exception, functions of `atexit`, the exit code. It does not take its modules apart at the end, which
-takes longer than a short run; what was imported before the fork is not looked at by the garbage collector.
+runs it as `python -m MODULE ...` does, or `python SCRIPT.py ...`: the same sys.argv, sys.path and __main__,
+what `sys.excepthook` says of an exception, functions of `atexit`, the exit code. It does not take its modules
+apart at the end, which takes longer than a short run; what was imported before the fork is not looked at by
+the garbage collector.
 There are two lines of answer per call: the numbers of the forks, and the first code that is not 0, else 0.
 Nothing of pretext3d is imported here: each fork does that, in the order of a real command line.
 """
@@ -17,6 +18,7 @@ import os
 import runpy
 import sys
 import threading
+from pathlib import Path
 
 IMPORTED = (
     "torch", "monai.bundle", "monai.transforms", "monai.engines", "monai.handlers", "monai.inferers",
@@ -55,15 +57,23 @@ def become(call: dict, environment: dict) -> None:
     os.chdir(call["cwd"])
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[0] = call["cwd"]
+    sys.path[0] = str(Path(call["module"]).parent) if is_script(call["module"]) else call["cwd"]
     sys.argv = [call["module"], *call["arguments"]]
 
 
+def is_script(module: str) -> bool:
+    """Whether a call names a file, and no module."""
+    return module.endswith(".py")
+
+
 def run_as_main(module: str) -> int:
-    """Run a module as the interpreter does for -m, to the end of the program; its exit code."""
+    """Run a module as the interpreter does for -m, or a script, to the end of the program; its exit code."""
     code: object = 0
     try:
-        runpy._run_module_as_main(module)  # __main__ stays the module
+        if is_script(module):
+            runpy.run_path(module, run_name="__main__")
+        else:
+            runpy._run_module_as_main(module)  # __main__ stays the module
     except SystemExit as error:
         code = error.code
     except BaseException as error:

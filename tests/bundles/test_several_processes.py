@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 # Group norm: a batch norm's statistics are of each process's own part of the batch on CPUs.
 SAME = {**QUICK, "backbone__options": "{'norm': 'group'}", "precision": "fp32", "device": "cpu"}
-TWO_EPOCHS = {**SAME, "steps_per_epoch": 8, "pictures": 1, "val_fraction": 0.2}
+TWO_EPOCHS = {**SAME, "steps_per_epoch": 40, "pictures": 1, "val_fraction": 0.2}
 
 
 def torchrun(*more: str, **keys: object) -> list[str]:

@@ -31,8 +31,8 @@ def test_confirmation_follows_a_plan_that_was_committed(study: Any, tmp_path: Pa
     plan["confirmation"]["labels"] = [1]
     file.write_text(yaml.safe_dump(plan))
     message = (
-        r"organs, cnn, scratch: lr0.003 there, lr0.001 chosen; "
-        r"organs, cnn, labels: 1 there, 1, 2 chosen.*--acc"
+        r"cnn.yaml: organs, cnn, scratch: lr0.003 in the file, lr0.001 by screening; "
+        r".*cnn.yaml: organs, cnn: labels 2 missing in the file: .*--accept"
     )
     for stage in ("screening", "report"):
         with pytest.raises(UserError, match=message):
@@ -54,7 +54,7 @@ def test_confirmation_follows_a_plan_that_was_committed(study: Any, tmp_path: Pa
     [
         ({"study": "other"}, "study: found other, expected tiny"),
         ({"choices": {}}, "choices: found none"),
-        ({"chosen": 1}, "chosen: no such key"),
+        ({"chosen": 1}, "chosen: no such key; .*Or remove the file to take what screening chooses"),
         ({"choices": {"x": {}}}, "choices::x: no such key; expected scratch, scratch_long, vp, cube"),
         ({"choices": {"vp": 3}}, "choices::vp: found 3, expected keys with values"),
         (
@@ -75,14 +75,23 @@ def test_confirmation_follows_a_plan_that_was_committed(study: Any, tmp_path: Pa
         ),
         ({"confirmation": 3}, "confirmation: found 3, expected keys with values"),
         ({"confirmation": {"arms": 3}}, "confirmation::arms: found 3, expected a list"),
-        ({"confirmation": {"arms": ["cub"]}}, "confirmation::arms: found 'cub', .*did you mean cube"),
+        (
+            {"confirmation": {"arms": ["cub"]}},
+            "confirmation::arms: found 'cub', expected an arm that `choices` has: ",
+        ),
+        ({"confirmation": {"arms": [{"vp": 1}]}}, "confirmation::arms: found {'vp': 1}, expected an arm"),
+        ({"confirmation": {"arms": ["vp", "vp"]}}, "confirmation::arms: found .*, expected different values"),
         (
             {"confirmation": {"arms": ["vp"], "labels": [3]}},
-            "confirmation::labels: found 3, expected those of the study: 1, 2",
+            "confirmation::labels: found 3, expected label counts of .*tiny.yaml: 1, 2",
         ),
         (
             {"confirmation": {"arms": ["vp"], "labels": [1], "seeds": [0, 7]}},
-            "confirmation::seeds: found 7, expected those of the study: 0, 1",
+            "confirmation::seeds: found 7, expected seeds of .*tiny.yaml: 0, 1",
+        ),
+        (
+            {"confirmation": {"arms": ["vp"], "labels": [1], "seeds": [0], "probe": "yes"}},
+            "confirmation::probe: found 'yes', expected",
         ),
     ],
 )
@@ -92,6 +101,48 @@ def test_mistakes_in_a_plan(study: Any, tmp_path: Path, change: dict[str, Any], 
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **change}))
     with pytest.raises(UserError, match=f"cnn.yaml: {message}"):
         study(accept_plan=True)()
+
+
+def test_the_order_in_a_plan_and_the_type_of_its_numbers_do_not_matter(study: Any, tmp_path: Path) -> None:
+    study()("screening")
+    file = tmp_path / "docs/studies/tiny/plan/organs/cnn.yaml"
+    plan = yaml.safe_load(file.read_text())
+    own = plan["confirmation"]
+    own |= {"arms": own["arms"][::-1], "labels": [2.0, 1], "seeds": [1.0, 0]}
+    file.write_text(yaml.safe_dump(plan))
+    run = study()
+    assert run() == 0
+    assert len(run.runner.ran) == 12
+    assert "confirmation/organs/cnn/scratch_n002_seed1" in run.runner.ran
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("plan.yaml", "plan.yaml: found one plan of all tasks, expected plan/TASK/ENCODER.yaml"),
+        ("plan/organ/cnn.yaml", "plan/organ/cnn.yaml: found a plan of no task .*, expected organs/cnn.yaml"),
+    ],
+)
+def test_a_plan_that_is_no_part_of_the_study(study: Any, tmp_path: Path, name: str, message: str) -> None:
+    """It is not passed over, and nothing runs before that is said."""
+    file = tmp_path / "docs/studies/tiny" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("study: tiny\n")
+    run = study()
+    with pytest.raises(UserError, match=message):
+        run()
+    assert run.runner.ran == []
+
+
+def test_a_probe_is_part_of_the_plan(study: Any, tmp_path: Path) -> None:
+    """It measures test subjects, too: none is added after the plan, unless that is accepted."""
+    groups = {"task": "classification", "num_labelled": [10, 20]}
+    study(tasks={"groups": groups})("screening")
+    with pytest.raises(UserError, match="groups, cnn: probe True missing in the file"):
+        study(tasks={"groups": {**groups, "probe": True}})()
+    run = study(tasks={"groups": {**groups, "probe": True}}, accept_plan=True)
+    assert run() == 0
+    assert not any("probe" in name for name in run.runner.ran)
 
 
 def test_fractions_of_labels(study: Any, tmp_path: Path) -> None:

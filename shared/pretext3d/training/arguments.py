@@ -73,8 +73,8 @@ def at_home(text: str) -> str:
 def read_value(key: str, text: str) -> Any:
     """The value that a user means by a typed text: the text itself for a text key, else what Fire reads.
 
-    For `dataset_dir`, a list of texts is several folders, unless a folder has this name. `null`, as the files
-    have it, is None.
+    For `dataset_dir`, a list of texts is several folders, unless a folder has this name. `null` alone is
+    None, as in a file; in a list or a mapping Fire reads it as text, and None is typed there.
 
     Args:
         key: Key of the configuration.
@@ -193,7 +193,7 @@ def typed_words() -> list[str]:
 
 
 def restore_typed(parser: "ConfigParser", words: Sequence[str]) -> list[str]:
-    """Give text keys the text that was typed for them, and keys that were typed as None or null that value.
+    """Give text keys the text that was typed for them, and None to keys that were typed as None or null.
 
     Args:
         parser: Parser with the overrides as MONAI has merged them.

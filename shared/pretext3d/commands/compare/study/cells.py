@@ -7,7 +7,7 @@ bundle runs on this machine.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ __all__ = [
     "confirmation_cell",
     "digest_of",
     "grid",
-    "places",
     "probe_cell",
     "real_paths",
     "screening_cells",
@@ -306,25 +305,32 @@ class Cells:
         }
 
 
-def probe_cell(cells: Cells, task: StudyTask, encoder: str, arm: StudyArm) -> StudyCell:
+def probe_cell(
+    cells: Cells,
+    task: StudyTask,
+    encoder: str,
+    arm: StudyArm,
+    labels: Sequence[Label],
+    seeds: Sequence[int],
+) -> StudyCell:
     """The probe of an arm's frozen features, by `pretext3d probe`: all label counts and seeds at once."""
     study = cells.study
     overrides = finetuning(study, task, encoder, arm)
     overrides = {key: value for key, value in overrides.items() if key not in NOT_PROBED}
     source = cells.source(task, encoder, arm)
-    values = [label.value for label in task.labels]
+    values = [label.value for label in labels]
     settings = {
         "stage": "probe",
         "overrides": overrides,
         "encoder": study.encoders[encoder]["finetune"]["encoder"],
         "labelled": values,
-        "seeds": list(study.seeds),
+        "seeds": list(seeds),
         **({"pretrained": source.digest} if source.digest else {}),
     }
     name = f"probe/{task.name}/{encoder}/{arm.name}"
     option = "--num_labelled" if isinstance(values[0], int) else "--label_fractions"
     words = [f"{arm.name}={source.path}" if source.path else "scratch", option, *map(str, values)]
-    words += ["--seeds", *map(str, study.seeds), "--encoder", settings["encoder"], "--measured", "test"]
+    words += ["--seeds", *map(str, seeds), "--encoder", settings["encoder"], "--measured", "test"]
     words += ["--bundle", str(bundles_at_hand()[study.bundle]), "--output_dir", str(cells.cells_dir / name)]
     for key, value in real_paths(study, overrides, f"tasks::{task.name}").items():
         words += [f"--{key}={value}"]

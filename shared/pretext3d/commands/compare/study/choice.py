@@ -37,7 +37,7 @@ def choose(cells: Cells, results: Results, parts: Collection[PlanPart]) -> dict[
     for part, arms in scores.items():
         choices = {arm: best_of(points) for arm, points in arms.items()}
         confirmed, labels = confirmed_arms(study, part, choices), study.tasks[part[0]].labels
-        found[part] = Plan(choices, confirmed, labels, tuple(study.seeds))
+        found[part] = Plan(choices, confirmed, labels, tuple(study.seeds), study.tasks[part[0]].probe)
     return found
 
 
@@ -70,6 +70,7 @@ def planned_cells(cells: Cells, plans: Mapping[PlanPart, Plan]) -> list[StudyCel
                 for seed in plan.seeds
             ]
             chosen = study.arms[arm]
-            if study.tasks[task].probe and (not chosen.is_random or arm == "scratch"):
-                found.append(probe_cell(cells, study.tasks[task], encoder, chosen))
+            if plan.probe and (not chosen.is_random or arm == "scratch"):
+                of_task = study.tasks[task]
+                found.append(probe_cell(cells, of_task, encoder, chosen, plan.labels, plan.seeds))
     return found

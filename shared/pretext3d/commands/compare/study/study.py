@@ -68,9 +68,9 @@ class StudyRun:
         Raises:
             UserError: a cell or a result of other settings; a plan that is not what screening chooses.
         """
+        there = self.of_these(read_plans(self.study))
         screened = [cell for cell in screening_cells(self.cells) if cell.part in self.parts]
         if stage == "pretraining":
-            there = self.of_these(read_plans(self.study))
             new = [cell for cell in screened if cell.part not in there]
             return self.work("pretraining", self.first([*new, *planned_cells(self.cells, there)]))
         if code := self.work("screening", [*self.first(screened), *screened]):
@@ -119,20 +119,21 @@ class StudyRun:
         Raises:
             UserError: one is not what screening chooses, and was not accepted.
         """
-        there = read_plans(self.study)
+        there, changes = read_plans(self.study), []
         for part, chosen in choose(self.cells, self.results, self.parts).items():
             file = plan_file(self.study, part)
-            if part not in there:
-                write_plan(self.study, part, chosen)
-                there[part] = chosen
-                cells = len(planned_cells(self.cells, {part: chosen}))
-                say(f"wrote {file}: {cells} cells of confirmation of {', '.join(part)}")
-            lines = plan_changes(part, there[part], chosen)
-            if lines and not self.accept_plan:
-                raise UserError(
-                    f"{file}: is not what screening chooses: {'; '.join(lines)}. Remove it to take the new "
-                    "choice, or follow the file with --accept_plan"
-                )
+            if part in there:
+                changes += [f"{file}: {line}" for line in plan_changes(part, there[part], chosen)]
+                continue
+            write_plan(self.study, part, chosen)
+            there[part] = chosen
+            cells = len(planned_cells(self.cells, {part: chosen}))
+            say(f"wrote {file}: {cells} cells of confirmation of {', '.join(part)}")
+        if changes and not self.accept_plan:
+            raise UserError(
+                f"{'; '.join(changes)}: not what screening chooses. Remove such a file to take the new "
+                "choice, or follow it with --accept_plan"
+            )
         return there
 
 
@@ -173,7 +174,9 @@ def run_study(options: argparse.Namespace) -> int:
     if options.report_only:  # also while it runs
         plans = read_plans(study)
         if not plans:
-            raise UserError(f"{results.folder / 'plan'}: no plan found; expected those that screening writes")
+            raise UserError(
+                f"{results.folder / 'plan'}: found no plan, expected what --stage screening writes"
+            )
         say(f"wrote {write_report(study, cells, plans, results)}")
         return 0
     (folder / "cells").mkdir(parents=True, exist_ok=True)
