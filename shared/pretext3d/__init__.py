@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from pretext3d.version import __version__ as __version__
 
-# A training step on a CPU makes its tensors anew. With this, torch asks Linux for pages of 2 MiB instead of
-# 4 KiB: up to a fifth less time (tests/benchmarks/bench_huge_pages.py). torch reads it at its first tensor.
+# Every training step on a CPU allocates its tensors again. With this, torch asks Linux for pages of 2 MiB,
+# not 4 KiB: up to a fifth less time (tests/benchmarks/bench_huge_pages.py). It is read at the first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:

@@ -34,9 +34,8 @@ def measure(pages: str, size: tuple[int, ...], batch_size: int, steps: int) -> f
 def main(short: bool = False) -> None:
     """Print milliseconds per step with both pages, and their ratio."""
     rounds, steps = (1, 1) if short else (3, 5)
-    print(
-        f"{KERNEL}: {KERNEL.read_text().strip() if KERNEL.exists() else 'not there'}"
-    )  # never: no difference
+    kernel = KERNEL.read_text().strip() if KERNEL.exists() else "not there"
+    print(f"{KERNEL}: {kernel}")  # never: no difference
     forks = multiprocessing.get_context("fork")
     for size, batch_size in ({(16, 16, 8): 2} if short else SIZES).items():
         times = np.zeros((rounds, len(PAGES)))
