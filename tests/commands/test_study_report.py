@@ -245,6 +245,20 @@ def test_an_arm_of_another_network_than_scratch_is_named(study: Any, tmp_path: P
     assert "**Warning**" not in (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
 
 
+def test_cells_of_another_precision_are_named(study: Any, tmp_path: Path) -> None:
+    """Of two machines one may compute in bfloat16; results of earlier versions do not tell theirs."""
+    study()()
+    text = tmp_path / "docs/studies/tiny/RESULTS.md"
+    for file in (tmp_path / "docs/studies/tiny/confirmation").rglob("vp_n*.csv"):
+        file.write_text(file.read_text().replace("# {", '# {"precision": "fp32", ', 1))
+    study()()
+    assert text.read_text().count("**Warning**") == 1
+    assert (
+        "**Warning**: organs, cnn: not all of its cells have the same precision. not recorded: scratch (4), "
+        "scratch_long (4); fp32: vp (4)."
+    ) in text.read_text()
+
+
 @pytest.mark.parametrize(
     ("other", "counts", "proven"),
     [(0.06, [1, 2], True), (0.08, [1, 2], False), (0.06, [1, 2, 3, 4], False)],

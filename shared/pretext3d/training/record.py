@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pretext3d.checking import brief
 from pretext3d.data.fingerprints import fingerprints
 from pretext3d.data.labels import LabelMap
 from pretext3d.data.splits import SPLIT
 from pretext3d.errors import UserError
+from pretext3d.training.precision import use_bfloat16
 from pretext3d.training.workflow import built, bundle_root, has_setting, setting
 
 __all__ = [
@@ -43,9 +46,9 @@ def pretraining_record(
 
     Returns:
         method, backbone (see `Backbone.record`), channels (their number), channel_indices, pixdim (mm),
-        seed, normalisation, modalities, slices and frames where given, split (val_fraction, test_fraction,
-        fold and split_seed, where they are not the defaults), `more`, and data: the folder's name, never its
-        path, and a fingerprint of each training case.
+        seed, precision (bf16 or fp32, of the steps), normalisation, modalities, slices and frames where
+        given, split (val_fraction, test_fraction, fold and split_seed, where they are not the defaults),
+        `more`, and data: the folder's name, never its path, and a fingerprint of each training case.
     """
     trained = list(setting("cases")["train"] if train is None else train)
     data = {"name": data_name(setting("dataset_dir"), unnamed), "train": distinct(trained)}
@@ -190,8 +193,17 @@ def _common() -> dict[str, Any]:
         "channel_indices": setting("channels"),
         "pixdim": list(_found("spacing", "pixdim")) if scans else [],
         "seed": setting("seed"),
+        **_precision(),
         **{key: value for key, value in given.items() if value is not None},
     }
+
+
+def _precision() -> dict[str, str]:
+    """The entry `precision`: bf16 or fp32, which `auto` leaves to the device."""
+    if not has_setting("precision"):
+        return {}
+    device = torch.device(setting("device", "cpu"))
+    return {"precision": "bf16" if use_bfloat16(setting("precision"), device) else "fp32"}
 
 
 def _label_map() -> dict[str, Any]:

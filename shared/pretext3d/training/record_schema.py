@@ -181,6 +181,7 @@ RECORD: Table = {
     "normalisation": Entry(
         "{percentiles: [0.5, 99.5]}, {window: ...} or {mean_maximum: ...}", is_normalisation
     ),
+    "precision": Entry("bf16 or fp32", lambda v: v in ("bf16", "fp32")),
     "seed": either(integer(), null=True),
     "roi_size": WINDOW,
     "num_classes": integer(0, MAX_COUNT),  # 0: of a training without labels

@@ -6,6 +6,7 @@ flips over the subjects, corrected by Holm's procedure over all arms and numbers
 encoder, among which the verdict chooses (see `statistics`).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -306,7 +307,7 @@ def screening(study: Study, plans: Mapping[PlanPart, Plan]) -> list[str]:
 
 
 def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str]:
-    """Warnings where cells of a table differ in versions of configurations, networks or an arm's weights."""
+    """Warnings where cells of a table differ in configurations, networks, precision or an arm's weights."""
     lines = []
     for task in study.tasks:
         own = [cell for cell in done if cell.keys["task"] == task]
@@ -327,8 +328,33 @@ def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str
                 if len(found) > 1:
                     where = f"{task}, {encoder}, {arm}"
                     lines.append(f"**Warning**: {where}: its cells started from {len(found)} {what}.\n")
-        lines += other_networks([cell for cell in own if cell.task is not None], results)
+        trained = [cell for cell in own if cell.task is not None]
+        lines += other_networks(trained, results)
+        for encoder in dict.fromkeys(cell.keys["encoder"] for cell in trained):
+            of_encoder = [cell for cell in trained if cell.keys["encoder"] == encoder]
+            lines += other_precisions(f"{task}, {encoder}", of_encoder, results)
     return lines
+
+
+def other_precisions(where: str, cells: Sequence[StudyCell], results: Results) -> list[str]:
+    """A warning where some cells were computed in bfloat16 and others in float32, as their machines do.
+
+    Args:
+        where: Task and encoder.
+        cells: Their fine-tunings that are done.
+        results: Their results; older ones do not tell their precision.
+    """
+    found: dict[str, Counter[str]] = {}
+    for cell in cells:
+        precision = results.head(cell).get("precision", "not recorded")
+        found.setdefault(precision, Counter())[cell.keys["arm"]] += 1
+    if len(found) < 2:
+        return []
+    counts = "; ".join(
+        f"{precision}: {', '.join(f'{arm} ({n})' for arm, n in arms.items())}"
+        for precision, arms in found.items()
+    )
+    return [f"**Warning**: {where}: not all of its cells have the same precision. {counts}.\n"]
 
 
 def other_networks(cells: Sequence[StudyCell], results: Results) -> list[str]:

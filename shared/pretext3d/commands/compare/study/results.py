@@ -1,10 +1,11 @@
 """The results of a study's cells: one small CSV file each, with the settings that it was measured with.
 
 The first line is a comment, `# ` and JSON: digest and settings of the cell, seconds, the number of labelled
-subjects, the score, the digest of the configurations and the version of the package when it was started,
-digests of the weights that it started from and of the configuration that trained them, and the curve of the
-validations as [epoch, step, score]. The rest is the cell's table, one line per case and, of a segmentation,
-class. A cell whose result is there with the same settings is done, wherever it was run.
+subjects, the score, network and precision of the fine-tuning, the digest of the configurations and the
+version of the package when it was started, digests of the weights that it started from and of the
+configuration that trained them, and the curve of the validations as [epoch, step, score]. The rest is the
+cell's table, one line per case and, of a segmentation, class. A cell whose result is there with the same
+settings is done, wherever it was run.
 """
 
 import io

@@ -124,14 +124,14 @@ class StudyRunner(ProcessRunner):
         """Write the result of a fine-tuning or a probe that is done; its score."""
         folder = self.folder(cell)
         task = self.study.tasks[cell.keys["task"]]
-        network: dict[str, Any] = {}
+        trained: dict[str, Any] = {}
         if cell.task is None:
             table, curve, labelled = probed(folder, cell.keys["arm"]), [], 0
             own = table[(table["arm"] == cell.keys["arm"]) & (table["reader"] == "linear")]
             score = float(CLASSIFICATION.per_cell(own)["balanced_accuracy"].mean())
         else:
             table, score = cell.task.read(folder), cell.task.cell_score(folder)
-            network = {"network": network_of(folder)}
+            trained = trained_as(folder)
             found = curve_of(folder, cell.task)
             points = [] if found is None else found.to_numpy()
             curve = [[int(epoch), int(step), round(float(value), 5)] for epoch, step, value in points]
@@ -139,7 +139,7 @@ class StudyRunner(ProcessRunner):
         more = {
             "labelled": labelled,
             "seconds": read_json(folder / "done.json")["seconds"],
-            **network,
+            **trained,
             **read_json(folder / "settings.json").get("provenance", {}),
         }
         self.results.write(cell, table, score, curve, more)
@@ -189,12 +189,13 @@ class StudyRunner(ProcessRunner):
             self.subjects[task.name] = subjects_of(self.study, task)
 
 
-def network_of(folder: Path) -> dict[str, Any]:
-    """The encoder of a fine-tuning with its options, in which arms of one table should not differ."""
+def trained_as(folder: Path) -> dict[str, Any]:
+    """Network (encoder and options) and precision of a fine-tuning, in which arms should not differ."""
     from pretext3d.training.checkpoint_io import load_checkpoint
 
-    backbone = load_checkpoint(folder / "checkpoints" / "final.pt")["record"]["backbone"]
-    return {key: backbone[key] for key in ("encoder", "options") if key in backbone}
+    record = load_checkpoint(folder / "checkpoints" / "final.pt")["record"]
+    network = {key: record["backbone"][key] for key in ("encoder", "options") if key in record["backbone"]}
+    return {"network": network, **{key: record[key] for key in ("precision",) if key in record}}
 
 
 def probed(folder: Path, arm: str) -> pd.DataFrame:
