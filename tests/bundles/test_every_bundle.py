@@ -18,6 +18,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
+from pretext3d.training.precision import use_bfloat16
 from pretext3d.training.pretrained import load_segmentation
 
 from tests.bundles.command import BUNDLES, FINETUNE, QUICK, ROOT, arguments, environment, history, succeed
@@ -68,6 +69,8 @@ def test_checkpoint_is_plain_and_tells_what_it_is(bundle: str, trained: Path) ->
     content = torch.load(trained / "checkpoints" / "best.pt", weights_only=True)
     assert content["record"]["method"] == bundle
     assert content["record"]["backbone"]["encoder"] == "unet"
+    auto = use_bfloat16("auto", torch.device("cpu"))
+    assert content["record"]["precision"] == ("bf16" if auto else "fp32")
     assert any(key.startswith("backbone.") for key in content["network"])
 
 
