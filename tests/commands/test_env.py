@@ -27,6 +27,13 @@ def test_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert "\n  precision auto on cpu: " in said
 
 
+def test_the_kernel_says_who_gets_large_pages(tmp_path: Path) -> None:
+    file = tmp_path / "enabled"
+    assert env.large_pages(file) == []
+    file.write_text("always [madvise] never\n")
+    assert env.large_pages(file) == [("large pages of memory", "madvise")]
+
+
 def test_a_broken_installation_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

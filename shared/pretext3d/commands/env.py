@@ -8,6 +8,7 @@ import getpass
 import importlib.metadata
 import os
 import platform
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ PACKAGES = (
 )  # fmt: skip
 # what changes a run's speed
 VARIABLES = ("OMP_NUM_THREADS", "THP_MEM_ALLOC_ENABLE", "CUDA_VISIBLE_DEVICES")
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # of Linux
 EXAMPLES = """examples:
   pretext3d env
   pretext3d env > env.txt
@@ -73,6 +75,16 @@ def place_of_package(package: Path) -> str:
     return "a checkout" if (package.parent / "pyproject.toml").is_file() else "unknown"
 
 
+def large_pages(file: Path = LARGE_PAGES) -> list[tuple[str, str]]:
+    """Whether the kernel gives large pages of memory to those who ask for them, as torch does; [] if unknown.
+
+    Args:
+        file: The kernel's setting, with the chosen word in brackets.
+    """
+    found = re.search(r"\[(\w+)\]", file.read_text()) if file.is_file() else None
+    return [("large pages of memory", found[1])] if found else []
+
+
 def devices() -> list[tuple[str, str]]:
     """What torch computes on; why it cannot be imported, where that is so."""
     try:
@@ -112,7 +124,7 @@ def report() -> list[tuple[str, list[tuple[str, str]]]]:
     set_here = [(name, os.environ[name]) for name in VARIABLES if name in os.environ]
     return [
         ("", system),
-        ("devices", devices() + set_here),
+        ("devices", devices() + large_pages() + set_here),
         ("packages", [(name, version_of(name)) for name in PACKAGES]),
         ("folders", folders),
     ]

@@ -83,6 +83,8 @@ def read_value(key: str, text: str) -> Any:
     Examples:
         >>> read_value("dataset_dir", "2024"), read_value("seed", "2024"), read_value("seed", "null")
         ('2024', 2024, None)
+        >>> read_value("roi_size", "[null,None]")
+        ['null', None]
         >>> read_value("dataset_dir", "['heads','2024']"), read_value("output_dir", "['heads']")
         (['heads', '2024'], "['heads']")
     """
