@@ -81,6 +81,7 @@ def test_cases_are_those_of_a_fine_tuning(data: Path, cases: of_probe.Cases) -> 
         assert set(names[cases.held_out]) == {case["id"] for case in evaluation_cases(found)}
     assert cases.pool == 10  # of 12 subjects 2 are held out
     assert not (cases.labelled(10, 0) & cases.held_out).any()
+    assert set(of_probe.per_case(cases, np.zeros(4, int))["subject"]) <= {f"p{n}" for n in range(12)}
 
 
 def test_features_are_what_the_output_layer_of_a_fine_tuning_reads(run: Path, cases: of_probe.Cases) -> None:

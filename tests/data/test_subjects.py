@@ -158,11 +158,14 @@ def test_the_file_of_the_classes_may_say_who_is_who(tmp_path, caplog):
 
 def test_codes_follow_subjects_and_data_sets() -> None:
     """Eyes of one person agree; equal names in two data sets do not, unless a CSV file identifies them."""
-    left, right = ({"id": side, "subject": "p", "source": "a"} for side in ("left", "right"))
-    elsewhere = {**left, "source": "b"}
+    left, right = (
+        {"id": side, "subject": "p", "source": "/scans/a", "source_name": "a"} for side in ("left", "right")
+    )
+    elsewhere = {**left, "source": "/scans/b", "source_name": "b"}
     assert subject_code(left) == subject_code(right)
     assert case_code(left) != case_code(right)
     assert subject_code(left) != subject_code(elsewhere)
+    assert subject_code(left) == subject_code({**left, "source": "/moved/a"})
     assert subject_code({**left, "subject_scope": ""}) == subject_code({**elsewhere, "subject_scope": ""})
     assert len({subject_code({"id": str(n)}) for n in range(1000)}) == 1000
     assert 0 <= subject_code(left) < 2**32

@@ -82,17 +82,18 @@ def person_name(case: Case) -> str:
 
 
 def subject_code(case: Case) -> int:
-    """A number from 0 to 2^32 - 1 for the subject of a case: the same in every process, data set and run.
+    """A number from 0 to 2^32 - 1 for the subject of a case: the same in every process and run.
 
-    For batches, where losses and metrics compare subjects. It is part of a hash: of 1,000 subjects, two have
-    the same number with a probability of 1 in 10,000.
+    For batches, where losses and metrics compare subjects, and for an exemplar's memory, which a run keeps
+    when it is resumed, wherever its data are then. It is part of a hash of `person_name`: of 1,000 subjects,
+    two have the same number with a probability of 1 in 10,000.
 
     Examples:
         >>> left, right = ({"id": f"x_{side}", "subject": "x"} for side in ("left", "right"))
         >>> subject_code(left) == subject_code(right), subject_code(left) == subject_code({"id": "y"})
         (True, False)
     """
-    return _code(person_of(case))
+    return _code(person_name(case))
 
 
 def case_code(case: Case) -> int:

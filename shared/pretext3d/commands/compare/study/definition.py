@@ -37,7 +37,7 @@ TOP = (
 )  # fmt: skip
 OF_TASK = (
     "task", "encoders", *TASK_DATA, "num_labelled", "label_fractions", "overrides", "pretrain",
-    "probe", "tolerance_mm", "note", "test",
+    "probe", "tolerance_mm", "note", "test", "left_out",
 )  # fmt: skip
 OTHER_DATA = ("dataset_dir", "datalist", "class_file", "subjects")  # files of a task's data
 
@@ -90,6 +90,7 @@ class StudyTask:
         tested: Overrides of confirmation's evaluation that name other data to measure, all of them; {} = the
             test subjects of the task's own.
         note: Text under its title in the report.
+        left_out: Test subjects without whom the report is made, as something was chosen on them.
         screened: What is labelled in screening.
         arms: Names of the arms, by the encoders that it has.
         probe: Whether frozen features are measured, too, see `pretext3d probe`.
@@ -104,6 +105,7 @@ class StudyTask:
     evaluation: Mapping[str, Any]
     tested: Mapping[str, Any]
     note: str
+    left_out: tuple[str, ...]
     screened: Label
     arms: Mapping[str, Sequence[str]]
     probe: bool
@@ -285,6 +287,7 @@ def read_task(
         evaluation={"tolerance_mm": own.value("tolerance_mm", above_zero)} if "tolerance_mm" in own else {},
         tested=read_tested(own, data),
         note=own.text("note", ""),
+        left_out=tuple(own.listed("left_out", text)) if "left_out" in own else (),
         screened=next(label for label in labels if label.value == wanted),
         arms=read_encoders(own, encoders, arms),
         probe=probe,

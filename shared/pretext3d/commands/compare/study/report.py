@@ -6,12 +6,10 @@ flips over the subjects, corrected by Holm's procedure over all arms and numbers
 encoder, among which the verdict chooses (see `statistics`).
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +21,14 @@ from pretext3d.commands.compare.report import amount, main_table, summarise, wit
 from pretext3d.commands.compare.statistics import DRAWS
 from pretext3d.commands.compare.study.cells import Cells, StudyCell, grid
 from pretext3d.commands.compare.study.choice import planned_cells
+from pretext3d.commands.compare.study.consistency import mixed
 from pretext3d.commands.compare.study.definition import Study, StudyTask
 from pretext3d.commands.compare.study.plans import Plan, PlanPart
 from pretext3d.commands.compare.study.results import Results
 from pretext3d.commands.compare.study.scores import DIGITS, SCORES, scores_of
-from pretext3d.commands.compare.tasks import TASKS
+from pretext3d.commands.compare.tasks import TASKS, case_subjects
 from pretext3d.commands.compare.text import markdown, spread
+from pretext3d.errors import UserError
 from pretext3d.files import replacing, write_whole
 
 __all__ = ["verdict", "write_report"]
@@ -133,6 +133,7 @@ def parts_of(study: Study, planned: Sequence[StudyCell], results: Results) -> li
             own = [cell for cell in planned if cell.part == (task.name, encoder)]
             rows, curves = results.tables([cell for cell in own if cell.task is not None])
             probes = results.probes([cell for cell in own if cell.task is None])
+            rows, probes = (without_left_out(study, task, table) for table in (rows, probes))
             present = set(rows["arm"]) if len(rows) else set()
             names = [*CONTROLS, *(name for name in study.arms if name not in CONTROLS)]
             of_fractions = {
@@ -144,6 +145,26 @@ def parts_of(study: Study, planned: Sequence[StudyCell], results: Results) -> li
             missing = sum(not results.has(cell) for cell in own)
             found.append(Part(task, encoder, own, rows, curves, arms, of_fractions, probes, missing))
     return found
+
+
+def without_left_out(study: Study, task: StudyTask, table: pd.DataFrame) -> pd.DataFrame:
+    """A table of results without the subjects that the task leaves out.
+
+    Measures of all cases together, which a classification's evaluation wrote (accuracy, AUC), go with them.
+
+    Raises:
+        UserError: a subject that is not one of the table's.
+    """
+    if not task.left_out or table.empty:
+        return table
+    subjects = table["case"].map(case_subjects(table))
+    if strangers := sorted(set(task.left_out) - set(subjects)):
+        raise UserError(
+            f"{study.file}: tasks::{task.name}::left_out: found {strangers[0]!r}, expected test subjects of "
+            "the task's results"
+        )
+    of_all = list(task.kind.metrics) if task.kind.name == "classification" else []
+    return table[~subjects.isin(task.left_out)].drop(columns=of_all, errors="ignore")
 
 
 def tables_of(part: Part) -> dict[str, pd.DataFrame]:
@@ -199,6 +220,9 @@ def section(part: Part, tables: Mapping[str, pd.DataFrame], folder: Path) -> lis
     kind, fractions = part.task.kind, part.fractions
     lines = [f"## {part.title}", ""]
     lines += [part.task.note, ""] if part.task.note else []
+    if count := len(part.task.left_out):
+        total = len(set(case_subjects(part.rows).values())) + count
+        lines += [f"Without {count} of {total} test subjects, on whom something was chosen.", ""]
     lines += [*score_table(part, tables), ""]
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     figure = f"{part.task.name}_{part.encoder}"
@@ -304,76 +328,3 @@ def screening(study: Study, plans: Mapping[PlanPart, Plan]) -> list[str]:
     labels = ", ".join(f"{task.name} {task.screened.title}" for task in study.tasks.values())
     about = f"Scores of validation subjects, labelled: {labels}. In bold the point that confirmation has."
     return ["## Screening", "", about, "", *markdown(["task", "encoder", "arm", *points], rows), ""]
-
-
-def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str]:
-    """Warnings where cells of a table differ in configurations, networks, precision or an arm's weights."""
-    lines = []
-    for task in study.tasks:
-        own = [cell for cell in done if cell.keys["task"] == task]
-        versions = {results.head(cell).get("configuration") for cell in own}
-        if len(versions) > 1:
-            file = study.tasks[task].kind.files[0]
-            lines.append(
-                f"**Warning**: {task}: its cells were measured with {len(versions)} versions of {file}.\n"
-            )
-        for encoder, arm in dict.fromkeys((cell.keys["encoder"], cell.keys["arm"]) for cell in own):
-            started = [
-                results.head(cell).get("pretraining") or {}
-                for cell in own
-                if (cell.keys["encoder"], cell.keys["arm"]) == (encoder, arm)
-            ]
-            for key, what in (("weights", "weights"), ("configuration", "versions of train.yaml")):
-                found = {each.get(key) for each in started}
-                if len(found) > 1:
-                    where = f"{task}, {encoder}, {arm}"
-                    lines.append(f"**Warning**: {where}: its cells started from {len(found)} {what}.\n")
-        trained = [cell for cell in own if cell.task is not None]
-        lines += other_networks(trained, results)
-        for encoder in dict.fromkeys(cell.keys["encoder"] for cell in trained):
-            of_encoder = [cell for cell in trained if cell.keys["encoder"] == encoder]
-            lines += other_precisions(f"{task}, {encoder}", of_encoder, results)
-    return lines
-
-
-def other_precisions(where: str, cells: Sequence[StudyCell], results: Results) -> list[str]:
-    """A warning where some cells were computed in bfloat16 and others in float32, as their machines do.
-
-    Args:
-        where: Task and encoder.
-        cells: Their fine-tunings that are done.
-        results: Their results; older ones do not tell their precision.
-    """
-    found: dict[str, Counter[str]] = {}
-    for cell in cells:
-        precision = results.head(cell).get("precision", "not recorded")
-        found.setdefault(precision, Counter())[cell.keys["arm"]] += 1
-    if len(found) < 2:
-        return []
-    counts = "; ".join(
-        f"{precision}: {', '.join(f'{arm} ({n})' for arm, n in arms.items())}"
-        for precision, arms in found.items()
-    )
-    return [f"**Warning**: {where}: not all of its cells have the same precision. {counts}.\n"]
-
-
-def other_networks(cells: Sequence[StudyCell], results: Results) -> list[str]:
-    """Warnings where arms have another network than scratch: their differences may be those of networks.
-
-    Args:
-        cells: Fine-tunings of a task that are done.
-        results: Their results; older ones do not tell their network.
-    """
-    found: dict[tuple[str, str], Any] = {}
-    for cell in cells:
-        if network := results.head(cell).get("network"):
-            found[cell.keys["encoder"], cell.keys["arm"]] = network
-    lines = []
-    for (encoder, arm), network in found.items():
-        scratch = found.get((encoder, "scratch"), network)
-        if network != scratch:
-            where = f"{cells[0].keys['task']}, {encoder}, {arm}"
-            lines.append(
-                f"**Warning**: {where}: its network, {network}, is not that of scratch, {scratch}.\n"
-            )
-    return lines

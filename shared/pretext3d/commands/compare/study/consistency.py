@@ -1,0 +1,87 @@
+"""Warnings of a study's report: cells that are compared, but were not run alike.
+
+A study goes on for weeks and on several machines; what must not differ in the meantime is named here.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pretext3d.commands.compare.study.cells import StudyCell
+from pretext3d.commands.compare.study.definition import Study
+from pretext3d.commands.compare.study.results import Results
+
+__all__ = ["mixed"]
+
+
+def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str]:
+    """Warnings where cells of a table differ in configurations, networks, precision or an arm's weights."""
+    lines = []
+    for task in study.tasks:
+        own = [cell for cell in done if cell.keys["task"] == task]
+        versions = {results.head(cell).get("configuration") for cell in own}
+        if len(versions) > 1:
+            file = study.tasks[task].kind.files[0]
+            lines.append(
+                f"**Warning**: {task}: its cells were measured with {len(versions)} versions of {file}.\n"
+            )
+        for encoder, arm in dict.fromkeys((cell.keys["encoder"], cell.keys["arm"]) for cell in own):
+            started = [
+                results.head(cell).get("pretraining") or {}
+                for cell in own
+                if (cell.keys["encoder"], cell.keys["arm"]) == (encoder, arm)
+            ]
+            for key, what in (("weights", "weights"), ("configuration", "versions of train.yaml")):
+                found = {each.get(key) for each in started}
+                if len(found) > 1:
+                    where = f"{task}, {encoder}, {arm}"
+                    lines.append(f"**Warning**: {where}: its cells started from {len(found)} {what}.\n")
+        trained = [cell for cell in own if cell.task is not None]
+        lines += other_networks(trained, results)
+        for encoder in dict.fromkeys(cell.keys["encoder"] for cell in trained):
+            of_encoder = [cell for cell in trained if cell.keys["encoder"] == encoder]
+            lines += other_precisions(f"{task}, {encoder}", of_encoder, results)
+    return lines
+
+
+def other_precisions(where: str, cells: Sequence[StudyCell], results: Results) -> list[str]:
+    """A warning where some cells were computed in bfloat16 and others in float32, as their machines do.
+
+    Args:
+        where: Task and encoder.
+        cells: Their fine-tunings that are done.
+        results: Their results; older ones do not tell their precision.
+    """
+    found: dict[str, Counter[str]] = {}
+    for cell in cells:
+        precision = results.head(cell).get("precision", "not recorded")
+        found.setdefault(precision, Counter())[cell.keys["arm"]] += 1
+    if len(found) < 2:
+        return []
+    counts = "; ".join(
+        f"{precision}: {', '.join(f'{arm} ({n})' for arm, n in arms.items())}"
+        for precision, arms in found.items()
+    )
+    return [f"**Warning**: {where}: not all of its cells have the same precision. {counts}.\n"]
+
+
+def other_networks(cells: Sequence[StudyCell], results: Results) -> list[str]:
+    """Warnings where arms have another network than scratch: their differences may be those of networks.
+
+    Args:
+        cells: Fine-tunings of a task that are done.
+        results: Their results; older ones do not tell their network.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    for cell in cells:
+        if network := results.head(cell).get("network"):
+            found[cell.keys["encoder"], cell.keys["arm"]] = network
+    lines = []
+    for (encoder, arm), network in found.items():
+        scratch = found.get((encoder, "scratch"), network)
+        if network != scratch:
+            where = f"{cells[0].keys['task']}, {encoder}, {arm}"
+            lines.append(
+                f"**Warning**: {where}: its network, {network}, is not that of scratch, {scratch}.\n"
+            )
+    return lines
