@@ -48,6 +48,19 @@ def test_mistakes_get_one_clear_message(tmp_path: Path, keys: dict, expected: li
     fail("train", *expected, bundle=BUNDLE, output_dir=tmp_path / "run", **{**TINY, **keys})
 
 
+def test_a_run_that_collapses_says_so(tmp_path: Path) -> None:
+    """At the schedule's peak, weight decay times learning rate is 1: all weights become about 0.
+
+    One held-out volume is enough, as its 64 patches should differ.
+    """
+    keys = {**QUICK, "learning_rate": 0.001, "optimizer__weight_decay": 1000, "val_fraction": 0.05}
+    output = succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
+    assert "the features are the same for every sample" in output
+    last = history(tmp_path / "run")[-1]
+    assert float(last["feature_std"]) < 0.01
+    assert float(last["accuracy"]) < 0.1
+
+
 def test_paper_profile_takes_a_step_on_cpu(tmp_path: Path) -> None:
     keys = {**PAPER_STEP, "body_size": 96, "grid": 3}  # 27 of the paper's 64 patches
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)

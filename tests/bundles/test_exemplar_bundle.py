@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.benchmarks.laptop import laptop_parser
 from tests.bundles.command import PAPER_STEP, QUICK, TINY, fail, history, succeed
 
 pytestmark = pytest.mark.slow
@@ -52,11 +53,16 @@ def test_two_processes_remember_the_anchors_of_both(tmp_path: Path) -> None:
 
 def test_in_2d_on_slices_of_which_neighbours_are_no_negatives(tmp_path: Path) -> None:
     keys = {**QUICK, "spatial_dims": 2, "batch_size": 4, "objective": "triplet", "views__anchor": "image"}
+    of_slices = {"spatial_dims": 2, "slices": {"axis": 2, "every": 4}}
     keys |= {"slices": "{'axis':2,'every':4}"}
     succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     last = history(tmp_path / "run")[-1]
     assert float(last["retrieval_chance"]) < 1 / 50  # each slice is a case
     assert float(last["val_loss"]) > 0  # every batch had negatives
+    parser = laptop_parser(BUNDLE, **of_slices, output_dir=str(tmp_path / "read"))
+    slices = parser.get_parsed_content("validate#dataset")
+    codes = {(case["volume"], int(slices[index]["subject_code"])) for index, case in enumerate(slices.data)}
+    assert len(codes) == len({volume for volume, _ in codes}) == 5  # held-out bodies
 
 
 def test_a_run_that_collapses_says_so(tmp_path: Path) -> None:

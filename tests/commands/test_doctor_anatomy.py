@@ -88,17 +88,33 @@ def test_the_views_of_exemplar_are_those_of_a_validation() -> None:
     assert len(samples_of(parser, "validate", 2, False)) == 400
 
 
-def test_nearest_locations_by_hand() -> None:
-    """Three rows of one patch, 0, 2 and 4 from the top, in a grid stored from the bottom up: always 2 more.
-
-    With a last row of 2 instead, the line through (0, 2) and (2, 2) predicts 2 below 2, which rows 1 and 2
-    have; the first of them is taken. Two rows ahead of the first one it predicts 2, too, and row 1 is wrong.
-    """
+def column(context: str) -> Any:
+    """The keys of a grid of three rows of one patch, stored from the bottom up."""
     grid = SimpleNamespace(
         shape=(3, 1), steps=2, order=torch.tensor([2, 1, 0]), targets=torch.tensor([1, 2, 2]),
         step_of=torch.tensor([1, 1, 2]),
     )  # fmt: skip
-    parser = SimpleNamespace(get_parsed_content={"patches": grid}.get)
+    keys = {"patches": grid, "context": context, "context_radius": 0}
+    return SimpleNamespace(get_parsed_content=keys.get)
+
+
+def test_a_location_is_predicted_from_all_that_the_context_sees() -> None:
+    """Rows a, 0 and 2 a: the last one follows from the first, which the GRU's pyramid has and a row does not.
+
+    From the second row alone the mean, 4, is predicted, and of 3, 0 and 6 the nearest to it is the first.
+    """
+    samples = [Sample(0, torch.tensor([[2 * a], [0.0], [a]]), {}) for a in (1.0, 2.0, 3.0)]
+    assert "100.0 % of 9 predictions" in measured("cpc", samples, column("gru"))
+    assert "step 1 83.3 %, step 2 100.0 %" in measured("cpc", samples, column("masked_conv"))
+
+
+def test_nearest_locations_by_hand() -> None:
+    """Three rows of one patch, 0, 2 and 4 from the top, in a grid stored from the bottom up.
+
+    With a last row of 2 instead, 2 is predicted below 2, which rows 1 and 2 have; the first of them is taken.
+    Two rows ahead of the first one 2 is predicted, too, and row 1 is wrong.
+    """
+    parser = column("gru")
     for last, expected in (
         (4.0, "100.0 % of 9 predictions (step 1 100.0 %, step 2 100.0 %)"),
         (2.0, "33.3 % of 9 predictions (step 1 50.0 %, step 2 0.0 %)"),

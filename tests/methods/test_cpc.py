@@ -228,6 +228,21 @@ def test_collapsed_codes_are_reported() -> None:
     assert "collapse" in collapse(values["feature_std"], values["effective_rank"], samples=3)
 
 
+def test_a_vector_added_to_all_codes_is_no_collapse() -> None:
+    """It changes no product by more than a constant of the prediction, and neither loss nor figures."""
+    codes, predictions = torch.randn(2, 24, 5), torch.randn(2, len(CUBE.targets), 5)
+    found = []
+    for offset in (0.0, 300.0):
+        output = {"pred": ((codes + offset).double(), predictions.double())}
+        metrics = validation_metrics(CUBE)
+        for metric in metrics.values():
+            metric.update(metric._output_transform(output))
+        values = {name: float(metric.compute()) for name, metric in metrics.items()}
+        found.append({**values, "loss": float(CpcLoss(CUBE)(output["pred"], {}))})
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+    assert not collapse(found[1]["feature_std"], found[1]["effective_rank"], samples=48)
+
+
 @pytest.mark.parametrize("kind", ["gru", "masked_conv"])
 def test_a_few_images_are_learned(kind: str) -> None:
     """Smooth images, no overlap, 8 samples: far over the chance of 1 / 9 after 60 steps."""

@@ -129,8 +129,7 @@ def test_a_batch_gives_what_each_of_its_images_gives():
     images = torch.rand(3, 2, 5, 6, 7, generator=generator)
     views = Views(
         torch.cat([matrices(angle=30.0 * n, axis=(1.0, n, 2.0), zoom=1 + n / 5) for n in range(3)]).float(),
-        torch.rand(3, 2, generator=generator),
-        torch.rand(3, 2, generator=generator),
+        *(torch.rand(3, 2, generator=generator) for _ in range(3)),
     )
     whole = apply_views(images, views)
     for n in range(3):
@@ -180,7 +179,7 @@ def drawn(dims=3, count=200, channels=1, **options):
     for _ in range(count // 2):
         transform.randomize((channels, *range(10, 10 + dims)))
         parts.append(transform.views)
-    return Views(*(torch.cat([part[n] for part in parts]) for n in range(3)))
+    return Views(*(torch.cat([part[n] for part in parts]) for n in range(4) if parts[0][n] is not None))
 
 
 def test_flips_come_with_their_probability_on_their_axes():
@@ -233,6 +232,28 @@ def test_half_of_the_views_are_changed():
     assert abs(float((views.brightness != 0).float().mean()) - 0.25) < 0.1
 
 
+def test_gamma_by_hand():
+    """Square roots of 0, 0.25, 0.81 and of 0 in place of -1, then (x - mean) * 2 + mean."""
+    image = torch.tensor([0.0, 0.25, 0.81, -1.0]).reshape(1, 1, 2, 2)
+    half = torch.tensor([[0.5]])
+    got = apply_views(image, Views(matrices(2).float(), 4 * half, 0 * half, half))
+    roots = torch.tensor([[0.0, 0.5], [0.9, 0.0]])
+    torch.testing.assert_close(got[0, 0], 2 * (roots - 0.35) + 0.35, rtol=0, atol=1e-5)
+    assert image.min() == -1  # the image itself stays
+
+
+def test_gamma_is_drawn_last_and_only_if_asked_for():
+    """The other changes of a seed are the same with it; all channels have one exponent, or each its own."""
+    keys = {"contrast_prob": 1.0, "rotate_prob": 1.0, "channels": 2, "count": 2}
+    without, shared = drawn(**keys), drawn(**keys, gamma_prob=1.0, gamma_range=[0.5, 0.6])
+    assert without.gamma is None
+    assert all(torch.equal(one, other) for one, other in zip(without[:3], shared[:3], strict=True))
+    assert ((shared.gamma >= 0.5) & (shared.gamma <= 0.6)).all()
+    assert torch.equal(shared.gamma[:, 0], shared.gamma[:, 1])
+    own = drawn(**keys, gamma_prob=1.0, per_channel=True).gamma
+    assert not torch.isclose(own[:, 0], own[:, 1]).any()
+
+
 def test_channels_share_their_colour_or_have_their_own():
     options = {"contrast_prob": 1.0, "brightness_prob": 1.0, "channels": 3}
     shared, own = (drawn(dims=2, per_channel=each, **options) for each in (False, True))
@@ -264,6 +285,8 @@ def test_who_and_what_a_sample_is_of():
         ({"brightness_range": -0.1}, "brightness_range: found -0.1"),
         ({"contrast_range": [1, "2"]}, r"contrast_range: found \[1, '2'\]"),
         ({"contrast_prob": True}, "contrast_prob: found True"),
+        ({"gamma_prob": 2}, "gamma_prob: found 2"),
+        ({"gamma_range": [0, 2]}, r"gamma_range: found \[0, 2\], expected two numbers 0 < low <= high"),
         ({"per_channel": "no"}, "per_channel: found 'no', expected True or False"),
     ],
 )

@@ -30,7 +30,10 @@ ADVICE = "a lower --learning_rate"  # of a method that gives none of its own
 
 
 def collapse_metrics(
-    features_of_output: Callable[[Any], Float[Tensor, "*b d"]], normalise: bool = True, advice: str = ADVICE
+    features_of_output: Callable[[Any], Float[Tensor, "*b d"]],
+    normalise: bool = True,
+    advice: str = ADVICE,
+    per_case: int = 1,
 ) -> dict[str, Metric]:
     """The metrics `feature_std` and `effective_rank`, for the validation metrics of a method.
 
@@ -39,11 +42,13 @@ def collapse_metrics(
     Args:
         features_of_output: Function from the evaluator's output to features (..., d): each row is a sample.
         normalise: Whether `feature_std` is that of directions (see `FeatureStd`); False for a loss that
-            compares plain distances with a margin.
+            compares plain distances with a margin, or products of features, to which a vector that is added
+            to all of them means nothing.
         advice: What to try where features collapse, for the warning: keys of the method's configuration.
+        per_case: Number of rows of a case that should differ from each other: its patches, not its views.
     """
     return {
-        "feature_std": FeatureStd(features_of_output, normalise, advice),
+        "feature_std": FeatureStd(features_of_output, normalise, advice, per_case),
         "effective_rank": EffectiveRank(features_of_output),
     }
 
@@ -65,6 +70,7 @@ class FeatureStd(Metric):
         features_of_output: Function from the engine's output to features (..., d): each row is a sample.
         normalise: Whether each sample's features are divided by their Euclidean length; zeros stay zeros.
         advice: What to try where features collapse; the engine's state has it as `collapse_advice`.
+        per_case: Number of rows of a case that should differ; the engine's state has it as `rows_per_case`.
     """
 
     _state_dict_all_req_keys = ("total", "squares", "count")
@@ -74,8 +80,9 @@ class FeatureStd(Metric):
         features_of_output: Callable[[Any], Float[Tensor, "*b d"]],
         normalise: bool = True,
         advice: str = ADVICE,
+        per_case: int = 1,
     ) -> None:
-        self.normalise, self.advice = normalise, advice
+        self.normalise, self.advice, self.per_case = normalise, advice, per_case
         super().__init__(output_transform=features_of_output)
 
     @reinit__is_reduced
@@ -84,9 +91,9 @@ class FeatureStd(Metric):
         self.total, self.squares, self.count = (torch.zeros((), dtype=torch.float64) for _ in range(3))
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Put the figure and the advice into the state of the engine."""
+        """Put the figure, the advice and the rows of a case into the state of the engine."""
         super().completed(engine, name)
-        engine.state.collapse_advice = self.advice
+        engine.state.collapse_advice, engine.state.rows_per_case = self.advice, self.per_case
 
     @reinit__is_reduced
     def update(self, output: Tensor) -> None:
@@ -203,7 +210,8 @@ class CollapseWarning:
         if self.warned or state.epoch != epoch:
             return
         dataset = self.evaluator.data_loader.dataset
-        samples = len(getattr(dataset, "data", dataset))  # crops of one case may have equal features
+        cases = len(getattr(dataset, "data", dataset))  # crops of one case may have equal features
+        samples = cases * getattr(state, "rows_per_case", 1)
         found = collapse(state.metrics.get("feature_std"), state.metrics.get("effective_rank"), samples)
         self.warned, self.suspected = bool(found) and self.suspected, bool(found)
         if self.warned:
@@ -219,7 +227,7 @@ def collapse(std: float | None, rank: float | None, samples: int) -> str:
     Args:
         std: Figure of `FeatureStd`; None = not measured.
         rank: Figure of `EffectiveRank`; None = not measured.
-        samples: Number of independent samples of the validation: its cases.
+        samples: Number of independent samples of the validation: its cases, or their patches.
 
     Examples:
         >>> collapse(0.7, 1.01, samples=100)

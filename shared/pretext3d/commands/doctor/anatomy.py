@@ -2,9 +2,11 @@
 
 What the encoder sees (a cube, a patch, a rotated image) is described by a few numbers instead: for each half
 along each axis (2^d parts) the share of air, and the mean of every channel. A linear model of them answers
-the task; where a task has no classes, the nearest neighbour does. Air: the lowest 8 % of the range of the
-volume's first channel. Fitted on samples of the training cases, measured on those of the held-out ones. A
-network that is no better has learned what needs no anatomy.
+the task. Air: the lowest 8 % of the range of the volume's first channel. Exemplar's views are turned and
+mirrored, so that parts say nothing, and are described by the histogram of each channel instead, which no
+rotation, brightness or contrast changes once it is standardised; the nearest neighbour answers. Fitted on
+samples of the training cases, measured on those of the held-out ones. A network that is no better has
+learned what needs no anatomy.
 """
 
 import math
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Pool
 
+from pretext3d.methods.cpc.context import in_context
 from pretext3d.methods.exemplar.retrieval import LIMIT, RetrievalAccuracy, RetrievalChance
 
 __all__ = ["MEASURES", "Baseline", "Sample", "baseline", "describe", "samples"]
@@ -22,6 +25,7 @@ __all__ = ["MEASURES", "Baseline", "Sample", "baseline", "describe", "samples"]
 AIR = 0.08  # share of the range
 SAMPLES = {"train": 1200, "validate": 400}  # at least
 DECAY = 1e-3  # of a linear model's weights
+QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.99)  # of a channel; the lower half is often air
 
 
 class Baseline(NamedTuple):
@@ -51,8 +55,36 @@ def describe(images: torch.Tensor, limit: float, parts: int, air_only: bool) -> 
     return Pool[Pool.ADAPTIVEAVG, images.ndim - 2](parts)(shown).flatten(1)
 
 
-def samples(parser: Any, part: str, parts: int, air_only: bool, whole: bool = False) -> list[Sample]:
-    """The samples of a bundle's training or held-out cases, draw by draw; `whole`: those of one pass."""
+def histograms(images: torch.Tensor) -> torch.Tensor:
+    """Quantiles of each channel of images (n, c, *space), standardised to mean 0 and deviation 1: (n, f).
+
+    A change a x + b of a channel's intensities, for a > 0, leaves them as they are.
+
+    Examples:
+        >>> ramp = torch.arange(101.0).reshape(1, 1, 101)
+        >>> torch.allclose(histograms(ramp), histograms(3 * ramp + 7), atol=1e-6)
+        True
+        >>> [round(float(q), 2) for q in histograms(ramp)[0]]
+        [0.0, 0.34, 0.68, 1.02, 1.37, 1.67]
+    """
+    rows = images.float().flatten(2)
+    rows = (rows - rows.mean(2, keepdim=True)) / rows.std(2, keepdim=True).clamp(min=1e-6)
+    return rows.quantile(torch.tensor(QUANTILES), dim=2).permute(1, 2, 0).flatten(1)
+
+
+def samples(
+    parser: Any, part: str, parts: int, air_only: bool, whole: bool = False, by_histogram: bool = False
+) -> list[Sample]:
+    """The samples of a bundle's training or held-out cases, draw by draw.
+
+    Args:
+        parser: See `baseline`.
+        part: `train` or `validate`.
+        parts: See `baseline`.
+        air_only: See `baseline`.
+        whole: Whether to take those of one pass, as many as a validation has.
+        by_histogram: Whether images are described by `histograms`, and not by their parts.
+    """
     dataset = parser.get_parsed_content(f"{part}#dataset")
     limits = []
     for case in range(dataset.num_cases):
@@ -63,7 +95,8 @@ def samples(parser: Any, part: str, parts: int, air_only: bool, whole: bool = Fa
     for key in range(draws * dataset.num_cases):
         draw, case = divmod(key, dataset.num_cases)
         sample = dict(dataset[key])
-        features = describe(torch.as_tensor(sample.pop("image")), limits[case], parts, air_only)
+        images = torch.as_tensor(sample.pop("image"))
+        features = histograms(images) if by_histogram else describe(images, limits[case], parts, air_only)
         found.append(Sample(draw, features, sample))
     return found
 
@@ -143,30 +176,38 @@ def nearest_anchor(train: Sequence[Sample], held_out: Sequence[Sample], parser: 
         metric.update((rows, {"case_code": cases}))
         found.append(float(metric.compute()))
     views = f"{100 * found[0]:.1f} % of {min(len(rows), LIMIT)} views; chance {100 * found[1]:.1f} %"
-    return Baseline(found[0], f"the nearest anchor: {views}")
+    return Baseline(found[0], f"the nearest histogram: {views}")
 
 
 def nearest_location(train: Sequence[Sample], held_out: Sequence[Sample], parser: Any) -> Baseline:
-    """CPC: a linear map from a patch's features to those some rows ahead; is the nearest patch that one?
+    """CPC: a linear map from what the context sees to a patch some rows ahead; is the nearest patch that one?
 
-    For each number of rows ahead: with `overlap`, patches one row apart have voxels in common.
+    It sees what the network's context does (`in_context`): the features of all patches of the inverted
+    pyramid, and the location, for each of which there is a map of its own. For each number of rows ahead:
+    with `overlap`, patches one row apart have voxels in common.
     """
     grid = parser.get_parsed_content("patches")
-    columns = math.prod(grid.shape[1:])
-    sources = grid.targets - columns * grid.step_of
+    kind, radius = parser.get_parsed_content("context"), parser.get_parsed_content("context_radius")
+    sources = grid.targets - math.prod(grid.shape[1:]) * grid.step_of
     ordered, new = (torch.stack([s.features[grid.order] for s in part]) for part in (train, held_out))
     mean, spread = ordered.mean((0, 1)), ordered.std((0, 1)).clamp(min=1e-6)
     ordered, new = ((rows - mean) / spread for rows in (ordered, new))
-    hits = {}
-    for step in range(1, grid.steps + 1):
-        here, there = sources[grid.step_of == step], grid.targets[grid.step_of == step]
-        x, y = with_one(ordered[:, here]).flatten(0, 1), ordered[:, there].flatten(0, 1)
+    hits: dict[int, list[torch.Tensor]] = {step: [] for step in range(1, grid.steps + 1)}
+    for source in sources.unique():
+        location = torch.unravel_index(source, grid.shape)
+        seen = in_context(grid.shape, [int(place) for place in location], radius, kind).flatten()
+        x, asked = (with_one(rows[:, seen].flatten(1)) for rows in (ordered, new))
+        targets = grid.targets[sources == source]  # of each number of rows ahead
         ridge = x.T @ x + DECAY * len(x) * torch.eye(x.shape[1])
-        predicted = with_one(new[:, here]) @ torch.linalg.solve(ridge, x.T @ y)
-        hits[step] = (torch.cdist(predicted, new).argmin(-1) == there).flatten()
-    every = torch.cat(list(hits.values()))
+        maps = torch.linalg.solve(ridge, x.T @ ordered[:, targets].flatten(1))
+        predicted = (asked @ maps).unflatten(1, (len(targets), -1))
+        right = torch.cdist(predicted, new).argmin(-1) == targets
+        for step, found in zip(grid.step_of[sources == source].tolist(), right.T, strict=True):
+            hits[step].append(found)
+    each_step = {step: torch.cat(found) for step, found in hits.items()}
+    every = torch.cat(list(each_step.values()))
     right = float(every.float().mean())
-    each = ", ".join(f"step {step} {100 * found.float().mean():.1f} %" for step, found in hits.items())
+    each = ", ".join(f"step {step} {100 * found.float().mean():.1f} %" for step, found in each_step.items())
     return Baseline(
         right,
         f"the nearest location: {100 * right:.1f} % of {len(every)} predictions ({each}); "
@@ -186,11 +227,13 @@ class Measure(NamedTuple):
         figure: Column of metrics.csv that it compares with.
         of: Measures training and held-out samples.
         whole: Whether it depends on the number of held-out samples, and so needs those of a validation.
+        by_histogram: See `samples`.
     """
 
     figure: str
     of: Callable[[Sequence[Sample], Sequence[Sample], Any], Baseline]
     whole: bool = False
+    by_histogram: bool = False
 
 
 MEASURES = {
@@ -199,7 +242,7 @@ MEASURES = {
     "jigsaw": Measure("permutation_accuracy", linear_accuracy(puzzle)),
     "rotation": Measure("rotation_accuracy", linear_accuracy(versions)),
     "cpc": Measure("accuracy", nearest_location),
-    "exemplar": Measure("retrieval_accuracy", nearest_anchor, whole=True),
+    "exemplar": Measure("retrieval_accuracy", nearest_anchor, whole=True, by_histogram=True),
 }
 
 
@@ -209,9 +252,12 @@ def baseline(method: str, parser: Any, parts: int = 2, air_only: bool = False) -
     Args:
         method: Name of the method.
         parser: The `ConfigParser` of its train.yaml, with the data and the keys of the run.
-        parts: Number of parts along each axis.
-        air_only: Whether mean intensities are left out.
+        parts: Number of parts along each axis, of a description by parts.
+        air_only: Whether mean intensities are left out of it.
     """
     measure = MEASURES[method]
-    train = samples(parser, "train", parts, air_only)
-    return measure.of(train, samples(parser, "validate", parts, air_only, whole=measure.whole), parser)
+    train, held_out = (
+        samples(parser, part, parts, air_only, whole, measure.by_histogram)
+        for part, whole in (("train", False), ("validate", measure.whole))
+    )
+    return measure.of(train, held_out, parser)

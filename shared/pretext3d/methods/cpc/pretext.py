@@ -210,11 +210,11 @@ def validation_metrics(patches: PatchGrid) -> dict[str, Metric]:
 
     `accuracy` of the N-way classification, `accuracy_step_1` and so on for each number of rows ahead, and
     `chance` (1 / N), means over the held-out images; `feature_std` and `effective_rank` of the codes, see
-    `collapse_metrics`.
+    `collapse_metrics`: the products of Eq. 1 do not change with a vector that is added to all codes.
     """
     per_sample: dict[str, Callable[[Any], Tensor]] = {"accuracy": LocationAccuracy(patches)}
     for step in range(1, patches.steps + 1):
         per_sample[f"accuracy_step_{step}"] = LocationAccuracy(patches, step)
     per_sample["chance"] = chance
     means = {name: SampleMean(function) for name, function in per_sample.items()}
-    return {**means, **collapse_metrics(codes_of, advice=ADVICE)}
+    return {**means, **collapse_metrics(codes_of, False, ADVICE, len(patches.order))}

@@ -81,9 +81,10 @@ def training_cases(
 
 
 def held_out_cases(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The held-out cases, subjects in turn, so that every batch has negatives where there are two subjects.
+    """The held-out cases, subjects in turn: batches have negatives as long as two subjects are left.
 
-    Cases of one subject alone give a warning: their loss is 0 (triplet: without negatives).
+    Where one subject has more cases than all others, the last batches are its own and add 0 to the loss, the
+    same in every epoch. Cases of one subject alone give a warning: without negatives their loss is 0.
     """
     if cases and len(by_subject(cases)) < 2:
         logger.warning(

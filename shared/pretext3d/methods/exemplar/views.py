@@ -1,8 +1,8 @@
-"""Random views of an image: flips, rotations, zoom and shift as one resampling, then brightness and contrast.
+"""Random views of an image: flips, rotations, zoom and shift as one resampling, then changes of intensities.
 
 Section 3.5 of Taleb et al. (NeurIPS 2020): "random flipping along an arbitrary axis, random rotation along an
-arbitrary axis, random brightness and contrast, and random zooming". Shifts, and a brightness and contrast per
-channel, are ours.
+arbitrary axis, random brightness and contrast, and random zooming". Shifts, changes of gamma, and a
+brightness and contrast per channel, are ours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,11 +35,13 @@ class Views(NamedTuple):
         matrices: Sampling matrices (n, d, d + 1), see `sampling_matrices`.
         contrast: Factors (n, c) of the deviation from a channel's mean.
         brightness: Intensities (n, c) that are added.
+        gamma: Exponents (n, c) of the intensities, before; None = 1.
     """
 
     matrices: Tensor
     contrast: Tensor
     brightness: Tensor
+    gamma: Tensor | None = None
 
 
 def rotations(angles: Float[Tensor, "n"], axes: Float[Tensor, "n 3"] | None = None) -> Float[Tensor, "n d d"]:
@@ -121,8 +123,16 @@ def resample(
 
 
 def apply_views(images: Float[Tensor, "n c *space"], views: Views) -> Float[Tensor, "n c *space"]:
-    """`resample`, then `adjust_`: the views of a batch, one per image, on the device of the images."""
-    return adjust_(resample(images, views.matrices), views.contrast, views.brightness)
+    """`resample`, x^gamma, then `adjust_`: views of a batch, one per image, on the device of the images.
+
+    Contrast and brightness are affine: a standardised histogram is the same after them, and may be all that a
+    view is recognised by. Gamma changes its shape. Negative intensities become 0 before it.
+    """
+    shown = resample(images, views.matrices)
+    if views.gamma is not None:
+        exponents = views.gamma.to(shown)[(..., *(None,) * (shown.ndim - 2))]
+        shown = shown.clamp_(min=0).pow_(exponents)
+    return adjust_(shown, views.contrast, views.brightness)
 
 
 class RandViewsd(Randomizable, Transform):
@@ -131,7 +141,8 @@ class RandViewsd(Randomizable, Transform):
     The positive is a random view, the anchor the image itself or another random view. A view is flipped
     across each of `flip_axes`, rotated by an angle ~ U(-rotate_range, rotate_range) about an axis that is
     uniform over all directions (of an image in its plane), zoomed by a factor whose logarithm is uniform, and
-    shifted, in one resampling (see `sampling_matrices`); then contrast and brightness change (`adjust_`).
+    shifted, in one resampling (see `sampling_matrices`); then gamma, contrast and brightness change (see
+    `apply_views`).
     Rotations are in voxels: an image whose voxels are not cubes is sheared in mm.
 
     Adds `subject_code` and `case_code`, int64 scalars: the loss excludes negatives of the same subject, and
@@ -152,7 +163,9 @@ class RandViewsd(Randomizable, Transform):
         brightness_range: Largest intensity that is added or subtracted.
         contrast_prob: Probability of a change of contrast.
         contrast_range: Smallest and largest factor.
-        per_channel: Whether each channel has its own brightness and contrast, or all have the same.
+        gamma_prob: Probability of a change of gamma; with 0 nothing is drawn for it.
+        gamma_range: Smallest and largest exponent of the intensities.
+        per_channel: Whether each channel has its own brightness, contrast and gamma, or all have the same.
         spatial_dims: Number of spatial axes, 3 for volumes, 2 for images.
 
     Raises:
@@ -175,6 +188,8 @@ class RandViewsd(Randomizable, Transform):
         brightness_range: float = 0.3,
         contrast_prob: float = 1.0,
         contrast_range: Any = (0.5, 2.0),
+        gamma_prob: float = 0.0,
+        gamma_range: Any = (0.5, 2.0),
         per_channel: Any = False,
         spatial_dims: int = 3,
     ) -> None:
@@ -195,6 +210,8 @@ class RandViewsd(Randomizable, Transform):
         self.brightness_range = number("brightness_range", brightness_range, 0)
         self.contrast_prob = number("contrast_prob", contrast_prob, 0, 1)
         self.contrast_range = ordered_pair("contrast_range", contrast_range, low_open=True, expected=FACTORS)
+        self.gamma_prob = number("gamma_prob", gamma_prob, 0, 1)
+        self.gamma_range = ordered_pair("gamma_range", gamma_range, low_open=True, expected=FACTORS)
         self.per_channel = boolean("per_channel", per_channel)
         self.views: Views | None = None
 
@@ -220,8 +237,14 @@ class RandViewsd(Randomizable, Transform):
             torch.from_numpy(zoom),
             torch.from_numpy(shift),
         )
-        spread = (torch.from_numpy(x).expand(count, channels).float() for x in (contrast, brightness))
-        self.views = Views(matrices.float(), *spread)
+        changes = [contrast, brightness]
+        if self.gamma_prob:
+            changes.append(
+                self._where(self.gamma_prob, self._factors(self.gamma_range, count, separate), 1.0)
+            )
+        self.views = Views(
+            matrices.float(), *(torch.from_numpy(x).expand(count, channels).float() for x in changes)
+        )
 
     def _factors(self, limits: tuple[float, float], *shape: int) -> np.ndarray:
         """Factors whose logarithm is uniform between those of the limits."""

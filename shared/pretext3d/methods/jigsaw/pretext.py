@@ -29,7 +29,7 @@ from monai.transforms import Transform
 from torch import nn
 
 from pretext3d.annotations import Float, Int, Shaped, Tensor
-from pretext3d.checking import integer
+from pretext3d.checking import boolean, integer
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
@@ -147,7 +147,7 @@ class RandJigsawd(RandPuzzle, Transform):
         permutations: Int[Tensor, "p m"],
         *grid: Any,
         puzzles: int = 1,
-        normalise: bool = False,
+        normalise: Any = False,
         **options: Any,
     ) -> None:
         super().__init__(permutations, *grid, **options)
@@ -156,7 +156,7 @@ class RandJigsawd(RandPuzzle, Transform):
             raise UserError(f"num_permutations: found {count}, expected 2 or more to tell apart")
         expected = f"1 to {count}, the number of permutations"
         self.puzzles = integer("puzzles", puzzles, 1, count, expected)
-        self.normalise = bool(normalise)
+        self.normalise = boolean("patch_normalisation", normalise)
         self.further = np.zeros(self.puzzles - 1, dtype=np.int64)
 
     def randomize(self, data: Shaped[Tensor, "c *space"]) -> None:

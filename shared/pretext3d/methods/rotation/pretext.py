@@ -23,7 +23,7 @@ from monai.transforms import Randomizable, Transform
 from torch import nn
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import integer
+from pretext3d.checking import boolean, integer
 from pretext3d.errors import UserError
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
@@ -64,14 +64,17 @@ class RandRotationsd(Randomizable, Transform):
         self,
         versions: int,
         roi_size: Sequence[int],
-        distinct: bool = True,
+        distinct: Any = True,
         axes: Sequence[int] | None = None,
         body_size: Sequence[int] | None = None,
         image_key: str = "image",
     ) -> None:
         self.rotations = rotation_classes(len(roi_size), axes)
-        self.versions, self.distinct = integer("versions", versions, minimum=1), bool(distinct)
-        if distinct and versions > len(self.rotations):
+        self.versions, self.distinct = (
+            integer("versions", versions, minimum=1),
+            boolean("distinct_versions", distinct),
+        )
+        if self.distinct and versions > len(self.rotations):
             raise UserError(
                 f"versions: found {versions}, expected 1 to {len(self.rotations)}, the number of "
                 "rotations, with distinct_versions"

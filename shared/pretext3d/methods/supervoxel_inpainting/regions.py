@@ -20,7 +20,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Transform
 
 from pretext3d.annotations import Bool, Int, Tensor
-from pretext3d.checking import integer, is_integer, number, one_of
+from pretext3d.checking import boolean, integer, is_integer, number, one_of
 from pretext3d.errors import UserError
 from pretext3d.ops.tensors import plain_tensor
 from pretext3d.transforms.crops import crop_resize
@@ -92,7 +92,7 @@ class Regionsd(Transform):
     def __init__(
         self,
         regions: str = "supervoxels",
-        roi: bool = True,
+        roi: Any = True,
         min_region_voxels: int = 1500,
         min_region_size: float = 0,
         cuboid_sides: Sequence[int] = (12, 32),
@@ -109,7 +109,7 @@ class Regionsd(Transform):
             expected="mm3 of a volume, or mm2 of an image, or 0 for any",
         )
         self.version = FORMAT
-        self.regions, self.roi = regions, bool(roi)
+        self.regions, self.roi = regions, boolean("roi", roi)
         self.min_region_voxels, self.min_region_size = min_region_voxels, float(min_region_size)
         self.sides = _two_sides(cuboid_sides)
         self.image_key, self.label_key, self.supervoxel_key = image_key, label_key, supervoxel_key
