@@ -80,12 +80,15 @@ def test_the_views_of_exemplar_are_those_of_a_validation() -> None:
         def __getitem__(self, key: int) -> dict[str, Any]:
             return {"image": torch.zeros(2, 1, 2, 2), "case_code": torch.tensor(key % 2)}
 
+    def halves(images: torch.Tensor, limit: float) -> torch.Tensor:
+        return describe(images, limit, 2, air_only=False)
+
     parser = SimpleNamespace(get_parsed_content={"validate#dataset": Cases()}.get)
-    found = samples_of(parser, "validate", 2, False, whole=True)
+    found = samples_of(parser, "validate", halves, whole=True)
     assert [(one.draw, int(one.targets["case_code"])) for one in found] == [
         (draw, case) for draw in range(3) for case in range(2)
     ]
-    assert len(samples_of(parser, "validate", 2, False)) == 400
+    assert len(samples_of(parser, "validate", halves)) == 400
 
 
 def column(context: str) -> Any:

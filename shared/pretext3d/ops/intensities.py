@@ -2,7 +2,7 @@
 
 from pretext3d.annotations import Float, Tensor
 
-__all__ = ["adjust_"]
+__all__ = ["adjust_", "gamma_"]
 
 
 def adjust_(
@@ -21,7 +21,30 @@ def adjust_(
         [[[-0.25, 1.75]]]
     """
     space = tuple(range(2, images.ndim))
-    shape = (*images.shape[:2], *(1,) * len(space))
-    factor = contrast.to(images).reshape(shape)
-    offset = images.mean(space, keepdim=True) * (1 - factor) + brightness.to(images).reshape(shape)
+    factor = _of_channels(contrast, images)
+    offset = images.mean(space, keepdim=True) * (1 - factor) + _of_channels(brightness, images)
     return images.mul_(factor).add_(offset)
+
+
+def gamma_(
+    images: Float[Tensor, "n c *space"], exponents: Float[Tensor, "n c"]
+) -> Float[Tensor, "n c *space"]:
+    """max(x, 0)^gamma, with the exponent of each channel of each image.
+
+    Unlike `adjust_`, which is affine, it changes the shape of a channel's histogram.
+
+    Args:
+        images: Volumes or images, or patches of them, of intensities from about 0 to 1; changed in place.
+        exponents: Exponent of each channel, above 0; 1 = unchanged.
+
+    Examples:
+        >>> import torch
+        >>> gamma_(torch.tensor([[[-1.0, 0.25, 1.0]]]), torch.tensor([[0.5]])).tolist()
+        [[[0.0, 0.5, 1.0]]]
+    """
+    return images.clamp_(min=0).pow_(_of_channels(exponents, images))
+
+
+def _of_channels(values: Float[Tensor, "n c"], images: Float[Tensor, "n c *space"]) -> Tensor:
+    """One value per channel, shaped for arithmetic with images of any size."""
+    return values.to(images).reshape(*images.shape[:2], *(1,) * (images.ndim - 2))

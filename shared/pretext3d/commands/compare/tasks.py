@@ -9,7 +9,7 @@ within each class, averaged over the classes, is the cell's balanced accuracy.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -74,6 +74,10 @@ class Task(ABC):
         import pandas as pd
 
         return pd.read_csv(folder / self.table, dtype={"case": str, "class": str, "subject": str})
+
+    def without(self, results: "pd.DataFrame", subjects: Sequence[str]) -> "pd.DataFrame":
+        """The lines of all but some subjects."""
+        return results[~results["case"].map(case_subjects(results)).isin(subjects)]
 
     def cell_score(self, folder: Path) -> float:
         """The score of one cell."""
@@ -160,6 +164,10 @@ class Classification(Task):
         found = recall.groupby(level=keys, sort=False).mean().to_frame()
         others = results.groupby(keys, sort=False)[[n for n in self.metrics if n in results]].first()
         return found.join(others).reset_index()
+
+    def without(self, results: "pd.DataFrame", subjects: Sequence[str]) -> "pd.DataFrame":
+        """The lines of all but some subjects, without the metrics of all cases that the evaluation wrote."""
+        return super().without(results, subjects).drop(columns=list(self.metrics), errors="ignore")
 
 
 SEGMENTATION, CLASSIFICATION = Segmentation(), Classification()

@@ -73,17 +73,15 @@ def histograms(images: torch.Tensor) -> torch.Tensor:
 
 
 def samples(
-    parser: Any, part: str, parts: int, air_only: bool, whole: bool = False, by_histogram: bool = False
+    parser: Any, part: str, features: Callable[[torch.Tensor, float], torch.Tensor], whole: bool = False
 ) -> list[Sample]:
     """The samples of a bundle's training or held-out cases, draw by draw.
 
     Args:
         parser: See `baseline`.
         part: `train` or `validate`.
-        parts: See `baseline`.
-        air_only: See `baseline`.
+        features: Function from images (n, c, *space) and the volume's limit of air to features (n, f).
         whole: Whether to take those of one pass, as many as a validation has.
-        by_histogram: Whether images are described by `histograms`, and not by their parts.
     """
     dataset = parser.get_parsed_content(f"{part}#dataset")
     limits = []
@@ -95,9 +93,8 @@ def samples(
     for key in range(draws * dataset.num_cases):
         draw, case = divmod(key, dataset.num_cases)
         sample = dict(dataset[key])
-        images = torch.as_tensor(sample.pop("image"))
-        features = histograms(images) if by_histogram else describe(images, limits[case], parts, air_only)
-        found.append(Sample(draw, features, sample))
+        shown = features(torch.as_tensor(sample.pop("image")), limits[case])
+        found.append(Sample(draw, shown, sample))
     return found
 
 
@@ -227,7 +224,7 @@ class Measure(NamedTuple):
         figure: Column of metrics.csv that it compares with.
         of: Measures training and held-out samples.
         whole: Whether it depends on the number of held-out samples, and so needs those of a validation.
-        by_histogram: See `samples`.
+        by_histogram: Whether images are described by `histograms`, and not by their parts.
     """
 
     figure: str
@@ -256,8 +253,9 @@ def baseline(method: str, parser: Any, parts: int = 2, air_only: bool = False) -
         air_only: Whether mean intensities are left out of it.
     """
     measure = MEASURES[method]
-    train, held_out = (
-        samples(parser, part, parts, air_only, whole, measure.by_histogram)
-        for part, whole in (("train", False), ("validate", measure.whole))
-    )
-    return measure.of(train, held_out, parser)
+
+    def features(images: torch.Tensor, limit: float) -> torch.Tensor:
+        return histograms(images) if measure.by_histogram else describe(images, limit, parts, air_only)
+
+    train = samples(parser, "train", features)
+    return measure.of(train, samples(parser, "validate", features, whole=measure.whole), parser)

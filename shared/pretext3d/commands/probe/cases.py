@@ -26,7 +26,7 @@ class Cases:
     def __init__(self, config: Path, given: Mapping[str, Any], measured: str) -> None:
         from pretext3d.data.dataset import CachedVolumes
         from pretext3d.data.splits import evaluation_cases
-        from pretext3d.data.subjects import by_subject, person_name, person_of, volume_of
+        from pretext3d.data.subjects import by_subject, person_name, volume_of
         from pretext3d.training.probe_tasks import volumes_of
 
         self.config, self.given = config, given
@@ -38,7 +38,6 @@ class Cases:
         self.groups = volumes_of(self.dataset)
         first = [self.dataset.data[group[0]] for group in self.groups.values()]
         self.classes = np.array([case["class"] for case in first])
-        self.people = [person_of(case) for case in first]
         self.subjects = [person_name(case) for case in first]
         self.held_out = np.isin([*self.groups], [volume_of(case) for case in held_out])
         self.pool = len(by_subject(train))

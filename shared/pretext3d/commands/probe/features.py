@@ -81,7 +81,7 @@ def predictions(
 
     known, asked = features[torch.from_numpy(labelled)], features[torch.from_numpy(cases.held_out)]
     classes = torch.from_numpy(cases.classes[labelled])
-    people = [person for person, taken in zip(cases.people, labelled, strict=True) if taken]
+    people = [person for person, taken in zip(cases.subjects, labelled, strict=True) if taken]
     allowed = torch.ones(len(asked), len(known), dtype=torch.bool)  # a split divides no subject
     found, strength = logistic_classes(asked, known, classes, people)
     yield "linear", found.numpy(), strength

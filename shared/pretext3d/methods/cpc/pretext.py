@@ -217,4 +217,7 @@ def validation_metrics(patches: PatchGrid) -> dict[str, Metric]:
         per_sample[f"accuracy_step_{step}"] = LocationAccuracy(patches, step)
     per_sample["chance"] = chance
     means = {name: SampleMean(function) for name, function in per_sample.items()}
-    return {**means, **collapse_metrics(codes_of, False, ADVICE, len(patches.order))}
+    return {
+        **means,
+        **collapse_metrics(codes_of, normalise=False, advice=ADVICE, per_case=len(patches.order)),
+    }

@@ -18,7 +18,7 @@ from pretext3d.checking import boolean, number, one_of, ordered_pair
 from pretext3d.data.subjects import case_code, subject_code
 from pretext3d.errors import UserError
 from pretext3d.ops.checks import check_spatial_dims
-from pretext3d.ops.intensities import adjust_
+from pretext3d.ops.intensities import adjust_, gamma_
 from pretext3d.ops.rotations import check_flip_axes
 from pretext3d.ops.tensors import plain_tensor
 
@@ -123,15 +123,14 @@ def resample(
 
 
 def apply_views(images: Float[Tensor, "n c *space"], views: Views) -> Float[Tensor, "n c *space"]:
-    """`resample`, x^gamma, then `adjust_`: views of a batch, one per image, on the device of the images.
+    """`resample`, `gamma_`, then `adjust_`: views of a batch, one per image, on the device of the images.
 
     Contrast and brightness are affine: a standardised histogram is the same after them, and may be all that a
-    view is recognised by. Gamma changes its shape. Negative intensities become 0 before it.
+    view is recognised by. Gamma changes its shape.
     """
     shown = resample(images, views.matrices)
     if views.gamma is not None:
-        exponents = views.gamma.to(shown)[(..., *(None,) * (shown.ndim - 2))]
-        shown = shown.clamp_(min=0).pow_(exponents)
+        shown = gamma_(shown, views.gamma)
     return adjust_(shown, views.contrast, views.brightness)
 
 

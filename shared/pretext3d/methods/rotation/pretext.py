@@ -70,10 +70,8 @@ class RandRotationsd(Randomizable, Transform):
         image_key: str = "image",
     ) -> None:
         self.rotations = rotation_classes(len(roi_size), axes)
-        self.versions, self.distinct = (
-            integer("versions", versions, minimum=1),
-            boolean("distinct_versions", distinct),
-        )
+        self.versions = integer("versions", versions, minimum=1)
+        self.distinct = boolean("distinct_versions", distinct)
         if self.distinct and versions > len(self.rotations):
             raise UserError(
                 f"versions: found {versions}, expected 1 to {len(self.rotations)}, the number of "

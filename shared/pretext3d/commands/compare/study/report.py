@@ -150,21 +150,17 @@ def parts_of(study: Study, planned: Sequence[StudyCell], results: Results) -> li
 def without_left_out(study: Study, task: StudyTask, table: pd.DataFrame) -> pd.DataFrame:
     """A table of results without the subjects that the task leaves out.
 
-    Measures of all cases together, which a classification's evaluation wrote (accuracy, AUC), go with them.
-
     Raises:
         UserError: a subject that is not one of the table's.
     """
     if not task.left_out or table.empty:
         return table
-    subjects = table["case"].map(case_subjects(table))
-    if strangers := sorted(set(task.left_out) - set(subjects)):
+    if strangers := sorted(set(task.left_out) - set(case_subjects(table).values())):
         raise UserError(
             f"{study.file}: tasks::{task.name}::left_out: found {strangers[0]!r}, expected test subjects of "
             "the task's results"
         )
-    of_all = list(task.kind.metrics) if task.kind.name == "classification" else []
-    return table[~subjects.isin(task.left_out)].drop(columns=of_all, errors="ignore")
+    return task.kind.without(table, task.left_out)
 
 
 def tables_of(part: Part) -> dict[str, pd.DataFrame]:

@@ -194,8 +194,13 @@ def trained_as(folder: Path) -> dict[str, Any]:
     from pretext3d.training.checkpoint_io import load_checkpoint
 
     record = load_checkpoint(folder / "checkpoints" / "final.pt")["record"]
-    network = {key: record["backbone"][key] for key in ("encoder", "options") if key in record["backbone"]}
-    return {"network": network, **{key: record[key] for key in ("precision",) if key in record}}
+    backbone = record["backbone"]
+    found: dict[str, Any] = {
+        "network": {key: backbone[key] for key in ("encoder", "options") if key in backbone}
+    }
+    if "precision" in record:
+        found["precision"] = record["precision"]
+    return found
 
 
 def probed(folder: Path, arm: str) -> pd.DataFrame:
