@@ -1,6 +1,7 @@
 """What is Rubik's cube recovery's own, through the real command line, on the phantom."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,16 @@ def test_a_run_measures_both_tasks(trained: Path) -> None:
 
 
 def test_the_encoder_alone_is_handed_over(trained: Path, tmp_path: Path) -> None:
+    """By a recipe, whose parts the log names."""
     keys = {**FINETUNE, "max_epochs": 1, "num_labelled": 3, "val_fraction": 0.1}
+    keys |= {"recipe": "sawtooth", "steps_per_epoch": 10}
     output = succeed(
         "finetune", bundle=BUNDLE, pretrained=trained, output_dir=tmp_path / "run", decoder="duc", **keys
     )
+    assert "recipe sawtooth: " in output
+    assert re.search(r"\d+ convolutions before a norm rescaled, by 0\.\d\d to ", output)
+    assert "encoder frozen up to step 1: " in output
+    assert "encoder released: trained from step 2 on" in output
     lines = output.splitlines()
     matched, new = (next(x for x in lines if x.startswith(word)) for word in ("matched", "new "))
     assert "backbone.down" in matched

@@ -80,6 +80,22 @@ def test_a_cell_whose_result_cannot_be_read_has_failed(tmp_path: Path, engine: A
 
 
 @OPEN_LOGS
+def test_a_cell_whose_weights_cannot_be_read_does_not_stop_the_others(tmp_path: Path, engine: Any) -> None:
+    class Unreadable(FakeRunner):
+        def job(self, cell: Cell) -> dict[str, Any]:
+            if cell.arm is VP:
+                raise OSError("best.pt: cannot be read")
+            return super().job(cell)
+
+    problems: dict[str, str] = {}
+    todo = [Cell(arm, 4, 0) for arm in (VP, SCRATCH)]
+    runner = Unreadable(tmp_path / "cells")
+    failed = engine(todo, set(), runner, 2, lambda cell, score, text, _: problems.update({cell.name: text}))
+    assert failed == ["vp_n004_seed0"]
+    assert problems == {"vp_n004_seed0": "best.pt: cannot be read", "scratch_n004_seed0": ""}
+
+
+@OPEN_LOGS
 def test_a_failed_task_and_those_that_need_it(tmp_path: Path, engine: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(HereRunner, "fails", "scratch_n004_seed0")
     problems: dict[str, str] = {}

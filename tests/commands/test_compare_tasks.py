@@ -51,6 +51,22 @@ def test_balanced_accuracy_of_cells_and_cases() -> None:
     assert CLASSIFICATION.per_cell(uneven)["balanced_accuracy"].item() == pytest.approx((1 / 3 + 1) / 2)
 
 
+def test_what_an_arm_finds_in_cases_without_foreground_costs_it() -> None:
+    """Four cases have lesions, found by both with 0.8; of the other four vp finds some in two: 6 / 8 of 1."""
+    cases = pd.DataFrame({"case": [f"c{n}" for n in range(8)], "class": "lesion", "hd95_mm": np.nan})
+    tables = [
+        cases.assign(arm=arm, num_labelled=4, seed=0, dice=[0.8] * 4 + empty, iou=[0.7] * 4 + empty)
+        for arm, empty in (("scratch", [np.nan] * 4), ("vp", [0.0, 0.0, np.nan, np.nan]))
+    ]
+    results = pd.concat(tables, ignore_index=True)
+    cells = SEGMENTATION.per_cell(results).set_index("arm")
+    assert cells["dice"].tolist() == pytest.approx([0.9, 0.65])
+    assert cells["iou"].tolist() == pytest.approx([0.85, 0.6])
+    assert cells["pairs"].tolist() == [4, 6]
+    table = report.summarise(results, ["scratch", "vp"]).set_index("arm")
+    assert table["difference_mean"]["vp"] == pytest.approx(-0.25)
+
+
 def test_the_summary_of_a_classification() -> None:
     """scratch 0.75 and 0.5, mean 0.625, standard deviation 0.177; cube 1 and 1."""
     tables = [

@@ -56,23 +56,23 @@ def test_layers_of_overrides(tmp_path: Path) -> None:
     """Study, task, encoder, arm, arm in the task: later ones count; pre-training reads the same channels."""
     task = {
         "num_labelled": [1],
-        "overrides": {"channels": [0], "batch_size": 4, "optimizer::lr": 0.1},
+        "overrides": {"channels": [0], "num_workers": 4, "optimizer::lr": 0.1},
         "pretrain": {"roi_size": [24, 24, 24]},
     }
-    encoder = {"encoder": "unet4", "precision": "fp32", "finetune": {"batch_size": 6}}
+    encoder = {"encoder": "unet4", "precision": "fp32", "finetune": {"num_workers": 6}}
     vp = {
         "bundle": "vectorpose",
         "pretrain": {"num_vectors": 2},
         "finetune": {"transfer": "encoder"},
-        "by_task": {"organs": {"pretrain": {"num_vectors": 5}, "finetune": {"batch_size": 8}}},
+        "by_task": {"organs": {"pretrain": {"num_vectors": 5}, "finetune": {"num_workers": 8}}},
     }
     arms = {"vp": vp, "shapes": {"bundle": "avsdb"}}
     found = content(tasks={"organs": task}, encoders={"cnn": encoder}, arms=arms, always=["scratch"])
     study = read_study(written(tmp_path, found))
     tuned = finetuning(study, study.tasks["organs"], "cnn", study.arms["vp"])
-    assert tuned["batch_size"] == 8
+    assert tuned["num_workers"] == 8
     assert (tuned["transfer"], tuned["precision"], tuned["max_steps"]) == ("encoder", "fp32", 10)
-    assert finetuning(study, study.tasks["organs"], "cnn", study.arms["scratch"])["batch_size"] == 6
+    assert finetuning(study, study.tasks["organs"], "cnn", study.arms["scratch"])["num_workers"] == 6
     trained = pretraining(study, study.tasks["organs"], "cnn", study.arms["vp"])
     assert (trained["num_vectors"], trained["channels"], trained["roi_size"]) == (5, [0], [24, 24, 24])
     assert (trained["val_fraction"], trained["test_fraction"]) == (0.2, 0.2)
@@ -283,6 +283,10 @@ WRONG = [
     ),
     ({"arms": {"vp": {"pretrained": "x"}}}, "pretrain: found without an arm that has a bundle"),
     ({"always": ["vp"]}, "always: found no scratch, which all arms are compared with"),
+    (
+        {"arms": {"vp": {"bundle": "vectorpose", "finetune": {"batch_size": 8}}}},
+        "arms::vp::finetune::batch_size: found a key that the study sets itself",
+    ),
     ({"always": ["scratch", "vpp"]}, r"always: found 'vpp', expected an arm of this study: .* mean vp\?"),
     ({"screening": {"num_labelled": {"organs": 3}}}, "num_labelled::organs: found 3, expected one of"),
     ({"screening": {"num_labelled": {"organ": 1}}}, "num_labelled::organ: found 'organ', expected a task"),

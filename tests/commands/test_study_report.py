@@ -1,16 +1,19 @@
 """What a study chooses, the plan that confirmation follows, and the report, worked out by hand."""
 
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from pretext3d.commands.compare.study.scores import read_scores
 from pretext3d.errors import UserError
 
 from tests.commands.study_runs import GAIN, builder
+from tests.commands.test_study_reading import content
 
 
 @pytest.fixture
@@ -267,9 +270,25 @@ def test_cells_of_another_precision_are_named(study: Any, tmp_path: Path) -> Non
     study()()
     assert text.read_text().count("**Warning**") == 1
     assert (
-        "**Warning**: organs, cnn: not all of its cells have the same precision. not recorded: scratch (4), "
+        "**Warning**: organs, cnn: its cells may not all have the same precision. not recorded: scratch (4), "
         "scratch_long (4); fp32: vp (4)."
     ) in text.read_text()
+
+
+def test_cells_of_other_cases_are_named(study: Any, tmp_path: Path) -> None:
+    study()()
+    for file in (tmp_path / "docs/studies/tiny/confirmation").rglob("vp_n*.csv"):
+        file.write_text(file.read_text().replace("c7,", "c9,"))
+    study()()
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    assert "**Warning**: organs: its cells were measured on different cases: 8 on 8, 4 on 8." in text
+
+
+def test_settings_of_single_arms_and_rates_at_the_ends_are_named(study: Any, tmp_path: Path) -> None:
+    study(arms={**content()["arms"], "vp": {"bundle": "vectorpose", "finetune": {"transfer": "encoder"}}})()
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    assert "\nSettings of fine-tuning that single arms have: vp: transfer encoder.\n" in text
+    assert " Of 3 chosen rates 3 are the least or the largest of the grid, " in text
 
 
 @pytest.mark.parametrize(
@@ -291,6 +310,21 @@ def test_a_verdict_needs_a_large_gain_after_correction(
     assert ("- organs, cnn: **vp, 1 labelled" in text) == proven
     assert ("no arm is 0.03 or more above scratch and scratch_long, proven; nearest is vp" in text) != proven
     assert "A verdict also needs a gain of 0.03 in Dice and 0.05 in balanced accuracy." in text
+
+
+def test_a_verdict_needs_an_interval_above_zero(study: Any, tmp_path: Path) -> None:
+    """Of two seeds one loses 0.02 to scratch_long, the other gains 0.09: 0.035, and p is small."""
+    study()()
+    for file in (tmp_path / "docs/studies/tiny/confirmation").rglob("vp_n*_seed1.csv"):
+        head, _, rest = file.read_text().partition("\n")
+        table = pd.read_csv(io.StringIO(rest))
+        table["dice"] -= 0.11
+        score = re.sub(r'"score": [\d.]+', f'"score": {table["dice"].mean():.6f}', head)
+        file.write_text(f"{score}\n{table.to_csv(index=False)}")
+    study()()
+    text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
+    nearest = next(line for line in text.splitlines() if "nearest is vp" in line)
+    assert "; +0.035 [-0.020, +0.090], p 0.031 to scratch_long." in nearest
 
 
 def test_a_verdict_needs_both_controls(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,14 @@ def test_a_convolution_with_another_way_is_left_alone():
     assert normed_convolutions(Block(), (1, 1, 8, 8)) == {}
 
 
+def test_a_kernel_that_another_layer_shares_is_left_alone():
+    network = nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3), nn.ReLU())
+    network[2].weight = network[0].weight
+    initial = {name: 2 * value for name, value in network.state_dict().items()}
+    assert normed_convolutions(network, (1, 1, 8, 8)) == {"0": "1"}
+    assert rescale_like(network, initial, (1, 1, 8, 8)) == {}
+
+
 def test_only_named_tensors_are_rescaled():
     network = exact(build_backbone("unet", 1, (16, 16), 2))
     initial = {name: 2 * value for name, value in network.state_dict().items()}

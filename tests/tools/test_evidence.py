@@ -1,5 +1,7 @@
 """The figures of a study in the docs of bundles, from a table made by hand."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from pretext3d.commands.compare.study.scores import COLUMNS
@@ -66,6 +68,33 @@ def test_lines_are_written_between_the_marks() -> None:
     for broken in ("# Title\n", f"{evidence.END}\n{evidence.BEGIN}\n", text + text):
         with pytest.raises(UserError, match=r"README.md: expected the line .*, once each"):
             evidence.inserted(broken, "new", "README.md")
+
+
+def test_a_card_has_what_started_from_its_weights(tmp_path: Path) -> None:
+    """Of a study whose cells name them by their SHA-256; not other arms, tasks that are not whole, probes."""
+    study = tmp_path / "main"
+    for task, arm, weights in (
+        ("heart", "shipped", "a1"),
+        ("eyes", "shipped", "a1"),
+        ("heart", "other", "b2"),
+    ):
+        file = study / "confirmation" / task / "cnn" / f"{arm}_n004_seed0.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f'# {{"pretraining": {{"weights": "{weights}"}}}}\ncase,dice\n')
+    random = study / "confirmation" / "heart" / "cnn" / "scratch_n004_seed0.csv"
+    random.write_text("# {}\ncase,dice\n")
+    alone = {"to_scratch_long": float("nan")}
+    table = scores(
+        {"task": "heart", "arm": "shipped", "metric": "dice", "labelled": 4, **alone},
+        {"task": "heart", "arm": "other"}, {"task": "heart", "arm": "shipped", "reader": "knn"},
+        {"task": "eyes", "arm": "shipped", "missing": 2},
+    )  # fmt: skip
+    table.to_csv(study / "scores.csv", index=False)
+    assert evidence.measured(study)["a1"] == {("heart", "cnn", "shipped"), ("eyes", "cnn", "shipped")}
+    lines = evidence.card([study, tmp_path], "a1").splitlines()
+    rows = [line for line in lines if line.startswith("| main")]
+    assert rows == ["| main | heart | shipped | 4 | Dice | 0.500 | +0.100 [+0.050, +0.150]\\* |  |"]
+    assert evidence.card([study], "c3") == ""
 
 
 def test_the_docs_of_bundles_have_the_study_s_figures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import torch
 from pretext3d.errors import UserError
 from pretext3d.networks.factory import build_backbone
 from pretext3d.networks.segmentation import SegmentationNet
-from pretext3d.training.checkpoint_io import save_checkpoint
+from pretext3d.training.checkpoint_io import load_checkpoint, save_checkpoint
 from pretext3d.training.freezing import FreezeEncoder
 from pretext3d.training.pretrained import Pretrained, load_pretrained, transfer_weights
 from pretext3d.training.transfer import transferred
@@ -43,6 +43,31 @@ def test_the_decoder_is_transferred_or_starts_at_random(supervised, transfer) ->
     decoder = ("backbone.up.", "backbone.merge.")
     assert any(name.startswith(decoder) for name in transferred(network)) == (transfer == "all")
     assert FreezeEncoder(network, epochs=1).names == {n for n in source if n.startswith("backbone.down.")}
+
+
+@pytest.mark.parametrize("transfer", ["all", "encoder"])
+def test_rescaled_weights_are_the_same_function(supervised, transfer) -> None:
+    """Of kernels that have tripled: what was transferred before a norm is as large as at initialisation."""
+    path, source = supervised
+    grown = {name: 3 * value if value.ndim > 2 else value for name, value in source.items()}
+    read = Pretrained(path, load_checkpoint(path)["record"], grown)
+    networks = []
+    for rescale in (False, True):
+        torch.manual_seed(1)
+        arguments = {"num_classes": 5, "transfer": transfer, "rescale": rescale}
+        networks.append(load_pretrained(read, "", 1, ROI, **arguments).eval())
+    plain, rescaled = networks
+    x = torch.randn(1, 1, *ROI)
+    torch.testing.assert_close(rescaled(x), plain(x), rtol=1e-3, atol=1e-3)
+    ratios = {
+        name: float((value.norm() / plain.get_parameter(name).norm()).detach())
+        for name, value in rescaled.named_parameters()
+        if value.ndim > 2
+    }
+    changed = {name for name, ratio in ratios.items() if abs(ratio - 1) > 0.1}
+    assert {name.split(".")[1] for name in changed} >= {"down", *["merge"] * (transfer == "all")}
+    assert all(name.startswith("backbone.down.") for name in changed) == (transfer == "encoder")
+    assert all(ratios[name] == pytest.approx(1 / 3, rel=0.2) for name in changed)
 
 
 def test_a_supervised_pre_training_serves_a_classification(supervised) -> None:

@@ -1,12 +1,14 @@
-"""Write what a study has measured of each bundle into the bundle's docs, or check that it is there.
+"""Write what the studies have measured into the docs of bundles and the cards of weights, or check it.
 
 python -m tools.bundles.evidence            writes
 python -m tools.bundles.evidence --check    writes nothing; exit code 1 where a file differs
 
-The lines between the marks of `docs/README.md` come from scores.csv of the study, of those tasks whose cells
-are all measured: no figure there is typed.
+The lines between the marks of `docs/README.md` come from scores.csv of the main study, of those tasks whose
+cells are all measured; those of a model card, `models/README.md`, from every study with cells that started
+from these weights, by their SHA-256. No figure there is typed.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,15 +23,24 @@ from pretext3d.errors import UserError
 
 from tools.bundles.sync import ROOT, written_or_checked
 
-__all__ = ["evidence", "inserted"]
+__all__ = ["card", "evidence", "inserted", "measured"]
 
-STUDY = ROOT / "docs" / "studies" / "main"
-BEGIN, END = "<!-- study main: written by tools/bundles/evidence -->", "<!-- end of study main -->"
+STUDIES = ROOT / "docs" / "studies"
+STUDY = STUDIES / "main"
+BEGIN, END = "<!-- measured: written by tools/bundles/evidence -->", "<!-- end of measured -->"
 METRICS = {task.score: task.title for task in (SEGMENTATION, CLASSIFICATION)}
 ABOUT = """Measured on test subjects, which chose nothing, mean over three seeds: fine-tuned for 300 steps;
 the difference to random weights fine-tuned as long, and to random weights trained as long as pre-training and
 fine-tuning together, each with its 95 % interval ([the study](../../../docs/studies/main/RESULTS.md)).
-\\* marks intervals that exclude 0 with p below 0.05 after correction for all arms and numbers of labels."""
+\\* marks intervals that exclude 0 with p below 0.05 after correction for all arms and numbers of labels
+(fine-tuning, and frozen features, each by itself)."""
+CARD = """## In fine-tuning
+
+What they gain over random weights fine-tuned as long, and (*as long*), where a study has asked, over random
+weights trained as long as pre-training and fine-tuning together: on test subjects, which chose nothing, mean
+over three seeds, with 95 % intervals; \\* marks those that exclude 0 with p below 0.05 after correction. The
+studies are in `docs/studies/` of the repository."""
+NONE_OF_THESE = "No study has measured what these weights gain in fine-tuning."
 NONE_YET = "Not measured yet by [the study](../../../docs/studies/README.md): compare before you rely on it."
 
 
@@ -79,6 +90,45 @@ def inserted(text: str, lines: str, where: str) -> str:
     return f"{before}{BEGIN}\n\n{lines}\n\n{END}{rest.partition(END)[2]}"
 
 
+def measured(study: Path) -> dict[str, set[tuple[str, str, str]]]:
+    """The tasks, encoders and arms of a study by the SHA-256 of the weights that their cells started from.
+
+    Args:
+        study: Folder of its results.
+    """
+    found: dict[str, set[tuple[str, str, str]]] = {}
+    for file in sorted(study.glob("confirmation/*/*/*.csv")):
+        with file.open(encoding="utf-8") as lines:
+            head = json.loads(next(lines).removeprefix("# "))
+        if weights := head.get("pretraining", {}).get("weights"):
+            arm = file.stem.rpartition("_seed")[0].rpartition("_")[0]
+            found.setdefault(weights, set()).add((*file.parts[-3:-1], arm))
+    return found
+
+
+def card(studies: Sequence[Path], weights: str) -> str:
+    """The lines of a model card: a table of what started from these weights; '' where nothing did.
+
+    Args:
+        studies: Folders of the studies' results.
+        weights: SHA-256 of the weights.
+    """
+    rows = []
+    for study in studies:
+        parts = measured(study).get(weights, set()) if (study / SCORES).is_file() else set()
+        for row in read_scores(study / SCORES).itertuples() if parts else ():
+            if (row.task, row.encoder, row.arm) in parts and row.reader == "" and row.missing == 0:
+                line = [study.name, row.task, row.arm, f"{row.labelled:.0f}", METRICS[row.metric]]
+                line += [
+                    f"{row.score:.3f}",
+                    difference(row, "to_scratch"),
+                    difference(row, "to_scratch_long"),
+                ]
+                rows.append(line)
+    header = ["study", "task", "arm", "labelled", "score", "", "to random weights"]
+    return "\n".join([CARD, "", *markdown([*header, "as long"], rows)]) if rows else ""
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """The command; the exit code."""
 
@@ -90,9 +140,21 @@ def main(words: Sequence[str] | None = None) -> int:
             lines = evidence(scores, path.parents[1].name)
             wanted = inserted(text, lines, str(path.relative_to(ROOT)))
             found |= {path: wanted} if wanted != text else {}
+        studies = sorted(path.parent for path in STUDIES.glob(f"*/{SCORES}"))
+        for file in sorted(ROOT.glob("bundles/*/models/**/provenance.json")):
+            path = file.with_name("README.md")
+            text = path.read_text()
+            lines = card(studies, json.loads(file.read_text())["sha256"])
+            if lines and BEGIN not in text:  # the card of new weights
+                text += f"\n{BEGIN}\n{END}\n"
+            if BEGIN in text:
+                wanted = inserted(text, lines or NONE_OF_THESE, str(path.relative_to(ROOT)))
+                found |= {path: wanted} if wanted != path.read_text() else {}
         return found
 
-    return written_or_checked(words, __doc__, differing, "the docs of every bundle have the study's figures")
+    return written_or_checked(
+        words, __doc__, differing, "the docs of bundles and the cards of weights have the studies' figures"
+    )
 
 
 if __name__ == "__main__":

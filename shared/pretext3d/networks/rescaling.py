@@ -125,11 +125,14 @@ def rescale_like(
         The factor g of each convolution that was rescaled, by its name.
     """
     factors: dict[str, float] = {}
+    held = Counter(id(value) for _, value in network.named_parameters(remove_duplicate=False))
     for conv_name, norm_name in normed_convolutions(network, in_shape).items():
         weight = f"{conv_name}.weight"
         if names is not None and weight not in names:
             continue
         conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
+        if any(held[id(value)] > 1 for value in conv.parameters(recurse=False)):
+            continue  # another layer has it, too, and would change
         before = float(network.get_parameter(weight).detach().norm())
         wanted = float(initial[weight].norm())
         if not before or not wanted:

@@ -20,11 +20,12 @@ RESERVED = {
     "pretrained", "keep_head", "num_labelled", "label_fraction", "seed", "subset_seed", "output_dir",
     "ckpt_dir", "val_interval", "resume", "weights",
 }  # fmt: skip
-# what all arms have in common: data, labels, length
+# what all arms have in common: data, labels, length, samples in a step
 SHARED = {
-    "max_epochs", "max_steps", "steps_per_epoch", "dataset_dir", "datalist", "class_file", "ordered_classes",
-    "subjects", "val_fraction", "test_fraction", "fold", "split_seed", "skip_bad", "num_classes", "regions",
-    "regions_class_order", "merge_foreground", "profile", "profiles", "cases", "length",
+    "max_epochs", "max_steps", "steps_per_epoch", "batch_size", "crops_per_volume", "dataset_dir", "datalist",
+    "class_file", "ordered_classes", "subjects", "val_fraction", "test_fraction", "fold", "split_seed",
+    "skip_bad", "num_classes", "regions", "regions_class_order", "merge_foreground", "profile", "profiles",
+    "cases", "length",
 }  # fmt: skip
 OF_WEIGHTS = {"spatial_dims", "slices", "encoder", "channels", "modalities", "network_def"}
 OPTIONS = (
@@ -87,8 +88,8 @@ def read_settings(
         key = key.removeprefix("--")
         if top_key(key) in SHARED:
             raise UserError(
-                f"--set {arm} {key}: all arms have the same data, labels and number of epochs and steps; "
-                f"expected --{key} for all of them, or another key"
+                f"--set {arm} {key}: all arms have the same data, labels and number of epochs, steps and "
+                f"samples in a step; expected --{key} for all of them, or another key"
             )
         check_overrides({key: text}, known, file)
         if key in found.setdefault(arm, {}):

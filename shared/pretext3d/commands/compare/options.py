@@ -49,7 +49,7 @@ examples
       --spatial_dims 2 --arms scratch cube=runs/eyes --folds 5 --label_fractions 1.0 --output_dir runs/folds
 
 a study: tasks, arms, encoders, label counts and budgets from one file
-  pretext3d compare --study docs/studies/main.yaml --output_dir runs/study --jobs 2
+  pretext3d compare --study docs/studies/main.yaml --data_root DATA --output_dir runs/study --jobs 2
 
 Any other --key value is an override of finetune.yaml (of a classification finetune_classification.yaml), the
 same for every arm: --max_epochs 20

@@ -25,13 +25,17 @@ BASELINES = ("scratch", INTENSITIES)  # the first one there is
 def probe_tables(results: pd.DataFrame, arms: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The summary of each reader: balanced accuracies, and paired differences to the arms' `baseline_of`.
 
+    P-values are corrected for all arms and numbers of labels of a reader, see `statistics.holm`.
+
     Args:
         results: What probe.csv holds.
         arms: Names of the arms, in order.
     """
     baseline = baseline_of(arms) or arms[0]
     return {
-        reader: summarise(results[results["reader"] == reader], arms, baseline, task=CLASSIFICATION)
+        reader: summarise(
+            results[results["reader"] == reader], arms, baseline, task=CLASSIFICATION, jointly=True
+        )
         for reader in READERS
     }
 

@@ -192,10 +192,17 @@ def submit_cells(
             ready = [cell for cell in waiting if not cell.needs or cell.needs in ready_after]
             ready = ready if cluster == "slurm" else ready[: max(0, jobs - len(running))]
             if ready:
-                for cell in ready:
+                for cell in list(ready):
                     waiting.remove(cell)
+                    try:
+                        job = resumable(runner.job(cell))
+                    except Exception as error:  # as below
+                        ready.remove(cell)
+                        failed.append(cell.name)
+                        finished(cell, None, str(error) or type(error).__name__, 0.0)
+                        continue
                     runner.folder(cell).mkdir(parents=True, exist_ok=True)
-                    write_json(runner.folder(cell) / "settings.json", resumable(runner.job(cell)))
+                    write_json(runner.folder(cell) / "settings.json", job)
                 task = FolderTask(threads)
                 submitted = executor.map_array(task, [str(runner.folder(cell)) for cell in ready])
                 running += zip(submitted, ready, strict=True)

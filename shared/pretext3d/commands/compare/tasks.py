@@ -3,8 +3,9 @@
 Each task has a score per case, by which arms are paired, and metrics per cell: one arm with one number of
 labels, seed and, in a cross-validation, fold.
 
-Foreground Dice of a case: the mean over its foreground classes (those that the label or the prediction has).
-Of a cell: the mean over its cases. The score of a classified case is 1 or 0 for right and wrong; its mean
+Foreground Dice of a case: the mean over its foreground classes (those that the label or the prediction has);
+1 of a case where both are empty, so that what another arm finds there costs it. Of a cell: the mean over its
+cases. The score of a classified case is 1 or 0 for right and wrong; its mean
 within each class, averaged over the classes, is the cell's balanced accuracy.
 """
 
@@ -20,6 +21,7 @@ __all__ = ["CLASSIFICATION", "SEGMENTATION", "TASKS", "Task", "case_subjects", "
 
 CELL = ("arm", "num_labelled", "seed", "fold")  # what identifies a cell; fold in a cross-validation only
 SEGMENTED = ["dice", "iou", "hd95_mm", "surface_distance_mm"]
+OVERLAPS = ("dice", "iou", "nsd")  # measures that are 1 where all is right
 
 
 def keys_of(table: "pd.DataFrame") -> list[str]:
@@ -103,7 +105,8 @@ class Segmentation(Task):
     def per_case(self, results: "pd.DataFrame") -> "pd.DataFrame":
         """One line per cell and case: dice and metrics (means over classes), pairs, no_distance, subject.
 
-        `pairs` counts the classes that label or prediction has, `no_distance` those that only one has.
+        `pairs` counts the classes that label or prediction has, `no_distance` those that only one has. Where
+        there is none, the overlaps are 1 and distances unknown.
         """
         table = results.assign(
             pairs=results["dice"].notna(), no_distance=results["dice"].notna() & results["hd95_mm"].isna()
@@ -111,6 +114,8 @@ class Segmentation(Task):
         groups = table.groupby([*keys_of(results), "case"], sort=False)
         means = groups[self.measures(results)].mean()
         cases = means.join(groups[["pairs", "no_distance"]].sum()).reset_index()
+        overlaps = [name for name in OVERLAPS if name in cases]
+        cases.loc[cases["pairs"] == 0, overlaps] = 1.0
         return cases.assign(subject=cases["case"].map(case_subjects(results)))
 
     def per_cell(self, results: "pd.DataFrame") -> "pd.DataFrame":

@@ -14,7 +14,7 @@ SEGMENTED = """Dice: the mean over the foreground classes of a case, then over t
 standard deviation over the {over}. HD95:
 the mean over the classes that both label and prediction have; *no distance* counts the (case, class)
 pairs that only one of the two has: they have no distance and count 0 in the Dice, so an arm with more of
-them looks better in HD95 than it is."""
+them looks better in HD95 than it is. A case of which neither has any class counts 1."""
 CLASSIFIED = """Balanced accuracy: the fraction of each class's held-out cases that are found as it,
 then the mean over the classes; AUC: of each class against the rest, then the mean. Classes that no held-out
 case has are left out. Mean ± standard deviation over the {over}."""

@@ -16,6 +16,7 @@ from pretext3d.commands.bundles import bundles_at_hand
 from pretext3d.commands.curves import read_history
 from pretext3d.commands.doctor.findings import (
     EARLY,
+    FINAL,
     LONGER,
     SLOWER,
     Finding,
@@ -138,7 +139,8 @@ def without_anatomy(run: Path, method: str, bundle: Path, table: pd.DataFrame) -
     parser.update({**keys, **on_cpu})
     torch.manual_seed(0)
     found = baseline(method, parser)
-    return beyond_air(table, MEASURES[method].figure, found.value, found.text)
+    given = "histograms of the intensities" if MEASURES[method].by_histogram else "air and mean intensities"
+    return beyond_air(table, MEASURES[method].figure, found.value, found.text, given)
 
 
 def overrides_of(run: Path, bundle: Path) -> dict[str, Any]:
@@ -195,8 +197,9 @@ def next_command(
         on_phantom = named == "phantom" and "dataset_dir" not in given
         data = {} if on_phantom else {"dataset_dir": LABELLED}
         data |= {"dataset_dir": options.dataset_dir} if options.dataset_dir else {}
-        keys = {"pretrained": run, **data_keys(data, given, class_file)}
+        keys = {"pretrained": "", **data_keys(data, given, class_file)}
         keys |= {key: value for one in findings for key, value in one.keys.items()}
+        keys["pretrained"] = run / keys["pretrained"] if (run / FINAL).is_file() else run
     return f"{run_command(bundle, [file])}{typed(keys)}"
 
 
@@ -215,8 +218,8 @@ def doctor(options: argparse.Namespace) -> int:
     findings = learning(table, probe_before(run))
     if options.baseline:
         findings.insert(0, without_anatomy(run, method, bundle_of(read.record), table))
-    if not (run / "checkpoints" / "final.pt").is_file():
-        findings.append(Finding("note", "the run is not finished: there is no checkpoints/final.pt"))
+    if not (run / FINAL).is_file():
+        findings.append(Finding("note", f"the run is not finished: there is no {FINAL}"))
     data = read.record.get("data") or {}
     trained = f"{len(data['train'])} cases of {brief(data.get('name'))}" if data.get("train") else "no scans"
     epochs = int(table["epoch"].max())

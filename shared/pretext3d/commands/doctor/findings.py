@@ -14,7 +14,7 @@ from pretext3d.data.normalisation import check_normalisation
 from pretext3d.training.collapse import LEAST_SAMPLES, collapse
 from pretext3d.training.preprocessing import differing_axes, in_mm
 
-__all__ = ["EARLY", "LONGER", "SLOWER", "Finding", "beyond_air", "fits", "learning", "longer"]
+__all__ = ["EARLY", "FINAL", "LONGER", "SLOWER", "Finding", "beyond_air", "fits", "learning", "longer"]
 
 FEW_STEPS = 100  # before which nothing can be expected to be learned
 LEAST_LEARNED = 0.1  # of the way from chance to a perfect figure
@@ -30,6 +30,7 @@ CHANCES = {
 # another pre-training: of more epochs, with a lower learning rate, or of enough epochs to be judged
 LONGER, SLOWER, EARLY = "longer", "slower", "too early to tell"
 PROBES = ("probe_knn_accuracy", "probe_dice")
+FINAL = "checkpoints/final.pt"  # the weights of the last epoch, below the folder of a run
 
 
 class Finding(NamedTuple):
@@ -73,21 +74,43 @@ def last(table: pd.DataFrame, name: str) -> tuple[float, int]:
     return float(found[name].iloc[-1]), int(found["epoch"].iloc[-1])
 
 
+def progress(table: pd.DataFrame, name: str) -> tuple[float, float]:
+    """How far the last figure of a column is from one without learning to a perfect one, and the former.
+
+    NaN where the column is no such figure, or has none.
+    """
+    value, _ = last(table, name)
+    if name.startswith("relative_"):
+        return 1 - value, 1.0
+    if not name.endswith("accuracy") or name in PROBES:
+        return math.nan, math.nan
+    reference = last(table, CHANCES.get(name, "chance"))[0]
+    return ((value - reference) / (1 - reference) if reference < 1 else math.nan), reference
+
+
+def lowest_loss(table: pd.DataFrame) -> pd.DataFrame:
+    """The line of the epoch that best.pt is of, that of the lowest val_loss; none without one."""
+    losses = table["val_loss"].dropna() if "val_loss" in table else pd.Series(dtype=float)
+    return table.loc[[losses.idxmin()]] if len(losses) else table[:0]
+
+
 def figures(table: pd.DataFrame) -> list[Finding]:
-    """Every accuracy with its chance, and every error relative to that of a prediction without learning."""
+    """Every accuracy with its chance, and every error relative to that of a prediction without learning.
+
+    Of the last epoch, and, where best.pt is of another one that had not learned, of that.
+    """
     found = []
+    best = lowest_loss(table)
     for name in table:
         value, epoch = last(table, name)
-        if name.startswith("relative_"):
-            done, reference = 1 - value, 1.0
-        elif name.endswith("accuracy") and name not in PROBES:
-            chance = CHANCES.get(name, "chance")
-            reference = last(table, chance)[0]
-            done = (value - reference) / (1 - reference) if reference < 1 else math.nan
-        else:
-            continue
+        done, reference = progress(table, name)
         if math.isnan(done):
             continue
+        if done >= LEAST_LEARNED > progress(best, name)[0]:
+            then, at = last(best, name)
+            text = f"best.pt, which fine-tuning takes, is of epoch {at}, of the lowest val_loss: {name} was"
+            text += f" {then:.3g}, without learning {reference:.3g}. Take final.pt"
+            found.append(Finding("wrong", text, {"pretrained": FINAL}))
         steps = last(table, "step")[0]
         state, word, again = "good", "learned", ""
         if done < LEAST_LEARNED:
@@ -121,14 +144,17 @@ def probed(table: pd.DataFrame, before: Mapping[str, float]) -> list[Finding]:
     return found
 
 
-def beyond_air(table: pd.DataFrame, name: str, value: float, text: str) -> Finding:
-    """A figure against what air and mean intensities alone reach, see `doctor.anatomy`.
+def beyond_air(
+    table: pd.DataFrame, name: str, value: float, text: str, given: str = "air and mean intensities"
+) -> Finding:
+    """A figure against what air and intensities alone reach, see `doctor.anatomy`.
 
     Args:
         table: metrics.csv, one line per epoch.
         name: Name of the figure.
         value: What is reached without anatomy, from 0 to 1.
         text: How, in words.
+        given: From what, in words.
 
     Examples:
         >>> table = pd.DataFrame({"epoch": [1], "accuracy": [0.7]})
@@ -138,9 +164,7 @@ def beyond_air(table: pd.DataFrame, name: str, value: float, text: str) -> Findi
     reached, epoch = last(table, name)
     if math.isnan(reached):
         return Finding("note", f"{name} was not measured; without anatomy, {text}")
-    found = (
-        f"{name} is {reached:.3g} in epoch {epoch}; without anatomy, from air and mean intensities, {text}"
-    )
+    found = f"{name} is {reached:.3g} in epoch {epoch}; without anatomy, from {given}, {text}"
     if reached - value >= LEAST_LEARNED * (1 - value):
         return Finding("good", f"beyond air and intensities: {found}")
     return Finding("wrong", f"no more than air and intensities: {found}", again=LONGER)
@@ -173,7 +197,7 @@ def length(table: pd.DataFrame) -> list[Finding]:
         return []
     quarter = len(losses) - max(1, len(losses) // 4)
     before, after = losses["val_loss"][:quarter].min(), losses["val_loss"][quarter:].min()
-    best = int(losses.loc[losses["val_loss"].idxmin(), "epoch"])
+    best = int(lowest_loss(table)["epoch"].iloc[0])
     if before - after > STILL_FALLING * abs(before):
         text = f"val_loss still fell in the last quarter, from {before:.3g} to {after:.3g}"
         return [Finding("note", f"{text}: a longer run may gain", again=LONGER)]

@@ -48,7 +48,8 @@ def probe(options: argparse.Namespace, request: Request) -> int:
     counts = f"{int(cases.held_out.sum())} held-out cases of {len(cases.class_names)} classes"
     lines = [
         f"Balanced accuracy on {counts} (chance {1 / len(cases.class_names):.3f}), by frozen features; mean "
-        "± standard deviation over the seeds, p corrected for the arms; *labelled* counts subjects.", "",
+        "± standard deviation over the seeds, p corrected for all arms and numbers of labels of a reader; "
+        "*labelled* counts subjects.", "",
         *probe_table(results, arms, fractions),
     ]  # fmt: skip
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
 """Warnings of a study's report: cells that are compared, but were not run alike.
 
-A study goes on for weeks and on several machines; what must not differ in the meantime is named here.
+A study goes on for weeks and on several machines. What is named here if it has differed in the meantime:
+configurations, weights, networks, precision and cases; not the code of the package, whose version each cell
+records.
 """
 
 from collections import Counter
@@ -12,6 +14,8 @@ from pretext3d.commands.compare.study.definition import Study
 from pretext3d.commands.compare.study.results import Results
 
 __all__ = ["mixed"]
+
+UNKNOWN = "not recorded"
 
 
 def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str]:
@@ -38,6 +42,7 @@ def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str
                     lines.append(f"**Warning**: {where}: its cells started from {len(found)} {what}.\n")
         trained = [cell for cell in own if cell.task is not None]
         lines += other_networks(trained, results)
+        lines += other_cases(task, trained, results)
         for encoder in dict.fromkeys(cell.keys["encoder"] for cell in trained):
             of_encoder = [cell for cell in trained if cell.keys["encoder"] == encoder]
             lines += other_precisions(f"{task}, {encoder}", of_encoder, results)
@@ -54,7 +59,7 @@ def other_precisions(where: str, cells: Sequence[StudyCell], results: Results) -
     """
     found: dict[str, Counter[str]] = {}
     for cell in cells:
-        precision = results.head(cell).get("precision", "not recorded")
+        precision = results.head(cell).get("precision", UNKNOWN)
         found.setdefault(precision, Counter())[cell.keys["arm"]] += 1
     if len(found) < 2:
         return []
@@ -62,7 +67,17 @@ def other_precisions(where: str, cells: Sequence[StudyCell], results: Results) -
         f"{precision}: {', '.join(f'{arm} ({n})' for arm, n in arms.items())}"
         for precision, arms in found.items()
     )
-    return [f"**Warning**: {where}: not all of its cells have the same precision. {counts}.\n"]
+    known = "may not all" if UNKNOWN in found and len(found) == 2 else "do not all"
+    return [f"**Warning**: {where}: its cells {known} have the same precision. {counts}.\n"]
+
+
+def other_cases(task: str, cells: Sequence[StudyCell], results: Results) -> list[str]:
+    """A warning where cells of a task have been measured on different cases: their scores are of others."""
+    found = Counter(frozenset(results.table(cell)["case"]) for cell in cells)
+    if len(found) < 2:
+        return []
+    counts = ", ".join(f"{n} on {len(cases)}" for cases, n in found.most_common())
+    return [f"**Warning**: {task}: its cells were measured on different cases: {counts}.\n"]
 
 
 def other_networks(cells: Sequence[StudyCell], results: Results) -> list[str]:

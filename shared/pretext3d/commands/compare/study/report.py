@@ -23,6 +23,7 @@ from pretext3d.commands.compare.study.cells import Cells, StudyCell, grid
 from pretext3d.commands.compare.study.choice import planned_cells
 from pretext3d.commands.compare.study.consistency import mixed
 from pretext3d.commands.compare.study.definition import Study, StudyTask
+from pretext3d.commands.compare.study.keys import finetuning
 from pretext3d.commands.compare.study.plans import Plan, PlanPart
 from pretext3d.commands.compare.study.results import Results
 from pretext3d.commands.compare.study.scores import DIGITS, SCORES, scores_of
@@ -44,7 +45,8 @@ that differ for transferred weights alone, random weights have the first.
 *scratch_long* has random weights and one schedule as long as pre-training and fine-tuning together.
 Differences are paired by seed and case; the interval is the 95 % percentile interval of a bootstrap of
 {draws:,} draws of seeds and of subjects, each with all its cases; p is that of a two-sided sign-flip test
-over the subjects, corrected by Holm's procedure for all arms and numbers of labels of a task and encoder.
+over the subjects, corrected by Holm's procedure for all arms and numbers of labels of a task and encoder;
+of frozen features, for those of each reader.
 It speaks of other subjects, the interval of other seeds, too. A verdict also needs a gain of {gains}.
 One pre-training per arm serves all seeds. Curves are those of validation subjects."""
 
@@ -113,7 +115,7 @@ def write_report(study: Study, cells: Cells, plans: Mapping[PlanPart, Plan], res
     lines.append("")
     lines += overview({part: tables[part.title] for part in parts}, study.results_dir)
     for part in parts:
-        lines += section(part, tables[part.title], study.results_dir)
+        lines += section(study, part, tables[part.title])
     gains = " and ".join(f"{gain:g} in {TASKS[kind].title}" for kind, gain in LEAST_GAIN.items())
     lines += [*screening(study, plans), NOTES.format(draws=DRAWS, gains=gains)]
     study.results_dir.mkdir(parents=True, exist_ok=True)
@@ -211,15 +213,17 @@ def overview(parts: Mapping[Part, Mapping[str, pd.DataFrame]], folder: Path) -> 
     return ["![all tasks](figures/overview.png)", "", about, ""]
 
 
-def section(part: Part, tables: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
+def section(study: Study, part: Part, tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """The section of one task and encoder; draws its figures."""
-    kind, fractions = part.task.kind, part.fractions
+    kind, fractions, folder = part.task.kind, part.fractions, study.results_dir
     lines = [f"## {part.title}", ""]
     lines += [part.task.note, ""] if part.task.note else []
     if count := len(part.task.left_out):
         total = len(set(case_subjects(part.rows).values())) + count
         lines += [f"Without {count} of {total} test subjects, on whom something was chosen.", ""]
     lines += [*score_table(part, tables), ""]
+    if own := own_settings(study, part):
+        lines += [f"Settings of fine-tuning that single arms have: {'; '.join(own)}.", ""]
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     figure = f"{part.task.name}_{part.encoder}"
     with replacing(folder / "figures" / f"{figure}_labels.png") as draft:
@@ -265,6 +269,17 @@ def score_table(part: Part, tables: Mapping[str, pd.DataFrame]) -> list[str]:
                 )
         rows.append(row)
     return markdown(header, rows)
+
+
+def own_settings(study: Study, part: Part) -> list[str]:
+    """What single arms' fine-tuning has otherwise than scratch's, but for weights and screening's choice."""
+    common = finetuning(study, part.task, part.encoder, study.arms["scratch"])
+    found = []
+    for name in part.arms:
+        tuned = finetuning(study, part.task, part.encoder, study.arms[name])
+        own = [f"{key} {value}" for key, value in tuned.items() if common.get(key) != value]
+        found += [f"{name}: {', '.join(own)}"] * bool(own)
+    return found
 
 
 def difference_text(table: pd.DataFrame, number: int, arm: str) -> str:
@@ -323,4 +338,11 @@ def screening(study: Study, plans: Mapping[PlanPart, Plan]) -> list[str]:
             rows.append([*part, arm, *(scores.get(name, "") for name in points)])
     labels = ", ".join(f"{task.name} {task.screened.title}" for task in study.tasks.values())
     about = f"Scores of validation subjects, labelled: {labels}. In bold the point that confirmation has."
+    ends = {min(study.rates), max(study.rates)}
+    chosen = [choice.point.rate for plan in plans.values() for choice in plan.choices.values()]
+    if count := sum(rate in ends for rate in chosen):
+        about += (
+            f" Of {len(chosen)} chosen rates {count} are the least or the largest of the grid, beyond which "
+            "there may be a better one."
+        )
     return ["## Screening", "", about, "", *markdown(["task", "encoder", "arm", *points], rows), ""]

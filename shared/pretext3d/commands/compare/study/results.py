@@ -23,6 +23,7 @@ from pretext3d.files import write_whole
 
 __all__ = ["TEXT", "Results"]
 
+ROUNDING = 1e-4  # of the score of a table, whose numbers have five digits
 TEXT = {"case": str, "class": str, "subject": str, "predicted": str}
 
 
@@ -45,12 +46,14 @@ class Results:
         """Whether a cell's result is there; refuses one of other settings.
 
         Raises:
-            UserError: a result of other settings, or a file that is not a result.
+            UserError: a result of other settings, a file that is not a result, or one whose table does not
+                give its score.
         """
         if cell.name not in self.known:
             if not self.file(cell).exists():
                 return False
             head, table = self.read(self.file(cell))
+            self.check(cell, head["score"], table)
             if head["digest"] != cell.digest:
                 lines = changed_keys(head["settings"], cell.settings)
                 raise UserError(
@@ -79,9 +82,28 @@ class Results:
             ) from error
         return head, table
 
+    def check(self, cell: StudyCell, score: float, table: pd.DataFrame) -> None:
+        """Refuse a table that was cut or edited.
+
+        Raises:
+            UserError: names the file, its score and that of its table.
+        """
+        keys = {"arm": cell.keys["arm"], "num_labelled": 0, "seed": 0}
+        if cell.task is not None:
+            found = cell.task.per_cell(table.assign(**keys))[cell.task.score].iloc[0]
+            if not abs(found - score) <= ROUNDING:
+                raise UserError(
+                    f"{self.file(cell)}: found a table whose score is {found:.6f}, expected {score:.6f}, as "
+                    "its first line says; remove it to measure the cell again"
+                )
+
     def head(self, cell: StudyCell) -> dict[str, Any]:
         """The first line of a result that is there."""
         return self.known[cell.name][0]
+
+    def table(self, cell: StudyCell) -> pd.DataFrame:
+        """The table of a result that is there."""
+        return self.known[cell.name][1]
 
     def score(self, cell: StudyCell) -> float:
         """The score of a result that is there."""
@@ -119,7 +141,7 @@ class Results:
 
     def probes(self, cells: Sequence[StudyCell]) -> pd.DataFrame:
         """The results of probes as one table."""
-        found = [self.known[cell.name][1] for cell in cells if self.has(cell)]
+        found = [self.table(cell) for cell in cells if self.has(cell)]
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
     def tables(self, cells: Sequence[StudyCell]) -> tuple[pd.DataFrame, pd.DataFrame]:

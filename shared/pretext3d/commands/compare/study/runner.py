@@ -222,5 +222,7 @@ def subjects_of(study: Study, task: StudyTask) -> int:
     try:
         cases: Mapping[str, Any] = resolved(config, {**given, "num_labelled": 0}, ["cases"])["cases"]
     except UserError as error:
-        raise UserError(f"{study.file}: tasks::{task.name}: {error}") from error
+        there = not given.get("dataset_dir") or Path(given["dataset_dir"]).exists()
+        hint = "" if there else f"; relative paths are below --data_root, {study.data_root}"
+        raise UserError(f"{study.file}: tasks::{task.name}: {error}{hint}") from error
     return len(by_subject(cases["train"]))
