@@ -1,13 +1,14 @@
 """Volumes of shapes against a slice-by-slice polygon drawing: `python tests/benchmarks/bench_avsdb.py`.
 
 The plain way draws a shape slice by slice: it scales the cross-section's corners by the slice's ratio, fills
-the polygon (skimage.draw.polygon), and finds its outline by a binary erosion of two pixels. It draws every
-shape once for its volume, which decides the order, and at every position that it tries, to compare it with
-what is filled. Random numbers are ours, so that both draw the same volume: that they agree up to the voxels
-on boundaries is checked. One thread, CPU time, which other programs' load disturbs less than the clock.
-`--short` for small sizes only. The target: at least 40 times the plain way.
+the polygon (skimage.draw.polygon), and finds its outline by a binary erosion of two pixels. `again` draws a
+shape at every position that it tries, to compare it with what is filled; `once` draws it one time, in the box
+around it, and moves it. Random numbers are ours, so that all draw the same volume: that they agree up to the
+voxels on boundaries is checked. One thread, CPU time, which other programs' load disturbs less than the
+clock. `--short` for small sizes only. The target: at least 40 times the plain way.
 
-The last line is a laptop step on one thread against the making of its batch by two workers.
+The last lines are of a `laptop` training on one thread whose volumes two workers make: the time of a step, of
+one batch in one process, and what part of the training's time it waits for the next batch.
 """
 
 import sys
@@ -20,8 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from pretext3d.methods.avsdb.placement import windows
 from pretext3d.methods.avsdb.shapes import EDGE, Shapes
 from pretext3d.methods.avsdb.volumes import ShapeVolumes, Volume
+from pretext3d.training.precision import use_bfloat16
 from scipy import ndimage
 from skimage.draw import polygon
 
@@ -44,11 +47,10 @@ def corners(shapes: Shapes, number: int) -> NDArray[np.float64]:
 
 
 def plain_solid(
-    shapes: Shapes, number: int, centre: Sequence[int], size: tuple[int, ...]
+    shapes: Shapes, number: int, centre: Sequence[int], size: tuple[int, ...], scale: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The voxels of a shape and of its outline, in a volume."""
+    """The voxels of a shape and of its outline, in a volume, or in a box, of some size."""
     voxels, outline = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
-    scale = np.asarray(size) / EDGE
     points, height = corners(shapes, number), shapes.height[number] * scale[2]
     low, middle, high = shapes.ratios[number]
     for k in range(size[2]):
@@ -64,53 +66,70 @@ def plain_solid(
     return voxels, outline
 
 
-def plain_volume(volume: Volume, size: tuple[int, ...]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+def plain_volume(
+    volume: Volume, size: tuple[int, ...], once: bool
+) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
     """1 + the number of the shape at each voxel, and the outlines, drawn one slice of one shape at a time."""
     shapes, edges = volume.shapes, np.asarray(size)
+    scale = edges / EDGE
     instances, outlines = np.zeros(size, dtype=np.int16), np.zeros(size, dtype=bool)
-    middle = [edge // 2 for edge in size]
-    volumes = [plain_solid(shapes, number, middle, size)[0].sum() for number in range(len(shapes))]
-    reach = np.floor(shapes.reach * edges[:2] / EDGE)
-    for number in sorted(range(len(shapes)), key=lambda n: -volumes[n]):
-        lowest = np.asarray([*reach[number], 3 * size[2] / EDGE])
+    reach = np.floor(shapes.reach * scale[:2])
+    upright = np.floor(shapes.height / 2 * scale[2])
+    for number in np.argsort(-shapes.volume, kind="stable").tolist():
+        half = np.asarray([*reach[number], upright[number]]).astype(int)
+        box = plain_solid(shapes, number, half.tolist(), tuple(2 * half + 1), scale) if once else None
+        lowest = np.asarray([*reach[number], 3 * scale[2]])
         for position in volume.positions[number]:
             centre = np.rint(lowest + position * (edges - 1 - 2 * lowest)).astype(int).tolist()
-            voxels, outline = plain_solid(shapes, number, centre, size)
-            if (voxels & (instances > 0)).sum() < 0.7 * voxels.sum():
-                instances[voxels], outlines[voxels] = number + 1, False
-                outlines[outline] = True
+            inside, own = windows(centre, half.tolist(), size)
+            if box is None:
+                drawn, inside = plain_solid(shapes, number, centre, size, scale), (slice(None),) * 3
+            else:
+                drawn = box[0][own], box[1][own]
+            voxels, outline = drawn
+            here, edge = instances[inside], outlines[inside]
+            if (voxels & (here > 0)).sum() < 0.7 * voxels.sum():
+                here[voxels], edge[voxels] = number + 1, False
+                edge[outline] = True
                 break
     return instances, outlines
 
 
-def compare(size: tuple[int, int, int], samples: int) -> tuple[float, float, float]:
-    """Median milliseconds per volume of the plain drawing and of ours, and their ratio."""
+def compare(size: tuple[int, int, int], samples: int) -> list[float]:
+    """Median milliseconds per volume of the two plain ways and of ours."""
     generate = ShapeVolumes(size, z_classes=4)
-    times = np.zeros((samples, 2))
+    times = np.zeros((samples, 3))
     for n in range(samples):
         begin = time.process_time()
         volume: Volume = generate.draw(np.random.default_rng(n))
         sample = generate.render([volume])[0]
-        ours = time.process_time()
-        instances, outlines = plain_volume(volume, size)
-        times[n] = time.process_time() - ours, ours - begin
-        classes = generate.classes(volume.shapes)[::2]
-        assert (classes[instances] != sample["label"][0].numpy()).mean() < 0.02
-        assert (outlines != (sample["image"][0].numpy() > 0)).mean() < 0.03
-    plain_ms, ours_ms = np.median(times, axis=0) * 1e3
-    return float(plain_ms), float(ours_ms), float(plain_ms / ours_ms)
+        times[n, 2] = time.process_time() - begin
+        for way, once in enumerate((False, True)):
+            begin = time.process_time()
+            instances, outlines = plain_volume(volume, size, once)
+            times[n, way] = time.process_time() - begin
+            classes = generate.classes(volume.shapes)[::2]
+            assert (classes[instances] != sample["label"][0].numpy()).mean() < 0.02
+            assert (outlines != (sample["image"][0].numpy() > 0)).mean() < 0.03
+    return [float(value) for value in np.median(times, axis=0) * 1e3]
 
 
-def waiting(rounds: int) -> tuple[float, float]:
-    """Milliseconds of a laptop step on one thread, and of the making of its batch."""
+def waiting(steps: int) -> tuple[float, float, float]:
+    """Milliseconds of a laptop step and of its batch in one process; the part of a training that is waiting.
+
+    Args:
+        steps: Number of steps; the workers' start and the batches that they have made until then do not
+            count.
+    """
     parser = laptop_parser("avsdb")
     network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
     data, size = parser.get_parsed_content("train#dataset"), parser.get_parsed_content("batch_size")
+    bfloat16 = use_bfloat16("auto", torch.device("cpu"))
     items = [data[key] for key in range(size)]
     image, label = (torch.stack([item[key] for item in items]) for key in ("image", "label"))
 
     def step() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             logits = network(image)
         loss(logits, {"label": label}).backward()
 
@@ -118,20 +137,32 @@ def waiting(rounds: int) -> tuple[float, float]:
         for key in range(size):
             data[key]
 
-    step_ms, batch_ms = medians(rounds, step, batch)
-    return step_ms, batch_ms
+    step_ms, batch_ms = medians(min(steps, 7), step, batch)
+    loader = torch.utils.data.DataLoader(data, size, num_workers=WORKERS)
+    batches, times = iter(loader), np.zeros((steps, 2))
+    ahead = 2 * WORKERS  # batches that are ready before the first step ends
+    for n in range(-ahead, steps):
+        begin = time.perf_counter()
+        next(batches)
+        made = time.perf_counter()
+        step()
+        if n >= 0:
+            times[n] = made - begin, time.perf_counter() - begin
+    part = times.sum(axis=0)
+    return step_ms, batch_ms, float(part[0] / part[1])
 
 
 def main(short: bool = False) -> None:
-    """Print milliseconds per volume and their ratio; then those of a step and of its batch."""
+    """Print milliseconds per volume and their ratios; then those of a step, of its batch, and the waiting."""
     torch.set_num_threads(1)
-    print(f"{'size':>12} {'plain':>9} {'ours':>8} {'ratio':>7}")
+    print(f"{'size':>12} {'again':>9} {'once':>9} {'ours':>8} {'ratios':>12}")
     sizes = [(48, 48, 48)] if short else [(48, 48, 48), (96, 96, 96), (96, 96, 48), (128, 128, 128)]
     for size in sizes:
-        plain, ours, ratio = compare(size, 3 if short else 11)
-        print(f"{'x'.join(map(str, size)):>12} {plain:9.1f} {ours:8.2f} {ratio:7.1f}", flush=True)
-    step, batch = waiting(2 if short else 7)
-    print(f"laptop: step {step:.0f} ms, batch {batch:.0f} ms, by {WORKERS} workers {batch / WORKERS:.0f} ms")
+        again, once, ours = compare(size, 3 if short else 11)
+        ratios = f"{again / ours:.1f}, {once / ours:.1f}"
+        print(f"{'x'.join(map(str, size)):>12} {again:9.1f} {once:9.1f} {ours:8.2f} {ratios:>12}", flush=True)
+    step, batch, part = waiting(5 if short else 60)
+    print(f"laptop: step {step:.0f} ms, batch {batch:.0f} ms; with {WORKERS} workers {part:.1%} waiting")
 
 
 if __name__ == "__main__":

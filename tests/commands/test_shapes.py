@@ -11,7 +11,7 @@ import yaml
 from monai.data import load_decathlon_datalist
 from pretext3d.__main__ import main
 from pretext3d.commands.shapes import shapes
-from pretext3d.commands.shapes.options import SIZES_2D
+from pretext3d.commands.shapes.options import ROI_2D, SIZES_2D, make_parser
 from pretext3d.commands.shapes.shapes import file_of, write_shapes
 from pretext3d.data.generated import GeneratedItems
 from pretext3d.data.prepare import prepare_cases
@@ -206,6 +206,12 @@ def test_images_have_room_for_their_shapes(tmp_path: Path, capsys: pytest.Captur
     assert "found no position" not in capsys.readouterr().out
     profiles = yaml.safe_load((ROOT / "bundles/avsdb/configs/train.yaml").read_text())["profiles"]
     assert profiles["paper_2d"]["sizes"] == SIZES_2D
+    assert profiles["paper_2d"]["roi_size"] == ROI_2D
+    known = vars(make_parser().parse_args(["--count", "1", "--output_dir", "x"]))
+    paper = profiles["paper"]
+    assert paper["roi_size"] == [96, 96, 96]
+    assert [paper["num_shapes"], paper["xy_classes"]] == [20, 8]
+    assert (known["num_shapes"], known["xy_classes"], known["render"]) == ([20], ["8"], paper["render"])
 
 
 def test_one_number_is_the_size_along_every_axis_and_sizes_and_looks_can_be_given(tmp_path: Path) -> None:

@@ -67,6 +67,18 @@ def test_blur_keeps_the_mean_and_a_constant_image() -> None:
     torch.testing.assert_close(constant, torch.full(SIZE, GREY))
 
 
+def test_blur_reaches_along_a_short_axis_too() -> None:
+    """Of a step along k in 16 slices, with a Gaussian of 4 voxels: half at the step."""
+    codes = torch.zeros((24, 24, 16), dtype=torch.int16)
+    codes[..., 8:] = 2
+    placement = Placement(codes, [0], [0.0], [(0, 0, 0)])
+    look = Look(np.random.default_rng(0), rendering("filled", {"blur": [4.0, 4.0]}), 1, codes.shape)
+    found = look.draw(placement)[12, 12] / GREY
+    torch.testing.assert_close(found[7] + found[8], torch.tensor(1.0))
+    assert 0.4 < float(found[7]) < 0.5
+    assert 0.05 < float(found[2]) < 0.1
+
+
 def test_bias_is_a_smooth_factor() -> None:
     look = Look(np.random.default_rng(0), rendering("filled", {"bias_field": [0.2, 0.2]}), 1, SIZE)
     found = look.draw(full())
@@ -112,6 +124,10 @@ def test_intensity_does_not_give_a_class_away() -> None:
             r"rendering::noise: found \[0.2, 0.1\], expected two numbers of 0 or more and 1 or",
         ),
         ({"brightness": 0.5}, "rendering::brightness: found 0.5"),
+        (
+            {"texture_size": [0.001, 3]},
+            "rendering::texture_size: found .0.001, 3.*, expected voxels, 1 or more",
+        ),
         ({"texture_size": [0, 3]}, "rendering::texture_size: found .* two numbers above 0 and 512"),
         ({"hollow": 2}, r"rendering::hollow: found 2, expected a number in \[0, 1\]"),
         ({"contrast": 0.3}, r"rendering::contrast: found 0.3, expected a number in \[0, 0.2\], a quarter of"),

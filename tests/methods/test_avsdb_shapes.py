@@ -202,11 +202,7 @@ def slice_areas(found: Shapes, size: tuple[int, int, int]) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("size", [(96, 96, 96), (144, 96, 48)])
 def test_a_prism_s_voxels_are_its_volume_up_to_a_shell(size: tuple[int, int, int]) -> None:
-    """Area times height, up to half a voxel along the boundary of every slice, and a slice.
-
-    The boundary of a star-shaped polygon of p vertices up to 40 from the centre is at most p * 80 long; the
-    bound below takes twice the boundary of its box for up to 9 spikes.
-    """
+    """Area times height, up to three quarters of a voxel along the boundary of every slice, and a slice."""
     shapes = many(80, rules=1)
     scale = np.prod(size) / 96**3
     plane = size[0] * size[1] / 96**2

@@ -198,6 +198,7 @@ def test_a_set_on_disk_is_the_one_generated(tmp_path: Path) -> None:
         ({"sizes": {1: 2, "a": 3}}, "sizes: found .*, expected entries by name"),
         ({"changes": "noise"}, r"rendering: found 'noise', expected entries by name, as \{noise: "),
         ({"tries": 10**12}, "tries: found 1000000000000, expected at most 10000"),
+        ({"num_shapes": 16383, "tries": 10000}, "tries: found 10000, expected at most 122 with 16383 shapes"),
         ({"tries": [3, 3]}, r"tries: found \[3, 3\], expected an integer of 1 or more"),
         ({"sizes": {"box": [30, 100]}}, r"sizes::box: found \[30, 100\], a box larger than the volume"),
         ({"sizes": {"boxes": 3}}, "sizes: found 'boxes', expected any of box, height, min_radius, z_margin"),

@@ -19,7 +19,8 @@ from pretext3d.commands.parser import command_parser
 from pretext3d.messages import say
 
 RENDERINGS = ("outline", "filled", "textured")  # those of methods/avsdb/rendering.py
-SIZES_2D = {"box": [15, 48], "min_radius": 7.5}  # those of paper_2d: a plane is full sooner
+# those of paper_2d: a plane is full sooner
+ROI_2D, SIZES_2D = [192, 192], {"box": [15, 48], "min_radius": 7.5}
 EXAMPLES = """
 examples
   pretext3d shapes --count 5000 --output_dir Dataset501_Shapes
@@ -70,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output_dir", required=True, help="folder of the set; nnU-Net expects a name as Dataset501_Shapes")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--spatial_dims", type=int, default=3, help="2 = images of the cross-sections; default: %(default)s")
-    add("--roi_size", type=int, nargs="+", help="voxels, one number or one per axis; default: 96, in 2D 128")
+    add("--roi_size", type=int, nargs="+", help="voxels, one number or one per axis; default: 96, in 2D 192")
     add(
         "--pixdim",
         type=float,
@@ -107,7 +108,7 @@ def main(given: Sequence[str]) -> int:
         known["z_classes"] = classes(known["z_classes"])
     known["num_shapes"] = known["num_shapes"][0] if len(known["num_shapes"]) == 1 else known["num_shapes"]
     if known["roi_size"] is None:
-        known["roi_size"] = [96, 96, 96] if known["spatial_dims"] == 3 else [128, 128]
+        known["roi_size"] = [96, 96, 96] if known["spatial_dims"] == 3 else ROI_2D
     elif len(known["roi_size"]) == 1:
         known["roi_size"] = known["roi_size"] * (2 if known["spatial_dims"] == 2 else 3)
     if known["spatial_dims"] == 2:

@@ -69,6 +69,8 @@ def draw(
     drawn = torch.cat([rows[name].flatten() for name in ("Label", "Prediction") if name in rows]).unique()
     named = present + [number for number in drawn.tolist() if number and number not in present]
     entries = [Patch(color=colours[number], label=class_names[number]) for number in named[:LISTED]]
+    if more := len(named) - LISTED if len(named) > LISTED else 0:
+        entries.append(Patch(alpha=0, label=f"and {more} more"))
     text = f"{times(label.shape[1:])}; {len(present)} of {len(class_names) - 1} classes here"
     figure.text(0.1 / width, 0.2 / height, text, color=FAINT, size=9, va="center")
     if entries:
@@ -81,8 +83,8 @@ def draw(
 
 def palette(count: int) -> Float[np.ndarray, "n 3"]:
     """Colours of classes, red, green and blue from 0 to 1; black for the background."""
-    turns = 0.6180339887  # of the colour wheel between two classes: neighbours differ most
-    colours = [colorsys.hsv_to_rgb(number * turns % 1, 0.65, 1.0) for number in range(1, count)]
+    step = 0.6180339887  # of the colour wheel between two classes: neighbours differ most
+    colours = [colorsys.hsv_to_rgb(number * step % 1, 0.65, 1.0) for number in range(1, count)]
     return np.asarray([(0.0, 0.0, 0.0), *colours])
 
 

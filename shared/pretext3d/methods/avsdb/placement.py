@@ -1,10 +1,12 @@
-"""Where shapes lie: the largest first, overlaps up to a limit, smaller ones over larger ones.
+"""Where shapes are: the largest first, overlaps up to a limit, smaller ones over larger ones.
 
 Tadokoro et al., CVPRW 2023, section 2, "Arrangement of shapes".
 
 Deviates: a position is one of at most 100, as in the successor; then the shape is dropped, and counted. The
 successor divides the overlap by the volume of another shape, as it sorts them in between; here it is the
-shape's own, as in the paper. Centres are on voxels.
+shape's own, as in the paper, of a shape that the first or last slice cuts that of its part in the volume. The
+order is that of the complete volumes, so that of two shapes that are cut the one with the larger part may be
+over the other. Centres are on voxels.
 """
 
 from collections.abc import Sequence
@@ -45,7 +47,7 @@ class Placement:
     Attributes:
         codes: 0 where there is no shape; 2 n - 1 on the outline of the n-th placed shape, 2 n inside; int16.
         placed: Numbers of the shapes that found a position, in the order of placement.
-        overlaps: Overlap with what was filled before, divided by the volume, of each of these.
+        overlaps: Overlap with what was filled before, divided by the volume in the image, of each of these.
         centres: Voxel of the centre of each of these.
     """
 
@@ -146,14 +148,15 @@ def place(
         positions: Positions to try, (shapes, tries, 3), from 0 to 1: along i and j between the places where
             a shape touches the volume's faces, along k where its centre is `z_margin` from them.
         size: Voxels of the volume along i, j, k.
-        max_overlap: Overlap as a fraction of the volume, below which a position is taken; None: no overlap.
+        max_overlap: Overlap as a fraction of the volume in the image, below which a position is taken; None:
+            no overlap.
         z_margin: Smallest distance of the centre from the first and the last slice, in voxels.
     """
     device = shapes[0].voxels.device
     found = Placement(torch.zeros(tuple(size), dtype=torch.int16, device=device), [], [], [])
     last = np.asarray(size) - 1
     for number in np.argsort(-volumes, kind="stable").tolist():
-        voxels, inner, half, whole = shapes[number]
+        voxels, inner, half, filled = shapes[number]
         # a later shape has higher codes: to overwrite is to take the maximum
         step = len(found.placed)
         lowest = np.minimum([half[0], half[1], z_margin], last / 2)
@@ -161,7 +164,7 @@ def place(
             centre = np.rint(lowest + position * (last - 2 * lowest)).astype(int).tolist()
             inside, own = windows(centre, half, size)
             part, here = voxels[own], found.codes[inside]
-            count = whole if part.shape == voxels.shape else int(torch.count_nonzero(part))
+            count = filled if part.shape == voxels.shape else int(torch.count_nonzero(part))
             overlap = int(torch.count_nonzero(torch.minimum(here, part)))
             if count and (overlap < max_overlap * count if max_overlap else not overlap):
                 torch.maximum(here, torch.add(inner[own], part, alpha=2 * step + 1), out=here)

@@ -103,8 +103,8 @@ def class_accuracy(matrix: Tensor) -> float:
 
 
 def most_frequent_class(matrix: Tensor) -> float:
-    """`class_accuracy` of the answer that does not look: the most frequent class for every shape."""
-    shapes = matrix[1:].double().sum(1)
+    """`class_accuracy` of the answer that does not look: the most frequent class for all that was found."""
+    shapes = matrix[1:, 1:].double().sum(1)
     return float(shapes.max() / shapes.sum())
 
 

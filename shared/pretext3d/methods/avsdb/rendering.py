@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from monai.networks.layers import gaussian_1d, separable_filtering
 
 from pretext3d.annotations import Float, Tensor
-from pretext3d.checking import closest_hint, named_entries, number, one_of, ordered_pair
+from pretext3d.checking import brief, closest_hint, named_entries, number, one_of, ordered_pair
 from pretext3d.errors import UserError
 from pretext3d.methods.avsdb.placement import Placement
 from pretext3d.methods.avsdb.shapes import uniform
@@ -75,6 +75,9 @@ class Rendering:
         for key, most in MOST.items():
             given, low_open = getattr(self, key), key == "texture_size"
             object.__setattr__(self, key, ordered_pair(f"rendering::{key}", given, low_open, most))
+        if self.texture_size[0] < 1:
+            found = brief(list(self.texture_size))
+            raise UserError(f"rendering::texture_size: found {found}, expected voxels, 1 or more")
         number("rendering::hollow", self.hollow, 0, 1)
         self._check_contrast()
 
@@ -181,8 +184,7 @@ class Look:
         if self.blur > 0:
             # float64: a GPU computes convolutions of float32 in TF32, with 10 bits
             kernel = gaussian_1d(torch.tensor(self.blur, device=device), truncated=3.0).double()
-            kernel, none = kernel / kernel.sum(), torch.ones(1, device=device, dtype=torch.float64)
-            kernels = [kernel if edge > len(kernel) // 2 else none for edge in image.shape]
+            kernels = [kernel / kernel.sum()] * image.ndim
             image = separable_filtering(image[None, None].double(), kernels, mode="replicate")[0, 0].float()
         if self.bias_points is not None:
             image = image * torch.exp(self.bias * smooth(self.bias_points, image))

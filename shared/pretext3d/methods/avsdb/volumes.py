@@ -34,6 +34,7 @@ ALONG_Z = ("height", "z_margin")  # the sizes that images do not have
 MOST_SHAPES = 2**14 - 1  # the largest code, twice the number of shapes, fits int16
 FEW_OR_MANY = f"an integer from 1 to {MOST_SHAPES}, or two, the smaller first"
 MOST_TRIES = 10_000  # per shape, drawn beforehand; a hundred times the paper's
+MOST_POSITIONS = 2_000_000  # per volume, 48 MB; a thousand times the paper's
 
 
 def check_flat(**along_z: Any) -> None:
@@ -83,7 +84,7 @@ class ShapeVolumes:
         z_classes: Rules along z, 1 to 4 or a list of prism, cone, hourglass, spindle; None = 2, of images no
             other value.
         num_shapes: Shapes per volume: a number, or a range that it is drawn from.
-        max_overlap: Part of a shape's volume, below which it may lie where others do; None: nowhere.
+        max_overlap: Part of a shape's volume, below which it may be where others are; None: nowhere.
         tries: Positions that are tried before a shape is dropped.
         sizes: Values of `ShapeSizes` by name that differ from its defaults.
         render: `outline`, `filled` or `textured`.
@@ -150,8 +151,11 @@ class ShapeVolumes:
             else number("max_overlap", max_overlap, 0, 1, low_open=True, expected=expected)
         )
         self.tries = integer("tries", tries, minimum=1)
-        if self.tries > MOST_TRIES:
-            raise UserError(f"tries: found {brief(tries)}, expected at most {MOST_TRIES}")
+        most = min(MOST_TRIES, MOST_POSITIONS // self.num_shapes[1])
+        if self.tries > most:
+            raise UserError(
+                f"tries: found {brief(tries)}, expected at most {most} with {self.num_shapes[1]} shapes"
+            )
         known = set(ShapeSizes.__dataclass_fields__)
         if unknown := sorted(set(sizes) - known):
             raise UserError(f"sizes: found {unknown[0]!r}, expected any of {', '.join(sorted(known))}")
@@ -186,7 +190,8 @@ class ShapeVolumes:
 
         The shapes of all volumes are computed together. Labels are the same on every device, but for voxels
         nearer to a boundary than float64 resolves (1e-12 of a shape's size; 1e-6 in the direction of a
-        vertex); images to float32 rounding. Not tried on a GPU yet.
+        vertex), and for a shape whose overlap such a voxel brings to the limit, which then has another
+        position; images to float32 rounding. Not tried on a GPU yet.
         """
         placements = self.placements(volumes, device)
         found = []
@@ -202,7 +207,7 @@ class ShapeVolumes:
         return found
 
     def placements(self, volumes: Sequence[Volume], device: torch.device | str = "cpu") -> list[Placement]:
-        """Where the shapes of some volumes lie."""
+        """Where the shapes of some volumes are."""
         every = solids(Shapes.joined([volume.shapes for volume in volumes]), self.grid, device)
         found, start = [], 0
         for volume in volumes:
