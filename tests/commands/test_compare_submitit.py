@@ -80,19 +80,26 @@ def test_a_cell_whose_result_cannot_be_read_has_failed(tmp_path: Path, engine: A
 
 
 @OPEN_LOGS
-def test_a_cell_whose_weights_cannot_be_read_does_not_stop_the_others(tmp_path: Path, engine: Any) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_whose_weights_cannot_be_read_stops_no_other(tmp_path: Path, engine: Any, jobs: int) -> None:
+    """But for one that needs it, which is named."""
+
     class Unreadable(FakeRunner):
         def job(self, cell: Cell) -> dict[str, Any]:
-            if cell.arm is VP:
-                raise OSError("best.pt: cannot be read")
+            if cell.arm is SCRATCH:
+                raise OSError("data.json: cannot be read")
             return super().job(cell)
 
     problems: dict[str, str] = {}
-    todo = [Cell(arm, 4, 0) for arm in (VP, SCRATCH)]
+    todo = [Cell(arm, 4, 0) for arm in (SCRATCH, VP, RESTART)]
     runner = Unreadable(tmp_path / "cells")
-    failed = engine(todo, set(), runner, 2, lambda cell, score, text, _: problems.update({cell.name: text}))
-    assert failed == ["vp_n004_seed0"]
-    assert problems == {"vp_n004_seed0": "best.pt: cannot be read", "scratch_n004_seed0": ""}
+    failed = engine(
+        todo, set(), runner, jobs, lambda cell, score, text, _: problems.update({cell.name: text})
+    )
+    assert sorted(failed) == ["restart_n004_seed0", "scratch_n004_seed0"]
+    assert problems["scratch_n004_seed0"] == "data.json: cannot be read"
+    assert problems["vp_n004_seed0"] == ""
+    assert problems["restart_n004_seed0"].startswith("not run: scratch_n004_seed0 failed")
 
 
 @OPEN_LOGS

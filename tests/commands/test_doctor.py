@@ -233,19 +233,6 @@ def test_a_good_run_leads_to_a_fine_tuning(tmp_path: Path, capsys: pytest.Captur
     )
 
 
-def test_a_best_epoch_that_had_not_learned_is_not_fine_tuned(tmp_path: Path, capsys: Any) -> None:
-    """Epoch 1 has the lowest val_loss, at chance: it is best.pt, which a run's folder stands for."""
-    table = epochs(rotation_accuracy=[0.1, 0.5], chance=[0.1, 0.1]).assign(val_loss=[1.0, 2.0])
-    run = made_up(tmp_path / "run", table)
-    assert main(["doctor", str(run), "--strict"]) == 1
-    said = capsys.readouterr().out
-    assert (
-        "  wrong  best.pt, which fine-tuning takes, is of epoch 1, of the lowest val_loss: rotation_ac"
-        in said
-    )
-    assert f" --pretrained {run / 'checkpoints' / 'final.pt'} --dataset_dir " in said
-
-
 def test_a_run_at_chance_is_to_be_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = made_up(tmp_path / "run", epochs(rotation_accuracy=[0.1, 0.1], chance=[0.1, 0.1]))
     (run / "config.yaml").write_text("dataset_dir: ../my scans\nmax_epochs: 2\n")

@@ -249,27 +249,6 @@ def test_a_pre_training_with_other_settings_is_other_weights(study: Any) -> None
         study(runs="new", pretrain={"profile": "laptop", "max_steps": 40})("screening")
 
 
-def test_a_broken_result_is_named(study: Any, tmp_path: Path) -> None:
-    study()("screening")
-    file = next((tmp_path / "docs/studies/tiny/screening").rglob("*.csv"))
-    for text in ("", "# {}\ncase\n", "a,b\n1,2\n"):
-        file.write_text(text)
-        with pytest.raises(UserError, match=f"{file.name}: is no result of a cell"):
-            study()("screening")
-
-
-@pytest.mark.parametrize(("old", "new"), [(r"c7,[^\n]*\n", ""), (r"c7,liver,0\.\d", "c7,liver,0.1")])
-def test_a_result_that_was_cut_or_edited_is_named(study: Any, tmp_path: Path, old: str, new: str) -> None:
-    """The first line has the score, and the table has to give it."""
-    study()("screening")
-    file = next((tmp_path / "docs/studies/tiny/screening").rglob("vp*.csv"))
-    changed = re.sub(old, new, file.read_text())
-    assert changed != file.read_text()
-    file.write_text(changed)
-    with pytest.raises(UserError, match=f"{file.name}: found a table whose score is 0.*, expected 0.*first"):
-        study()("screening")
-
-
 def test_a_failed_cell_ends_its_stage(
     study: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

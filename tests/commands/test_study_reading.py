@@ -285,7 +285,7 @@ WRONG = [
     ({"always": ["vp"]}, "always: found no scratch, which all arms are compared with"),
     (
         {"arms": {"vp": {"bundle": "vectorpose", "finetune": {"batch_size": 8}}}},
-        "arms::vp::finetune::batch_size: found a key that the study sets itself",
+        "arms::vp::finetune::batch_size: found a key that the study sets itself, for all arms; expected it",
     ),
     ({"always": ["scratch", "vpp"]}, r"always: found 'vpp', expected an arm of this study: .* mean vp\?"),
     ({"screening": {"num_labelled": {"organs": 3}}}, "num_labelled::organs: found 3, expected one of"),

@@ -281,14 +281,16 @@ def test_cells_of_other_cases_are_named(study: Any, tmp_path: Path) -> None:
         file.write_text(file.read_text().replace("c7,", "c9,"))
     study()()
     text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
-    assert "**Warning**: organs: its cells were measured on different cases: 8 on 8, 4 on 8." in text
+    assert "**Warning**: organs: its cells were measured on different cases. with c7: scratch (4), " in text
+    assert "scratch_long (4); without c7: vp (4)." in text
 
 
 def test_settings_of_single_arms_and_rates_at_the_ends_are_named(study: Any, tmp_path: Path) -> None:
-    study(arms={**content()["arms"], "vp": {"bundle": "vectorpose", "finetune": {"transfer": "encoder"}}})()
+    arms = {**content()["arms"], "vp": {"bundle": "vectorpose", "finetune": {"transfer": "encoder"}}}
+    study(arms=arms, rates=[0.001, 0.003, 0.01])()
     text = (tmp_path / "docs/studies/tiny/RESULTS.md").read_text()
     assert "\nSettings of fine-tuning that single arms have: vp: transfer encoder.\n" in text
-    assert " Of 3 chosen rates 3 are the least or the largest of the grid, " in text
+    assert " Of 3 chosen rates 1 are the lowest and 2 the highest of the grid: " in text
 
 
 @pytest.mark.parametrize(

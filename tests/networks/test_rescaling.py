@@ -72,6 +72,23 @@ def test_a_kernel_that_another_layer_shares_is_left_alone():
     assert rescale_like(network, initial, (1, 1, 8, 8)) == {}
 
 
+def test_a_layer_with_two_names_is_rescaled():
+    """As in MONAI's DynUNet, which registers its blocks a second time."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1)
+            self.skipped = nn.ModuleList([self.conv])
+
+        def forward(self, x):
+            return self.norm(self.conv(x))
+
+    network = Twice()
+    initial = {name: 2 * value for name, value in network.state_dict().items()}
+    assert list(rescale_like(network, initial, (1, 1, 8, 8)).values()) == [pytest.approx(2.0)]
+
+
 def test_only_named_tensors_are_rescaled():
     network = exact(build_backbone("unet", 1, (16, 16), 2))
     initial = {name: 2 * value for name, value in network.state_dict().items()}

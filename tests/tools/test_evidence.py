@@ -71,7 +71,7 @@ def test_lines_are_written_between_the_marks() -> None:
 
 
 def test_a_card_has_what_started_from_its_weights(tmp_path: Path) -> None:
-    """Of a study whose cells name them by their SHA-256; not other arms, tasks that are not whole, probes."""
+    """Of a study whose cells name them by their SHA-256; not other arms, unfinished tasks, probes."""
     study = tmp_path / "main"
     for task, arm, weights in (
         ("heart", "shipped", "a1"),
@@ -93,7 +93,7 @@ def test_a_card_has_what_started_from_its_weights(tmp_path: Path) -> None:
     assert evidence.measured(study)["a1"] == {("heart", "cnn", "shipped"), ("eyes", "cnn", "shipped")}
     lines = evidence.card([study, tmp_path], "a1").splitlines()
     rows = [line for line in lines if line.startswith("| main")]
-    assert rows == ["| main | heart | shipped | 4 | Dice | 0.500 | +0.100 [+0.050, +0.150]\\* |  |"]
+    assert rows == ["| main | heart | cnn | shipped | 4 | Dice | 0.500 | +0.100 [+0.050, +0.150]\\* |  |"]
     assert evidence.card([study], "c3") == ""
 
 

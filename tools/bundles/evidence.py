@@ -39,7 +39,7 @@ CARD = """## In fine-tuning
 What they gain over random weights fine-tuned as long, and (*as long*), where a study has asked, over random
 weights trained as long as pre-training and fine-tuning together: on test subjects, which chose nothing, mean
 over three seeds, with 95 % intervals; \\* marks those that exclude 0 with p below 0.05 after correction. The
-studies are in `docs/studies/` of the repository."""
+studies, with the settings of each arm, are in `docs/studies/` of the repository."""
 NONE_OF_THESE = "No study has measured what these weights gain in fine-tuning."
 NONE_YET = "Not measured yet by [the study](../../../docs/studies/README.md): compare before you rely on it."
 
@@ -118,14 +118,21 @@ def card(studies: Sequence[Path], weights: str) -> str:
         parts = measured(study).get(weights, set()) if (study / SCORES).is_file() else set()
         for row in read_scores(study / SCORES).itertuples() if parts else ():
             if (row.task, row.encoder, row.arm) in parts and row.reader == "" and row.missing == 0:
-                line = [study.name, row.task, row.arm, f"{row.labelled:.0f}", METRICS[row.metric]]
+                line = [
+                    study.name,
+                    row.task,
+                    row.encoder,
+                    row.arm,
+                    f"{row.labelled:.0f}",
+                    METRICS[row.metric],
+                ]
                 line += [
                     f"{row.score:.3f}",
                     difference(row, "to_scratch"),
                     difference(row, "to_scratch_long"),
                 ]
                 rows.append(line)
-    header = ["study", "task", "arm", "labelled", "score", "", "to random weights"]
+    header = ["study", "task", "encoder", "arm", "labelled", "metric", "score", "to random weights"]
     return "\n".join([CARD, "", *markdown([*header, "as long"], rows)]) if rows else ""
 
 

@@ -125,7 +125,7 @@ def rescale_like(
         The factor g of each convolution that was rescaled, by its name.
     """
     factors: dict[str, float] = {}
-    held = Counter(id(value) for _, value in network.named_parameters(remove_duplicate=False))
+    held = Counter(id(value) for module in network.modules() for value in module.parameters(recurse=False))
     for conv_name, norm_name in normed_convolutions(network, in_shape).items():
         weight = f"{conv_name}.weight"
         if names is not None and weight not in names:

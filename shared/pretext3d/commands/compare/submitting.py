@@ -203,6 +203,8 @@ def submit_cells(
                         continue
                     runner.folder(cell).mkdir(parents=True, exist_ok=True)
                     write_json(runner.folder(cell) / "settings.json", job)
+                if not ready:
+                    continue
                 task = FolderTask(threads)
                 submitted = executor.map_array(task, [str(runner.folder(cell)) for cell in ready])
                 running += zip(submitted, ready, strict=True)

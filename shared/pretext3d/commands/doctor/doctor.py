@@ -182,13 +182,15 @@ def next_command(
     given = overrides_of(run, bundle)
     wrong = {one.again for one in findings if one.state == "wrong" or one.again == EARLY}
     kept = {key: value for key, value in given.items() if key not in ("output_dir", "resume", "ckpt_dir")}
-    if wrong & {SLOWER, LONGER, EARLY}:
+    unfinished = any("pretrained" in one.keys for one in findings) and not (run / FINAL).is_file()
+    if wrong & {SLOWER, LONGER, EARLY} or unfinished:
         file, keys = "train.yaml", {**kept, "output_dir": run}
         if SLOWER in wrong:
             keys |= {"output_dir": f"{run}_slower", "learning_rate": f"{peak_rate(run, table) / 3:.1g}"}
         else:
-            keys.pop("max_steps", None)
-            keys |= {"resume": True, "max_epochs": longer(table)}
+            if not unfinished:
+                keys.pop("max_steps", None)
+            keys |= {"resume": True} if unfinished else {"resume": True, "max_epochs": longer(table)}
     else:
         images = record["backbone"].get("spatial_dims") == 2 and "slices" not in record  # seldom have masks
         class_file = options.class_file or "CLASSES.csv" * (images and not options.dataset_dir)
@@ -199,7 +201,7 @@ def next_command(
         data |= {"dataset_dir": options.dataset_dir} if options.dataset_dir else {}
         keys = {"pretrained": "", **data_keys(data, given, class_file)}
         keys |= {key: value for one in findings for key, value in one.keys.items()}
-        keys["pretrained"] = run / keys["pretrained"] if (run / FINAL).is_file() else run
+        keys["pretrained"] = run / keys["pretrained"]
     return f"{run_command(bundle, [file])}{typed(keys)}"
 
 

@@ -109,7 +109,7 @@ def figures(table: pd.DataFrame) -> list[Finding]:
         if done >= LEAST_LEARNED > progress(best, name)[0]:
             then, at = last(best, name)
             text = f"best.pt, which fine-tuning takes, is of epoch {at}, of the lowest val_loss: {name} was"
-            text += f" {then:.3g}, without learning {reference:.3g}. Take final.pt"
+            text += f" {then:.3g}, without learning {reference:.3g}. Take final.pt, of the last epoch"
             found.append(Finding("wrong", text, {"pretrained": FINAL}))
         steps = last(table, "step")[0]
         state, word, again = "good", "learned", ""

@@ -69,7 +69,7 @@ def draw(
     drawn = torch.cat([rows[name].flatten() for name in ("Label", "Prediction") if name in rows]).unique()
     named = present + [number for number in drawn.tolist() if number and number not in present]
     entries = [Patch(color=colours[number], label=class_names[number]) for number in named[:LISTED]]
-    if more := len(named) - LISTED if len(named) > LISTED else 0:
+    if (more := len(named) - LISTED) > 0:
         entries.append(Patch(alpha=0, label=f"and {more} more"))
     text = f"{times(label.shape[1:])}; {len(present)} of {len(class_names) - 1} classes here"
     figure.text(0.1 / width, 0.2 / height, text, color=FAINT, size=9, va="center")

@@ -1,8 +1,7 @@
 """Warnings of a study's report: cells that are compared, but were not run alike.
 
-A study goes on for weeks and on several machines. What is named here if it has differed in the meantime:
-configurations, weights, networks, precision and cases; not the code of the package, whose version each cell
-records.
+A study goes on for weeks and on several machines. It is warned of configurations, weights, networks,
+precision and cases that differ; not of the package's code, of which each cell records the version.
 """
 
 from collections import Counter
@@ -72,12 +71,19 @@ def other_precisions(where: str, cells: Sequence[StudyCell], results: Results) -
 
 
 def other_cases(task: str, cells: Sequence[StudyCell], results: Results) -> list[str]:
-    """A warning where cells of a task have been measured on different cases: their scores are of others."""
-    found = Counter(frozenset(results.table(cell)["case"]) for cell in cells)
+    """A warning where cells of a task were measured on different cases, which their scores are means of."""
+    found: dict[frozenset[str], Counter[str]] = {}
+    for cell in cells:
+        cases = frozenset(results.table(cell)["case"])
+        found.setdefault(cases, Counter())[cell.keys["arm"]] += 1
     if len(found) < 2:
         return []
-    counts = ", ".join(f"{n} on {len(cases)}" for cases, n in found.most_common())
-    return [f"**Warning**: {task}: its cells were measured on different cases: {counts}.\n"]
+    some = min(frozenset.union(*found) - frozenset.intersection(*found))
+    counts = "; ".join(
+        f"with{'out' * (some not in cases)} {some}: {', '.join(f'{arm} ({n})' for arm, n in arms.items())}"
+        for cases, arms in found.items()
+    )
+    return [f"**Warning**: {task}: its cells were measured on different cases. {counts}.\n"]
 
 
 def other_networks(cells: Sequence[StudyCell], results: Results) -> list[str]:

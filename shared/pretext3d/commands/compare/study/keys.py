@@ -123,10 +123,11 @@ def check_keys(study: "Study") -> None:
         for key in layer:
             top = top_key(key)
             if top in own:
-                raise UserError(
-                    f"{study.file}: {place}::{key}: found a key that the study sets itself, from its tasks, "
-                    "arms, rates and seeds; expected another one"
-                )
+                if top in SHARED and top not in own_tuning:
+                    why = "the study sets itself, for all arms; expected it in finetune, encoders or tasks"
+                else:
+                    why = "the study sets itself, from its tasks, arms, rates and seeds; expected another one"
+                raise UserError(f"{study.file}: {place}::{key}: found a key that {why}")
             if top not in known:
                 hint = closest_hint(top, known - own)
                 raise UserError(f"{study.file}: {place}::{key}: no such key in the configuration{hint}")

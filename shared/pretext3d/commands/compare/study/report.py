@@ -338,11 +338,11 @@ def screening(study: Study, plans: Mapping[PlanPart, Plan]) -> list[str]:
             rows.append([*part, arm, *(scores.get(name, "") for name in points)])
     labels = ", ".join(f"{task.name} {task.screened.title}" for task in study.tasks.values())
     about = f"Scores of validation subjects, labelled: {labels}. In bold the point that confirmation has."
-    ends = {min(study.rates), max(study.rates)}
     chosen = [choice.point.rate for plan in plans.values() for choice in plan.choices.values()]
-    if count := sum(rate in ends for rate in chosen):
+    low, high = (chosen.count(end(study.rates)) for end in (min, max))
+    if len(study.rates) > 1 and (low or high):
         about += (
-            f" Of {len(chosen)} chosen rates {count} are the least or the largest of the grid, beyond which "
-            "there may be a better one."
+            f" Of {len(chosen)} chosen rates {low} are the lowest and {high} the highest of the grid: a "
+            "better one may be beyond."
         )
     return ["## Screening", "", about, "", *markdown(["task", "encoder", "arm", *points], rows), ""]
