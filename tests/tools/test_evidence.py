@@ -91,10 +91,10 @@ def test_a_card_has_what_started_from_its_weights(tmp_path: Path) -> None:
     )  # fmt: skip
     table.to_csv(study / "scores.csv", index=False)
     assert evidence.measured(study)["a1"] == {("heart", "cnn", "shipped"), ("eyes", "cnn", "shipped")}
-    lines = evidence.card([study, tmp_path], "a1").splitlines()
+    lines = evidence.card({study: evidence.measured(study), tmp_path: {}}, "a1").splitlines()
     rows = [line for line in lines if line.startswith("| main")]
     assert rows == ["| main | heart | cnn | shipped | 4 | Dice | 0.500 | +0.100 [+0.050, +0.150]\\* |  |"]
-    assert evidence.card([study], "c3") == ""
+    assert evidence.card({study: evidence.measured(study)}, "c3") == ""
 
 
 def test_the_docs_of_bundles_have_the_study_s_figures(capsys: pytest.CaptureFixture[str]) -> None:

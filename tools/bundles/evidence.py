@@ -10,7 +10,7 @@ from these weights, by their SHA-256. No figure there is typed.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,32 +106,21 @@ def measured(study: Path) -> dict[str, set[tuple[str, str, str]]]:
     return found
 
 
-def card(studies: Sequence[Path], weights: str) -> str:
+def card(studies: Mapping[Path, Mapping[str, set[tuple[str, str, str]]]], weights: str) -> str:
     """The lines of a model card: a table of what started from these weights; '' where nothing did.
 
     Args:
-        studies: Folders of the studies' results.
+        studies: What is `measured`, by the folder of a study's results.
         weights: SHA-256 of the weights.
     """
     rows = []
-    for study in studies:
-        parts = measured(study).get(weights, set()) if (study / SCORES).is_file() else set()
+    for study, found in studies.items():
+        parts = found.get(weights, set())
         for row in read_scores(study / SCORES).itertuples() if parts else ():
             if (row.task, row.encoder, row.arm) in parts and row.reader == "" and row.missing == 0:
-                line = [
-                    study.name,
-                    row.task,
-                    row.encoder,
-                    row.arm,
-                    f"{row.labelled:.0f}",
-                    METRICS[row.metric],
-                ]
-                line += [
-                    f"{row.score:.3f}",
-                    difference(row, "to_scratch"),
-                    difference(row, "to_scratch_long"),
-                ]
-                rows.append(line)
+                line = [study.name, row.task, row.encoder, row.arm, f"{row.labelled:.0f}"]
+                line += [METRICS[row.metric], f"{row.score:.3f}"]
+                rows.append([*line, *(difference(row, to) for to in ("to_scratch", "to_scratch_long"))])
     header = ["study", "task", "encoder", "arm", "labelled", "metric", "score", "to random weights"]
     return "\n".join([CARD, "", *markdown([*header, "as long"], rows)]) if rows else ""
 
@@ -147,7 +136,7 @@ def main(words: Sequence[str] | None = None) -> int:
             lines = evidence(scores, path.parents[1].name)
             wanted = inserted(text, lines, str(path.relative_to(ROOT)))
             found |= {path: wanted} if wanted != text else {}
-        studies = sorted(path.parent for path in STUDIES.glob(f"*/{SCORES}"))
+        studies = {path.parent: measured(path.parent) for path in sorted(STUDIES.glob(f"*/{SCORES}"))}
         for file in sorted(ROOT.glob("bundles/*/models/**/provenance.json")):
             path = file.with_name("README.md")
             text = path.read_text()

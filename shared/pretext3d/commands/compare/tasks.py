@@ -83,8 +83,12 @@ class Task(ABC):
 
     def cell_score(self, folder: Path) -> float:
         """The score of one cell."""
-        table = self.read(folder).assign(arm="", num_labelled=0, seed=0)
-        return float(self.per_cell(table)[self.score].iloc[0])
+        return self.score_of(self.read(folder))
+
+    def score_of(self, table: "pd.DataFrame") -> float:
+        """The score of one cell, from its table."""
+        cell = table.assign(arm="", num_labelled=0, seed=0)
+        return float(self.per_cell(cell)[self.score].iloc[0])
 
 
 class Segmentation(Task):

@@ -187,10 +187,11 @@ def next_command(
         file, keys = "train.yaml", {**kept, "output_dir": run}
         if SLOWER in wrong:
             keys |= {"output_dir": f"{run}_slower", "learning_rate": f"{peak_rate(run, table) / 3:.1g}"}
+        elif unfinished:
+            keys["resume"] = True
         else:
-            if not unfinished:
-                keys.pop("max_steps", None)
-            keys |= {"resume": True} if unfinished else {"resume": True, "max_epochs": longer(table)}
+            keys.pop("max_steps", None)
+            keys |= {"resume": True, "max_epochs": longer(table)}
     else:
         images = record["backbone"].get("spatial_dims") == 2 and "slices" not in record  # seldom have masks
         class_file = options.class_file or "CLASSES.csv" * (images and not options.dataset_dir)

@@ -5,8 +5,8 @@ precision and cases that differ; not of the package's code, of which each cell r
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 from pretext3d.commands.compare.study.cells import StudyCell
 from pretext3d.commands.compare.study.definition import Study
@@ -15,6 +15,7 @@ from pretext3d.commands.compare.study.results import Results
 __all__ = ["mixed"]
 
 UNKNOWN = "not recorded"
+V = TypeVar("V", bound=Hashable)
 
 
 def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str]:
@@ -48,6 +49,14 @@ def mixed(study: Study, done: Sequence[StudyCell], results: Results) -> list[str
     return lines
 
 
+def arms_by(cells: Sequence[StudyCell], value: Callable[[StudyCell], V]) -> dict[V, str]:
+    """The arms of cells by a value of these, each with the number of its cells, as text."""
+    found: dict[V, Counter[str]] = {}
+    for cell in cells:
+        found.setdefault(value(cell), Counter())[cell.keys["arm"]] += 1
+    return {key: ", ".join(f"{arm} ({n})" for arm, n in arms.items()) for key, arms in found.items()}
+
+
 def other_precisions(where: str, cells: Sequence[StudyCell], results: Results) -> list[str]:
     """A warning where some cells were computed in bfloat16 and others in float32, as their machines do.
 
@@ -56,33 +65,21 @@ def other_precisions(where: str, cells: Sequence[StudyCell], results: Results) -
         cells: Their fine-tunings that are done.
         results: Their results; older ones do not tell their precision.
     """
-    found: dict[str, Counter[str]] = {}
-    for cell in cells:
-        precision = results.head(cell).get("precision", UNKNOWN)
-        found.setdefault(precision, Counter())[cell.keys["arm"]] += 1
+    found = arms_by(cells, lambda cell: results.head(cell).get("precision", UNKNOWN))
     if len(found) < 2:
         return []
-    counts = "; ".join(
-        f"{precision}: {', '.join(f'{arm} ({n})' for arm, n in arms.items())}"
-        for precision, arms in found.items()
-    )
+    counts = "; ".join(f"{precision}: {arms}" for precision, arms in found.items())
     known = "may not all" if UNKNOWN in found and len(found) == 2 else "do not all"
     return [f"**Warning**: {where}: its cells {known} have the same precision. {counts}.\n"]
 
 
 def other_cases(task: str, cells: Sequence[StudyCell], results: Results) -> list[str]:
     """A warning where cells of a task were measured on different cases, which their scores are means of."""
-    found: dict[frozenset[str], Counter[str]] = {}
-    for cell in cells:
-        cases = frozenset(results.table(cell)["case"])
-        found.setdefault(cases, Counter())[cell.keys["arm"]] += 1
+    found = arms_by(cells, lambda cell: frozenset(results.table(cell)["case"]))
     if len(found) < 2:
         return []
     some = min(frozenset.union(*found) - frozenset.intersection(*found))
-    counts = "; ".join(
-        f"with{'out' * (some not in cases)} {some}: {', '.join(f'{arm} ({n})' for arm, n in arms.items())}"
-        for cases, arms in found.items()
-    )
+    counts = "; ".join(f"with{'out' * (some not in cases)} {some}: {arms}" for cases, arms in found.items())
     return [f"**Warning**: {task}: its cells were measured on different cases. {counts}.\n"]
 
 
