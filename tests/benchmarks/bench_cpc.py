@@ -17,7 +17,7 @@ from pretext3d.methods.cpc.pretext import CpcNet
 from pretext3d.networks.factory import build_backbone
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.benchmarks.bench_edges import medians
+from tests.benchmarks.laptop import medians
 
 
 def encoding(edge: int, batch: int) -> tuple[Callable[[], None], Callable[[], None]]:

@@ -3,15 +3,17 @@
 One thread; CPU time, which other programs' load disturbs less than the clock.
 """
 
-import time
-from collections.abc import Callable
+import sys
+from pathlib import Path
 
-import numpy as np
 import scipy.ndimage
 import skimage.filters
 import torch
 from pretext3d.ops.edges import boundary_target, scharr
 from pretext3d.ops.medians import median_exact, median_separable
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.benchmarks.laptop import medians
 
 
 def main(rounds: int = 9) -> None:
@@ -38,17 +40,6 @@ def main(rounds: int = 9) -> None:
             end=" ",
         )
         print(f"separable {separable:.1f} ms; boundary target {target:.1f} ms", flush=True)
-
-
-def medians(rounds: int, *functions: Callable[[], object]) -> tuple[float, ...]:
-    """Median milliseconds of each function, after one call of each."""
-    times = np.zeros((rounds + 1, len(functions)))
-    for n in range(rounds + 1):
-        for f, function in enumerate(functions):
-            begin = time.process_time()
-            function()
-            times[n, f] = time.process_time() - begin
-    return tuple(np.median(times[1:], axis=0) * 1e3)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from pretext3d.methods.jigsaw.pretext import RandJigsawd, scramble
 from pretext3d.ops.permutations import far_permutations
 
-from tests.benchmarks.bench_edges import medians
+from tests.benchmarks.laptop import medians
 from tests.memory import peak_bytes
 
 GAP, DEFAULT = 3, 128

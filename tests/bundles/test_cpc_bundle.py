@@ -40,6 +40,7 @@ def test_options(tmp_path: Path, keys: dict[str, object]) -> None:
         ({"grid": 6}, ["grid: [6, 6, 6] patches of roi_size [16, 16, 16]", "[56, 56, 56]", "[48, 48, 48]"]),
         ({"overlap": 16}, ["overlap: found [16, 16, 16]", "roi_size [16, 16, 16]"]),
         ({"steps_ahead": 4}, ["steps_ahead: found 4 with 4 rows"]),
+        ({"negatives": "batch", "batch_size": 1}, ["batch_size: found 1 with negatives: batch"]),
         ({"context": "lstm"}, ["context: found 'lstm'", "gru, masked_conv"]),
         ({"roi_size": 12, "encoder": "segresnet"}, ["roi_size: found [12, 12, 12]", "multiples of 8"]),
     ],

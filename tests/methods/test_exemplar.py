@@ -1,5 +1,4 @@
 import itertools
-import logging
 import math
 
 import pytest
@@ -12,8 +11,6 @@ from pretext3d.methods.exemplar.pretext import (
     ExemplarLoss,
     ExemplarNet,
     contrastive_loss,
-    held_out_cases,
-    training_cases,
     triplet_loss,
     validation_metrics,
 )
@@ -297,32 +294,7 @@ def test_impossible_networks(options, message):
         small(**options)
 
 
-# ------------------------------------------------------------------------------------------ cases, learning
-def cases_of(*subjects):
-    return [{"id": f"{name}{n}", "subject": name} for n, name in enumerate(subjects)]
-
-
-def test_a_single_subject_has_no_negatives():
-    with pytest.raises(UserError, match=r"found 3 training cases of one subject, .* expected two training"):
-        training_cases(cases_of("p", "p", "p"))
-    assert training_cases(cases_of("p", "q")) == cases_of("p", "q")
-
-
-def test_batches_of_one_have_no_negatives():
-    with pytest.raises(UserError, match="batch_size: found 1 with negatives: batch, expected 2 or more"):
-        training_cases(cases_of("p", "q"), "batch", 1)
-    assert len(training_cases(cases_of("p", "q"), "dataset", 1)) == 2
-
-
-def test_held_out_subjects_come_in_turn(caplog):
-    got = held_out_cases(cases_of("p", "p", "p", "q", "r", "r"))
-    assert [case["id"] for case in got] == ["p0", "q3", "r4", "p1", "r5", "p2"]
-    assert caplog.records == []
-    with caplog.at_level(logging.WARNING):
-        held_out_cases(cases_of("p", "p"))
-    assert "held-out cases are of one subject" in caplog.text
-
-
+# ------------------------------------------------------------------------------------------------- learning
 def test_a_few_images_are_learned():
     """Of eight random images, each view finds its anchor, of whom a guess finds one in eight."""
     torch.manual_seed(0)

@@ -23,13 +23,13 @@ def scores(*changes: dict[str, object]) -> pd.DataFrame:
 
 
 def test_a_table_by_hand() -> None:
-    found = evidence.evidence(
-        scores({}, {"reader": "knn", "to_scratch": 0.2, "to_scratch_p": 0.06}), "rotation"
-    )
-    lines = found.splitlines()
+    neighbours = {"reader": "knn", "to_scratch": 0.2, "to_scratch_p": 0.06}
+    loss = {"to_scratch": -0.1, "to_scratch_low": -0.15, "to_scratch_high": -0.05}
+    lines = evidence.evidence(scores({}, neighbours, {"reader": "linear", **loss}), "rotation").splitlines()
     assert "**eyes, cnn**" in lines
     both = "+0.100 [+0.050, +0.150]\\* | +0.100 [-0.050, +0.250]"
-    assert lines[-1] == f"| 21 (5 %) | 0.500 | {both} | +0.200 [+0.050, +0.150] |"
+    frozen = "-0.100 [-0.150, -0.050]\\* | +0.200 [+0.050, +0.150]"
+    assert lines[-1] == f"| 21 (5 %) | 0.500 | {both} | {frozen} |"
 
 
 def test_the_score_of_a_segmentation_is_dice() -> None:

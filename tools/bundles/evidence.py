@@ -28,6 +28,7 @@ __all__ = ["card", "evidence", "inserted", "measured"]
 STUDIES = ROOT / "docs" / "studies"
 STUDY = STUDIES / "main"
 BEGIN, END = "<!-- measured: written by tools/bundles/evidence -->", "<!-- end of measured -->"
+READERS = {"linear": "frozen features, linear probe", "knn": "frozen features, nearest neighbours"}
 METRICS = {task.score: task.title for task in (SEGMENTATION, CLASSIFICATION)}
 ABOUT = """Measured on test subjects, which chose nothing, mean over three seeds: fine-tuned for 300 steps;
 the difference to random weights fine-tuned as long, and to random weights trained as long as pre-training and
@@ -56,17 +57,21 @@ def tables(scores: pd.DataFrame, bundle: str) -> Iterator[str]:
     own = scores[(scores["bundle"] == bundle) & (scores["missing"] == 0)]
     for (task, encoder, arm), part in own.groupby(["task", "encoder", "arm"], sort=False):
         tuned = part[part["reader"] == ""]
-        frozen = part[part["reader"] == "knn"].set_index("labelled")
+        frozen = {
+            title: part[part["reader"] == reader].set_index("labelled")
+            for reader, title in READERS.items()
+            if reader in set(part["reader"])
+        }
         fractions = {int(n): f for n, f in zip(tuned["labelled"], tuned["fraction"], strict=True) if f == f}
         metric = METRICS[tuned["metric"].iloc[0]]
         header = ["labelled", metric, "to random weights", "to random weights, as long"]
-        header += ["frozen features, nearest neighbours: to random weights"] * bool(len(frozen))
+        header += [f"{title}: to random weights" for title in frozen]
         rows = []
         for row in tuned.itertuples():
             line = [amount(int(row.labelled), fractions), f"{row.score:.3f}"]
             line += [difference(row, "to_scratch"), difference(row, "to_scratch_long")]
-            if len(frozen):
-                line.append(difference(next(frozen.loc[[row.labelled]].itertuples()), "to_scratch"))
+            for read in frozen.values():
+                line.append(difference(next(read.loc[[row.labelled]].itertuples()), "to_scratch"))
             rows.append(line)
         named = "" if arm == bundle or len(own["arm"].unique()) == 1 else f", {arm}"
         yield "\n".join([f"**{task}, {encoder}{named}**", "", *markdown(header, rows)])

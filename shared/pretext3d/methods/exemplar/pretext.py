@@ -12,7 +12,6 @@ Deviates: the mean runs over all triplets of a batch instead of one random negat
 without a bound on its output; the authors' code has three separate heads that end in a sigmoid.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,19 +23,15 @@ from torch import nn
 
 from pretext3d.annotations import Bool, Float, Int, Tensor
 from pretext3d.checking import integer, number, one_of
-from pretext3d.data.subjects import by_subject, interleaved
-from pretext3d.errors import UserError
 from pretext3d.methods.exemplar.retrieval import RetrievalAccuracy, RetrievalChance
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
 from pretext3d.training.collapse import collapse_metrics
 
 __all__ = [
-    "EmbeddingMemory", "ExemplarLoss", "ExemplarNet", "contrastive_loss", "held_out_cases", "training_cases",
-    "triplet_loss", "validation_metrics",
+    "EmbeddingMemory", "ExemplarLoss", "ExemplarNet", "contrastive_loss", "triplet_loss",
+    "validation_metrics",
 ]  # fmt: skip
-
-logger = logging.getLogger(__name__)
 
 OBJECTIVES = ("triplet", "contrastive")
 NEGATIVES = ("batch", "dataset")
@@ -48,50 +43,6 @@ ADVICE = {
     "--temperature",
 }
 EMPTY = -1  # subject of a place in the memory that has not been filled
-
-
-# ------------------------------------------------------------------------------------------------ the cases
-def training_cases(
-    cases: Sequence[dict[str, Any]], negatives: str = "batch", batch_size: int = 2
-) -> list[dict[str, Any]]:
-    """The training cases, if there can be negatives among them.
-
-    Args:
-        cases: Training cases.
-        negatives: Source of negatives, `batch` or `dataset`.
-        batch_size: Number of samples in a batch.
-
-    Raises:
-        UserError: All cases are of one subject; another word for negatives; negatives from batches of one
-            sample.
-    """
-    one_of("negatives", negatives, NEGATIVES)
-    if len(by_subject(cases)) < 2:
-        raise UserError(
-            f"dataset_dir: found {len(cases)} training case{'s' * (len(cases) != 1)} of one subject, after "
-            "the held-out ones were taken; expected two training subjects or more, since a negative is an "
-            "image of another subject: add data, lower --val_fraction or --test_fraction, or correct "
-            "--subjects"
-        )
-    if negatives == "batch" and batch_size < 2:
-        raise UserError(
-            f"batch_size: found {batch_size} with negatives: batch, expected 2 or more, or negatives: dataset"
-        )
-    return list(cases)
-
-
-def held_out_cases(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The held-out cases, subjects in turn: batches have negatives as long as two subjects are left.
-
-    Where one subject has more cases than all others, the last batches are its own and add 0 to the loss, the
-    same in every epoch. Cases of one subject alone give a warning: without negatives their loss is 0.
-    """
-    if cases and len(by_subject(cases)) < 2:
-        logger.warning(
-            "val_fraction: the held-out cases are of one subject, expected two or more: without negatives "
-            "the validation loss is 0, and best.pt is the last epoch"
-        )
-    return interleaved(cases)
 
 
 # ---------------------------------------------------------------------------------------------- the network

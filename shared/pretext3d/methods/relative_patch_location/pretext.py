@@ -48,24 +48,13 @@ __all__ = [
     "RandRelativePatchesd",
     "RelativePatchLocationNet",
     "cells_at",
-    "locations_of",
     "validation_metrics",
 ]
 
 
 # ------------------------------------------------------------------------------------------ 3.2 the patches
-def locations_of(cells: Int[Tensor, "*n"], centre: int) -> Int[Tensor, "*n"]:
-    """Locations of cells, none of which is the centre: the cells after the centre move up by one.
-
-    Examples:
-        >>> locations_of(torch.tensor([0, 12, 14, 26]), centre=13).tolist()
-        [0, 12, 13, 25]
-    """
-    return cells - (cells > centre).to(cells)
-
-
 def cells_at(locations: Int[Tensor, "*n"], centre: int) -> Int[Tensor, "*n"]:
-    """The inverse of `locations_of`.
+    """Cells of locations around the centre: from its number on, which is no location, they are 1 higher.
 
     Examples:
         >>> cells_at(torch.tensor([0, 3, 4, 7]), centre=4).tolist()
@@ -149,10 +138,10 @@ class RandRelativePatchesd(RandGrid, Transform):
         d = dict(data)
         volume = self.volume(d)
         self.randomize(volume)
-        location, starts = self.location.tolist(), self.starts
-        cells = [self.centre, *(n + (n >= self.centre) for n in location)]  # as `cells_at`
+        location, starts = torch.from_numpy(self.location), self.starts
+        cells = [self.centre, *cells_at(location, self.centre).tolist()]
         d[self.image_key] = self.without_cues(extract_cubes(volume, starts[cells], self.size))
-        d["location"], d["starts"] = torch.tensor(location), starts
+        d["location"], d["starts"] = location, starts
         return d
 
     def without_cues(self, patches: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
