@@ -3,8 +3,9 @@
 A volume is what the run's own deterministic transforms give, which `CachedVolumes` has on disk: oriented,
 resampled, normalised, and for some methods cut to the body or stretched. It is read in a regular grid of
 windows of the size that the encoder is trained on, so that features keep the scale that they were learned at:
-crops (`vectorpose`), small cubes (`rubiks_cube`), patches of a body, or the complete body as one window. A
-label gets the grid of its volume by the affine matrix, which these transforms keep up to date.
+crops (`vectorpose`), cubes (`rubiks_cube`), patches of a body (`jigsaw`, `cpc`,
+`relative_patch_location`), or the complete body as one window. A label gets the grid of its volume by the
+affine matrix, which these transforms keep up to date.
 """
 
 import itertools
