@@ -54,7 +54,7 @@ __all__ = [
 
 # ------------------------------------------------------------------------------------------ 3.2 the patches
 def cells_at(locations: Int[Tensor, "*n"], centre: int) -> Int[Tensor, "*n"]:
-    """Cells of locations around the centre: from its number on, which is no location, they are 1 higher.
+    """Cells of locations around the centre, which is none: those from its number on are 1 higher.
 
     Examples:
         >>> cells_at(torch.tensor([0, 3, 4, 7]), centre=4).tolist()
