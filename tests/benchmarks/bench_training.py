@@ -115,7 +115,7 @@ class Blocks:
         self.seconds[f"{name} CPU"].append(time.process_time() - self.marks["CPU"])
 
 
-def measure(bundle: str, rounds: int, **keys: Any) -> None:
+def measure(bundle: str, rounds: int, ready: bool = False, **keys: Any) -> None:
     """Print milliseconds per step and the ratio of one bundle."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -137,6 +137,8 @@ def measure(bundle: str, rounds: int, **keys: Any) -> None:
         ]
         bare = Bare(parser, [prepare(batch, torch.device("cpu")) for batch in items])
         blocks = Blocks(bare, rounds)
+        if ready:
+            trainer.data_loader = [items[n % len(items)] for n in range(steps)]
         blocks.attach(trainer)
         trainer.run()
     ms = {name: float(np.median(values)) * 1e3 for name, values in blocks.seconds.items()}
@@ -156,9 +158,11 @@ def main() -> None:
     parser.add_argument("--dataset_dir", default="")
     parser.add_argument("--spatial_dims", type=int, default=3, choices=(2, 3))
     parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--ready", action="store_true", help="batches of ready tensors for the trainer, too")
     options = parser.parse_args()
     for bundle in options.bundles:
-        measure(bundle, options.blocks, dataset_dir=options.dataset_dir, spatial_dims=options.spatial_dims)
+        keys = {"dataset_dir": options.dataset_dir, "spatial_dims": options.spatial_dims}
+        measure(bundle, options.blocks, options.ready, **keys)
 
 
 if __name__ == "__main__":
