@@ -7,6 +7,9 @@ tensors that are ready. Both compute the convolutions in float32 that oneDNN get
 run; medians. The mark: 1.05 times the bare loop's CPU time. Wall-clock time also contains what the worker
 takes from the same core, and waiting for it.
 
+`--ready` gives the trainer ready batches, too, without a worker: what is left of the ratio is the trainer's,
+the rest is what a worker process costs through the cores and the memory that it shares with the training.
+
 `--bundles rotation cpc` measures these alone, `--spatial_dims 2` images and slices, `--dataset_dir` other
 cases than the phantom's, `--blocks` more of them. Left out, because they act once per epoch: validation,
 checkpoints, pictures, the probe.
@@ -116,7 +119,14 @@ class Blocks:
 
 
 def measure(bundle: str, rounds: int, ready: bool = False, **keys: Any) -> None:
-    """Print milliseconds per step and the ratio of one bundle."""
+    """Print milliseconds per step and the ratio of one bundle.
+
+    Args:
+        bundle: Its name.
+        rounds: Blocks of steps of either loop.
+        ready: No worker process: the trainer's batches are made beforehand.
+        keys: Values of train.yaml's keys.
+    """
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         steps = rounds * (STEPS + UNTIMED) + 1
