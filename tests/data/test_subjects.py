@@ -57,6 +57,14 @@ def test_bad_files(tmp_path, text, message):
         set_subjects(CASES, path)
 
 
+def test_the_file_of_a_larger_data_set(tmp_path, caplog):
+    """Every case has a line: the others are those of cases that are elsewhere."""
+    lines = "".join(f"{name},x\n" for name in ("s1_ed", "s1_es", "s2_ed", "s3_ed"))
+    found = set_subjects(CASES, write(tmp_path, f"id,subject\n{lines}"))
+    assert [case["subject"] for case in found] == ["x"] * 3
+    assert "people.csv: 1 of 4 cases are not in dataset_dir, e.g. 's3_ed'; every case" in caplog.text
+
+
 def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / "people.csv").write_bytes(b"id,subject\n\xff\xfe\x00,a\n")
     with pytest.raises(UserError, match="cannot be read as CSV"):

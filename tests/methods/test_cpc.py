@@ -192,6 +192,12 @@ def test_impossible_losses(options: dict[str, str], message: str) -> None:
         CpcLoss(CUBE, **options)
 
 
+def test_what_to_try_after_a_collapse_is_possible() -> None:
+    assert CpcLoss(CUBE).advice.endswith(", --negatives batch")
+    assert CpcLoss(CUBE, loss_form="pairwise").advice.endswith(", --loss_form infonce")
+    assert "--negatives" not in CpcLoss(CUBE, negatives="batch").advice
+
+
 # ----------------------------------------------------------------------------------------------- the metrics
 def test_accuracies_by_hand() -> None:
     """Four rows of one patch, codes along four axes: of 3 + 2 predictions the 1st, 2nd and 4th are right."""

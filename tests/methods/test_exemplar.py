@@ -281,6 +281,24 @@ def test_impossible_losses(options, message):
         ExemplarLoss(**options)
 
 
+def test_arguments_of_the_other_objective_are_named(caplog):
+    ExemplarLoss("contrastive", margin=3.0, mining="hardest")
+    ExemplarLoss("triplet", temperature=0.5)
+    ExemplarLoss("triplet", margin=3.0, mining="hardest")
+    assert caplog.messages == [
+        "margin: 3.0 has no effect with objective contrastive, it is of triplet",
+        "mining: hardest has no effect with objective contrastive, it is of triplet",
+        "temperature: 0.5 has no effect with objective triplet, it is of contrastive",
+    ]
+
+
+def test_what_to_try_after_a_collapse_is_not_set_already():
+    assert "mining" not in ExemplarLoss("triplet").advice
+    assert "--mining any" in ExemplarLoss("triplet", mining="hardest").advice
+    assert "--negatives dataset" in ExemplarLoss("contrastive").advice
+    assert "negatives" not in ExemplarLoss("contrastive", memory=EmbeddingMemory(4, 2)).advice
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

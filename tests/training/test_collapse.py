@@ -206,3 +206,19 @@ def test_epochs_without_a_validation_say_nothing(caplog):
     CollapseWarning(SimpleNamespace(state=state, data_loader=loader)).attach(trainer)
     trainer.run([0], max_epochs=8)
     assert [text.split(":")[0] for text in caplog.messages] == ["epoch 4"]
+
+
+def test_features_that_are_spreading_are_no_collapse(caplog):
+    """Features of a network that has just begun are nearly equal; here they spread until epoch 3."""
+    state = SimpleNamespace(epoch=0, metrics={})
+    trainer = Engine(lambda *_: None)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def validate(engine):
+        state.epoch = engine.state.epoch
+        state.metrics = {"feature_std": (0.001, 0.003, 0.006, 0.006)[state.epoch - 1]}
+
+    loader = SimpleNamespace(dataset=range(9))
+    CollapseWarning(SimpleNamespace(state=state, data_loader=loader)).attach(trainer)
+    trainer.run([0], max_epochs=4)
+    assert [text.split(":")[0] for text in caplog.messages] == ["epoch 4"]

@@ -1,6 +1,7 @@
 """Facts about cases from a CSV file: one column of case names, one of values."""
 
 import csv
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from pretext3d.data.volumes import strip_extension
 from pretext3d.errors import UserError
 
 __all__ = ["has_column", "match_cases", "read_column"]
+
+logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 
@@ -80,7 +83,8 @@ def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> 
         path: Path of the file of the values, for the message.
 
     Raises:
-        UserError: If no case has one of the names.
+        UserError: If no case has one of the names, and some case has none of them. Where every case has one,
+            the other names are those of a larger data set: a warning.
 
     Examples:
         >>> match_cases([{"id": "a/x", "name": "x"}, {"id": "y", "name": "y"}], {"x": "old"}, "ages.csv")
@@ -94,10 +98,11 @@ def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> 
         if names:
             found[case["id"]] = values[names[0]]
     missing = sorted(set(values) - used)
-    if missing:
-        raise UserError(
-            f"{path}: {len(missing)} of {len(values)} cases are not in dataset_dir, e.g. "
-            f"{brief(missing[0])}; expected names such as "
-            f"{', '.join(repr(case['name']) for case in cases[:3])} ..."
-        )
+    if not missing:
+        return found
+    text = f"{path}: {len(missing)} of {len(values)} cases are not in dataset_dir, e.g. {brief(missing[0])}"
+    if len(found) < len(cases):  # maybe the same cases by other names
+        examples = ", ".join(repr(case["name"]) for case in cases[:3])
+        raise UserError(f"{text}; expected names such as {examples} ...")
+    logger.warning("%s; every case that is there has a line, so the others are not needed", text)
     return found

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_STD, LEAST_RANK = 0.01, 1.1  # lower ones are a collapse
 LEAST_SAMPLES = 8  # of which a rank says something: that of n samples is at most n - 1
+SPREADING = 1.5  # times the figure of the validation before: more is no collapse yet
 ROUNDING = 1e-12  # variance, relative to the mean square, that sums cannot tell from 0
 
 ADVICE = "a lower --learning_rate"  # of a method that gives none of its own
@@ -198,6 +199,7 @@ class CollapseWarning:
     def __init__(self, evaluator: Any = None) -> None:
         self.evaluator = evaluator
         self.warned = self.suspected = False
+        self.before: float | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -213,12 +215,28 @@ class CollapseWarning:
         cases = len(getattr(dataset, "data", dataset))  # crops of one case may have equal features
         samples = cases * getattr(state, "rows_per_case", 1)
         found = collapse(state.metrics.get("feature_std"), state.metrics.get("effective_rank"), samples)
-        self.warned, self.suspected = bool(found) and self.suspected, bool(found)
+        std = state.metrics.get("feature_std")
+        self.warned = bool(found) and self.suspected and not spreading(self.before, std)
+        self.suspected, self.before = bool(found), std
         if self.warned:
             logger.warning(
                 "epoch %d: %s; expected features that differ; try %s; such weights are of little use",
                 epoch, found, getattr(state, "collapse_advice", ADVICE),
             )  # fmt: skip
+
+
+def spreading(before: float | None, now: float | None) -> bool:
+    """Whether features are nearly equal because training has just begun: `feature_std` grows fast.
+
+    Args:
+        before: Figure of `FeatureStd` in the validation before; None = not measured.
+        now: That of this one.
+
+    Examples:
+        >>> spreading(0.0013, 0.007), spreading(0.0013, 0.0012), spreading(0.0, 0.0)
+        (True, False, False)
+    """
+    return before is not None and now is not None and now > SPREADING * before
 
 
 def collapse(std: float | None, rank: float | None, samples: int) -> str:

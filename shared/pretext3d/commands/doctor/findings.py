@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pretext3d.data.normalisation import check_normalisation
-from pretext3d.training.collapse import LEAST_SAMPLES, collapse
+from pretext3d.training.collapse import LEAST_SAMPLES, collapse, spreading
 from pretext3d.training.preprocessing import differing_axes, in_mm
 
 __all__ = ["EARLY", "FINAL", "LONGER", "SLOWER", "Finding", "beyond_air", "fits", "learning", "longer"]
@@ -173,16 +173,21 @@ def beyond_air(
 def collapsed(table: pd.DataFrame) -> list[Finding]:
     """Whether the features of the last two validations are the same, or vary along one direction.
 
-    As in training, one validation is no proof: features of an untrained network are nearly equal.
+    As in training, one validation is no proof, nor are two between which the features have spread: those of
+    an untrained network are nearly equal.
     """
     measured = table[table["feature_std"].notna()] if "feature_std" in table else table[:0]
+    rows = measured.tail(2).to_dict("records")
     faults = []
-    for row in measured.tail(2).to_dict("records"):
+    for row in rows:
         rank = row.get("effective_rank", math.nan)
         faults.append(collapse(row["feature_std"], None if math.isnan(rank) else rank, LEAST_SAMPLES))
     if not faults:
         return []
     if len(faults) == 2 and all(faults):
+        before, now = (row["feature_std"] for row in rows)
+        if spreading(before, now):
+            return [Finding("note", f"{faults[-1]}, but it was {before:.2g} before: go on, and look again")]
         return [Finding("wrong", faults[-1], again=SLOWER)]
     if faults[-1]:
         return [Finding("note", f"{faults[-1]}, in the last validation alone: go on, and look again")]

@@ -30,15 +30,13 @@ from pretext3d.methods.cpc.context import build_context
 from pretext3d.methods.cpc.patches import PatchGrid
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import PatchFeatures
-from pretext3d.training.collapse import collapse_metrics
+from pretext3d.training.collapse import ADVICE, collapse_metrics
 from pretext3d.training.metrics import SampleMean
 
 __all__ = ["CpcLoss", "CpcNet", "validation_metrics"]
 
 LOSS_FORMS = ("infonce", "pairwise")
 NEGATIVES = ("image", "batch")
-
-ADVICE = "a lower --learning_rate, a longer --lr_scheduler::warmup, or --negatives batch"  # of a collapse
 
 
 # ------------------------------------------------------------------------------------------ 3.1 the network
@@ -153,6 +151,12 @@ class CpcLoss(nn.Module):
             negatives == "batch",
         )
 
+    @property
+    def advice(self) -> str:
+        """What to try where codes collapse."""
+        other = "" if self.batch else f", --{'loss_form infonce' if self.pairwise else 'negatives batch'}"
+        return f"a lower --learning_rate, a longer --lr_scheduler::warmup{other}"
+
     def forward(self, pred: tuple[Tensor, Tensor], target: Mapping[str, Tensor]) -> Tensor:
         """The target has `negative` (b, q) and, for negatives of the batch, `subject_code` (b,).
 
@@ -205,12 +209,16 @@ def codes_of(output: Mapping[str, Any]) -> Float[Tensor, "b m f"]:
     return output["pred"][0]
 
 
-def validation_metrics(patches: PatchGrid) -> dict[str, Metric]:
+def validation_metrics(patches: PatchGrid, advice: str = ADVICE) -> dict[str, Metric]:
     """The metrics of a validation, by name.
 
     `accuracy` of the N-way classification, `accuracy_step_1` and so on for each number of rows ahead, and
     `chance` (1 / N), means over the held-out images; `feature_std` and `effective_rank` of the codes, see
     `collapse_metrics`: the products of Eq. 1 do not change with a vector that is added to all codes.
+
+    Args:
+        patches: Geometry of the grid.
+        advice: What to try where codes collapse, that of the loss.
     """
     per_sample: dict[str, Callable[[Any], Tensor]] = {"accuracy": LocationAccuracy(patches)}
     for step in range(1, patches.steps + 1):

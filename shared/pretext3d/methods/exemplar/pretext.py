@@ -12,6 +12,7 @@ Deviates: the mean runs over all triplets of a batch instead of one random negat
 without a bound on its output; the authors' code has three separate heads that end in a sigmoid.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,22 +27,24 @@ from pretext3d.checking import integer, number, one_of
 from pretext3d.methods.exemplar.retrieval import RetrievalAccuracy, RetrievalChance
 from pretext3d.networks.backbone import Backbone
 from pretext3d.networks.heads import FullyConnectedHead, PatchFeatures
-from pretext3d.training.collapse import collapse_metrics
+from pretext3d.training.collapse import ADVICE, collapse_metrics
 
 __all__ = [
     "EmbeddingMemory", "ExemplarLoss", "ExemplarNet", "contrastive_loss", "triplet_loss",
     "validation_metrics",
 ]  # fmt: skip
 
+logger = logging.getLogger(__name__)
+
 OBJECTIVES = ("triplet", "contrastive")
 NEGATIVES = ("batch", "dataset")
 MINING = ("any", "hardest")
-# what to try where embeddings collapse, by objective
-ADVICE = {
-    "triplet": "a lower --learning_rate, --mining any, a larger --batch_size, or --objective contrastive",
-    "contrastive": "a lower --learning_rate, a larger --batch_size, --negatives dataset, or a higher "
-    "--temperature",
-}
+DEFAULTS: dict[str, Any] = {"margin": 1.0, "mining": "any", "temperature": 0.1}
+OF = {
+    "margin": "triplet",
+    "mining": "triplet",
+    "temperature": "contrastive",
+}  # objective that each belongs to
 EMPTY = -1  # subject of a place in the memory that has not been filled
 
 
@@ -207,15 +210,15 @@ class ExemplarLoss(nn.Module):
         memory: The network's `memory`; None = negatives from the batch.
 
     Raises:
-        UserError: for invalid arguments.
+        UserError: for invalid arguments. One of the other objective, which is not the default, is a warning.
     """
 
     def __init__(
         self,
         objective: str = "triplet",
-        margin: float = 1.0,
-        mining: str = "any",
-        temperature: float = 0.1,
+        margin: float = DEFAULTS["margin"],
+        mining: str = DEFAULTS["mining"],
+        temperature: float = DEFAULTS["temperature"],
         memory: EmbeddingMemory | None = None,
     ) -> None:
         super().__init__()
@@ -224,6 +227,25 @@ class ExemplarLoss(nn.Module):
         self.objective, self.mining, self.memory = objective, mining, memory
         self.margin = number("margin", margin, 0, low_open=True)
         self.temperature = number("temperature", temperature, 0, low_open=True)
+        for key, default in DEFAULTS.items():
+            if getattr(self, key) != default and OF[key] != objective:
+                logger.warning(
+                    "%s: %s has no effect with objective %s, it is of %s",
+                    key,
+                    getattr(self, key),
+                    objective,
+                    OF[key],
+                )
+
+    @property
+    def advice(self) -> str:
+        """What to try where embeddings collapse."""
+        tries = ["a lower --learning_rate", "a larger --batch_size"]
+        if self.objective == "contrastive":
+            tries += [] if self.memory else ["--negatives dataset"]
+            return ", ".join([*tries, "a higher --temperature"])
+        tries += ["--mining any"] if self.mining == "hardest" else []
+        return ", ".join([*tries, "--objective contrastive"])
 
     def forward(self, pred: Float[Tensor, "b 2 f"], target: Mapping[str, Tensor]) -> Tensor:
         """The target has `subject_code` (b,), the subject of each pair."""
@@ -251,15 +273,16 @@ def embeddings_of(output: Mapping[str, Any]) -> Float[Tensor, "b f"]:
     return output["pred"][:, 0].float()
 
 
-def validation_metrics(objective: str = "triplet") -> dict[str, Metric]:
+def validation_metrics(objective: str = "triplet", advice: str = ADVICE) -> dict[str, Metric]:
     """The metrics of a validation, by name: retrieval and its chance, and whether embeddings collapse.
 
     Args:
         objective: `triplet`, which compares L2 distances, or `contrastive`, cosine similarities.
+        advice: What to try where embeddings collapse, that of the loss.
     """
     cosine = one_of("objective", objective, OBJECTIVES) == "contrastive"
     return {
         "retrieval_accuracy": RetrievalAccuracy(cosine),
         "retrieval_chance": RetrievalChance(),
-        **collapse_metrics(embeddings_of, normalise=cosine, advice=ADVICE[objective]),
+        **collapse_metrics(embeddings_of, normalise=cosine, advice=advice),
     }
