@@ -57,6 +57,7 @@ def test_a_run_that_collapses_says_so(tmp_path: Path) -> None:
     keys = {**QUICK, "learning_rate": 0.001, "optimizer__weight_decay": 1000, "val_fraction": 0.05}
     output = succeed("train", bundle=BUNDLE, output_dir=tmp_path / "run", **keys)
     assert "the features are the same for every sample" in output
+    assert "a longer --lr_scheduler::warmup, --negatives batch;" in " ".join(output.split())
     last = history(tmp_path / "run")[-1]
     assert float(last["feature_std"]) < 0.01
     assert float(last["accuracy"]) < 0.1

@@ -119,7 +119,9 @@ def test_a_collapse_is_wrong_and_asks_for_a_lower_rate() -> None:
     assert "collapse" in wrong[0].text
     assert wrong[0].again == SLOWER
     spreading = learning(epochs(feature_std=[0.001, 0.007], effective_rank=[2.0, 2.0]))
-    assert [one.state for one in spreading if "collapse" in one.text] == ["note"]
+    assert [one.state for one in spreading if "features" in one.text] == ["note"]
+    line = learning(epochs(feature_std=[0.2, 0.5, 0.9], effective_rank=[1.02, 1.02, 1.03]))
+    assert [one.again for one in line if "dimensional collapse" in one.text] == [SLOWER]
     well = learning(epochs(feature_std=[0.001, 0.7], effective_rank=[1.0, 9.0]))
     assert "features differ: feature_std 0.7, effective_rank 9" in [one.text for one in well]
 

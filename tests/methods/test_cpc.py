@@ -196,6 +196,7 @@ def test_what_to_try_after_a_collapse_is_possible() -> None:
     assert CpcLoss(CUBE).advice.endswith(", --negatives batch")
     assert CpcLoss(CUBE, loss_form="pairwise").advice.endswith(", --loss_form infonce")
     assert "--negatives" not in CpcLoss(CUBE, negatives="batch").advice
+    assert validation_metrics(CUBE, advice="this")["feature_std"].advice == "this"
 
 
 # ----------------------------------------------------------------------------------------------- the metrics

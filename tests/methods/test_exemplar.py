@@ -286,9 +286,9 @@ def test_arguments_of_the_other_objective_are_named(caplog):
     ExemplarLoss("triplet", temperature=0.5)
     ExemplarLoss("triplet", margin=3.0, mining="hardest")
     assert caplog.messages == [
-        "margin: 3.0 has no effect with objective contrastive, it is of triplet",
-        "mining: hardest has no effect with objective contrastive, it is of triplet",
-        "temperature: 0.5 has no effect with objective triplet, it is of contrastive",
+        "margin: 3.0 has no effect with objective contrastive",
+        "mining: hardest has no effect with objective contrastive",
+        "temperature: 0.5 has no effect with objective triplet",
     ]
 
 
@@ -297,6 +297,7 @@ def test_what_to_try_after_a_collapse_is_not_set_already():
     assert "--mining any" in ExemplarLoss("triplet", mining="hardest").advice
     assert "--negatives dataset" in ExemplarLoss("contrastive").advice
     assert "negatives" not in ExemplarLoss("contrastive", memory=EmbeddingMemory(4, 2)).advice
+    assert validation_metrics("triplet", advice="this")["feature_std"].advice == "this"
 
 
 @pytest.mark.parametrize(

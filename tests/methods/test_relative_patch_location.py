@@ -87,6 +87,14 @@ def test_patches_are_cut_where_the_starts_say(space: tuple[int, int, int], queri
     assert torch.equal(volume, before)
 
 
+def test_a_sample_owns_its_locations() -> None:
+    transform = RandRelativePatchesd(3, (2, 1, 2), (1, 0, 1), queries=5).set_random_state(seed=0)
+    got = transform({"image": numbered(1, 9, 3, 9)})
+    drawn = transform.location.copy()
+    got["location"].zero_()
+    assert transform.location.tolist() == drawn.tolist()
+
+
 def test_places_in_the_cells() -> None:
     """Cell (a, b, c) begins at corner + (3 a, b, 2 c), its patch at most gap = (1, 0, 1) further on.
 

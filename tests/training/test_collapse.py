@@ -216,9 +216,14 @@ def test_features_that_are_spreading_are_no_collapse(caplog):
     @trainer.on(Events.EPOCH_COMPLETED)
     def validate(engine):
         state.epoch = engine.state.epoch
-        state.metrics = {"feature_std": (0.001, 0.003, 0.006, 0.006)[state.epoch - 1]}
+        state.metrics = {"feature_std": (0.001, 0.003, 0.006, 0.006, 0.006)[state.epoch - 1]}
 
     loader = SimpleNamespace(dataset=range(9))
     CollapseWarning(SimpleNamespace(state=state, data_loader=loader)).attach(trainer)
-    trainer.run([0], max_epochs=4)
-    assert [text.split(":")[0] for text in caplog.messages] == ["epoch 4"]
+    trainer.run([0], max_epochs=5)
+    assert [text.split(":")[0] for text in caplog.messages] == ["epoch 5"]
+
+
+def test_features_that_spread_along_one_line_are_a_collapse():
+    assert "dimensional" in collapse(0.8, 1.03, samples=99, before=0.5)
+    assert "collapse" in collapse(1e-6, 3.0, samples=99, before=0.0)

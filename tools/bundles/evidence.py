@@ -30,7 +30,8 @@ STUDY = STUDIES / "main"
 BEGIN, END = "<!-- measured: written by tools/bundles/evidence -->", "<!-- end of measured -->"
 READERS = {"linear": "frozen features, linear probe", "knn": "frozen features, nearest neighbours"}
 METRICS = {task.score: task.title for task in (SEGMENTATION, CLASSIFICATION)}
-ABOUT = """Measured on test subjects, which chose nothing, mean over three seeds: fine-tuned for 300 steps;
+ABOUT = """Measured on test subjects, which chose nothing (on hearts with the exceptions that
+[RESULTS.md](../../../docs/RESULTS.md) names), mean over three seeds: fine-tuned for 300 steps;
 the difference to random weights fine-tuned as long, and to random weights trained as long as pre-training and
 fine-tuning together, each with its 95 % interval ([the study](../../../docs/studies/main/RESULTS.md)).
 \\* marks intervals that exclude 0 with p below 0.05 after correction for all arms and numbers of labels

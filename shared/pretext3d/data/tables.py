@@ -83,8 +83,8 @@ def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> 
         path: Path of the file of the values, for the message.
 
     Raises:
-        UserError: If no case has one of the names, and some case has none of them. Where every case has one,
-            the other names are those of a larger data set: a warning.
+        UserError: Some name is of no case, while some case has no value: it may go by another name. Where
+            every case has its value, the other names are those of a larger data set: a warning.
 
     Examples:
         >>> match_cases([{"id": "a/x", "name": "x"}, {"id": "y", "name": "y"}], {"x": "old"}, "ages.csv")
@@ -101,7 +101,7 @@ def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> 
     if not missing:
         return found
     text = f"{path}: {len(missing)} of {len(values)} cases are not in dataset_dir, e.g. {brief(missing[0])}"
-    if len(found) < len(cases):  # maybe the same cases by other names
+    if len(found) < max(1, len(cases)):  # maybe the same cases by other names
         examples = ", ".join(repr(case["name"]) for case in cases[:3])
         raise UserError(f"{text}; expected names such as {examples} ...")
     logger.warning("%s; every case that is there has a line, so the others are not needed", text)

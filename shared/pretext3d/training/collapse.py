@@ -187,7 +187,8 @@ def _rows(output: Tensor) -> Float[Tensor, "n d"]:
 class CollapseWarning:
     """Handler of a trainer: one warning per run where features have collapsed in two validations in a row.
 
-    The first one alone says little: features of an untrained network are nearly equal.
+    The first one alone says little: features of an untrained network are nearly equal. While they spread fast
+    (`SPREADING`) they have not collapsed.
 
     It watches the metrics of `collapse_metrics` by their names, after each validation; a run without them
     gets none. List it after the validation handler.
@@ -214,10 +215,10 @@ class CollapseWarning:
         dataset = self.evaluator.data_loader.dataset
         cases = len(getattr(dataset, "data", dataset))  # crops of one case may have equal features
         samples = cases * getattr(state, "rows_per_case", 1)
-        found = collapse(state.metrics.get("feature_std"), state.metrics.get("effective_rank"), samples)
         std = state.metrics.get("feature_std")
-        self.warned = bool(found) and self.suspected and not spreading(self.before, std)
-        self.suspected, self.before = bool(found), std
+        found = collapse(std, state.metrics.get("effective_rank"), samples, self.before)
+        self.before = std
+        self.warned, self.suspected = bool(found) and self.suspected, bool(found)
         if self.warned:
             logger.warning(
                 "epoch %d: %s; expected features that differ; try %s; such weights are of little use",
@@ -225,35 +226,27 @@ class CollapseWarning:
             )  # fmt: skip
 
 
-def spreading(before: float | None, now: float | None) -> bool:
-    """Whether features are nearly equal because training has just begun: `feature_std` grows fast.
-
-    Args:
-        before: Figure of `FeatureStd` in the validation before; None = not measured.
-        now: That of this one.
-
-    Examples:
-        >>> spreading(0.0013, 0.007), spreading(0.0013, 0.0012), spreading(0.0, 0.0)
-        (True, False, False)
-    """
-    return before is not None and now is not None and now > SPREADING * before
-
-
-def collapse(std: float | None, rank: float | None, samples: int) -> str:
+def collapse(std: float | None, rank: float | None, samples: int, before: float | None = None) -> str:
     """What has happened to features with these figures; '' where they differ from sample to sample.
+
+    Nor is it a collapse yet where `std` is low and grows fast: features spread when a training begins.
 
     Args:
         std: Figure of `FeatureStd`; None = not measured.
         rank: Figure of `EffectiveRank`; None = not measured.
         samples: Number of independent samples of the validation: its cases, or their patches.
+        before: `std` of the validation before; None = not measured.
 
     Examples:
         >>> collapse(0.7, 1.01, samples=100)
         'the features vary along one direction (effective_rank 1.01): dimensional collapse'
+        >>> collapse(0.006, 3.5, samples=100, before=0.003)
+        ''
     """
     if samples < 2:
         return ""
-    if std is not None and std < LEAST_STD:
+    spreading = std is not None and before is not None and std > SPREADING * before > 0
+    if std is not None and std < LEAST_STD and not spreading:
         return f"the features are the same for every sample (feature_std {std:.2g}): collapse"
     if rank is not None and rank < LEAST_RANK and samples >= LEAST_SAMPLES:
         return f"the features vary along one direction (effective_rank {rank:.3g}): dimensional collapse"

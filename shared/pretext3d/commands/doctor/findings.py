@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pretext3d.data.normalisation import check_normalisation
-from pretext3d.training.collapse import LEAST_SAMPLES, collapse, spreading
+from pretext3d.training.collapse import LEAST_SAMPLES, LEAST_STD, collapse
 from pretext3d.training.preprocessing import differing_axes, in_mm
 
 __all__ = ["EARLY", "FINAL", "LONGER", "SLOWER", "Finding", "beyond_air", "fits", "learning", "longer"]
@@ -109,7 +109,9 @@ def figures(table: pd.DataFrame) -> list[Finding]:
         if done >= LEAST_LEARNED > progress(best, name)[0]:
             then, at = last(best, name)
             text = f"best.pt, which fine-tuning takes, is of epoch {at}, of the lowest val_loss: {name} was"
-            text += f" {then:.3g}, without learning {reference:.3g}. Take final.pt, of the last epoch"
+            text += (
+                f" {then:.3g}, without learning {reference:.3g}. Take the weights of the last epoch, final.pt"
+            )
             found.append(Finding("wrong", text, {"pretrained": FINAL}))
         steps = last(table, "step")[0]
         state, word, again = "good", "learned", ""
@@ -177,21 +179,21 @@ def collapsed(table: pd.DataFrame) -> list[Finding]:
     an untrained network are nearly equal.
     """
     measured = table[table["feature_std"].notna()] if "feature_std" in table else table[:0]
-    rows = measured.tail(2).to_dict("records")
-    faults = []
-    for row in rows:
-        rank = row.get("effective_rank", math.nan)
-        faults.append(collapse(row["feature_std"], None if math.isnan(rank) else rank, LEAST_SAMPLES))
+    faults, before = [], None
+    for row in measured.tail(3).to_dict("records"):
+        std, rank = row["feature_std"], row.get("effective_rank", math.nan)
+        faults.append(collapse(std, None if math.isnan(rank) else rank, LEAST_SAMPLES, before))
+        before = std
     if not faults:
         return []
-    if len(faults) == 2 and all(faults):
-        before, now = (row["feature_std"] for row in rows)
-        if spreading(before, now):
-            return [Finding("note", f"{faults[-1]}, but it was {before:.2g} before: go on, and look again")]
+    if len(faults) > 1 and all(faults[-2:]):
         return [Finding("wrong", faults[-1], again=SLOWER)]
     if faults[-1]:
         return [Finding("note", f"{faults[-1]}, in the last validation alone: go on, and look again")]
     std, rank = (last(table, name)[0] for name in ("feature_std", "effective_rank"))
+    if std < LEAST_STD:
+        text = f"features differ more than before, but little: feature_std {std:.2g}: go on, and look again"
+        return [Finding("note", text)]
     return [Finding("good", f"features differ: feature_std {std:.3g}, effective_rank {rank:.3g}")]
 
 

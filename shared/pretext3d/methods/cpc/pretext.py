@@ -227,5 +227,5 @@ def validation_metrics(patches: PatchGrid, advice: str = ADVICE) -> dict[str, Me
     means = {name: SampleMean(function) for name, function in per_sample.items()}
     return {
         **means,
-        **collapse_metrics(codes_of, normalise=False, advice=ADVICE, per_case=len(patches.order)),
+        **collapse_metrics(codes_of, normalise=False, advice=advice, per_case=len(patches.order)),
     }

@@ -39,12 +39,11 @@ logger = logging.getLogger(__name__)
 OBJECTIVES = ("triplet", "contrastive")
 NEGATIVES = ("batch", "dataset")
 MINING = ("any", "hardest")
-DEFAULTS: dict[str, Any] = {"margin": 1.0, "mining": "any", "temperature": 0.1}
-OF = {
-    "margin": "triplet",
-    "mining": "triplet",
-    "temperature": "contrastive",
-}  # objective that each belongs to
+# arguments of one objective alone, with their defaults
+OWN: dict[str, dict[str, Any]] = {
+    "triplet": {"margin": 1.0, "mining": "any"},
+    "contrastive": {"temperature": 0.1},
+}
 EMPTY = -1  # subject of a place in the memory that has not been filled
 
 
@@ -216,9 +215,9 @@ class ExemplarLoss(nn.Module):
     def __init__(
         self,
         objective: str = "triplet",
-        margin: float = DEFAULTS["margin"],
-        mining: str = DEFAULTS["mining"],
-        temperature: float = DEFAULTS["temperature"],
+        margin: float = 1.0,
+        mining: str = "any",
+        temperature: float = 0.1,
         memory: EmbeddingMemory | None = None,
     ) -> None:
         super().__init__()
@@ -227,15 +226,10 @@ class ExemplarLoss(nn.Module):
         self.objective, self.mining, self.memory = objective, mining, memory
         self.margin = number("margin", margin, 0, low_open=True)
         self.temperature = number("temperature", temperature, 0, low_open=True)
-        for key, default in DEFAULTS.items():
-            if getattr(self, key) != default and OF[key] != objective:
-                logger.warning(
-                    "%s: %s has no effect with objective %s, it is of %s",
-                    key,
-                    getattr(self, key),
-                    objective,
-                    OF[key],
-                )
+        (other,) = set(OBJECTIVES) - {objective}
+        for key, default in OWN[other].items():
+            if (value := getattr(self, key)) != default:
+                logger.warning("%s: %s has no effect with objective %s", key, value, objective)
 
     @property
     def advice(self) -> str:

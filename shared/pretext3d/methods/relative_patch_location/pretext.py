@@ -138,7 +138,7 @@ class RandRelativePatchesd(RandGrid, Transform):
         d = dict(data)
         volume = self.volume(d)
         self.randomize(volume)
-        location, starts = torch.from_numpy(self.location), self.starts
+        location, starts = torch.tensor(self.location, dtype=torch.int64), self.starts
         cells = [self.centre, *cells_at(location, self.centre).tolist()]
         d[self.image_key] = self.without_cues(extract_cubes(volume, starts[cells], self.size))
         d["location"], d["starts"] = location, starts
