@@ -39,9 +39,10 @@ fine-tuning together, each with its 95 % interval ([the study](../../../docs/stu
 CARD = """## In fine-tuning
 
 What they gain over random weights fine-tuned as long, and (*as long*), where a study has asked, over random
-weights trained as long as pre-training and fine-tuning together: on test subjects, which chose nothing, mean
-over three seeds, with 95 % intervals; \\* marks those that exclude 0 with p below 0.05 after correction. The
-studies, with the settings of each arm, are in `docs/studies/` of the repository."""
+weights trained as long as pre-training and fine-tuning together: on test subjects, which chose nothing (on
+hearts with the exceptions that `docs/RESULTS.md` of the repository names), mean over three seeds, with 95 %
+intervals; \\* marks those that exclude 0 with p below 0.05 after correction. The studies, with the settings
+of each arm, are in `docs/studies/` there."""
 NONE_OF_THESE = "No study has measured what these weights gain in fine-tuning."
 NONE_YET = "Not measured yet by [the study](../../../docs/studies/README.md): compare before you rely on it."
 

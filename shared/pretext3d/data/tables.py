@@ -101,7 +101,7 @@ def match_cases(cases: Sequence[Case], values: Mapping[str, str], path: str) -> 
     if not missing:
         return found
     text = f"{path}: {len(missing)} of {len(values)} cases are not in dataset_dir, e.g. {brief(missing[0])}"
-    if len(found) < max(1, len(cases)):  # maybe the same cases by other names
+    if not found or len(found) < len(cases):  # maybe the same cases by other names
         examples = ", ".join(repr(case["name"]) for case in cases[:3])
         raise UserError(f"{text}; expected names such as {examples} ...")
     logger.warning("%s; every case that is there has a line, so the others are not needed", text)

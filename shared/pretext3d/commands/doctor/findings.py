@@ -109,9 +109,7 @@ def figures(table: pd.DataFrame) -> list[Finding]:
         if done >= LEAST_LEARNED > progress(best, name)[0]:
             then, at = last(best, name)
             text = f"best.pt, which fine-tuning takes, is of epoch {at}, of the lowest val_loss: {name} was"
-            text += (
-                f" {then:.3g}, without learning {reference:.3g}. Take the weights of the last epoch, final.pt"
-            )
+            text += f" {then:.3g}, without learning {reference:.3g}. Take final.pt, of the last epoch"
             found.append(Finding("wrong", text, {"pretrained": FINAL}))
         steps = last(table, "step")[0]
         state, word, again = "good", "learned", ""
@@ -190,7 +188,6 @@ def collapsed(table: pd.DataFrame) -> list[Finding]:
         return [Finding("wrong", faults[-1], again=SLOWER)]
     if faults[-1]:
         return [Finding("note", f"{faults[-1]}, in the last validation alone: go on, and look again")]
-    std, rank = (last(table, name)[0] for name in ("feature_std", "effective_rank"))
     if std < LEAST_STD:
         text = f"features differ more than before, but little: feature_std {std:.2g}: go on, and look again"
         return [Finding("note", text)]

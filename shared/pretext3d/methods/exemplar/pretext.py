@@ -39,10 +39,11 @@ logger = logging.getLogger(__name__)
 OBJECTIVES = ("triplet", "contrastive")
 NEGATIVES = ("batch", "dataset")
 MINING = ("any", "hardest")
+MARGIN, TEMPERATURE = 1.0, 0.1
 # arguments of one objective alone, with their defaults
 OWN: dict[str, dict[str, Any]] = {
-    "triplet": {"margin": 1.0, "mining": "any"},
-    "contrastive": {"temperature": 0.1},
+    "triplet": {"margin": MARGIN, "mining": "any"},
+    "contrastive": {"temperature": TEMPERATURE},
 }
 EMPTY = -1  # subject of a place in the memory that has not been filled
 
@@ -130,7 +131,7 @@ def triplet_loss(
     positives: Float[Tensor, "b f"],
     candidates: Float[Tensor, "n f"],
     negative: Bool[Tensor, "b n"],
-    margin: float = 1.0,
+    margin: float = MARGIN,
     mining: str = "any",
 ) -> Float[Tensor, ""]:
     """Eq. 3: the mean of max(0, D(z, z+) - D(z, z-) + margin) over triplets, D the L2 distance.
@@ -161,7 +162,7 @@ def contrastive_loss(
     anchors: Float[Tensor, "b f"],
     positives: Float[Tensor, "b f"],
     subjects: Int[Tensor, "b"],
-    temperature: float = 0.1,
+    temperature: float = TEMPERATURE,
     remembered: Float[Tensor, "n f"] | None = None,
     whose: Int[Tensor, "n"] | None = None,
 ) -> Float[Tensor, ""]:
@@ -215,9 +216,9 @@ class ExemplarLoss(nn.Module):
     def __init__(
         self,
         objective: str = "triplet",
-        margin: float = 1.0,
+        margin: float = MARGIN,
         mining: str = "any",
-        temperature: float = 0.1,
+        temperature: float = TEMPERATURE,
         memory: EmbeddingMemory | None = None,
     ) -> None:
         super().__init__()
